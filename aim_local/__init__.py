@@ -1,0 +1,1 @@
+"""Local, quantised, fast video-language models."""

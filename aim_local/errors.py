@@ -1,0 +1,29 @@
+"""Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
+
+
+class AimError(Exception):
+    """Base of every error of ours; the command line prints its message alone and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(AimError):
+    """An option or argument that cannot be what was meant."""
+
+    exit_code = 2
+
+
+class MediaError(AimError):
+    """A video or picture that cannot be read."""
+
+
+class ModelError(AimError):
+    """A model file or folder that cannot be loaded, or does not fit its partner."""
+
+
+class NativeError(AimError):
+    """The native libraries are missing, stock, or failed."""
+
+
+class ContextError(AimError):
+    """A prompt that does not fit the context."""

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""The pinned upstream source: fetch, check, unpack, patch, refresh.
+
+Knows: patches/VERSION (the only place with the pin), the overlay (our own sources at upstream paths) and the hooks
+(000N-*.patch, call sites only). Leaves compiling to patches/CMakeLists.txt. Standard library only, because it runs
+inside isolated wheel builds.
+
+  upstream.py apply   --out BUILD_DIR   patched tree in BUILD_DIR/llama.cpp (idempotent; only changed files are touched)
+  upstream.py refresh --out BUILD_DIR   edits made in BUILD_DIR/llama.cpp go back into overlay/ and the hooks
+  upstream.py check   --out BUILD_DIR   hooks apply to a pristine tree, stay small, and refresh is a no-op
+
+Offline: set AIM_LLAMA_SDIST to a downloaded sdist (.tar.gz) or to an unpacked one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+OVERLAY = HERE / "overlay"
+MAX_HOOK_LINES = 150
+MAX_HOOK_FILES = 12
+
+
+class UpstreamError(Exception):
+    """One clear line for whoever runs the build."""
+
+
+def read_pin() -> dict[str, str]:
+    """The key-value lines of patches/VERSION: package, version, sha256, patch."""
+    return dict(line.split(maxsplit=1) for line in (HERE / "VERSION").read_text().splitlines() if line.strip())
+
+
+def hooks() -> list[Path]:
+    return sorted(HERE.glob("[0-9][0-9][0-9][0-9]-*.patch"))
+
+
+def hook_files(patch: Path) -> list[str]:
+    """Upstream paths a hook patch touches."""
+    return re.findall(r"^\+\+\+ b/(\S+)", patch.read_text(), flags=re.MULTILINE)
+
+
+def overlay_files() -> list[str]:
+    return sorted(str(p.relative_to(OVERLAY)) for p in OVERLAY.rglob("*") if p.is_file())
+
+
+# --- fetch -----------------------------------------------------------------------------------------------------------
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch_sdist(out: Path) -> Path:
+    """The sdist archive, from AIM_LLAMA_SDIST, from an earlier run, or from pip by package name; sha256 checked."""
+    pin = read_pin()
+    given = os.environ.get("AIM_LLAMA_SDIST")
+    if given:
+        archive = Path(given)
+        if not archive.is_file():
+            raise UpstreamError(f"AIM_LLAMA_SDIST names {archive}, which is not there; give the sdist's .tar.gz or its unpacked folder")
+    else:
+        folder = out / "sdist"
+        name = pin["package"].replace("-", "_")
+        archive = folder / f"{name}-{pin['version']}.tar.gz"
+        if not archive.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+                       "--dest", str(folder), f"{pin['package']}=={pin['version']}"]  # fmt: skip
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode != 0 or not archive.is_file():
+                raise UpstreamError(f"pip could not download {pin['package']} {pin['version']}; download its sdist elsewhere and set "
+                                    f"AIM_LLAMA_SDIST to it. pip said:\n{result.stderr.strip()[-2000:]}")  # fmt: skip
+    found = sha256_of(archive)
+    if found != pin["sha256"]:
+        raise UpstreamError(f"{archive} has sha256 {found}, patches/VERSION wants {pin['sha256']}; delete it and build again")
+    return archive
+
+
+def pristine_tree(out: Path) -> Path:
+    """Unpacked, untouched llama.cpp."""
+    given = os.environ.get("AIM_LLAMA_SDIST")
+    if given and Path(given).is_dir():
+        tree = Path(given) / "vendor" / "llama.cpp"
+        if not tree.is_dir():
+            raise UpstreamError(f"AIM_LLAMA_SDIST names the folder {given}, which holds no vendor/llama.cpp; name an unpacked sdist")
+        return tree
+    pin = read_pin()
+    tree = out / "pristine" / pin["version"]
+    if not tree.is_dir():
+        archive = fetch_sdist(out)
+        tree.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=tree.parent) as tmp:
+            with tarfile.open(archive) as tar:
+                tar.extractall(tmp, filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(tmp)
+            (unpacked,) = (p for p in Path(tmp).iterdir() if p.is_dir())
+            (unpacked / "vendor" / "llama.cpp").rename(tree)
+    return tree
+
+
+# --- apply -----------------------------------------------------------------------------------------------------------
+
+
+def patched_files(pristine: Path, into: Path) -> list[str]:
+    """Applies every hook to copies of the files it touches, under `into`; returns their paths."""
+    touched = sorted({name for patch in hooks() for name in hook_files(patch)})
+    for name in touched:
+        source = pristine / name
+        if not source.is_file():
+            raise UpstreamError(f"a hook touches {name}, which upstream no longer has; rewrite that hook for the new layout")
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, into / name)
+    for patch in hooks():
+        result = subprocess.run(["git", "apply", "-p1", str(patch)], cwd=into, capture_output=True, text=True,
+                                env={**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)})  # fmt: skip
+        if result.returncode != 0:
+            raise UpstreamError(f"{patch.name} does not apply to {read_pin()['version']}: {result.stderr.strip()}\n"
+                                "Upstream moved the lines it hooks: edit the call site in the tree and run `make refresh`.")  # fmt: skip
+    return touched
+
+
+def copy_if_changed(source: Path, target: Path) -> bool:
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    return True
+
+
+def apply(out: Path) -> Path:
+    """Brings BUILD_DIR/llama.cpp to pristine + overlay + hooks, touching only files that differ (ninja stays incremental)."""
+    pristine, tree = pristine_tree(out), out / "llama.cpp"
+    stamp = out / "upstream.stamp"
+    if not tree.is_dir() or not stamp.is_file() or stamp.read_text().split("\n")[0] != read_pin()["sha256"]:
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(pristine, tree, symlinks=True)
+        stamp.write_text(read_pin()["sha256"] + "\n")
+    ours_before = set(stamp.read_text().split("\n")[1:]) - {""}
+    with tempfile.TemporaryDirectory(dir=out) as tmp:
+        hooked = patched_files(pristine, Path(tmp))
+        for name in hooked:
+            copy_if_changed(Path(tmp) / name, tree / name)
+    for name in overlay_files():
+        if (pristine / name).exists():
+            raise UpstreamError(f"overlay/{name} would hide an upstream file; give it a name of its own")
+        copy_if_changed(OVERLAY / name, tree / name)
+    ours = {*hooked, *overlay_files()}
+    for name in ours_before - ours:  # a hook or source that is gone must not linger in the tree
+        if (pristine / name).is_file():
+            copy_if_changed(pristine / name, tree / name)
+        else:
+            (tree / name).unlink(missing_ok=True)
+    stamp.write_text("\n".join([read_pin()["sha256"], *sorted(ours)]) + "\n")
+    return tree
+
+
+# --- refresh and check -----------------------------------------------------------------------------------------------
+
+
+def hook_text(pristine: Path, tree: Path, names: list[str]) -> str:
+    """One patch over `names`, with the least context that still applies (one line), paths relative to the tree."""
+    parts = []
+    for name in names:
+        result = subprocess.run(["git", "diff", "--no-index", "--no-color", "-U1", "--inter-hunk-context=0", str(pristine / name), str(tree / name)],
+                                capture_output=True, text=True)  # fmt: skip
+        if result.returncode not in (0, 1):
+            raise UpstreamError(f"git diff failed on {name}: {result.stderr.strip()}")
+        body = [line for line in result.stdout.splitlines() if not line.startswith(("diff --git", "index ", "--- ", "+++ "))]
+        if body:
+            body = [re.sub(r"^(@@ [^@]* @@).*", r"\1", line) for line in body]
+            parts.append("\n".join([f"--- a/{name}", f"+++ b/{name}", *body]))
+    return "\n".join(parts) + ("\n" if parts else "")
+
+
+def patch_header(patch: Path) -> str:
+    """The prose above the first diff line, kept across refreshes."""
+    text = patch.read_text()
+    return text[: text.index("--- a/")]
+
+
+def changed_upstream_files(pristine: Path, tree: Path) -> list[str]:
+    """Files of the tree that differ from upstream and are not ours; new files that are not in overlay/."""
+    result = subprocess.run(["git", "diff", "--no-index", "--no-color", "--name-only", str(pristine), str(tree)], capture_output=True, text=True)
+    names = [str(Path(line).relative_to(tree)) for line in result.stdout.splitlines() if line.startswith(str(tree))]
+    return [n for n in names if "__pycache__" not in n]
+
+
+def refresh(out: Path) -> list[str]:
+    """Takes edits in the tree back: overlay files are copied, each hook patch is rewritten over the files it names."""
+    pristine, tree = pristine_tree(out), out / "llama.cpp"
+    written = [f"overlay/{name}" for name in overlay_files() if (tree / name).is_file() and copy_if_changed(tree / name, OVERLAY / name)]
+    owned: dict[str, Path] = {}
+    for patch in hooks():
+        for name in hook_files(patch):
+            if name in owned:
+                raise UpstreamError(f"{name} is hooked by {owned[name].name} and {patch.name}; keep one patch per upstream file")
+            owned[name] = patch
+    strays = [n for n in changed_upstream_files(pristine, tree) if n not in owned and n not in overlay_files()]
+    if strays:
+        raise UpstreamError(f"{len(strays)} changed files belong to no hook and no overlay ({', '.join(strays[:5])}); "
+                            "add `--- a/FILE` and `+++ b/FILE` lines to a hook patch, or put a new file under overlay/")  # fmt: skip
+    for patch in hooks():
+        text = patch_header(patch) + hook_text(pristine, tree, hook_files(patch))
+        if text != patch.read_text():
+            patch.write_text(text)
+            written.append(patch.name)
+    return written
+
+
+def hook_size() -> tuple[int, int]:
+    """(added lines, upstream files) over all hooks."""
+    added = sum(len(re.findall(r"^\+(?!\+\+ b/)", p.read_text(), flags=re.MULTILINE)) for p in hooks())
+    return added, len({name for p in hooks() for name in hook_files(p)})
+
+
+def check(out: Path) -> str:
+    apply(out)
+    added, files = hook_size()
+    if added > MAX_HOOK_LINES or files > MAX_HOOK_FILES:
+        raise UpstreamError(f"hooks add {added} lines in {files} files; allowed are {MAX_HOOK_LINES} in {MAX_HOOK_FILES}: move code into overlay/")
+    before = {p: p.read_text() for p in hooks()}
+    written = refresh(out)
+    if written:
+        for path, text in before.items():
+            path.write_text(text)
+        raise UpstreamError(f"refresh is not a no-op, it rewrote {', '.join(written)}; run `make refresh` and commit")
+    return f"hooks: {added} added lines in {files} upstream files (limits {MAX_HOOK_LINES}, {MAX_HOOK_FILES}); overlay: {len(overlay_files())} files; refresh is a no-op"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["apply", "refresh", "check"])
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    out = args.out.resolve()
+    try:
+        if args.command == "apply":
+            print(apply(out))
+        elif args.command == "refresh":
+            print("\n".join(refresh(out)) or "nothing to take back")
+        else:
+            print(check(out))
+    except UpstreamError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
