@@ -1,0 +1,176 @@
+"""A checkpoint folder on disk: its JSON files, and its tensors by name, read a few rows at a time.
+
+Knows the safetensors and the PyTorch container, sharded or not. Headers are read at once, weights only when
+asked for and with plain reads: a mapped file would count every page ever touched as our memory.
+What the names mean is names.py's business.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ConvertError, some
+
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """One tensor of a checkpoint, not read yet. `shape` is PyTorch's order, rows first."""
+
+    name: str
+    path: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def read_rows(self, begin: int, end: int) -> npt.NDArray[np.float32]:
+        """Rows `begin:end` as float32 [end - begin, *shape[1:]]."""
+        dtype = np.dtype(DTYPES[self.dtype]).newbyteorder("<")
+        row = prod(self.shape[1:])
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset + begin * row * dtype.itemsize)
+            raw = np.fromfile(file, dtype=dtype, count=(end - begin) * row)
+        if raw.size != (end - begin) * row:
+            raise ConvertError(f"{self.path.name} ended inside {self.name}; download it again")
+        raw = raw.reshape(end - begin, *self.shape[1:])
+        if self.dtype == "BF16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with a config.json and weights. Made by `open_checkpoint`."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: Mapping[str, TensorRef]
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The JSON object in file `name`; empty where there is no such file."""
+        path = self.folder / name
+        return read_json(path) if path.is_file() else {}
+
+    def text(self, name: str) -> str | None:
+        path = self.folder / name
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config.json and all weight headers of `folder`.
+
+    Raises ConvertError with one line for whatever is not a complete checkpoint.
+    """
+    if folder.is_file():
+        raise ConvertError(f"{folder} is a file; a checkpoint is a folder with config.json and *.safetensors")
+    if not folder.is_dir():
+        raise ConvertError(
+            f"{folder} does not exist; name a checkpoint folder (from the hub: `hf download REPO --local-dir DIR`)"
+        )
+    if not (folder / "config.json").is_file():
+        raise ConvertError(f"{folder} is not a checkpoint folder: it has no config.json")
+    config = read_json(folder / "config.json")
+    return Checkpoint(folder, config, read_headers(folder))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ConvertError(f"{path} cannot be read as JSON ({e}); download it again") from e
+    if not isinstance(value, dict):
+        raise ConvertError(f"{path} holds a JSON {type(value).__name__} where an object is expected; download it again")
+    return value
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of `folder`, every shard the index names; safetensors before pickles."""
+    for index, single in zip(INDEX_FILES, SINGLE_FILES, strict=True):
+        if (folder / index).is_file():
+            names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+            missing = [n for n in names if not (folder / n).is_file()]
+            if missing or not names:
+                raise ConvertError(
+                    f"{folder} lacks {len(missing)} of {len(names)} weight shards ({some(missing)}); download them"
+                )
+            return [folder / n for n in names]
+        if (folder / single).is_file():
+            return [folder / single]
+    raise ConvertError(
+        f"{folder} has a config.json but no weights; expected one of {', '.join(SINGLE_FILES + INDEX_FILES)}"
+    )
+
+
+def read_headers(folder: Path) -> dict[str, TensorRef]:
+    """Every tensor of the folder's weight files by its name in the file."""
+    tensors: dict[str, TensorRef] = {}
+    for path in weight_files(folder):
+        read = read_safetensors_header if path.suffix == ".safetensors" else read_torch_header
+        for ref in read(path):
+            if ref.name in tensors:
+                raise ConvertError(
+                    f"{ref.name} is in both {tensors[ref.name].path.name} and {path.name}; keep one set of shards"
+                )
+            tensors[ref.name] = ref
+    return tensors
+
+
+def read_safetensors_header(path: Path) -> list[TensorRef]:
+    """Format: u64 header length, JSON header, data. https://github.com/huggingface/safetensors#format"""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        if not 0 < n_header <= min(MAX_HEADER, size - 8):
+            raise ConvertError(
+                f"{path} is not a safetensors file (a Git LFS pointer, or cut short?); download it again"
+            )
+        try:
+            header = json.loads(file.read(n_header))
+        except ValueError as e:
+            raise ConvertError(f"{path} has a broken safetensors header ({e}); download it again") from e
+    header.pop("__metadata__", None)
+    data = 8 + n_header
+    refs = [
+        TensorRef(name, path, data + info["data_offsets"][0], info["dtype"], tuple(info["shape"]))
+        for name, info in header.items()
+    ]
+    end = max((data + info["data_offsets"][1] for info in header.values()), default=data)
+    if end > size:
+        raise ConvertError(f"{path} is cut short ({size} of {end} bytes); download it again")
+    return refs
+
+
+def read_torch_header(path: Path) -> list[TensorRef]:
+    """A pytorch_model.bin: torch reads the pickle with fake tensors, which know their offset in the file."""
+    try:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+    except ImportError as e:
+        raise ConvertError(f"{path.name} is a PyTorch file and needs torch: pip install 'aim-local[convert]'") from e
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    try:
+        with FakeTensorMode():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # unpickling fails in many ways, all of them mean the same to the user
+        raise ConvertError(
+            f"{path} cannot be read as a PyTorch checkpoint ({type(e).__name__}); download it again"
+        ) from e
+    refs = []
+    for name, tensor in state.items():
+        if not tensor.is_contiguous():
+            raise ConvertError(f"{name} in {path.name} is not stored contiguously; re-save it as safetensors")
+        offset = tensor.untyped_storage()._checkpoint_offset + tensor.storage_offset() * tensor.element_size()
+        dtype = names.get(tensor.dtype, str(tensor.dtype))
+        refs.append(TensorRef(name, path, offset, dtype, tuple(tensor.shape)))
+    return refs

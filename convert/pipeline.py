@@ -1,0 +1,228 @@
+"""`convert`: a checkpoint folder in, a model folder out. A table of contents; each step has its own file."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gguf
+
+from .checkpoint import Checkpoint, TensorRef, open_checkpoint
+from .errors import ConvertError, some
+from .names import sanitize_all
+from .plan import Planned
+from .spec import ModelSpec, read_spec
+from .staging import MANIFEST, MMPROJ, MODEL, check_space, staged_folder
+from .templates import read_template
+from .text import plan_text, text_metadata
+from .types import is_quantized, parse_type
+from .vision import PROJECTORS, is_unused_layer, plan_vision, vision_metadata
+from .vocab import read_vocab, vocab_metadata
+from .writer import Report, Written, write_gguf
+
+FORMAT = 1
+CONVERTER = "aim-local convert 1"
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, tensor name
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Options of a conversion. Types: f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0, each tower its own.
+
+    `vision_tower`: folder of the CLIP or SigLIP tower, for original releases that do not carry it.
+    `name`: the model's name in the files; default is the source folder's name.
+    """
+
+    text_type: str = "f16"
+    vision_type: str = "f16"
+    vision_tower: Path | str | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        parse_type(self.text_type, "text type")
+        parse_type(self.vision_type, "vision type")
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What was written. `types` is per file: {"model": {"F16": 15, ...}, ...}; `notes` are lines for the user."""
+
+    folder: Path
+    model: Path
+    mmproj: Path
+    architecture: str
+    name: str
+    tensors: dict[str, int]
+    n_bytes: dict[str, int]
+    types: dict[str, dict[str, int]]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def convert(
+    src: Path | str, out: Path | str, config: ConvertConfig | None = None, progress: Progress | None = None
+) -> ConvertResult:
+    """Convert the checkpoint folder `src` into the model folder `out` (model.gguf, mmproj.gguf, aim.json).
+
+    `progress(bytes done, bytes in all, tensor name)` is called after every piece written. Raises ConvertError with one
+    line for bad input or output; whatever is raised, KeyboardInterrupt too, nothing half-written stays.
+    """
+    started = time.monotonic()
+    config = config or ConvertConfig()
+    out = Path(out).absolute()
+    # 1. what is it?
+    checkpoint = open_checkpoint(Path(src))
+    tower = open_checkpoint(Path(config.vision_tower)) if config.vision_tower else None
+    spec = read_spec(checkpoint, tower)
+    # 2. is everything there?
+    tensors = gather(checkpoint, tower, spec)
+    spec = fit_vocab(spec, tensors)
+    kinds = parse_type(config.text_type, "text type"), parse_type(config.vision_type, "vision type")
+    text_plan = plan_text(spec.text, tensors, kinds[0])
+    vision_plan = plan_vision(spec, tensors, kinds[1])
+    check_unused(tensors, text_plan + vision_plan, spec)
+    vocab = read_vocab(checkpoint, spec.text.arch, spec.text.vocab_size)
+    template, own_template = read_template(checkpoint, spec.family)
+    name = config.name or checkpoint.folder.resolve().name
+    notes = [*vocab.notes, *spec_notes(spec, own_template), *fallback_notes(text_plan, vision_plan, kinds)]
+
+    # 3. write
+    def text_keys(writer: gguf.GGUFWriter) -> None:
+        text_metadata(writer, spec.text, name, kinds[0])
+        vocab_metadata(writer, vocab, spec.text.vocab_size)
+        writer.add_chat_template(template)
+
+    def vision_keys(writer: gguf.GGUFWriter) -> None:
+        vision_metadata(writer, spec, name, kinds[1])
+
+    total = sum(p.n_bytes for p in text_plan + vision_plan)
+    report = counter(progress, total)
+    with staged_folder(out) as stage:
+        check_space(stage, total, out)
+        files = {
+            "model": write_gguf(stage / MODEL, spec.text.arch, text_keys, text_plan, report),
+            "mmproj": write_gguf(stage / MMPROJ, "clip", vision_keys, vision_plan, report),
+        }
+        (stage / MANIFEST).write_text(manifest(spec, name, files, config), encoding="utf-8")
+    return ConvertResult(
+        folder=out,
+        model=out / MODEL,
+        mmproj=out / MMPROJ,
+        architecture=spec.family,
+        name=name,
+        tensors={k: f.tensors for k, f in files.items()},
+        n_bytes={k: f.n_bytes for k, f in files.items()},
+        types={k: f.types for k, f in files.items()},
+        notes=tuple(notes),
+        seconds=time.monotonic() - started,
+    )
+
+
+def gather(checkpoint: Checkpoint, tower: Checkpoint | None, spec: ModelSpec) -> dict[str, TensorRef]:
+    """All tensors under our names; the tower's come from its own folder where the checkpoint has none."""
+    tensors = sanitize_all(checkpoint.tensors)
+    if any(name.startswith("vision.") for name in tensors):
+        return tensors
+    if tower is None:
+        wanted = checkpoint.config.get("mm_vision_tower", "the one it was trained with")
+        raise ConvertError(
+            f"{checkpoint.folder} does not carry its vision tower ({wanted}); download that and pass its folder as --vision-tower"
+        )
+    found = {n: ref for n, ref in sanitize_all(tower.tensors, tower=True).items() if n.startswith("vision.")}
+    if not found:
+        raise ConvertError(
+            f"--vision-tower {tower.folder} holds no vision tower; pass the folder of {spec.vision.kind.upper()}'s checkpoint"
+        )
+    return tensors | found
+
+
+def fit_vocab(spec: ModelSpec, tensors: Mapping[str, TensorRef]) -> ModelSpec:
+    """Embedding tables may be longer than config.json says (padded for speed); then the table counts."""
+    table = tensors.get("text.embed_tokens.weight")
+    if table is None or len(table.shape) != 2 or table.shape[0] <= spec.text.vocab_size:
+        return spec
+    return replace(spec, text=replace(spec.text, vocab_size=table.shape[0]))
+
+
+def check_unused(tensors: Mapping[str, TensorRef], plan: list[Planned], spec: ModelSpec) -> None:
+    """Every tensor of the checkpoint is written or known to be unused: a left-over would be a part nobody runs."""
+    used = {p.source.name for p in plan}
+    tied = {"text.lm_head.weight"} if spec.text.tied else set()
+    left = [
+        ref.name
+        for name, ref in tensors.items()
+        if ref.name not in used and name not in tied and not is_unused_layer(spec, name)
+    ]
+    if left:
+        raise ConvertError(
+            f"the checkpoint has {len(left)} tensors that a {spec.family} model does not know ({some(sorted(left))}); "
+            "it is a variant this converter does not support"
+        )
+
+
+def spec_notes(spec: ModelSpec, own_template: bool) -> list[str]:
+    notes = []
+    if not own_template:
+        notes.append("the checkpoint has no chat template for media: the family's own was written")
+    if spec.preprocess.default:
+        notes.append(
+            f"the checkpoint names no image processor: {spec.vision.kind.upper()}'s published numbers were written"
+        )
+    if spec.vision.n_layer < spec.vision.n_layer_full:
+        notes.append(
+            f"{spec.vision.n_layer} of {spec.vision.n_layer_full} vision layers are run, the others were left out"
+        )
+    return notes
+
+
+def fallback_notes(
+    text: list[Planned], vision: list[Planned], kinds: tuple[gguf.GGMLQuantizationType, gguf.GGMLQuantizationType]
+) -> list[str]:
+    """How many matrices could not have the type asked for because their rows are not whole blocks."""
+    notes = []
+    for tower, plan, kind in (("language", text, kinds[0]), ("vision", vision, kinds[1])):
+        f16 = gguf.GGMLQuantizationType.F16
+        fell = [p for p in plan if is_quantized(kind) and p.type == f16 and p.name != "v.patch_embd.weight"]
+        if fell:
+            notes.append(
+                f"{len(fell)} {tower} tensors are F16 instead of {kind.name}: rows of {fell[0].source.shape[-1]} values are "
+                "not whole blocks of 32"
+            )
+    return notes
+
+
+def counter(progress: Progress | None, total: int) -> Report:
+    done = 0
+
+    def report(name: str, n: int) -> None:
+        nonlocal done
+        done = min(done + n, total)  # alignment padding is not counted in the total
+        if progress is not None:
+            progress(done, total, name)
+
+    return report
+
+
+def manifest(spec: ModelSpec, name: str, files: Mapping[str, Written], config: ConvertConfig) -> str:
+    """aim.json. Holds no paths and no times: the same checkpoint makes the same file."""
+    types = {"model": config.text_type.lower(), "mmproj": config.vision_type.lower()}
+    content = {
+        "format": FORMAT,
+        "converter": CONVERTER,
+        "name": name,
+        "architecture": spec.family,
+        "text_architecture": spec.text.arch,
+        "projector": PROJECTORS[spec.family],
+        "files": {
+            key: {
+                "path": file.path.name,
+                "type": types[key],
+                "bytes": file.n_bytes,
+                "sha256": file.sha256,
+                "tensors": file.tensors,
+            }
+            for key, file in files.items()
+        },
+    }
+    return json.dumps(content, indent=2) + "\n"

@@ -1,0 +1,118 @@
+"""The output folder appears whole or not at all.
+
+Everything is written into a hidden folder beside the target, which takes the target's place at the end.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ConvertError, some
+
+MODEL, MMPROJ, MANIFEST = "model.gguf", "mmproj.gguf", "aim.json"
+OURS = {MODEL, MMPROJ, MANIFEST}
+
+
+@contextmanager
+def staged_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and is removed when it does not (Ctrl-C too).
+
+    `out` may be new, empty, or an earlier conversion, which is replaced. Disk and permission faults become ConvertError.
+    """
+    check_target(out)
+    made: list[Path] = []
+    stage: Path | None = None
+    try:
+        made = make_parents(out.parent)
+        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        os.chmod(stage, 0o777 & ~umask())  # mkdtemp makes it private, a model folder need not be
+        yield stage
+        replace(stage, out)
+    except BaseException as e:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+        for folder in reversed(made):
+            if not out.exists():
+                remove_empty(folder)
+        if isinstance(e, OSError):
+            raise os_error(e, out) from e
+        raise
+
+
+def check_target(out: Path) -> None:
+    if out.is_dir():
+        foreign = sorted(p.name for p in out.iterdir() if p.name not in OURS)
+        if foreign:
+            raise ConvertError(
+                f"{out} holds other files ({some(foreign)}); name a new or empty folder, or an earlier conversion"
+            )
+    elif out.exists() or out.is_symlink():
+        raise ConvertError(f"{out} exists and is not a folder; name a new or empty folder")
+
+
+def make_parents(folder: Path) -> list[Path]:
+    """Create `folder`; returns what was created, outermost first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir()
+    return missing[::-1]
+
+
+def remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass  # somebody else put something there meanwhile: theirs stays
+
+
+def umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def replace(stage: Path, out: Path) -> None:
+    """Put `stage` in the place of `out`; an earlier conversion goes only when the new one is there."""
+    if not out.exists():
+        stage.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
+    out.rename(old / out.name)
+    try:
+        stage.rename(out)
+    except BaseException:
+        (old / out.name).rename(out)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_space(folder: Path, needed: int, out: Path) -> None:
+    """Fail before the first byte where the disk cannot hold `needed` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConvertError(
+            f"{out} needs {gib(needed)} and the disk has {gib(free)} free; free some space or name another --out"
+        )
+
+
+def gib(n: int) -> str:
+    return f"{n / 2**30:.2f} GiB"
+
+
+def os_error(e: OSError, out: Path) -> ConvertError:
+    """One clear line for a fault of the file system."""
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ConvertError(
+            f"the disk filled up while writing {out}; nothing was left behind: free some space or name another --out"
+        )
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ConvertError(f"{out} cannot be written ({e.strerror}); name a folder you may write to")
+    return ConvertError(f"{out} cannot be written ({e.strerror or e}); name another folder")

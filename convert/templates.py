@@ -1,0 +1,63 @@
+"""The chat template: the checkpoint's own where it can place media, else one for the family.
+
+Templates are stored as they are and rendered with jinja2 at run time.
+"""
+
+from .checkpoint import Checkpoint
+
+# text and media of a message, media first, whether the content is a string or a list of parts
+PARTS = """\
+{%- macro parts(content) -%}
+{%- if content is string -%}{{ content }}
+{%- else -%}
+{%- for part in content if part.type in ('image', 'video') -%}{{ '<' + part.type + '>\\n' }}{%- endfor -%}
+{%- for part in content if part.type == 'text' -%}{{ part.text }}{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+"""
+
+# what the authors' code calls qwen_1_5
+CHATML = (
+    PARTS
+    + """\
+{%- if messages[0].role != 'system' -%}{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{%- endif -%}
+{%- for message in messages -%}
+{{ '<|im_start|>' + message.role + '\\n' + parts(message.content) + '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+"""
+)
+
+# what the authors' code calls vicuna_v1; one picture is all that LLaVA-1.5 was trained on, a video is sent as pictures
+VICUNA = (
+    PARTS
+    + """\
+{%- if messages[0].role != 'system' -%}
+{{ "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, \
+and polite answers to the user's questions. " }}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message.role == 'system' -%}{{ parts(message.content) + ' ' }}
+{%- elif message.role == 'user' -%}{{ 'USER: ' + parts(message.content) + ' ' }}
+{%- else -%}{{ 'ASSISTANT: ' + parts(message.content) + '</s>' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
+"""
+)
+
+DEFAULTS = {"llava_onevision": CHATML, "llava": VICUNA}
+
+
+def read_template(checkpoint: Checkpoint, family: str) -> tuple[str, bool]:
+    """(template, is it the checkpoint's own). A text-only template of the language model cannot place media."""
+    candidates = (
+        checkpoint.text("chat_template.jinja"),
+        checkpoint.json("chat_template.json").get("chat_template"),
+        checkpoint.json("processor_config.json").get("chat_template"),
+        checkpoint.json("tokenizer_config.json").get("chat_template"),
+    )
+    for found in candidates:
+        if isinstance(found, str) and ("image" in found or "video" in found):
+            return found, True
+    return DEFAULTS[family], False
