@@ -1,0 +1,125 @@
+"""Chosen frames of a video file, decoded.
+
+Knows: the walk through packets, jumps included, and its repair. Leaves to others: which frames, and their use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from aim_local.media.canvas import Canvas
+from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
+from aim_local.media.index import Clip
+from aim_local.media.orientation import orientation_of
+from aim_local.media.seek import PacketTable, Segment, plan_segments
+from aim_local.media.types import Frames
+
+Threads = Literal["AUTO", "SLICE"]
+
+
+class _MissedKeyFrame(Exception):
+    """A jump landed behind the packet it aimed at."""
+
+
+def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
+    """Put every frame the canvas misses that can be decoded, as decoding the whole file gives it; returns warnings."""
+    damage = Damage()
+    if clip.table is None:
+        _put(canvas, _counted_frames(clip, canvas.missing(), damage))
+    else:
+        _walk(canvas, clip.path, clip.table, "AUTO", damage)
+        if canvas.missing():
+            # one key frame sooner: with periodic intra refresh a key frame alone is no clean start
+            # in one thread: after damage, frame threads may swallow good neighbours
+            _walk(canvas, clip.path, clip.table, "SLICE", Damage(), earlier=1)
+    if damage.n_packets > len(canvas.missing()):
+        return ["the file is damaged near the chosen frames; some may show traces of it"]
+    return []
+
+
+def _walk(canvas: Canvas, path: Path, table: PacketTable, threads: Threads, damage: Damage, earlier: int = 0) -> None:
+    try:
+        segments = plan_segments(table, canvas.missing(), earlier=earlier)
+        _put(canvas, _frames_by_packet(path, table, segments, threads, damage))
+    except _MissedKeyFrame:
+        # the container's own index is wrong or absent: decode from the start
+        segments = plan_segments(table, canvas.missing(), seek_cost=len(table.pts))
+        _put(canvas, _frames_by_packet(path, table, segments, threads, damage))
+
+
+def _put(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> None:
+    # the same as frame.to_ndarray(format="rgb24"), but the scaler is set up once
+    to_rgb = VideoReformatter()
+    for index, frame in frames:
+        canvas.put(index, _rgb(frame, to_rgb))
+
+
+def _rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
+    pixels = np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)  # [h, w, 3]
+    return orientation_of(frame).apply(pixels)  # [H, W, 3]
+
+
+def _counted_frames(clip: Clip, wanted: Sequence[int], damage: Damage) -> Iterator[tuple[int, VideoFrame]]:
+    left = set(wanted)
+    with open_stream(clip.path) as (container, stream):
+        for index, frame in enumerate(all_frames(container, stream, damage)):
+            if index in left:
+                left.remove(index)
+                yield index, frame
+            if not left:
+                return
+
+
+def _frames_by_packet(
+    path: Path, table: PacketTable, segments: Sequence[Segment], threads: Threads, damage: Damage
+) -> Iterator[tuple[int, VideoFrame]]:
+    row_of = {int(pts): row for row, pts in enumerate(table.pts)}
+    with open_stream(path) as (container, stream):
+        stream.thread_type = threads
+        for segment in segments:
+            if segment.first > 0:
+                _jump(container, stream, table, segment.first)
+            yield from _segment_frames(packets_of(container, stream, damage), stream, table, row_of, segment, damage)
+
+
+def _jump(container: InputContainer, stream: VideoStream, table: PacketTable, row: int) -> None:
+    # matroska indexes display times, the others decode times
+    times = table.pts if "matroska" in container.format.name.split(",") else table.dts
+    container.seek(int(times[row]), stream=stream, backward=True)
+
+
+def _segment_frames(
+    packets: Iterator[Packet[VideoStream]],
+    stream: VideoStream,
+    table: PacketTable,
+    row_of: dict[int, int],
+    segment: Segment,
+    damage: Damage,
+) -> Iterator[tuple[int, VideoFrame]]:
+    wanted = {int(table.pts[table.shown[index]]): index for index in segment.frames}
+    on_track = False
+    for packet in packets:
+        row = row_of.get(packet.pts) if packet.pts is not None else None
+        if row is None or row < segment.first:
+            continue
+        if not on_track and row > segment.first:
+            raise _MissedKeyFrame
+        on_track = True
+        for frame in decode(stream, packet, damage):
+            if frame.pts in wanted:
+                yield wanted.pop(frame.pts), frame
+        if not wanted or row >= segment.last:
+            break
+    # what the decoder still holds back for reordering
+    for frame in decode(stream, None, damage) if wanted else []:
+        if frame.pts in wanted:
+            yield wanted.pop(frame.pts), frame

@@ -1,0 +1,137 @@
+"""What goes into and comes out of the media layer: options and results.
+
+Knows: which values are allowed. Leaves to others: reading files and choosing frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aim_local.errors import UsageError
+
+Frames = NDArray[np.uint8]
+Seconds = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """Which frames of a clip to use.
+
+    n_frames: int >= 1, so many frames spread evenly over the range (the cap when fps is given); None: no cap, needs fps
+    fps:      frames per second of clip time, > 0; None: n_frames alone decides
+    start:    seconds from the first frame, >= 0; None: the first frame
+    end:      seconds from the first frame, >= start, included; None: the last frame
+
+    Raises UsageError for any other value.
+    """
+
+    n_frames: int | None = 32
+    fps: float | None = None
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_count(self.n_frames)
+        _check_number("fps", self.fps, "frames per second above 0, for example 1 or 0.5", zero_ok=False)
+        _check_number("start", self.start, "seconds from the start of the clip, 0 or more", zero_ok=True)
+        _check_number("end", self.end, "seconds from the start of the clip, 0 or more", zero_ok=True)
+        if self.n_frames is None and self.fps is None:
+            raise UsageError("neither a number of frames nor fps was given; give at least one of them")
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise UsageError(
+                f"start {self.start:g} s is after end {self.end:g} s; start must come first: swap them or drop one"
+            )
+
+
+def _check_count(n_frames: object) -> None:
+    if n_frames is None:
+        return
+    if isinstance(n_frames, bool) or not isinstance(n_frames, int | np.integer):
+        raise UsageError(f"number of frames is {n_frames!r}; it must be a whole number, 1 or more")
+    if n_frames < 1:
+        raise UsageError(f"number of frames is {n_frames}; it must be 1 or more")
+
+
+def _check_number(name: str, value: object, allowed: str, zero_ok: bool) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise UsageError(f"{name} is {value!r}; it must be a number: {allowed}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero_ok):
+        raise UsageError(f"{name} is {value:g}; it must be {allowed}")
+
+
+DEFAULT_SAMPLING = FrameSampling()
+
+
+@dataclass(frozen=True, eq=False)
+class VideoInfo:
+    """Facts about a clip, learnt without decoding it (see `probe_video`).
+
+    width, height: pixels as displayed, rotation applied; rotation: degrees clockwise from stored to displayed
+    timestamps: float64 [n_frames], seconds from the first frame, in display order
+    duration: seconds, the last frame's own duration included; fps: mean rate, n_frames / duration (still image: 0.0)
+    """
+
+    source: str
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int
+    n_frames: int
+    duration: float
+    fps: float
+    timestamps: Seconds = field(repr=False)
+    has_audio: bool
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.timestamps.shape == (self.n_frames,), "one timestamp per frame"
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Sampled frames of one clip.
+
+    frames:     uint8 [T, H, W, 3], RGB, rotation applied
+    timestamps: float64 [T], seconds from the first frame of the clip; NaN where unknown (frames given as an array)
+    indices:    int64 [T], frame index in the source, display order
+    duration, source_fps: of the whole clip, in seconds and frames per second; NaN where unknown
+    digest:     sha256 (hex) of the file's bytes, or of an array's shape and bytes
+    """
+
+    frames: Frames = field(repr=False)
+    timestamps: Seconds
+    indices: Indices
+    source: str
+    duration: float
+    n_source_frames: int
+    source_fps: float
+    warnings: tuple[str, ...]
+    digest: str
+
+    def __post_init__(self) -> None:
+        assert self.frames.dtype == np.uint8
+        assert self.frames.shape[3:] == (3,)
+        assert self.timestamps.shape == self.indices.shape == self.frames.shape[:1] != (0,)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One still picture: pixels uint8 [H, W, 3], RGB, EXIF orientation applied; digest as in `Video`."""
+
+    pixels: Frames = field(repr=False)
+    source: str
+    warnings: tuple[str, ...]
+    digest: str
+
+    def __post_init__(self) -> None:
+        assert self.pixels.dtype == np.uint8
+        assert self.pixels.shape[2:] == (3,)

@@ -1,0 +1,158 @@
+"""Small real media files for tests, written with PyAV and Pillow.
+
+Knows: how to make clips whose frames tell their own index, and how to damage files. Leaves to others: what to test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+RATE = 25
+BLOCK, ROWS, COLS = 16, 2, 5  # ten bits, drawn as blocks large enough to survive any codec
+
+
+def picture(index: int, width: int = 96, height: int = 64) -> Pixels:
+    """uint8 [H, W, 3]: the index in binary at the top left, a moving red bar below."""
+    pixels = np.full((height, width, 3), 40, np.uint8)
+    for bit in range(ROWS * COLS):
+        if index >> bit & 1:
+            y, x = (bit // COLS) * BLOCK, (bit % COLS) * BLOCK
+            pixels[y : y + BLOCK, x : x + BLOCK] = 220
+    x = (index * 7) % (width - 10)
+    pixels[ROWS * BLOCK + 8 :, x : x + 10] = (255, 0, 0)
+    return pixels
+
+
+def code_of(pixels: Pixels) -> int:
+    """The index that `picture` drew."""
+    code = 0
+    for bit in range(ROWS * COLS):
+        y, x = (bit // COLS) * BLOCK, (bit % COLS) * BLOCK
+        code |= int(pixels[y + 4 : y + 12, x + 4 : x + 12].mean() > 128) << bit
+    return code
+
+
+def codes_of(frames: Pixels) -> list[int]:
+    return [code_of(frame) for frame in frames]
+
+
+def write_clip(
+    path: Path,
+    n_frames: int = 60,
+    codec: str = "libx264",
+    size: tuple[int, int] = (96, 64),
+    pix_fmt: str = "yuv420p",
+    gop: int = 20,
+    b_frames: int | None = None,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    container_format: str | None = None,
+    rotation: int | None = None,
+    hflip: bool = False,
+    pictures: Sequence[Pixels] | None = None,
+    ticks: Sequence[int] | None = None,
+    ticks_per_second: int = RATE,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Frames `picture(i)` (or `pictures`), frame i shown at ticks[i] / ticks_per_second. size: (width, height)."""
+    with av.open(str(path), "w", format=container_format, options=container_options or {}) as container:
+        stream: Any = container.add_stream(codec, rate=RATE, options=options or {})
+        stream.width, stream.height = size
+        stream.pix_fmt, stream.gop_size = pix_fmt, gop
+        stream.codec_context.time_base = Fraction(1, ticks_per_second)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if b_frames is not None:
+            stream.max_b_frames = b_frames
+        if rotation is not None or hflip:
+            stream.set_display_rotation(rotation or 0, hflip=hflip)
+        for i in range(n_frames):
+            pixels = pictures[i] if pictures is not None else picture(i, *size)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format=pix_fmt)
+            frame.pts = ticks[i] if ticks is not None else i * ticks_per_second // RATE
+            frame.time_base = Fraction(1, ticks_per_second)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_sound(path: Path, seconds: float = 0.5, cover: Pixels | None = None) -> Path:
+    """An audio file, with cover art where asked for."""
+    rate = 16000
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("aac", rate=rate, layout="mono")
+        art: Any = None
+        if cover is not None:
+            art = container.add_stream("mjpeg", rate=1)
+            art.height, art.width = cover.shape[:2]
+            art.pix_fmt, art.disposition = "yuvj420p", av.stream.Disposition.attached_pic
+        samples = (np.sin(np.arange(int(rate * seconds)) / 20) * 9000).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = rate
+        if cover is not None:
+            container.mux(art.encode(av.VideoFrame.from_ndarray(cover, format="rgb24").reformat(format="yuvj420p")))
+            container.mux(art.encode(None))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_animation(path: Path, n_frames: int = 10, delays: Sequence[int] | None = None) -> Path:
+    """GIF, WebP or APNG by suffix; delays in milliseconds."""
+    images = [PIL.Image.fromarray(picture(i)) for i in range(n_frames)]
+    delay = list(delays) if delays is not None else [100] * n_frames
+    images[0].save(path, save_all=True, append_images=images[1:], duration=delay, lossless=True)
+    return path
+
+
+def cut(source: Path, target: Path, share: float) -> Path:
+    """The first `share` of a file's bytes."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * share)])
+    return target
+
+
+def damage_packets(source: Path, target: Path, packets: Sequence[int]) -> list[int]:
+    """Overwrite the packets (numbers in file order) with noise; returns the display indices of the frames they hold."""
+    data = bytearray(source.read_bytes())
+    rng = np.random.default_rng(0)
+    with av.open(str(source)) as container:
+        rows = [(p.pos, p.size, p.pts) for p in container.demux(container.streams.video[0]) if p.size]
+    order = sorted(pts for _, _, pts in rows if pts is not None)
+    hit = []
+    for number in packets:
+        pos, size, pts = rows[number]
+        assert pos is not None
+        assert pts is not None
+        data[pos : pos + size] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
+        hit.append(order.index(pts))
+    target.write_bytes(data)
+    return hit
+
+
+def hide_vp8_packet(source: Path, target: Path, number: int) -> Path:
+    """Clear show_frame in one packet, as encoders do for their alternate reference frames."""
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        payloads = [bytes(p) for p in container.demux(container.streams.video[0]) if p.size]
+    at = data.find(payloads[number])
+    assert at > 0
+    data[at] &= ~0x10
+    target.write_bytes(data)
+    return target
+
+
+def decode_all(path: Path) -> Pixels:
+    """Reference: every frame, decoded in order, uint8 [n, H, W, 3]."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
