@@ -2,5 +2,16 @@
 
 from .errors import ConvertError
 from .pipeline import ConvertConfig, ConvertResult, convert
+from .quantize import QUANTIZE_TYPES, QuantizeResult, quantize
+from .types import WEIGHT_TYPES
 
-__all__ = ["ConvertConfig", "ConvertError", "ConvertResult", "convert"]
+__all__ = [
+    "QUANTIZE_TYPES",
+    "WEIGHT_TYPES",
+    "ConvertConfig",
+    "ConvertError",
+    "ConvertResult",
+    "QuantizeResult",
+    "convert",
+    "quantize",
+]

@@ -94,6 +94,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The object under `key`; empty where there is none."""
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of `folder`, every shard the index names; safetensors before pickles."""
     for index, single in zip(INDEX_FILES, SINGLE_FILES, strict=True):

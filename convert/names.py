@@ -1,12 +1,14 @@
 """Tensor names: the schemes found in the wild, brought to one (`sanitize`).
 
-today's transformers   language_model.model.layers.0...        vision_tower.encoder...         multi_modal_projector.linear_1
-  and 4.52 to 5.x      model.language_model.layers.0...        model.vision_tower...           lm_head
-llava-hf's files       language_model.model.layers.0...        vision_tower.vision_model...    multi_modal_projector.linear_1
-the original releases  model.layers.0...                       model.vision_tower.vision_tower.vision_model...  model.mm_projector.0
-a tower on its own     -                                       vision_model... or bare          -
+scheme                 language tower                  vision tower                         projector
+today's transformers   language_model.model.layers.0   vision_tower.encoder                 multi_modal_projector.linear_1
+  some 4.x and 5.x     model.language_model.layers.0   model.vision_tower.vision_model      model.multi_modal_projector...
+llava-hf's files       language_model.model.layers.0   vision_tower.vision_model            multi_modal_projector.linear_1
+original releases      model.layers.0                  model.vision_tower.vision_tower...   model.mm_projector.0
+a tower on its own     -                               vision_model, or nothing             -
 
-Ours: `text.<name in Qwen2Model/LlamaModel>`, `text.lm_head.weight`, `vision.<name in the tower>`, `projector.{0,2}.*`, `newline`.
+Ours: `text.` and the name inside Qwen2Model or LlamaModel, `text.lm_head.weight`, `vision.` and the name inside the
+tower, `projector.{0,2}.{weight,bias}`, `newline`.
 """
 
 import re

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
+import numpy as np
 
 from .checkpoint import Checkpoint, TensorRef, open_checkpoint
 from .errors import ConvertError, some
@@ -77,7 +78,7 @@ def convert(
     spec = read_spec(checkpoint, tower)
     # 2. is everything there?
     tensors = gather(checkpoint, tower, spec)
-    spec = fit_vocab(spec, tensors)
+    spec = fit_head(fit_vocab(spec, tensors), tensors)
     kinds = parse_type(config.text_type, "text type"), parse_type(config.vision_type, "vision type")
     text_plan = plan_text(spec.text, tensors, kinds[0])
     vision_plan = plan_vision(spec, tensors, kinds[1])
@@ -127,12 +128,14 @@ def gather(checkpoint: Checkpoint, tower: Checkpoint | None, spec: ModelSpec) ->
     if tower is None:
         wanted = checkpoint.config.get("mm_vision_tower", "the one it was trained with")
         raise ConvertError(
-            f"{checkpoint.folder} does not carry its vision tower ({wanted}); download that and pass its folder as --vision-tower"
+            f"{checkpoint.folder} does not carry its vision tower ({wanted}); "
+            "download that and pass its folder as --vision-tower"
         )
     found = {n: ref for n, ref in sanitize_all(tower.tensors, tower=True).items() if n.startswith("vision.")}
     if not found:
         raise ConvertError(
-            f"--vision-tower {tower.folder} holds no vision tower; pass the folder of {spec.vision.kind.upper()}'s checkpoint"
+            f"--vision-tower {tower.folder} holds no vision tower; "
+            f"pass the folder of a {spec.vision.kind.upper()} checkpoint"
         )
     return tensors | found
 
@@ -143,6 +146,24 @@ def fit_vocab(spec: ModelSpec, tensors: Mapping[str, TensorRef]) -> ModelSpec:
     if table is None or len(table.shape) != 2 or table.shape[0] <= spec.text.vocab_size:
         return spec
     return replace(spec, text=replace(spec.text, vocab_size=table.shape[0]))
+
+
+def fit_head(spec: ModelSpec, tensors: Mapping[str, TensorRef]) -> ModelSpec:
+    """A config that says "tied" beside an output table of its own is wrong: transformers trusts the weights, as we do."""
+    table, head = tensors.get("text.embed_tokens.weight"), tensors.get("text.lm_head.weight")
+    if not spec.text.tied or table is None or head is None or same_values(table, head):
+        return spec
+    return replace(spec, text=replace(spec.text, tied=False))
+
+
+def same_values(a: TensorRef, b: TensorRef, step: int = 4096) -> bool:
+    """Whether two tensors hold the same numbers; reads both, `step` rows at a time."""
+    if (a.path, a.offset, a.shape) == (b.path, b.offset, b.shape):
+        return True
+    if a.shape != b.shape:
+        return False
+    pieces = [(begin, min(begin + step, a.shape[0])) for begin in range(0, a.shape[0], step)]
+    return all(np.array_equal(a.read_rows(*piece), b.read_rows(*piece)) for piece in pieces)
 
 
 def check_unused(tensors: Mapping[str, TensorRef], plan: list[Planned], spec: ModelSpec) -> None:
@@ -186,8 +207,8 @@ def fallback_notes(
         fell = [p for p in plan if is_quantized(kind) and p.type == f16 and p.name != "v.patch_embd.weight"]
         if fell:
             notes.append(
-                f"{len(fell)} {tower} tensors are F16 instead of {kind.name}: rows of {fell[0].source.shape[-1]} values are "
-                "not whole blocks of 32"
+                f"{len(fell)} {tower} tensors are F16 instead of {kind.name}: "
+                f"rows of {fell[0].source.shape[-1]} values are not whole blocks of 32"
             )
     return notes
 

@@ -54,7 +54,8 @@ def fulfil(needs: list[Need], tensors: Mapping[str, TensorRef]) -> list[tuple[Ne
     ]
     if wrong:
         raise ConvertError(
-            f"{len(wrong)} tensors have another shape than config.json says ({some(wrong)}); check that it belongs to the weights"
+            f"{len(wrong)} tensors have another shape than config.json says ({some(wrong)}); "
+            "check that it belongs to these weights"
         )
     packed = [f"{ref.name} is {ref.dtype}" for _, ref in pairs if ref.dtype not in DTYPES]
     if packed:

@@ -3,6 +3,7 @@
 Everything is written into a hidden folder beside the target, which takes the target's place at the end.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -21,7 +22,7 @@ OURS = {MODEL, MMPROJ, MANIFEST}
 def staged_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block ends well, and is removed when it does not (Ctrl-C too).
 
-    `out` may be new, empty, or an earlier conversion, which is replaced. Disk and permission faults become ConvertError.
+    `out` may be new, empty, or an earlier conversion, which is replaced. Faults of the file system become ConvertError.
     """
     check_target(out)
     made: list[Path] = []
@@ -66,10 +67,8 @@ def make_parents(folder: Path) -> list[Path]:
 
 
 def remove_empty(folder: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # somebody else put something there meanwhile: theirs stays
         folder.rmdir()
-    except OSError:
-        pass  # somebody else put something there meanwhile: theirs stays
 
 
 def umask() -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .checkpoint import TensorRef
 from .plan import Need, Planned, Transform, fulfil
-from .spec import TextSpec
+from .towers import TextSpec
 from .types import FILE_TYPES, is_quantized, text_type
 
 ARCHS = {"qwen2": gguf.MODEL_ARCH.QWEN2, "llama": gguf.MODEL_ARCH.LLAMA}

@@ -80,4 +80,4 @@ def vision_type(name: str, shape: Sequence[int], wanted: GGMLQuantizationType) -
 def n_bytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
     """Bytes of a tensor of `shape` stored as `kind`."""
     block, size = GGML_QUANT_SIZES[kind]
-    return prod(shape) // block * size
+    return int(prod(shape) // block * size)

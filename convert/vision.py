@@ -17,7 +17,8 @@ import gguf
 from .checkpoint import TensorRef
 from .errors import ConvertError
 from .plan import Need, Planned, fulfil
-from .spec import ModelSpec, VisionSpec
+from .spec import ModelSpec
+from .towers import VisionSpec
 from .types import FILE_TYPES, is_quantized, vision_type
 
 PROJECTORS = {"llava_onevision": "llava_onevision", "llava": "mlp"}

@@ -5,6 +5,7 @@ nor sentencepiece is needed. Chat templates are templates.py's business.
 """
 
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,8 @@ from typing import Any
 import gguf
 from gguf import TokenType
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, section
 from .errors import ConvertError
-from .spec import section
 
 SPACE = "\u2581"  # how sentencepiece writes a space
 BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -78,7 +78,8 @@ def check_base(vocab: Vocab, n_vocab: int) -> None:
     last = max(vocab.tokens, default=-1)
     if last >= n_vocab:
         raise ConvertError(
-            f"the tokenizer goes up to id {last}, the embedding table has {n_vocab} rows; they belong to different checkpoints"
+            f"the tokenizer goes up to id {last}, the embedding table has {n_vocab} rows; "
+            "they belong to different checkpoints, copy the right tokenizer files"
         )
 
 
@@ -132,7 +133,7 @@ def fallback_bpe(vocab: Mapping[str, int], pairs: list[tuple[str, ...]], unk: st
 
 
 def read_sentencepiece(path: Path) -> Vocab:
-    """tokenizer.model: a protobuf ModelProto. 1: pieces {1: text, 2: score, 3: type}; 3: normaliser {3: add prefix space}.
+    """tokenizer.model, a protobuf: 1 = pieces {1 text, 2 score, 3 type}, 3 = normaliser {3 add a space in front}.
 
     https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
     """
@@ -142,19 +143,13 @@ def read_sentencepiece(path: Path) -> Vocab:
         for number, value in protobuf(path.read_bytes()):
             if number == 1:
                 piece = dict(protobuf(value))
-                score = gguf_float(piece.get(2, b"\0\0\0\0"))
+                score = float(struct.unpack("<f", piece.get(2, bytes(4)))[0])
                 tokens[len(tokens)] = (piece[1].decode("utf-8"), TokenType(piece.get(3, TokenType.NORMAL)), score)
             elif number == 3:
                 space_prefix = bool(dict(protobuf(value)).get(3, True))
-    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as e:
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as e:
         raise ConvertError(f"{path} is not a sentencepiece model ({type(e).__name__}); download it again") from e
     return Vocab("llama", "default", tokens, add_bos=True, space_prefix=space_prefix)
-
-
-def gguf_float(raw: bytes) -> float:
-    import struct
-
-    return float(struct.unpack("<f", raw)[0])
 
 
 def protobuf(data: bytes) -> Iterator[tuple[int, Any]]:

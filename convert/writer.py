@@ -40,9 +40,7 @@ def write_gguf(
 ) -> Written:
     """Write `plan` with the keys that `metadata` adds. Raises OSError when the disk is full."""
     write_head(path, arch, metadata, plan)
-    digest = hashlib.sha256()
-    with open(path, "rb") as head:
-        digest.update(head.read())
+    digest = hashlib.sha256(path.read_bytes())
     with open(path, "ab") as file:
         for data, name in blocks(file, plan):
             file.write(data)
@@ -89,7 +87,7 @@ def chunks(p: Planned) -> Iterator[memoryview]:
         values = p.source.read_rows(begin, min(begin + step, n_rows))
         if p.transform is not None:
             values = p.transform(values)
-        yield memoryview(np.ascontiguousarray(encode(values, p))).cast("B")
+        yield np.ascontiguousarray(encode(values, p)).data.cast("B")
 
 
 def encode(values: npt.NDArray[np.float32], p: Planned) -> npt.NDArray[Any]:
@@ -99,3 +97,9 @@ def encode(values: npt.NDArray[np.float32], p: Planned) -> npt.NDArray[Any]:
     if p.type == gguf.GGMLQuantizationType.F16 and not np.isfinite(data).all():
         raise ConvertError(f"{p.source.name} has values that f16 cannot hold (beyond 65504, or NaN); use bf16 or f32")
     return data
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
