@@ -1,9 +1,9 @@
 """Tensor names: the schemes found in the wild, brought to one (`sanitize`).
 
 scheme                 language tower                  vision tower                         projector
-today's transformers   language_model.model.layers.0   vision_tower.encoder                 multi_modal_projector.linear_1
-  some 4.x and 5.x     model.language_model.layers.0   model.vision_tower.vision_model      model.multi_modal_projector...
-llava-hf's files       language_model.model.layers.0   vision_tower.vision_model            multi_modal_projector.linear_1
+today's transformers   language_model.model.layers.0   vision_tower.encoder                 multi_modal_projector
+  some 4.x and 5.x     model.language_model.layers.0   model.vision_tower.vision_model      model.multi_modal_projector
+llava-hf's files       language_model.model.layers.0   vision_tower.vision_model            multi_modal_projector
 original releases      model.layers.0                  model.vision_tower.vision_tower...   model.mm_projector.0
 a tower on its own     -                               vision_model, or nothing             -
 

@@ -149,7 +149,7 @@ def fit_vocab(spec: ModelSpec, tensors: Mapping[str, TensorRef]) -> ModelSpec:
 
 
 def fit_head(spec: ModelSpec, tensors: Mapping[str, TensorRef]) -> ModelSpec:
-    """A config that says "tied" beside an output table of its own is wrong: transformers trusts the weights, as we do."""
+    """A config that says "tied" beside another output table is wrong: transformers trusts the weights, as we do."""
     table, head = tensors.get("text.embed_tokens.weight"), tensors.get("text.lm_head.weight")
     if not spec.text.tied or table is None or head is None or same_values(table, head):
         return spec

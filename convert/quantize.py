@@ -168,7 +168,7 @@ def run_worker(
     source: Path, target: Path, file_type: gguf.LlamaFileType, threads: int, progress: Progress | None
 ) -> None:
     """Run quantize_worker.py to its end; the child dies with us."""
-    command = [sys.executable, "-m", f"{__package__}.quantize_worker", str(source), str(target)]
+    command = [sys.executable, "-P", "-m", f"{__package__}.quantize_worker", str(source), str(target)]
     command += [str(int(file_type)), str(threads)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     said: deque[str] = deque(maxlen=5)

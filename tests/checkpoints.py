@@ -1,7 +1,8 @@
 """Writes tiny random checkpoints, complete folders as they are found in the wild.
 
 `write_onevision` and `write_llava` build the model with transformers' own classes, then store its tensors under one of
-three naming schemes, sharded or not. The weights depend on the seed alone, so two folders of one shape hold one model.
+the naming schemes of PREFIXES, sharded or not. The weights depend on the seed alone: two folders of one shape hold one
+model.
 """
 
 import json
@@ -15,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-SCHEMES = ("today", "llava-hf", "original")
 CORPUS = [
     "A chat between a curious user and an artificial intelligence assistant.",
     "The red circle moves to the left, then the blue square follows it.",
@@ -27,15 +27,15 @@ QWEN2_REGEX = (
 )
 ONEVISION_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\\n' + content['text'] }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\\n' + part['text'] }}{% endfor %}"
     "{{'<|im_end|>'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' ' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
@@ -217,33 +217,42 @@ def randomised(cls: Any, config: Any, seed: int) -> Any:
     return model
 
 
-# --- the three schemes --------------------------------------------------------------------------------------------------
+# --- the naming schemes ------------------------------------------------------------------------------------------------
+
+
+# first prefix that fits, from the names of transformers' modules
+PREFIXES: dict[str, dict[str, str]] = {
+    "today": {"model.language_model.": "language_model.model.", "lm_head.": "language_model.lm_head.", "model.": ""},
+    "between": {"model.vision_tower.": "model.vision_tower.vision_model."},
+    "llava-hf": {
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.": "",
+    },
+    "original": {
+        "model.language_model.": "model.",
+        "model.vision_tower.": "model.vision_tower.vision_tower.vision_model.",
+        "model.multi_modal_projector.linear_1.": "model.mm_projector.0.",
+        "model.multi_modal_projector.linear_2.": "model.mm_projector.2.",
+    },
+}
+SCHEMES = tuple(PREFIXES)
 
 
 def rename(name: str, scheme: str) -> str:
-    """A state-dict name of transformers (`model.language_model...`) as `scheme` writes it."""
-    name = name.removeprefix("model.")
-    tower, projector = "vision_tower.vision_model.", "multi_modal_projector.linear_"
-    if scheme == "today":
-        return name if name.startswith("language_model") else f"model.{name}" if "lm_head" not in name else name
-    name = name.replace("vision_tower.", tower)
-    if scheme == "llava-hf":
-        if name.startswith("language_model."):
-            return name.replace("language_model.", "language_model.model.", 1)
-        return f"language_model.{name}" if name.startswith("lm_head") else name
-    name = name.replace(tower, "vision_tower." + tower).replace(projector + "1", "mm_projector.0")
-    name = name.replace(projector + "2", "mm_projector.2").removeprefix("language_model.")
-    return name if name.startswith("lm_head") else f"model.{name}"
+    """The name that `scheme` gives to a tensor of transformers' state dict."""
+    for theirs, ours in PREFIXES[scheme].items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
 
 
 def state_of(model: Any, scheme: str) -> dict[str, torch.Tensor]:
-    state = {k: v.clone().contiguous() for k, v in model.state_dict().items()}
+    state = {rename(k, scheme): v.clone().contiguous() for k, v in model.state_dict().items()}
     if model.config.tie_word_embeddings:
-        state.pop("lm_head.weight", None)
-    if scheme == "today":
-        prefix = {k: f"model.{k.removeprefix('model.')}" if "lm_head" not in k else k for k in state}
-        return {prefix[k]: v for k, v in state.items()}
-    return {rename(k, scheme): v for k, v in state.items()}
+        state.pop(rename("lm_head.weight", scheme))
+    return state
 
 
 def write_weights(
@@ -270,7 +279,7 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
 
 
-# --- folders ------------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------------------------
 
 
 def write_onevision(
@@ -301,7 +310,7 @@ def write_onevision(
         return folder
     write_json(folder / "config.json", {**config, "architectures": ["LlavaOnevisionForConditionalGeneration"]})
     image = onevision_processor(shape)
-    if scheme == "today":
+    if scheme != "llava-hf":
         video = {**image, "num_frames": shape.n_frames, "video_processor_type": "LlavaOnevisionVideoProcessor"}
         image |= {
             "image_grid_pinpoints": config["image_grid_pinpoints"],
@@ -354,7 +363,7 @@ def write_llava(
     sentencepiece: bool = False,
     torch_file: bool = False,
 ) -> Path:
-    """A LLaVA-1.5 checkpoint. In the original scheme it has no vision tower, as the authors' files: see `write_tower`."""
+    """A LLaVA-1.5 checkpoint. The original scheme has no vision tower, as the authors' files: see `write_tower`."""
     shape = shape or Shape()
     model = model or llava_model(shape)
     folder.mkdir(parents=True, exist_ok=True)
@@ -372,7 +381,7 @@ def write_llava(
         write_json(folder / "chat_template.json", {"chat_template": LLAVA_TEMPLATE})
         return folder
     write_json(folder / "config.json", {**config, "architectures": ["LlavaForConditionalGeneration"]})
-    if scheme == "today":
+    if scheme != "llava-hf":
         image = {**llava_processor(shape), "image_processor_type": "LlavaImageProcessor"}
         write_json(folder / "processor_config.json", {"image_processor": image, "processor_class": "LlavaProcessor"})
         (folder / "chat_template.jinja").write_text(LLAVA_TEMPLATE)
