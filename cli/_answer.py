@@ -1,0 +1,94 @@
+"""How an answer reaches the user: streamed text on stdout, warnings and numbers on stderr, or one JSON object.
+
+Knows the shape of an Answer and of Stats; asks nothing itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import _log
+from ._progress import Bars
+from ._table import print_json
+
+if TYPE_CHECKING:
+    from aim_local.stats import Stats
+
+STAGE_NAMES = {"decode_video": "video", "preprocess": "pixels", "importance": "scoring"}
+
+
+class Stream:
+    """Writes pieces of text as they come. The bars go before the first piece; a terminal gets no control codes."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._at_line_start = True
+
+    def __call__(self, piece: str) -> None:
+        self._bars.stop()
+        text = printable(piece) if sys.stdout.isatty() else piece
+        if text:
+            self._at_line_start = text.endswith("\n")
+            print(text, end="", flush=True)
+
+    def finish(self) -> None:
+        """End the line of the answer, where one has begun."""
+        self._bars.stop()
+        if not self._at_line_start:
+            print(flush=True)
+            self._at_line_start = True
+
+
+def printable(text: str) -> str:
+    """`text` without control codes: a model must not be able to drive the terminal."""
+    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
+
+
+def stats_line(stats: Stats) -> str:
+    """One compact line: what was read, visual tokens before and after, milliseconds per stage, rates, KV cache."""
+    from aim_local.stats import STAGES
+
+    seen = [_counted(n, what) for n, what in ((stats.n_frames, "frame"), (stats.n_images, "image")) if n]
+    times = {stage: float(getattr(stats, f"{stage}_ms")) for stage in STAGES}
+    stages = ", ".join(f"{STAGE_NAMES.get(stage, stage)} {ms:.0f}" for stage, ms in times.items() if ms >= 0.5)
+    parts = [
+        ", ".join(seen),
+        f"visual tokens {stats.n_visual_full} -> {stats.n_visual}" if stats.n_visual_full else "",
+        f"ms: {stages}" if stages else "",
+        f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else "",
+        f"{stats.n_generated} tokens at {stats.decode_tps:.1f}/s"
+        if stats.decode_tps
+        else f"{stats.n_generated} tokens",
+        f"KV cache {stats.kv_bytes / 2**20:.1f} MiB" if stats.kv_bytes else "",
+        "cut at --max-tokens" if stats.stop_reason == "length" else "",
+    ]
+    return "stats: " + " | ".join(part for part in parts if part)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"
+
+
+def print_notes(answer: Any, stats: bool, quiet: bool) -> None:
+    """What follows an answer on stderr."""
+    if not quiet:
+        _log.warn(answer.warnings)
+        if answer.stats.stop_reason == "length" and not stats:
+            _log.say("note: the answer was cut at the longest length; --max-tokens allows more")
+    if stats:
+        _log.say(stats_line(answer.stats))
+
+
+def print_answer_json(answer: Any, question: str, model: dict[str, Any], media: list[Path]) -> None:
+    print_json(
+        {
+            "text": answer.text,
+            "question": question,
+            "model": model,
+            "media": [str(path) for path in media],
+            "warnings": list(answer.warnings),
+            "stats": answer.stats.to_dict(),
+        }
+    )

@@ -1,0 +1,134 @@
+"""The typer application: its commands, and the one place where errors become a line and an exit code.
+
+Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of what the commands do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from . import _log, chat, convert, doctor, models, quantize
+
+INTERRUPTED = 130
+
+
+class AimGroup(TyperGroup):
+    """A command group that ends every failure the same way: one line on stderr, an exit code, no traceback."""
+
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        code = self._guarded(list(sys.argv[1:] if args is None else args), **extra)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+    def _guarded(self, args: Sequence[str], **extra: Any) -> int:
+        _log.debug = False
+        try:
+            code = super().main(args, standalone_mode=False, **extra)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except BaseException as e:
+            return report(e)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, KeyboardInterrupt) as e:  # typer would make other exit codes of them
+            return report(e)
+
+
+def report(e: BaseException) -> int:
+    """Tell the user what went wrong; returns the exit code."""
+    if isinstance(e, SystemExit) and not isinstance(e.__context__, BrokenPipeError):
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
+    if isinstance(e, BrokenPipeError | SystemExit):  # typer turns the first into the second while it prints help
+        close_stdout()
+        return 0
+    if isinstance(e, KeyboardInterrupt) or type(e).__name__ == "Abort":
+        _log.say("interrupted")
+        return INTERRUPTED
+    if _log.debug:
+        import traceback
+
+        traceback.print_exception(e)
+    message, code = describe(e)
+    _log.say(f"error: {message}")
+    return code
+
+
+def describe(e: BaseException) -> tuple[str, int]:
+    """(one line, exit code) for an exception."""
+    from aim_local.errors import AimError
+
+    if isinstance(e, AimError):
+        return str(e), e.exit_code
+    # typer's own errors; older typers take them from click, newer ones carry a copy: told by what they offer
+    if hasattr(e, "format_message") and hasattr(e, "exit_code"):
+        return f"{_usage(e)}{help_hint(e)}", int(e.exit_code)
+    if isinstance(e, MemoryError):
+        return "not enough memory; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
+    text = " ".join(str(e).split())
+    hint = "" if _log.debug else "; run again with --debug for details"
+    return f"internal error: {type(e).__name__}{': ' + text if text else ''}{hint}", 1
+
+
+def _usage(e: Any) -> str:
+    return str(e.format_message()).strip().rstrip(".")
+
+
+def help_hint(e: Any) -> str:
+    ctx = getattr(e, "ctx", None)
+    return f"; see `{ctx.command_path} --help`" if ctx is not None else ""
+
+
+def close_stdout() -> None:
+    """The reader has gone: what Python still holds goes nowhere, else it complains while shutting down."""
+    with contextlib.suppress(OSError, ValueError):  # stdout may have no file (a test, an embedding program)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+app = typer.Typer(
+    cls=AimGroup,
+    name="aim-local",
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"aim-local {version('aim-local')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Ask questions about videos and pictures, on this machine."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+for _command in (chat.chat, convert.convert, quantize.quantize, models.models, doctor.doctor):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of `aim-local`."""
+    app()

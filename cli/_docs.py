@@ -1,0 +1,54 @@
+"""docs/cli.md from the commands themselves: `python -m aim_local.cli._docs > docs/cli.md`. A test compares the two."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import typer
+
+from ._app import app
+
+HEAD = """# Command line
+
+Made by `python -m aim_local.cli._docs > docs/cli.md`; edit the help texts in `cli/`, not this file.
+
+Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted. Results go to stdout, all else to
+stderr. `AIM_LOCAL_HOME` names another folder for models and history.
+"""
+
+
+def markdown() -> str:
+    group: Any = typer.main.get_command(app)
+    return HEAD + "".join(_command(name, command) for name, command in group.commands.items())
+
+
+def _command(name: str, command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
+    usage = " ".join(["aim-local", name, *map(_usage, arguments), "[OPTIONS]"])
+    rows = [(f"`{_usage(p)}`", p.help) for p in arguments] + [(f"`{_option(p)}`", _help(p)) for p in options]
+    table = "".join(f"| {left} | {_escape(right)} |\n" for left, right in rows)
+    return f"\n## {name}\n\n{inspect.cleandoc(command.help)}\n\n    {usage}\n\n| | |\n|---|---|\n{table}"
+
+
+def _usage(argument: Any) -> str:
+    return str(argument.metavar) if argument.required else f"[{argument.metavar}]"
+
+
+def _option(option: Any) -> str:
+    names = ", ".join(sorted(option.opts, key=len))
+    return names if option.is_flag else f"{names} {option.metavar}"
+
+
+def _help(option: Any) -> str:
+    shown = option.show_default and not option.is_flag and option.default is not None
+    return f"{option.help} Default: {option.default}." if shown else str(option.help)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,150 @@
+"""The conversation at the prompt: reads lines, runs /commands, streams answers.
+
+Knows what a line means. How lines are read is _reader.py's business; the model is behind `chat.ask`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aim_local.errors import AimError
+
+from . import _answer, _log, _media
+from ._progress import Bars
+from ._reader import COMMANDS, Reader, make_reader
+
+HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
+
+
+def run(chat: Any, model: str, media: list[Path], *, stats: bool, quiet: bool, reader: Reader | None = None) -> None:
+    """Converse until the user leaves. `media` goes with the first question."""
+    repl = Repl(chat, model, stats=stats, quiet=quiet)
+    if not quiet:
+        _log.say(f"{model}: {HINT}")
+    for path in media:
+        repl.attach(path)
+    reader = reader or make_reader()
+    while not repl.done:
+        try:
+            repl.handle(reader.read())
+        except KeyboardInterrupt:
+            _log.say("(Ctrl-D quits)")
+        except EOFError:
+            break
+
+
+class Repl:
+    """One conversation. `pending` media goes with the next question."""
+
+    def __init__(self, chat: Any, model: str, *, stats: bool, quiet: bool) -> None:
+        self.chat = chat
+        self.model = model
+        self.stats = stats
+        self.quiet = quiet
+        self.pending: list[Path] = []
+        self.last_stats: Any = None
+        self.done = False
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/video": self._video,
+            "/image": self._image,
+            "/reset": self._reset,
+            "/stats": self._stats,
+            "/save": self._save,
+            "/help": self._help,
+            "/quit": self._quit,
+        }
+
+    def handle(self, line: str) -> None:
+        """One line of the user's. Our errors are told and the conversation goes on."""
+        line = line.strip()
+        if not line:
+            return
+        word, _, rest = line.partition(" ")
+        try:
+            if word in self._commands:
+                self._commands[word](rest.strip())
+            elif line.startswith("/") and "/" not in word[1:] and "\n" not in line:
+                _log.say(f"{word} is no command; {HINT}")
+            else:
+                self.ask(line)
+        except AimError as e:
+            _log.say(f"error: {e}")
+
+    def ask(self, question: str) -> None:
+        media, self.pending = self.pending, []
+        with Bars(wanted=not self.quiet) as bars:
+            stream = _answer.Stream(bars)
+            try:
+                answer = self.chat.ask(question, media=media, on_text=stream, progress=bars)
+            except KeyboardInterrupt:
+                stream.finish()
+                self.pending = media  # nothing was kept of this turn, so its media goes with the next one
+                _log.say("(stopped before the answer; the question was not kept)")
+                return
+            except AimError:
+                if media:
+                    _log.say(f"{', '.join(path.name for path in media)} was not kept; attach it again to ask once more")
+                raise
+            finally:
+                stream.finish()
+        self.last_stats = answer.stats
+        if answer.stats.stop_reason == "interrupted":
+            _log.say("(stopped)")
+        _answer.print_notes(answer, self.stats, self.quiet)
+
+    def attach(self, path: Path) -> None:
+        """Put a file with the next question."""
+        self.pending.append(path)
+        if not self.quiet:
+            _log.say(f"{path.name} goes with your next question")
+
+    def _video(self, rest: str) -> None:
+        if not rest:
+            _log.say("name a file: /video clip.mp4")
+            return
+        self.attach(_media.check_video(path_from(rest)))
+
+    def _image(self, rest: str) -> None:
+        if not rest:
+            _log.say("name a file: /image picture.png")
+            return
+        self.attach(_media.check_image(path_from(rest)))
+
+    def _reset(self, rest: str) -> None:
+        self.chat.reset()
+        self.pending, self.last_stats = [], None
+        _log.say("new conversation; attach a file again with /video or /image")
+
+    def _stats(self, rest: str) -> None:
+        _log.say(_answer.stats_line(self.last_stats) if self.last_stats else "no answer yet")
+        _log.say(f"context: {self.chat.used} of {self.chat.n_ctx} tokens used")
+
+    def _save(self, rest: str) -> None:
+        from aim_local.transcript import save_transcript
+
+        if not rest:
+            _log.say("name a file: /save talk.md or /save talk.json")
+            return
+        path = save_transcript(path_from(rest), self.chat.messages, self.model)
+        _log.say(f"saved {path}")
+
+    def _help(self, rest: str) -> None:
+        width = max(map(len, COMMANDS))
+        for command, text in COMMANDS.items():
+            print(f"{command:<{width}}  {text}", file=sys.stderr)
+        print("Alt-Enter begins a new line; a pasted text keeps its lines.", file=sys.stderr)
+
+    def _quit(self, rest: str) -> None:
+        self.done = True
+
+
+def path_from(text: str) -> Path:
+    """A path as people type or drop it: quoted, with ~, or with escaped spaces."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    elif sys.platform != "win32":
+        text = text.replace("\\ ", " ")
+    return Path(text).expanduser()

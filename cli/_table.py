@@ -1,0 +1,42 @@
+"""Results on stdout: aligned columns and JSON. Plain text, so that it can be piped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def print_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Columns as wide as their widest cell; those in `right` are numbers. The first row is the heading."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def size(n_bytes: float) -> str:
+    """Bytes for people: 16.2 MB."""
+    return _scaled(n_bytes, (" B", " kB", " MB", " GB", " TB"))
+
+
+def count(n: float) -> str:
+    """Parameters for people: 3.7M, 7.6B."""
+    return _scaled(n, ("", "k", "M", "B", "T"))
+
+
+def _scaled(n: float, units: tuple[str, ...]) -> str:
+    step = 0
+    while n >= 1000 and step + 1 < len(units):
+        n, step = n / 1000, step + 1
+    return f"{n:.1f}{units[step]}" if step else f"{n:.0f}{units[0]}"
+
+
+def types(counts: dict[str, int]) -> str:
+    """Tensors per weight type: Q8_0 x 112, F32 x 90."""
+    return ", ".join(f"{name} x {n}" for name, n in counts.items())

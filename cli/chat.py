@@ -1,0 +1,130 @@
+"""`aim-local chat`: one question answered, or a conversation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import _answer, _log, _runtime
+from . import _options as opt
+from ._progress import Bars
+
+if TYPE_CHECKING:
+    from aim_local.config import GenerateConfig
+    from aim_local.media import FrameSampling
+
+TYPICAL_FRAMES = 32  # stands in for the model's own number while the options are checked, before it is loaded
+
+
+def chat(
+    model: opt.ModelArg = None,
+    video: opt.Videos = None,
+    image: opt.Images = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", "-p", help="The question; one answer and exit. Default: a conversation.", metavar="TEXT"
+        ),
+    ] = None,
+    mmproj: opt.Mmproj = None,
+    frames: opt.Frames = None,
+    fps: opt.Fps = None,
+    start: opt.Start = None,
+    end: opt.End = None,
+    ctx: opt.Ctx = None,
+    threads: opt.Threads = None,
+    gpu_layers: opt.GpuLayers = 0,
+    type_k: opt.TypeK = "f16",
+    type_v: opt.TypeV = "f16",
+    flash_attn: opt.FlashAttnOption = opt.FlashAttn.AUTO,
+    temp: opt.Temp = None,
+    seed: opt.Seed = None,
+    max_tokens: opt.MaxTokens = 512,
+    system: opt.System = None,
+    stats: Annotated[bool, typer.Option("--stats", help="One line of numbers after each answer.")] = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Ask about a video or a picture.
+
+    With -p, or a question piped in, one answer goes to stdout. Otherwise a conversation begins; /help lists its
+    commands.
+    """
+    # 1. everything that can be wrong without the model
+    question = question_from(prompt, sys.stdin)
+    if question is None and json:
+        raise typer.BadParameter("a conversation has no JSON form; give the question with -p", param_hint="--json")
+    media = [*(video or []), *(image or [])]
+    check_media(video or [], image or [])
+    opt.frame_sampling(frames, fps, start, end, TYPICAL_FRAMES)
+    config = opt.load_config(ctx, threads, gpu_layers, type_k, type_v, flash_attn)
+    temperature = opt.REPL_TEMPERATURE if question is None else opt.ONE_SHOT_TEMPERATURE
+    generate = opt.generate_config(max_tokens, temp, seed, temperature)
+
+    # 2. the model, then the question or the conversation
+    with _runtime.load(model, mmproj, config) as llm:
+        sampling = opt.frame_sampling(frames, fps, start, end, llm.default_frames or TYPICAL_FRAMES)
+        if question is not None:
+            ask_once(llm, question, media, generate, sampling, system, json=json, stats=stats, quiet=quiet)
+            return
+        from . import _repl
+
+        with llm.chat(system=system, generate=generate, sampling=sampling) as conversation:
+            _repl.run(conversation, llm.name, media, stats=stats, quiet=quiet)
+
+
+def question_from(prompt: str | None, stdin: Any) -> str | None:
+    """The question, from -p or from a stdin that is no terminal; None for a conversation. Raises BadParameter."""
+    if prompt is None and stdin.isatty():
+        return None
+    text = prompt if prompt is not None else stdin.read()
+    if not text.strip():
+        source = "-p" if prompt is not None else "stdin"
+        raise typer.BadParameter(f"the question from {source} is empty; give one, for example -p 'What happens?'")
+    return str(text.strip())
+
+
+def check_media(videos: list[Path], images: list[Path]) -> None:
+    """Files that cannot be what was said are told before the model takes its time to load. Raises MediaError."""
+    if videos or images:
+        from . import _media
+
+        for path in videos:
+            _media.check_video(path)
+        for path in images:
+            _media.check_image(path)
+
+
+def ask_once(
+    llm: Any,
+    question: str,
+    media: list[Path],
+    generate: GenerateConfig,
+    sampling: FrameSampling | None,
+    system: str | None,
+    *,
+    json: bool,
+    stats: bool,
+    quiet: bool,
+) -> None:
+    with Bars(wanted=not quiet) as bars:
+        stream = _answer.Stream(bars)
+        on_text = None if json else stream
+        try:
+            answer = llm.generate(
+                question, media, generate=generate, sampling=sampling, system=system, on_text=on_text, progress=bars
+            )
+        finally:
+            stream.finish()
+    if json:
+        _answer.print_answer_json(answer, question, llm.description(), media)
+        if stats:
+            _log.say(_answer.stats_line(answer.stats))
+    else:
+        _answer.print_notes(answer, stats, quiet)
+    if answer.stats.stop_reason == "interrupted":
+        raise KeyboardInterrupt

@@ -1,0 +1,27 @@
+"""`aim-local doctor`: is this installation in order, and what to do where it is not."""
+
+from __future__ import annotations
+
+import typer
+
+from ._options import Debug, Json
+from ._table import print_json
+
+
+def doctor(json: Json = False, debug: Debug = False) -> None:
+    """Show versions, libraries, devices and what is wrong; exit code 1 where something is."""
+    from aim_local.doctor import examine
+
+    report = examine()
+    if json:
+        print_json(report.to_dict())
+    else:
+        for section, facts in report.sections.items():
+            print(f"{section}:")
+            for name, value in facts.items():
+                print(f"  {name:<18} {value}")
+        print("problems:" if report.problems else "problems: none")
+        for problem in report.problems:
+            print(f"  - {problem.what}; {problem.cure}")
+    if report.problems:
+        raise typer.Exit(1)

@@ -1,0 +1,54 @@
+"""`aim-local quantize`: llama.cpp's own quantiser on the language tower."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import _extra
+from ._options import Debug, Json, Quiet, Threads
+from ._progress import ByteBar
+from ._table import print_json, print_table, size, types
+
+
+def quantize(
+    src: Annotated[
+        str,
+        typer.Argument(
+            help="A language GGUF, a model folder, or a name in the store, with f32, f16 or bf16 weights.",
+            metavar="SRC",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="File or folder to write. Default: SRC's name with the type, beside it.",
+            metavar="OUT",
+            show_default=False,
+        ),
+    ] = None,
+    type: Annotated[
+        str, typer.Option(help="q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs and others.", metavar="TYPE")
+    ] = "q4_k_m",
+    threads: Threads = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Quantise a model's language tower; a folder's vision tower is copied as it is."""
+    from aim_local import store
+
+    converter = _extra.import_converter()
+    source = store.source_of(src)
+    target = out if out is not None else store.beside(source, type)
+    with ByteBar("quantising", "tensors", wanted=not quiet) as bar:
+        result = converter.quantize(source, target, type, progress=bar, threads=threads)
+    if json:
+        print_json(asdict(result))
+        return
+    rows = [("FILE", "BEFORE", "AFTER", "TYPES")]
+    rows.append((str(result.model), size(result.n_bytes_before), size(result.n_bytes), types(result.types)))
+    print_table(rows, right=(1, 2))
