@@ -1,1 +1,42 @@
 """Local, quantised, fast video-language models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .chat import Chat as Chat
+    from .config import GenerateConfig as GenerateConfig
+    from .config import LoadConfig as LoadConfig
+    from .config import VisualTokenConfig as VisualTokenConfig
+    from .errors import AimError as AimError
+    from .llm import VisionLLM as VisionLLM
+    from .media import FrameSampling as FrameSampling
+    from .run import Answer as Answer
+    from .run import Prefill as Prefill
+    from .stats import Stats as Stats
+    from .stats import Trace as Trace
+
+_HOMES = {
+    "AimError": "errors",
+    "Answer": "run",
+    "Chat": "chat",
+    "FrameSampling": "media",
+    "GenerateConfig": "config",
+    "LoadConfig": "config",
+    "Prefill": "run",
+    "Stats": "stats",
+    "Trace": "stats",
+    "VisionLLM": "llm",
+    "VisualTokenConfig": "config",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # on demand: `aim-local --help` must not wait for the native libraries
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aim_local' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

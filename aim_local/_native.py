@@ -40,7 +40,8 @@ def library_folder() -> Path:
         if (folder / library_name("llama")).is_file():
             return folder
     raise NativeError(
-        f"no {library_name('llama')} in {candidates[0]}; the C++ part is not built: run `pip install .` in the source folder"
+        f"no {library_name('llama')} in {candidates[0]}; the C++ part is not built: "
+        "run `pip install .` in the source folder"
     )
 
 
@@ -54,7 +55,7 @@ def _load() -> tuple[ModuleType, ModuleType, Path]:
         import llama_cpp.llama_cpp as llama
         import llama_cpp.mtmd_cpp as mtmd
     except (OSError, RuntimeError, FileNotFoundError, AttributeError) as e:
-        raise NativeError(f"the libraries in {folder} do not load ({e}); reinstall aim-local, `aim-local doctor` shows more") from e
+        raise NativeError(f"the libraries in {folder} do not load ({e}); reinstall aim-local") from e
     check_patch(llama._lib, "aim_llama_patch_version", "libllama", loaded is not None)
     check_patch(mtmd._libmtmd, "aim_mtmd_patch_version", "libmtmd", loaded is not None)
     return llama, mtmd, folder
@@ -75,7 +76,7 @@ def check_patch(lib: ctypes.CDLL, symbol: str, name: str, imported_earlier: bool
     function.restype = ctypes.c_int32
     found = function()
     if found != PATCH_VERSION:
-        raise NativeError(f"{where} has patch version {found}, this aim-local needs {PATCH_VERSION}; reinstall aim-local")
+        raise NativeError(f"{where} has patch version {found}, version {PATCH_VERSION} is needed; reinstall aim-local")
 
 
 llama: Any

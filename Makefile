@@ -1,0 +1,53 @@
+# aim-local: set up once, then demo, test, lint, and the work on the llama.cpp patches.
+# CMAKE_ARGS="-DGGML_CUDA=ON" make demo   passes any ggml option to the one C++ build.
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+LLAMA  := $(shell sed -n 's/^version //p' patches/VERSION)
+BUILD  = $(firstword $(wildcard build/cp*))/upstream
+
+.PHONY: demo test lint llama apply refresh check sanitize bench clean
+
+# bindings alone first (LLAMA_BUILD=OFF), so that C++ is compiled once, by us
+$(VENV)/.base: pyproject.toml patches/VERSION
+	$(PYTHON) -m venv $(VENV)
+	CMAKE_ARGS="-DLLAMA_BUILD=OFF" $(BIN)/pip install -q llama-cpp-python==$(LLAMA)
+	$(BIN)/pip install -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -e ".[convert,test]"
+	touch $@
+
+demo: $(VENV)/.base
+	$(BIN)/aim-local chat --demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# after editing patches/: compile what changed and install it
+llama: $(VENV)/.base
+	$(BIN)/pip install -q -e .
+
+apply: $(VENV)/.base
+	$(BIN)/python patches/upstream.py apply --out $(BUILD)
+
+refresh: $(VENV)/.base
+	$(BIN)/python patches/upstream.py refresh --out $(BUILD)
+
+check: $(VENV)/.base
+	$(BIN)/python patches/upstream.py check --out $(BUILD)
+
+bench: $(VENV)/.test
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf build $(VENV)

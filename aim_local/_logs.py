@@ -1,0 +1,43 @@
+"""What the native libraries log: kept out of the terminal, its last error lines kept for our messages."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any
+
+from ._native import llama, mtmd
+
+_ERROR, _CONT = 4, 5  # enum ggml_log_level
+_recent: deque[str] = deque(maxlen=20)
+_state = {"echo": False, "level": 0}
+
+
+def _on_log(level: int, text: bytes, _user_data: Any) -> None:
+    line = text.decode("utf-8", "replace") if text else ""
+    if level != _CONT:
+        _state["level"] = level
+    if _state["level"] >= _ERROR and line.strip():
+        _recent.append(line.strip())
+    if _state["echo"]:
+        sys.stderr.write(line)
+
+
+_callback = llama.llama_log_callback(_on_log)  # kept: ctypes callbacks die with their last reference
+llama.llama_log_set(_callback, None)
+mtmd.mtmd_log_set(_callback, None)
+mtmd.mtmd_helper_log_set(_callback, None)
+
+
+def echo_native_log(on: bool = True) -> None:
+    """Passes everything llama.cpp logs on to stderr."""
+    _state["echo"] = on
+
+
+def clear() -> None:
+    _recent.clear()
+
+
+def last_error(default: str = "llama.cpp gave no reason") -> str:
+    """The first error line since the last clear(): the cause, later lines only say that loading failed."""
+    return _recent[0] if _recent else default

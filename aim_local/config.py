@@ -1,0 +1,141 @@
+"""Options of the public API: frozen dataclasses, validated when they are made. Knows numbers and names, no models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+
+# gets (il, importance float32 [n], n_keep) and returns the n_keep indices to keep, each in [0, n)
+ImportanceCallback = Callable[[int, NDArray[np.float32], int], Sequence[int] | NDArray[Any]]
+
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+IMPORTANCE = ("pagerank", "last_query", "random", "grid")
+MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
+
+
+def _positive(name: str, value: int | None, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise UsageError(f"{name} is {value!r}; give a whole number above 0")
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How a model is loaded and how its contexts are made.
+
+    n_ctx: tokens a context holds; None sizes it to the prompt plus room for the answer (within the model's limit).
+    n_ubatch: tokens computed together. n_threads: None takes the physical cores. n_gpu_layers: text layers on the GPU,
+    -1 for all. type_k, type_v: KV cache types. flash_attn: "auto", True or False.
+    """
+
+    n_ctx: int | None = None
+    n_ubatch: int = 512
+    n_threads: int | None = None
+    n_gpu_layers: int = 0
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: Literal["auto"] | bool = "auto"
+
+    def __post_init__(self) -> None:
+        _positive("n_ctx", self.n_ctx, optional=True)
+        _positive("n_ubatch", self.n_ubatch)
+        _positive("n_threads", self.n_threads, optional=True)
+        if not isinstance(self.n_gpu_layers, int) or self.n_gpu_layers < -1:
+            raise UsageError(f"n_gpu_layers is {self.n_gpu_layers!r}; give -1 (all) or a whole number from 0")
+        for name, value in (("type_k", self.type_k), ("type_v", self.type_v)):
+            if value not in KV_TYPES:
+                raise UsageError(f"{name} is {value!r}; allowed are {', '.join(KV_TYPES)}")
+        if self.flash_attn not in ("auto", True, False):
+            raise UsageError(f'flash_attn is {self.flash_attn!r}; allowed are "auto", True, False')
+        if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
+            raise UsageError(f"type_v {self.type_v} needs flash attention; set flash_attn to True or type_v to f16")
+
+
+@dataclass(frozen=True)
+class VisualTokenConfig:
+    """Which visual tokens are kept; every ratio is the share retained, in (0, 1].
+
+    merge_retain: share left by token merging before the LLM (1.0 is off; AIM section 3.1).
+    prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
+    None is off (AIM section 3.2). retention: explicit share per layer, instead of prune_layers.
+    importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
+    seed: for importance="random".
+    """
+
+    merge_retain: float = MERGE_PAPER
+    prune_layers: Literal["auto"] | tuple[int, int] | None = "auto"
+    retention: Sequence[float] | None = None
+    importance: str | ImportanceCallback = "pagerank"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.merge_retain, (int, float)) or not 0 < self.merge_retain <= 1:
+            raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
+        if not callable(self.importance) and self.importance not in IMPORTANCE:
+            raise UsageError(f"importance is {self.importance!r}; allowed are {', '.join(IMPORTANCE)} or a callable")
+        self._check_layers()
+        if self.retention is not None:
+            self._check_retention(self.retention)
+
+    def _check_layers(self) -> None:
+        layers = self.prune_layers
+        if layers is None or layers == "auto":
+            return
+        if not isinstance(layers, tuple) or len(layers) != 2 or not all(isinstance(il, int) for il in layers):
+            raise UsageError(f'prune_layers is {layers!r}; give (l1, l2), "auto" or None')
+        if not 0 <= layers[0] < layers[1]:
+            raise UsageError(f"prune_layers is {layers}; l1 must be at least 0 and below l2")
+
+    def _check_retention(self, shares: Sequence[float]) -> None:
+        if any(not 0 <= share <= 1 for share in shares):
+            raise UsageError(f"retention has shares outside [0, 1]: {list(shares)}")
+        if any(later > earlier for earlier, later in pairwise(shares)):
+            raise UsageError("retention rises from one layer to the next; a pruned token cannot come back")
+
+    @property
+    def prunes(self) -> bool:
+        """Whether any layer of a deep enough model would see fewer visual tokens than enter the first."""
+        if self.retention is not None:
+            return any(share < 1 for share in self.retention)
+        return self.prune_layers is not None
+
+    @classmethod
+    def off(cls) -> VisualTokenConfig:
+        """No merging, no pruning: what llama.cpp computes."""
+        return cls(merge_retain=1.0, prune_layers=None)
+
+    @classmethod
+    def paper(cls) -> VisualTokenConfig:
+        """The paper's video setting: 25 % after merging, then the schedule (14, 22) of 28 layers, scaled."""
+        return cls()
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How an answer is sampled. temperature 0 is greedy; seed None draws one."""
+
+    max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int | None = None
+    top_k: int = 40
+    top_p: float = 0.95
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _positive("max_tokens", self.max_tokens)
+        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature <= 5:
+            raise UsageError(f"temperature is {self.temperature!r}; give a number from 0 (greedy) to 5")
+        if self.seed is not None and not 0 <= self.seed < 2**32 - 1:
+            raise UsageError(f"seed is {self.seed!r}; give a whole number from 0 to {2**32 - 2}")
+        if self.top_k < 0:
+            raise UsageError(f"top_k is {self.top_k!r}; give 0 (off) or a whole number above")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p!r}; give a number above 0 and at most 1")

@@ -1,0 +1,227 @@
+"""One pass over a prompt: read media, plan, check the room, encode, prefill, generate.
+
+Collects stats, trace and warnings on the way. Knows the order of the stages; each stage's work is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import MediaPiece, Piece, TextPiece, VisualBlock, count_text, count_visual, count_visual_full
+from .config import GenerateConfig, VisualTokenConfig
+from .errors import ContextError, ModelError, UsageError
+from .media import FrameSampling, Image, Video, open_media
+from .prompt import MediaKind
+from .sampler import Generated, OnText, generate
+from .stats import Stats, Trace
+from .text import Context, padded_cells
+
+if TYPE_CHECKING:
+    from .llm import VisionLLM
+
+Media = str | Path | NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]  # (stage, done, total), stage is "decode_video", "vision" or "prefill"
+
+
+@dataclass
+class Prefill:
+    """A prompt that went through the model. logits: float32 [n_vocab], for the next token."""
+
+    logits: NDArray[np.float32] = field(repr=False)
+    trace: Trace = field(repr=False)
+    stats: Stats
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Answer:
+    """text: what the model said. warnings: what was asked and could not be done as asked."""
+
+    text: str
+    stats: Stats
+    trace: Trace = field(repr=False)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PromptPlan:
+    """A prompt before anything expensive: its pieces and what they count."""
+
+    pieces: list[Piece]
+    keep: Any = None  # owner of foreign chunks
+
+    @property
+    def n(self) -> int:
+        return sum(p.n for p in self.pieces)
+
+
+def media_kind(item: Video | Image) -> MediaKind:
+    return "video" if isinstance(item, Video) else "image"
+
+
+class Run:
+    """One pass over a prompt: read media, plan, encode, prefill, generate; collects stats, trace and warnings."""
+
+    def __init__(
+        self,
+        llm: VisionLLM,
+        tokens: VisualTokenConfig | None,
+        sampling: FrameSampling | None,
+        progress: Progress | None,
+        media: list[Video | Image] | None = None,
+    ) -> None:
+        self.llm, self.sampling, self.progress = llm, sampling, progress
+        self.tokens = check_tokens(llm, tokens)
+        self.stats, self.trace = Stats(), Trace()
+        self.warnings: list[str] = []
+        self.media = media if media is not None else []  # of the whole conversation
+
+    # --- media ---
+
+    def read(self, items: Sequence[Media]) -> None:
+        """Decodes media and appends them."""
+        if not len(items):
+            return
+        if not self.llm.vision:
+            raise ModelError(
+                f"{self.llm.name} is a text-only model, it cannot take a video or picture; load it with its mmproj, "
+                "or take another model"
+            )
+        if isinstance(items, (str, Path, np.ndarray)):
+            raise UsageError("media is one item; give a list of paths or arrays")
+        sampling = self.sampling or FrameSampling(n_frames=self.llm.default_frames)
+        for item in items:
+            with self.stats.timed("decode_video"):
+                found = open_media(item, sampling, progress=self._stage("decode_video"))
+            self.warnings += found.warnings
+            self.media.append(found)
+            if isinstance(found, Video):
+                self.stats.n_frames += len(found.frames)
+            else:
+                self.stats.n_images += 1
+
+    def media_refs(self, first: int) -> list[tuple[int, MediaKind]]:
+        return [(i, media_kind(self.media[i])) for i in range(first, len(self.media))]
+
+    def _stage(self, stage: str) -> Callable[[int, int], None] | None:
+        if not self.progress:
+            return None
+        progress = self.progress
+        return lambda done, total: progress(stage, done, total)
+
+    # --- prompt ---
+
+    def plan(self, rendered: str, *, start: bool) -> PromptPlan:
+        """Pieces and counts of a rendered prompt (or of its continuation, start=False)."""
+        if self.llm.vision:
+            pieces, keep = self.llm.vision.plan(rendered, self.media, self.tokens, start)
+        else:
+            pieces, keep = [TextPiece(self.llm.text.tokenize(rendered, start=start))], None
+        self.stats.n_text += count_text(pieces)
+        self.stats.n_visual += count_visual(pieces)
+        self.stats.n_visual_full += count_visual_full(pieces)
+        self.stats.n_prompt += sum(p.n for p in pieces)
+        if not pieces or not isinstance(pieces[-1], TextPiece):
+            raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
+        return PromptPlan(pieces, keep)
+
+    def start(self, rendered: str, n_answer: int) -> Context:
+        """A new context with the prompt in it; room for n_answer tokens."""
+        plan = self.plan(rendered, start=True)
+        context = Context(self.llm.text, context_size(self.llm, plan, n_answer))
+        try:
+            self.append(context, plan)
+        except BaseException:
+            context.close()
+            raise
+        return context
+
+    def append(self, context: Context, plan: PromptPlan) -> None:
+        """Encodes the plan's media and decodes all pieces; logits of the last token can be read afterwards."""
+        blocks = self._encode(plan)
+        done = 0
+        with self.stats.timed("prefill"):
+            for i, piece in enumerate(plan.pieces):
+                self._append_piece(context, piece, blocks.get(i), i + 1 == len(plan.pieces), done, plan.n)
+                done += piece.n
+        self.stats.n_ctx, self.stats.kv_bytes = context.n_ctx, context.kv_bytes()
+        n_visual = len(self.trace.groups)
+        self.trace.kept = [np.arange(n_visual, dtype=np.int32)] * self.llm.text.n_layer
+
+    def _encode(self, plan: PromptPlan) -> dict[int, VisualBlock]:
+        """Visual rows of every media piece, by piece index."""
+        if not self.llm.vision:
+            return {}
+        vision, blocks = self.llm.vision, {}
+        pieces = [(i, p) for i, p in enumerate(plan.pieces) if isinstance(p, MediaPiece)]
+        total = sum(vision.n_tiles(self.media[p.media], p) for _, p in pieces)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if self.progress:
+                self.progress("vision", done, total)
+
+        for i, piece in pieces:
+            blocks[i] = vision.encode(piece, self.media[piece.media], self.tokens, plan.keep, self.stats, step)
+            self.trace.groups += blocks[i].groups
+        return blocks
+
+    def _append_piece(
+        self, context: Context, piece: Piece, block: VisualBlock | None, last: bool, done: int, total: int
+    ) -> None:
+        def step(part: int, _n: int) -> None:
+            if self.progress:
+                self.progress("prefill", done + part, total)
+
+        if isinstance(piece, TextPiece):
+            context.decode_tokens(piece.tokens, logits=last, progress=step)
+        elif block and block.chunk is not None and self.llm.vision:
+            context.decode_chunk(self.llm.vision.handle, block.chunk, block.rows)
+        elif block:
+            context.decode_rows(block.rows, progress=step)
+
+    def generate(self, context: Context, config: GenerateConfig, on_text: OnText | None, start: float) -> Generated:
+        generated = generate(self.llm.text, context, config, self.stats, on_text, start)
+        if self.stats.stop_reason == "length" and self.stats.n_generated < config.max_tokens:
+            self.warnings.append(
+                f"the answer was cut: the context of {context.n_ctx} tokens is full; use a larger n_ctx"
+            )
+        return generated
+
+
+def check_tokens(llm: VisionLLM, tokens: VisualTokenConfig | None) -> VisualTokenConfig:
+    """The configuration to use; refuses what this version cannot do."""
+    if tokens is None:
+        return VisualTokenConfig.off()
+    if tokens.prunes:
+        raise UsageError("pruning visual tokens inside the LLM is not available yet; set prune_layers=None")
+    return tokens
+
+
+def context_size(llm: VisionLLM, plan: PromptPlan, n_answer: int) -> int:
+    """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit."""
+    need = plan.n + 1
+    asked = llm.config.n_ctx
+    limit = asked or llm.n_ctx_train
+    if need > padded_cells(limit):
+        raise ContextError(too_small(llm, plan, limit, asked is not None))
+    return asked or min(llm.n_ctx_train, plan.n + n_answer + 1)
+
+
+def too_small(llm: VisionLLM, plan: PromptPlan, limit: int, asked: bool) -> str:
+    visual = count_visual(plan.pieces)
+    what = f"the prompt needs {plan.n + 1} tokens, {visual} of them visual, "
+    if asked and plan.n < llm.n_ctx_train:
+        fit = f"the context holds {limit}; load with n_ctx (--ctx) {plan.n + 1} or more"
+    else:
+        fit = f"{llm.name} was trained for {limit}"
+    share = max(0, limit - 1 - count_text(plan.pieces)) / max(1, visual)
+    return f"{what}{fit}, or take fewer frames (--frames): at most {share:.0%} of the visual tokens fit"
