@@ -1,0 +1,177 @@
+"""Training batches: frames from the pool of encoded clips, mirrored at random, with packed questions and labels.
+
+Knows how questions become token rows and how scenes become per-patch labels. Reads the shards of `make_pool.py`;
+new shards are picked up while training runs.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from aim_local.demo.world import (
+    COLOURS,
+    FAMILIES,
+    KINDS,
+    N_SAMPLED,
+    PARTS,
+    WAYS,
+    Question,
+    Scene,
+    Shape,
+    make_scene,
+    questions,
+    sampled_frames,
+)  # fmt: skip
+
+SLOT = 14  # rows of one packed question: its text, the assistant tag, the answer without its last token
+IGNORE = -100
+TAIL = "<|im_end|><|im_start|>assistant\n"
+
+
+class Encoder:
+    """Turns a question into one slot of token ids and targets, remembering what it has seen."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.seen: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prefix(self) -> Tensor:
+        """Ids before the visual rows."""
+        return torch.tensor(self.ids("<|im_start|>user "))
+
+    def slot(self, q: Question) -> tuple[np.ndarray, np.ndarray]:
+        """Input ids and targets, both int64 [SLOT]; only answer tokens and the end token are targets."""
+        key = (q.text, q.answer)
+        if key not in self.seen:
+            self.seen[key] = self._slot(q)
+        return self.seen[key]
+
+    def _slot(self, q: Question) -> tuple[np.ndarray, np.ndarray]:
+        prompt, answer = self.ids("\n" + q.text + TAIL), self.ids(q.answer + "<|im_end|>")
+        rows = prompt + answer[:-1]
+        if len(rows) > SLOT:
+            raise ValueError(f"question needs {len(rows)} rows, a slot has {SLOT}: {q.text!r}")
+        inputs, targets = np.full(SLOT, self.tokenizer.pad_token_id), np.full(SLOT, IGNORE)
+        inputs[: len(rows)] = rows
+        targets[len(prompt) - 1 : len(rows)] = answer
+        return inputs, targets
+
+
+class Asker:
+    """Picks questions of a scene so that, over many scenes, the answers within a family are about balanced."""
+
+    def __init__(self, n_scenes: int = 1500) -> None:
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for seed in range(n_scenes):
+            for q in questions(make_scene(seed)):
+                counts[q.family][q.answer] += 1
+        self.weight = {(f, a): 1 / n for f in counts for a, n in counts[f].items()}
+
+    def pick(self, scene: Scene, n: int, rng: np.random.Generator) -> list[Question]:
+        """n questions: one of each family the scene allows, then more of any but the scene-wide families."""
+        groups: dict[str, list[Question]] = defaultdict(list)
+        for q in questions(scene):
+            groups[q.family].append(q)
+        families = [f for f in FAMILIES if f in groups]
+        again = [f for f in families if f not in ("count", "order")]
+        families += [again[i] for i in rng.integers(len(again), size=max(0, n - len(families)))]
+        return [self._one(groups[f], rng) for f in families[:n]]
+
+    def _one(self, group: list[Question], rng: np.random.Generator) -> Question:
+        weights = np.array([self.weight.get((q.family, q.answer), 1.0) for q in group])
+        return group[rng.choice(len(group), p=weights / weights.sum())]
+
+
+def labels(scene: Scene, grid: int) -> np.ndarray:
+    """What covers each cell of a grid x grid raster: int64 [8, grid * grid, 5] of colour, kind, way, part, corner.
+
+    0 is "nothing", way 1 is "stands still"; a mover's way is IGNORE in the first frame that shows it.
+    """
+    out = np.zeros((N_SAMPLED, grid * grid, 5), np.int64)
+    middle = (np.arange(grid) + 0.5) / grid
+    for t, frame in enumerate(sampled_frames()):
+        best = np.full(grid * grid, np.inf)
+        for s in scene.shapes:
+            if not s.visible(frame):
+                continue
+            x, y = s.centre(frame)
+            far = np.maximum(np.abs(middle[None, :] - x), np.abs(middle[:, None] - y)).ravel()  # [grid * grid]
+            here = (far < s.radius + 0.25 / grid) & (far < best)
+            best[here] = far[here]
+            first = not any(s.visible(f) for f in sampled_frames()[:t])
+            out[t, here] = (*shape_classes(s, first), 1 + (x >= 0.5) + 2 * (y >= 0.5))
+    return out
+
+
+def shape_classes(s: Shape, first: bool) -> tuple[int, int, int, int]:
+    way = 1 if not s.moves else IGNORE if first else 2 + list(WAYS).index(s.way)
+    return 1 + list(COLOURS).index(s.colour), 1 + KINDS.index(s.kind), way, 1 + PARTS.index(s.part)
+
+
+class Pool:
+    """Encoded clips on disk: shards named by the seed of their first clip, uint8 [N, 8, 112, 112, 3] each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards: dict[int, np.ndarray] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        for path in sorted(self.folder.glob("[0-9]*[0-9].npy")):
+            if int(path.stem) not in self.shards:
+                self.shards[int(path.stem)] = np.load(path, mmap_mode="r")
+
+    def draw(self, rng: np.random.Generator) -> tuple[Scene, np.ndarray]:
+        """A random clip: its scene and frames uint8 [8, 112, 112, 3], mirrored in one of four ways."""
+        first = list(self.shards)[rng.integers(len(self.shards))]
+        i = int(rng.integers(len(self.shards[first])))
+        across, upside_down = (bool(b) for b in rng.integers(0, 2, 2))
+        frames = self.shards[first][i]
+        frames = frames[:, :: -1 if upside_down else 1, :: -1 if across else 1]
+        return make_scene(first + i).mirrored(across, upside_down), np.ascontiguousarray(frames)
+
+
+class Batches(torch.utils.data.IterableDataset):
+    """Endless batches; see `one` for what is in them."""
+
+    def __init__(
+        self, folder: Path, tokenizer: PreTrainedTokenizerBase, n_clips: int, n_questions: int, seed: int
+    ) -> None:
+        self.folder, self.encoder = folder, Encoder(tokenizer)
+        self.n_clips, self.n_questions, self.seed = n_clips, n_questions, seed
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        torch.set_num_threads(1)
+        rng = np.random.default_rng(self.seed)
+        pool, asker, n = Pool(self.folder), Asker(), 0
+        while True:
+            n += 1
+            if n % 100 == 0:
+                pool.refresh()
+            yield self.one(pool, asker, rng)
+
+    def one(self, pool: Pool, asker: Asker, rng: np.random.Generator) -> dict[str, Tensor]:
+        """frames uint8 [B, 8, 112, 112, 3]; tokens, targets [B, Q, SLOT]; patch [B, 8, 64, 5], token [B, 8, 16, 5]."""
+        drawn = [pool.draw(rng) for _ in range(self.n_clips)]
+        return collate([(s, f, asker.pick(s, self.n_questions, rng)) for s, f in drawn], self.encoder)
+
+
+def collate(clips: list[tuple[Scene, np.ndarray, list[Question]]], encoder: Encoder) -> dict[str, Tensor]:
+    """Stack clips of equally many questions into one batch."""
+    slots = [[encoder.slot(q) for q in asked] for _, _, asked in clips]
+    arrays = {
+        "frames": np.stack([f for _, f, _ in clips]),
+        "tokens": np.stack([[i for i, _ in row] for row in slots]),
+        "targets": np.stack([[t for _, t in row] for row in slots]),
+        "patch": np.stack([labels(s, 8) for s, _, _ in clips]),
+        "token": np.stack([labels(s, 4) for s, _, _ in clips]),
+    }
+    return {k: torch.from_numpy(v) for k, v in arrays.items()}

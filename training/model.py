@@ -1,0 +1,182 @@
+"""The demo model: a small LLaVA-OneVision, and a forward pass that answers many questions about a clip at once.
+
+The weights live in transformers' own modules, so `save_pretrained` is the export. `packed_forward` computes what
+those modules compute, on rows laid out as [prefix | visual rows | question 1 | question 2 | ...]: every question
+starts at the position right after the visual rows and sees only them and itself.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+from aim_local.demo.world import COLOURS, KINDS, N_SAMPLED, SIDE
+
+PATCH, GRID, POOLED = 14, 8, 4
+N_VISUAL = N_SAMPLED * POOLED * POOLED + 1  # one image_newline row after the last frame
+N_PREFIX = 3  # <|im_start|> user <space>
+AUX_LAYER = 5  # text layer whose visual rows also learn what moves where
+# classes of the auxiliary labels, class 0 is "nothing here"
+N_COLOURS, N_KINDS, N_WAYS, N_PARTS, N_CORNERS = len(COLOURS) + 1, len(KINDS) + 1, 6, 4, 5
+
+
+def build(tokenizer: PreTrainedTokenizerBase) -> LlavaOnevisionForConditionalGeneration:
+    """A freshly initialised model for this tokenizer, about 4 million parameters."""
+    vision = SiglipVisionConfig(
+        hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+        image_size=SIDE, patch_size=PATCH, vision_use_head=False,
+    )  # fmt: skip
+    text = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=160, intermediate_size=320, num_hidden_layers=12,
+        num_attention_heads=5, num_key_value_heads=5, max_position_embeddings=4096, tie_word_embeddings=False,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )  # fmt: skip
+    config = LlavaOnevisionConfig(
+        vision_config=vision, text_config=text, vision_feature_layer=-1, vision_feature_select_strategy="full",
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"), image_grid_pinpoints=[[SIDE, SIDE]],
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlavaOnevisionForConditionalGeneration(config)
+    initialise(model)
+    return model
+
+
+def initialise(model: LlavaOnevisionForConditionalGeneration) -> None:
+    """1/sqrt(fan_in) weights, residual branches scaled down with depth: quicker than 0.02 at this width."""
+    for name, p in model.named_parameters():
+        if p.ndim >= 2 and "embed" not in name:
+            std = p[0].numel() ** -0.5
+            if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight", "fc2.weight")):
+                std *= 0.3
+            nn.init.normal_(p, std=std)
+    nn.init.normal_(model.model.vision_tower.embeddings.patch_embedding.weight, std=588**-0.5)
+    nn.init.normal_(model.model.vision_tower.embeddings.position_embedding.weight, std=0.3)
+    nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.5)
+    nn.init.normal_(model.lm_head.weight, std=0.02)
+
+
+class AuxHeads(nn.Module):
+    """Linear classifiers used in training only: which colour and kind covers a patch or a visual token, and,
+    in the text model, which way that shape moves, in which part of the clip it came and in which corner it is."""
+
+    def __init__(self, vision: int = 128, text: int = 160) -> None:
+        super().__init__()
+        self.patch = nn.Linear(vision, N_COLOURS + N_KINDS)
+        self.token = nn.Linear(text, N_COLOURS + N_KINDS)
+        self.motion = nn.Linear(text, N_COLOURS + N_KINDS + N_WAYS + N_PARTS + N_CORNERS)
+
+
+def split_heads(x: Tensor, n: int) -> Tensor:
+    """[B, S, n * d] -> [B, n, S, d]."""
+    return x.unflatten(-1, (n, -1)).transpose(1, 2)
+
+
+def vision_rows(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """pixels [N, 3, 112, 112] -> features of the last encoder layer [N, 64, 128], no post layer norm."""
+    e = tower.embeddings
+    patches = pixels.unflatten(2, (GRID, PATCH)).unflatten(4, (GRID, PATCH))  # [N, 3, 8, 14, 8, 14]
+    patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # [N, 64, 588]
+    x = F.linear(patches, e.patch_embedding.weight.flatten(1), e.patch_embedding.bias) + e.position_embedding.weight
+    for layer in tower.encoder.layers:
+        h, a = layer.layer_norm1(x), layer.self_attn
+        q, k, v = (split_heads(f(h), a.num_heads) for f in (a.q_proj, a.k_proj, a.v_proj))
+        mixed = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1).to(v.dtype) @ v
+        x = x + a.out_proj(mixed.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.layer_norm2(x))
+    return x
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Bilinear halving of the patch grid, which at 8 -> 4 is the mean of 2x2: [N, 64, d] -> [N, 16, d]."""
+    x = x.unflatten(1, (POOLED, 2, POOLED, 2))
+    return x.mean(dim=(2, 4)).flatten(1, 2)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of [B, n, S, d] with cos and sin [S, d], Qwen2's half-split layout."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-b, a), dim=-1) * sin
+
+
+def norm(x: Tensor, layer: nn.Module) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), layer.weight, layer.variance_epsilon)
+
+
+def causal_bias(n: int) -> Tensor:
+    """[n, n]: 0 where a row may look, -inf above the diagonal."""
+    return torch.full((n, n), float("-inf")).triu(1)
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, n_slot: int) -> Tensor:
+    """Causal attention over the shared rows; each question slot sees the shared rows and itself. [B, n, S, d] each.
+
+    Written out, because on a CPU the fused kernel's backward is slower than these small products.
+    """
+    n = N_PREFIX + N_VISUAL
+    q = q * q.shape[-1] ** -0.5
+    shared_q, shared_k, shared_v = q[:, :, :n], k[:, :, :n], v[:, :, :n]
+    shared = (shared_q @ shared_k.mT + causal_bias(n)).softmax(-1).to(v.dtype) @ shared_v
+    own_q, own_k, own_v = (t[:, :, n:].unflatten(2, (-1, n_slot)) for t in (q, k, v))  # [B, n, Q, L, d]
+    to_own = own_q @ own_k.mT + causal_bias(n_slot)  # [B, n, Q, L, L]
+    to_shared = q[:, :, n:] @ shared_k.mT  # [B, n, Q * L, shared]
+    weights = torch.cat((to_shared.float(), to_own.flatten(2, 3)), -1).softmax(-1).to(v.dtype)
+    own = (weights[..., n:].unflatten(2, (-1, n_slot)) @ own_v).flatten(2, 3)
+    return torch.cat((shared, weights[..., :n] @ shared_v + own), dim=2)
+
+
+def text_rows(model: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, n_slot: int) -> tuple[Tensor, Tensor]:
+    """x [B, S, 160] -> final hidden rows and the rows after AUX_LAYER, both [B, S, 160]."""
+    tapped = x
+    for i, layer in enumerate(model.layers):
+        h, a = norm(x, layer.input_layernorm), layer.self_attn
+        q, k, v = (split_heads(f(h), 5) for f in (a.q_proj, a.k_proj, a.v_proj))
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        x = x + a.o_proj(packed_attention(q, k, v, n_slot).transpose(1, 2).flatten(2))
+        h, m = norm(x, layer.post_attention_layernorm), layer.mlp
+        x = x + m.down_proj(F.silu(m.gate_proj(h)) * m.up_proj(h))
+        tapped = x if i == AUX_LAYER else tapped
+    return norm(x, model.norm), tapped
+
+
+def rotary(n_questions: int, n_slot: int, head_dim: int = 32, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """cos and sin [S, head_dim] of the packed rows, S = 132 + questions * slot; positions restart per question."""
+    n_shared = N_PREFIX + N_VISUAL
+    positions = torch.cat((torch.arange(n_shared), n_shared + torch.arange(n_questions * n_slot) % n_slot))
+    freq = theta ** (-torch.arange(0, head_dim, 2) / head_dim)
+    angle = (positions[:, None] * freq).repeat(1, 2)  # [S, head_dim]
+    return angle.cos(), angle.sin()
+
+
+def packed_forward(
+    model: LlavaOnevisionForConditionalGeneration, pixels: Tensor, prefix: Tensor, tokens: Tensor
+) -> dict[str, Tensor]:
+    """Answer Q questions about each of B clips.
+
+    Args:
+        pixels: float [B, 8, 3, 112, 112], normalised.
+        prefix: token ids before the visual rows, [N_PREFIX].
+        tokens: question, answer and padding ids, [B, Q, L].
+    Returns:
+        logits [B, Q, L, vocab]; patch [B * 8, 64, 128], token [B * 8, 16, 160] and motion [B, 128, 160] features
+        for the auxiliary heads.
+    """
+    core, b = model.model, pixels.shape[0]
+    embed = core.language_model.embed_tokens
+    patch = vision_rows(core.vision_tower, pixels.flatten(0, 1))
+    p = core.multi_modal_projector
+    token = pooled(p.linear_2(F.gelu(p.linear_1(patch))))  # [B * 8, 16, 160]
+    visual = token.float().reshape(b, N_VISUAL - 1, -1)
+    rows = (embed(prefix).expand(b, -1, -1), visual, core.image_newline.expand(b, 1, -1), embed(tokens.flatten(1)))
+    cos, sin = rotary(*tokens.shape[1:])
+    hidden, tapped = text_rows(core.language_model, torch.cat(rows, dim=1), cos, sin, tokens.shape[2])
+    answers = hidden[:, N_PREFIX + N_VISUAL :]
+    logits = model.lm_head(answers).unflatten(1, tokens.shape[1:])
+    return {"logits": logits, "patch": patch, "token": token, "motion": tapped[:, N_PREFIX : N_PREFIX + N_VISUAL - 1]}

@@ -1,0 +1,229 @@
+"""Train the demo model on a CPU, within a given number of minutes.
+
+Muon for the matrices inside the blocks, AdamW for the rest, the learning rate falling with the clock so that it
+ends when the minutes end. The state is saved every few minutes (temporary file, then rename) and a later run with
+the same --out carries on from it. `python -m training.export` turns the state into a checkpoint folder.
+"""
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from aim_local.demo.clips import read_clip, write_clip
+from aim_local.demo.world import make_scene
+from training.data import IGNORE, Asker, Batches, Encoder, collate
+from training.model import N_COLOURS, N_CORNERS, N_KINDS, N_PARTS, N_WAYS, AuxHeads, build, packed_forward
+
+VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
+
+
+class Muon:
+    """Momentum, then the nearest orthogonal matrix (Newton-Schulz), for weight matrices grouped by shape."""
+
+    def __init__(self, params: list[nn.Parameter], momentum: float = 0.95) -> None:
+        groups: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for p in params:
+            groups[p.shape].append(p)
+        self.groups, self.momentum = list(groups.values()), momentum
+        self.buffers = [torch.zeros(len(g), *g[0].shape) for g in self.groups]
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        for group, buffer in zip(self.groups, self.buffers, strict=True):
+            grad = torch.stack([p.grad for p in group])  # [n, out, in]
+            buffer.lerp_(grad, 1 - self.momentum)
+            update = orthogonal(grad.lerp(buffer, self.momentum)) * (0.2 * max(grad.shape[1:]) ** 0.5)
+            for p, u in zip(group, update, strict=True):
+                p.mul_(1 - lr * 0.05).add_(u, alpha=-lr)
+
+
+def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
+    """About U V^T of g = U S V^T, by the quintic Newton-Schulz iteration; [n, a, b] -> [n, a, b]."""
+    x = g.bfloat16()
+    if x.shape[1] > x.shape[2]:
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.mT if g.shape[1] > g.shape[2] else x).float()
+
+
+class Trainer:
+    """Model, auxiliary heads and optimisers, with one step and saving."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.args = args
+        self.tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        self.encoder = Encoder(self.tokenizer)
+        self.prefix = self.encoder.prefix()
+        self.model, self.aux = build(self.tokenizer), AuxHeads()
+        self.make_optimisers()
+        self.clock, self.steps = 0.0, 0  # seconds of training and steps so far, over all runs
+        self.loss = torch.compile(self.losses, dynamic=False) if args.compile else self.losses
+
+    def make_optimisers(self) -> None:
+        named = list(self.model.named_parameters())
+        inner = [p for n, p in named if p.ndim == 2 and (".layers." in n or "projector" in n)]
+        rest = [p for n, p in named if all(p is not q for q in inner) and "post_layernorm" not in n]
+        self.muon = Muon(inner)
+        self.adam = torch.optim.AdamW(rest + list(self.aux.parameters()), betas=(0.9, 0.98), weight_decay=0.0)
+
+    def lr_share(self) -> float:
+        """Warm-up over the first 20 seconds, flat, then linear to nothing over the last 70 % of the time."""
+        done = self.clock / (self.args.minutes * 60)
+        return max(0.002, min(1.0, self.clock / 20, (1 - done) / 0.7))
+
+    def losses(
+        self, frames: Tensor, tokens: Tensor, targets: Tensor, patch: Tensor, token: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of the answers and sum of the auxiliary losses."""
+        with torch.autocast("cpu", torch.bfloat16):
+            out = packed_forward(self.model, normalised(frames), self.prefix, tokens)
+            heads = {k: getattr(self.aux, k)(out[k]).float() for k in ("patch", "token", "motion")}
+        answer = F.cross_entropy(out["logits"].float().flatten(0, 2), targets.flatten(), ignore_index=IGNORE)
+        aux = class_loss(heads["patch"], patch) + class_loss(heads["token"], token) + class_loss(heads["motion"], token)
+        return answer, aux
+
+    def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
+        share = self.lr_share()
+        answer, aux = self.loss(**batch)
+        (answer + self.args.aux * aux).backward()
+        for group in self.adam.param_groups:
+            group["lr"] = self.args.lr * share
+        self.muon.step(self.args.muon_lr * share)
+        self.adam.step()
+        self.adam.zero_grad()
+        self.model.zero_grad()
+        self.steps += 1
+        return float(answer.detach()), float(aux.detach())
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(), "aux": self.aux.state_dict(), "adam": self.adam.state_dict(),
+            "muon": self.muon.buffers, "clock": self.clock, "steps": self.steps,
+        }  # fmt: skip
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def resume(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.aux.load_state_dict(state["aux"])
+        self.adam.load_state_dict(state["adam"])
+        self.muon.buffers = state["muon"]
+        self.clock, self.steps = state["clock"], state["steps"]
+
+
+def normalised(frames: Tensor) -> Tensor:
+    """uint8 [B, 8, 112, 112, 3] -> float [B, 8, 3, 112, 112], mean 0.5 and deviation 0.5 as SigLIP has it."""
+    return (frames.float() / 127.5 - 1).permute(0, 1, 4, 2, 3)
+
+
+def class_loss(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Sum of the cross entropies of colour, kind and, where the head has them, way, part and corner."""
+    sizes = (N_COLOURS, N_KINDS, N_WAYS, N_PARTS, N_CORNERS)
+    n = 2 if scores.shape[-1] == N_COLOURS + N_KINDS else 5
+    parts = scores.flatten(0, -2).split(sizes[:n], dim=-1)
+    wanted = wanted.reshape(-1, 5)
+    losses = [F.cross_entropy(p, wanted[:, i], ignore_index=IGNORE) for i, p in enumerate(parts)]
+    return torch.stack(losses).sum()
+
+
+def validation(trainer: Trainer, n: int, folder: Path) -> list[tuple[list[str], dict[str, Tensor]]]:
+    """n encoded clips with their questions: (families of the questions, batch of one batch size)."""
+    rng, asker, clips = np.random.default_rng(1), Asker(), []
+    for i in range(n):
+        scene = make_scene(VALIDATION_SEED + i)
+        frames = read_clip(write_clip(scene, folder / "validation.mp4"))
+        clips.append((scene, frames, asker.pick(scene, trainer.args.questions, rng)))
+    size = trainer.args.clips
+    chunks = [clips[i : i + size] for i in range(0, n - size + 1, size)]
+    return [([q.family for _, _, asked in c for q in asked], collate(c, trainer.encoder)) for c in chunks]
+
+
+@torch.no_grad()
+def accuracy(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]]) -> dict[str, float]:
+    """Share of wholly right answers (every answer token and the end token) by family, and over "all"."""
+    right: dict[str, list[float]] = defaultdict(list)
+    for families, batch in batches:
+        with torch.autocast("cpu", torch.bfloat16):
+            pixels = normalised(batch["frames"])
+            logits = packed_forward(trainer.model, pixels, trainer.prefix, batch["tokens"])["logits"]
+        targets = batch["targets"]
+        ok = ((logits.argmax(-1) == targets) | (targets == IGNORE)).all(-1).flatten()
+        for family, hit in zip(families, ok.tolist(), strict=True):
+            right[family].append(hit)
+            right["all"].append(hit)
+    return {k: round(float(np.mean(v)), 3) for k, v in sorted(right.items())}
+
+
+def train(trainer: Trainer, args: argparse.Namespace) -> None:
+    log = (args.out / "log.txt").open("a", buffering=1)
+    checks = validation(trainer, args.validate, args.out)
+    data = Batches(args.pool, trainer.tokenizer, args.clips, args.questions, seed=args.seed + trainer.steps)
+    loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    last = {"step": time.time(), "save": trainer.clock, "check": trainer.clock}
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))  # save, then stop
+    while trainer.clock < args.minutes * 60 and not stopped:
+        answer, aux = trainer.step(next(loader))
+        now = time.time()
+        if trainer.steps > 3:  # compiling is not training
+            trainer.clock += now - last["step"]
+        last["step"] = now
+        if trainer.steps % 20 == 0:
+            speed = trainer.steps * args.clips / max(trainer.clock, 1)
+            line = f"{time.strftime('%H:%M:%S')} step {trainer.steps} min {trainer.clock / 60:.1f}"
+            print(f"{line} loss {answer:.3f} aux {aux:.3f} clips/s {speed:.1f}", file=log)
+        if trainer.clock - last["check"] > args.check_every:
+            last["check"] = trainer.clock
+            print(json.dumps(accuracy(trainer, checks)), file=log)
+            last["step"] = time.time()
+        if trainer.clock - last["save"] > 150:
+            last["save"] = trainer.clock
+            trainer.save(args.out / "state.pt")
+    trainer.save(args.out / "state.pt")
+    print("end", json.dumps(accuracy(trainer, checks)), file=log)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the state and the log")
+    parser.add_argument("--pool", type=Path, required=True, help="folder of the shards of make_pool")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by make_tokenizer")
+    parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
+    parser.add_argument("--questions", type=int, default=10, help="questions packed behind each clip")
+    parser.add_argument("--lr", type=float, default=2e-3, help="AdamW's")
+    parser.add_argument("--muon-lr", type=float, default=2e-3)
+    parser.add_argument("--aux", type=float, default=0.3, help="weight of the auxiliary losses")
+    parser.add_argument("--validate", type=int, default=128, help="validation clips")
+    parser.add_argument("--check-every", type=float, default=240, help="seconds between validations")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="slow to start and no gain where it was tried")
+    args = parser.parse_args()
+    torch.set_flush_denormal(True)  # small gradients become denormal, which this CPU computes many times slower
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(args)
+    if (args.out / "state.pt").exists():
+        trainer.resume(args.out / "state.pt")
+    train(trainer, args)
+
+
+if __name__ == "__main__":
+    main()
