@@ -27,7 +27,7 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """shape: in ggml's order, the row length first; type: the ggml type's number; offset: bytes from the data section."""
+    """shape: in ggml's order, row length first; type: the ggml type's number; offset: bytes from the data section."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """metadata: key -> number, bool, str, tuple of numbers or ArrayInfo; data_offset: where the weights begin, in bytes."""
+    """metadata: key -> number, bool, str, tuple of numbers or ArrayInfo; data_offset: bytes before the weights."""
 
     path: Path
     version: int
@@ -67,7 +67,7 @@ class GgufHeader:
         import gguf
 
         try:
-            name = gguf.LlamaFileType(int(self.metadata["general.file_type"])).name
+            name = str(gguf.LlamaFileType(int(self.metadata["general.file_type"])).name)
         except (KeyError, ValueError, TypeError):
             return ""
         return name.removeprefix("MOSTLY_").removeprefix("ALL_")
@@ -136,7 +136,9 @@ def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
         metadata = {cursor.string(): cursor.value(cursor.scalar("I")) for _ in range(n_keys)}
         tensors = tuple(cursor.tensor() for _ in range(n_tensors))
     except (struct.error, UnicodeDecodeError, KeyError, ValueError, IndexError, OverflowError) as e:
-        raise ModelError(f"{path}: ends or breaks inside its head ({n_bytes} bytes); download or convert it again") from e
+        raise ModelError(
+            f"{path}: ends or breaks inside its head ({n_bytes} bytes); download or convert it again"
+        ) from e
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0:
         raise ModelError(f"{path}: has a damaged head (alignment {alignment!r}); download or convert it again")

@@ -1,49 +1,20 @@
-"""How an answer reaches the user: streamed text on stdout, warnings and numbers on stderr, or one JSON object.
+"""What is printed about a finished answer: warnings and numbers on stderr, or one JSON object on stdout.
 
 Knows the shape of an Answer and of Stats; asks nothing itself.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _log
-from ._progress import Bars
 from ._table import print_json
 
 if TYPE_CHECKING:
     from aim_local.stats import Stats
 
 STAGE_NAMES = {"decode_video": "video", "preprocess": "pixels", "importance": "scoring"}
-
-
-class Stream:
-    """Writes pieces of text as they come. The bars go before the first piece; a terminal gets no control codes."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._at_line_start = True
-
-    def __call__(self, piece: str) -> None:
-        self._bars.stop()
-        text = printable(piece) if sys.stdout.isatty() else piece
-        if text:
-            self._at_line_start = text.endswith("\n")
-            print(text, end="", flush=True)
-
-    def finish(self) -> None:
-        """End the line of the answer, where one has begun."""
-        self._bars.stop()
-        if not self._at_line_start:
-            print(flush=True)
-            self._at_line_start = True
-
-
-def printable(text: str) -> str:
-    """`text` without control codes: a model must not be able to drive the terminal."""
-    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
 
 
 def stats_line(stats: Stats) -> str:

@@ -120,6 +120,9 @@ def make_completer() -> Completer:
             if space and word in TAKES_PATH:
                 yield from self._paths.get_completions(Document(rest, len(rest)), complete_event)
             elif not space and text.startswith("/"):
-                yield from (Completion(c, -len(text), display_meta=COMMANDS[c]) for c in COMMANDS if c.startswith(text))
+                for command in COMMANDS:
+                    if command.startswith(text):
+                        end = " " if command in TAKES_PATH else ""
+                        yield Completion(command + end, -len(text), display=command, display_meta=COMMANDS[command])
 
     return CommandCompleter()

@@ -13,8 +13,8 @@ from typing import Any
 from aim_local.errors import AimError
 
 from . import _answer, _log, _media
-from ._progress import Bars
 from ._reader import COMMANDS, Reader, make_reader
+from ._turn import Turn
 
 HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
 
@@ -75,21 +75,17 @@ class Repl:
 
     def ask(self, question: str) -> None:
         media, self.pending = self.pending, []
-        with Bars(wanted=not self.quiet) as bars:
-            stream = _answer.Stream(bars)
-            try:
-                answer = self.chat.ask(question, media=media, on_text=stream, progress=bars)
-            except KeyboardInterrupt:
-                stream.finish()
-                self.pending = media  # nothing was kept of this turn, so its media goes with the next one
-                _log.say("(stopped before the answer; the question was not kept)")
-                return
-            except AimError:
-                if media:
-                    _log.say(f"{', '.join(path.name for path in media)} was not kept; attach it again to ask once more")
-                raise
-            finally:
-                stream.finish()
+        try:
+            with Turn(bars=not self.quiet) as turn:
+                answer = self.chat.ask(question, media=media, on_text=turn.on_text, progress=turn.progress)
+        except KeyboardInterrupt:
+            self.pending = media  # nothing was kept of this turn, so its media goes with the next one
+            _log.say("(stopped before the answer; the question was not kept)")
+            return
+        except AimError:
+            if media:
+                _log.say(f"{', '.join(path.name for path in media)} was not kept; attach it again to ask once more")
+            raise
         self.last_stats = answer.stats
         if answer.stats.stop_reason == "interrupted":
             _log.say("(stopped)")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _log
+from ._turn import Interrupts
 
 if TYPE_CHECKING:
     from aim_local import VisionLLM
@@ -22,4 +23,7 @@ def load(model: str | None, mmproj: Path | None, config: LoadConfig) -> VisionLL
         from aim_local._logs import echo_native_log
 
         echo_native_log()
-    return VisionLLM.load(model, mmproj, config)
+    with Interrupts() as interrupts:
+        llm = VisionLLM.load(model, mmproj, config)
+        interrupts.check()
+    return llm

@@ -10,7 +10,7 @@ import typer
 
 from . import _answer, _log, _runtime
 from . import _options as opt
-from ._progress import Bars
+from ._turn import Turn
 
 if TYPE_CHECKING:
     from aim_local.config import GenerateConfig
@@ -111,15 +111,16 @@ def ask_once(
     stats: bool,
     quiet: bool,
 ) -> None:
-    with Bars(wanted=not quiet) as bars:
-        stream = _answer.Stream(bars)
-        on_text = None if json else stream
-        try:
-            answer = llm.generate(
-                question, media, generate=generate, sampling=sampling, system=system, on_text=on_text, progress=bars
-            )
-        finally:
-            stream.finish()
+    with Turn(bars=not quiet, text=not json) as turn:
+        answer = llm.generate(
+            question,
+            media,
+            generate=generate,
+            sampling=sampling,
+            system=system,
+            on_text=turn.on_text,
+            progress=turn.progress,
+        )
     if json:
         _answer.print_answer_json(answer, question, llm.description(), media)
         if stats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aim_local.cli import _docs, _options, _reader, _repl, _runtime, app
-from aim_local.cli._answer import printable, stats_line
+from aim_local.cli import _docs, _options, _reader, _repl, _runtime, _turn, app
+from aim_local.cli._answer import stats_line
 from fake_llm import FakeLLM, Scripted
 from gguf_files import write_folder
 from PIL import Image
@@ -35,8 +36,8 @@ def run(*args: str | Path, input: str | None = None) -> Any:
     return CliRunner().invoke(app, [str(arg) for arg in args], input=input)
 
 
-def run_process(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-c", MAIN, *map(str, args)]
+def run_process(*args: str | Path, code: str = MAIN, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-c", code, *map(str, args)]
     return subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 60, **options})
 
 
@@ -428,7 +429,7 @@ def test_completion(tmp_path: Path) -> None:
         return [text[: len(text) + c.start_position] + c.text for c in found]
 
     (tmp_path / "clip.mp4").touch()
-    assert complete("/s") == ["/stats", "/save"]
+    assert complete("/s") == ["/stats", "/save "]
     assert complete(f"/video {tmp_path}/cl") == [f"/video {tmp_path}/clip.mp4"]
     assert complete("what") == []
 
@@ -445,6 +446,32 @@ def test_history_that_cannot_be_written(tmp_path: Path) -> None:
 def test_typed_paths(typed: str, path: str) -> None:
     assert _repl.path_from(typed) == Path(path)
     assert _repl.path_from("~/x") == Path.home() / "x"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+def test_ctrl_c_waits_for_a_safe_place() -> None:
+    reached = []
+
+    def work() -> None:
+        with _turn.Turn(bars=False) as turn:
+            signal.raise_signal(signal.SIGINT)
+            reached.append("native code goes on")
+            turn.progress("vision", 1, 8)
+            reached.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == ["native code goes on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with _turn.Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        interrupts.check()
 
 
 # --- the other commands ---------------------------------------------------------------------------------------------
@@ -524,7 +551,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
     )
     heavy = "HEAVY = {'numpy', 'av', 'llama_cpp', 'gguf', 'rich', 'prompt_toolkit', 'torch'}; "
     for option in ("--help", "--version"):
-        done = subprocess.run([sys.executable, "-P", "-c", heavy + code, option], capture_output=True, text=True, timeout=60)
+        done = run_process(option, code=heavy + code)
         assert (done.returncode, done.stderr.strip()) == (0, "[]")
         assert "Usage" in done.stdout or done.stdout.startswith("aim-local ")
 
@@ -556,7 +583,7 @@ def test_stats_line_is_compact() -> None:
 
 
 def test_a_model_cannot_drive_the_terminal() -> None:
-    assert printable("a\x1b[2J\tb\r\n\x9bc\x7f") == "a[2J\tb\nc"
+    assert _turn.printable("a\x1b[2J\tb\r\n\x9bc\x7f") == "a[2J\tb\nc"
 
 
 def test_home_is_untouched() -> None:
