@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -415,6 +416,13 @@ def test_damaged_frames_are_skipped_and_counted(tmp_path: Path, capfd: pytest.Ca
     near = read_video(bad, FrameSampling(n_frames=1, start=28 / 25))
     assert near.warnings == ("the file is damaged near the chosen frames; some may show traces of it",)
     assert capfd.readouterr() == ("", "")
+
+
+def test_frames_the_decoder_marks_as_corrupt_are_left_out() -> None:
+    good, bad = SimpleNamespace(is_corrupt=False), SimpleNamespace(is_corrupt=True)
+    stream: Any = SimpleNamespace(decode=lambda packet: [good, bad])
+    frames: list[Any] = list(container.decode(stream, None, container.Damage()))
+    assert frames == [good]
 
 
 def test_nothing_but_damage_is_an_error(tmp_path: Path) -> None:

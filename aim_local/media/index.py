@@ -182,6 +182,8 @@ def _times_from_decoding(path: Path, base: Fraction, rate: Fraction | None) -> _
         for frame in all_frames(container, stream, Damage()):
             pts.append(frame.pts)
             duration = frame.duration
+    if not pts:
+        raise MediaError(f"{path}: none of its pictures could be decoded; copy or download it again, or re-encode it")
     known = [p for p in pts if p is not None]
     if len(known) == len(pts) and all(b > a for a, b in itertools.pairwise(known)):
         seconds = _seconds(np.array(known, dtype=np.int64), base)
