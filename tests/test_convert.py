@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,7 +92,7 @@ def tensors(path: Path) -> dict[str, Any]:
     return {t.name: t for t in gguf.GGUFReader(path).tensors}
 
 
-# --- names --------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -143,7 +143,7 @@ def test_sanitize(name: str, ours: str) -> None:
     assert sanitize(name) == ours
 
 
-# --- weights ------------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------------------------
 
 TEXT_NAMES = {
     "attn_norm": "input_layernorm",
@@ -283,11 +283,11 @@ def test_values_beyond_f16_are_refused(models: dict[str, Any], tmp_path: Path) -
     convert(src, tmp_path / "out", ConvertConfig("bf16", "f16"))
 
 
-# --- llama.cpp runs it --------------------------------------------------------------------------------------------------
+# --- llama.cpp runs it ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def llama() -> Iterator[Any]:
+def llama() -> Any:
     """llama_cpp's C functions on the configured library, without its log."""
     try:
         lib = quantize_worker.bindings()
@@ -296,7 +296,7 @@ def llama() -> Iterator[Any]:
     silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
     lib.llama_log_set(silent, None)
     lib.llama_backend_init()
-    yield SimpleNamespace(lib=lib, silent=silent)
+    return SimpleNamespace(lib=lib, silent=silent)
 
 
 def load(llama: Any, path: Path) -> Any:
@@ -354,7 +354,7 @@ def test_text_logits_equal_transformers(family: str, shape: str, llama: Any, tmp
 
 
 PROMPTS = {
-    "llava_onevision": "<|im_start|>user <video>\nHow many red shapes? It's 12:30 \u00e9\u4f60<|im_end|><|im_start|>assistant\n",
+    "llava_onevision": "<|im_start|>user <video>\nHow many? It's 12:30 \u00e9\u4f60<|im_end|><|im_start|>assistant\n",
     "llava": "USER: <image>\nHow many red  shapes \u00e9\u4f60, isn't it? ASSISTANT: two</s>USER: and",
 }
 
@@ -411,7 +411,7 @@ def test_vision_features_equal_transformers(llama: Any, models: dict[str, Any], 
     bitmap = mtmd.mtmd_bitmap_init(shape.side, shape.side, picture.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
     chunks = mtmd.mtmd_input_chunks_init()
     marker = mtmd.mtmd_default_marker()
-    text = mtmd.mtmd_input_text(text=marker, add_special=False, parse_special=True)
+    text = mtmd.mtmd_input_text(text=marker, text_len=len(marker), add_special=False, parse_special=True)
     bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
     assert mtmd.mtmd_tokenize(context, chunks, ctypes.byref(text), bitmaps, 1) == 0
     all_chunks = [mtmd.mtmd_input_chunks_get(chunks, i) for i in range(mtmd.mtmd_input_chunks_size(chunks))]
@@ -424,9 +424,27 @@ def test_vision_features_equal_transformers(llama: Any, models: dict[str, Any], 
     mean, std = defaults.PROCESSOR_NUMBERS["clip"]
     pixels = torch.tensor((picture / 255.0 - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]  # [1, 3, H, W]
     with torch.no_grad():
-        want = models["llava"].get_image_features(pixel_values=pixels).pooler_output[0].numpy()
-    difference = float(np.abs(got - want).max() / np.abs(want).max())
-    assert difference < 5e-3, f"max difference {difference:.2g}; upstream's projector has the tanh form of gelu"
+        wants = [
+            models["llava"].get_image_features(pixel_values=pixels).pooler_output[0],
+            class_last(models["llava"], pixels),
+        ]
+    differences = [float((torch.tensor(got) - want).abs().max() / want.abs().max()) for want in wants]
+    assert min(differences) < 5e-3, f"max differences {differences}; upstream's projector has the tanh form of gelu"
+
+
+def class_last(model: Any, pixels: Any) -> Any:
+    """The features as stock mtmd computes them, float32 [n_patches, d_text].
+
+    It appends the class token, and then drops the first row as if that were it (pinned version: models/llava.cpp, and
+    the input "patches" in clip.cpp).
+    """
+    tower = model.model.vision_tower
+    rows = tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)  # [1, n_patches, d_vision]
+    rows = torch.cat([rows, tower.embeddings.class_embedding[None, None]], dim=1)  # [1, n_patches + 1, d_vision]
+    rows = tower.pre_layrnorm(rows + tower.embeddings.position_embedding.weight)
+    for layer in tower.encoder.layers[:-1]:
+        rows = layer(rows, attention_mask=None)
+    return model.model.multi_modal_projector(rows[:, 1:])[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -450,12 +468,14 @@ def test_upstreams_converter_writes_the_same_text_tower(
     text = {k.removeprefix("language_model."): v for k, v in state.items() if k.startswith("language_model.")}
     write_weights(src, text, 1, torch.float32)
     script = f"""
-import sys
+import sys, types
 sys.path[:0] = [{tree!r}, {tree + "/gguf-py"!r}]
 from pathlib import Path
 from conversion.base import TextModel
 from conversion.{module} import {name} as Model
 import gguf
+# it looks for a tokenizer.model first, and needs sentencepiece to find none
+sys.modules["sentencepiece"] = types.SimpleNamespace(SentencePieceProcessor=object)
 TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen2"
 Model(Path({str(src)!r}), gguf.LlamaFileType.ALL_F32, Path({str(tmp_path / "theirs.gguf")!r})).write()
 """
@@ -469,16 +489,17 @@ Model(Path({str(src)!r}), gguf.LlamaFileType.ALL_F32, Path({str(tmp_path / "thei
     differing = {
         k: (our_keys.get(k), v) for k, v in their_keys.items() if not k.startswith(ignored) and our_keys.get(k) != v
     }
-    if family == "llava":  # upstream leaves the padding of the table away, and calls <unk> a control token
-        for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type"):
-            mine, other = differing.pop(key)
-            assert mine[1 : len(other)] == other[1:]
+    if family == "llava":  # upstream pads nothing here, and takes <unk> for control and <image> for ordinary text
+        mine, other = differing.pop("tokenizer.ggml.tokens")
+        assert mine[: len(other)] == other
+        mine, other = differing.pop("tokenizer.ggml.token_type")
+        assert [i for i, (a, b) in enumerate(zip(mine, other, strict=False)) if a != b] == [0, len(other) - 2]
     for key in ("llama.attention.key_length", "llama.attention.value_length"):  # the default said aloud
         differing.pop(key, None)
     assert not differing
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------------------------
 
 
 def test_onevision_keys(converted: dict[str, Path]) -> None:
@@ -588,7 +609,7 @@ def test_pinpoints_of_the_original_code_are_width_first(listed: Any) -> None:
     assert len(got) == 9
 
 
-# --- chat templates -----------------------------------------------------------------------------------------------------
+# --- chat templates -------------------------------------------------------------------------------------------------
 
 
 def render(template: str, messages: list[dict[str, Any]]) -> str:
@@ -625,12 +646,13 @@ def test_the_familys_templates_write_the_authors_prompts() -> None:
     )
     question[0]["type"] = "image"
     assert render(templates.VICUNA, talk) == (
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-        "and polite answers to the user's questions. USER: <image>\nWhat is it? ASSISTANT: A cat.</s>USER: Sure? ASSISTANT:"
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+        "USER: <image>\nWhat is it? ASSISTANT: A cat.</s>USER: Sure? ASSISTANT:"
     )
 
 
-# --- bad checkpoints ----------------------------------------------------------------------------------------------------
+# --- bad checkpoints ------------------------------------------------------------------------------------------------
 
 
 def edit_config(src: Path, **changes: Any) -> None:
@@ -737,7 +759,7 @@ def test_sources_that_are_no_folder(folders: dict[str, Path], tmp_path: Path) ->
 
 def test_original_llava_without_its_tower_says_so(models: dict[str, Any], tmp_path: Path) -> None:
     src = write_llava(tmp_path / "src", scheme="original", model=models["llava"])
-    line = r"does not carry its vision tower \(openai/clip-vit-large-patch14-336\); download that and pass .*--vision-tower"
+    line = r"does not carry its vision tower \(openai/clip-vit-large-patch14-336\); download that .*--vision-tower"
     with pytest.raises(ConvertError, match=line):
         convert(src, tmp_path / "out")
     wrong = write_onevision(tmp_path / "wrong", model=onevision_model(Shape()))
@@ -762,7 +784,7 @@ def test_processor_that_does_not_fit_the_tower(models: dict[str, Any], tmp_path:
         convert(src, tmp_path / "out")
 
 
-# --- bad outputs --------------------------------------------------------------------------------------------------------
+# --- bad outputs ----------------------------------------------------------------------------------------------------
 
 
 class After:
@@ -856,7 +878,7 @@ def test_progress_and_manifest(folders: dict[str, Path], tmp_path: Path) -> None
     assert str(folders["llava"]) not in (tmp_path / "out" / "aim.json").read_text()
 
 
-# --- quantize -----------------------------------------------------------------------------------------------------------
+# --- quantize -------------------------------------------------------------------------------------------------------
 
 
 def test_quantize_a_file(llama: Any, converted: dict[str, Path], models: dict[str, Any], tmp_path: Path) -> None:
