@@ -1,5 +1,112 @@
+// the loaded mmproj: what it is, its newline, and one tile of pixels through tower and projector
+
 #include "aim-mtmd.h"
+#include "aim-clip.h"
+#include "aim-error.h"
+
+#include "ggml-backend.h"
+
+#include <algorithm>
+#include <vector>
+
+// hooks: the structs behind these are defined in mtmd.cpp and clip.cpp only
+clip_ctx * aim_mtmd_clip_ctx(mtmd_context * ctx);
+const clip_model * aim_clip_model(const clip_ctx * ctx);
 
 int32_t aim_mtmd_patch_version(void) {
     return AIM_PATCH_VERSION;
+}
+
+static clip_ctx * vision_of(mtmd_context * ctx) {
+    aim_expect(ctx, "mtmd context");
+    clip_ctx * vision = aim_mtmd_clip_ctx(ctx);
+    if (vision == nullptr) {
+        aim_fail(AIM_ERR_UNSUPPORTED, "the mmproj has no vision tower");
+    }
+    return vision;
+}
+
+static bool has_tiles(const clip_ctx * vision) {
+    const projector_type type = clip_get_projector_type(vision);
+    return type == PROJECTOR_TYPE_LLAVA_ONEVISION || type == PROJECTOR_TYPE_MLP;
+}
+
+static int32_t patches_per_side(const clip_hparams & hparams) {
+    return hparams.image_size / hparams.patch_size;
+}
+
+const char * aim_mtmd_projector(mtmd_context * ctx) {
+    const char * name = nullptr;
+    aim_guard([&]() -> int32_t {
+        // MLP_NORM (Yi) has no name of its own, upstream finds it by its tensors
+        const auto it = PROJECTOR_TYPE_NAMES.find(clip_get_projector_type(vision_of(ctx)));
+        name = it == PROJECTOR_TYPE_NAMES.end() ? "mlp_norm" : it->second.c_str();
+        return AIM_OK;
+    });
+    return name;
+}
+
+int32_t aim_mtmd_has_tiles(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return has_tiles(vision_of(ctx)); });
+}
+
+int32_t aim_mtmd_tile_side(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return clip_get_hparams(vision_of(ctx))->image_size; });
+}
+
+int32_t aim_mtmd_patches_per_side(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return patches_per_side(*clip_get_hparams(vision_of(ctx))); });
+}
+
+int32_t aim_mtmd_n_embd(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return clip_n_mmproj_embd(vision_of(ctx)); });
+}
+
+int32_t aim_mtmd_newline(mtmd_context * ctx, float * out) {
+    return aim_guard([&]() -> int32_t {
+        const ggml_tensor * newline = aim_clip_model(vision_of(ctx))->image_newline;
+        aim_expect(out, "out");
+        if (newline == nullptr) {
+            aim_fail(AIM_ERR_UNSUPPORTED, "the mmproj has no newline embedding (%s)", TN_IMAGE_NEWLINE);
+        }
+        std::vector<uint8_t> data(ggml_nbytes(newline));
+        ggml_backend_tensor_get(newline, data.data(), 0, data.size());
+        const int64_t n = ggml_nelements(newline);
+        if (newline->type == GGML_TYPE_F32) {
+            std::copy_n(reinterpret_cast<const float *>(data.data()), n, out);
+        } else {
+            ggml_get_type_traits(newline->type)->to_float(data.data(), out, n);
+        }
+        return AIM_OK;
+    });
+}
+
+// uint8 [side, side, 3] -> float, the same two roundings as (x/255 - mean)/std in transformers
+static clip_image_f32 normalised(const clip_hparams & hparams, const uint8_t * rgb) {
+    clip_image_u8 pixels;
+    pixels.set_size({ hparams.image_size, hparams.image_size }, false);
+    pixels.cpy_buf(std::vector<uint8_t>(rgb, rgb + pixels.n_elements()));
+    clip_image_f32 image;
+    image.from_u8(pixels);
+    image.normalize(hparams.image_mean, hparams.image_std);
+    return image;
+}
+
+int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out) {
+    return aim_guard([&]() -> int32_t {
+        clip_ctx * vision = vision_of(ctx);
+        aim_expect(rgb, "rgb");
+        aim_expect(out, "out");
+        if (!has_tiles(vision)) {
+            aim_fail(AIM_ERR_UNSUPPORTED, "projector %s does not take single tiles; use mtmd_tokenize and mtmd_encode_chunk",
+                aim_mtmd_projector(ctx));
+        }
+        const clip_image_f32 image = normalised(*clip_get_hparams(vision), rgb);
+        std::vector<float> rows((size_t) clip_n_output_tokens(vision, &image) * clip_n_mmproj_embd(vision)); // [n_patches, n_embd]
+        if (!clip_image_encode(vision, aim_thread_count(n_threads), &image, rows)) {
+            aim_fail(AIM_ERR_RUNTIME, "the vision tower could not be run; its log has the reason");
+        }
+        std::copy(rows.begin(), rows.end(), out);
+        return AIM_OK;
+    });
 }

@@ -1,4 +1,9 @@
 // what aim-local adds to libmtmd: a plain C interface, called from Python through ctypes
+//
+// rows: float32, [n, n_embd], row-major, one row per visual token. slots: raster indices (row * width + column) in a patch
+// grid. shares: the part that is retained, in (0, 1]. Functions return AIM_OK or a count (>= 0), else a negative AIM_ERR_*
+// with one line from aim_mtmd_last_error(). No exception leaves this interface. Everything but aim_mtmd_encode_tile may be
+// called from several threads at once; a context encodes one tile at a time.
 #pragma once
 
 #include "mtmd.h"
@@ -7,8 +12,101 @@
 extern "C" {
 #endif
 
+enum aim_status {
+    AIM_OK              =  0,
+    AIM_ERR_ARGUMENT    = -1, // a value out of range, or a null pointer
+    AIM_ERR_UNSUPPORTED = -2, // this mmproj cannot do that
+    AIM_ERR_RUNTIME     = -3, // out of memory, or the backend failed
+};
+
 // the `patch` line of patches/VERSION this library was built from; a stock library lacks the symbol
 MTMD_API int32_t aim_mtmd_patch_version(void);
+
+// why the last call of this thread failed; empty if none did. Valid until the next failing call of the thread
+MTMD_API const char * aim_mtmd_last_error(void);
+
+//
+// the loaded mmproj (aim-mtmd.cpp)
+//
+
+// clip.projector_type, e.g. "llava_onevision"; null without a vision tower
+MTMD_API const char * aim_mtmd_projector(mtmd_context * ctx);
+
+// 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
+MTMD_API int32_t aim_mtmd_has_tiles(mtmd_context * ctx);
+
+MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per side of a tile
+MTMD_API int32_t aim_mtmd_patches_per_side(mtmd_context * ctx); // 27 for 384 px and patches of 14 px: the rest is cut off
+MTMD_API int32_t aim_mtmd_n_embd(mtmd_context * ctx);          // width of a projected row
+
+// copies the newline embedding [n_embd] to out; AIM_ERR_UNSUPPORTED where the file has none
+MTMD_API int32_t aim_mtmd_newline(mtmd_context * ctx, float * out);
+
+// one square tile through tower and projector. rgb: uint8 [side, side, 3], normalised here as (x/255 - mean)/std.
+// out: [patches * patches, n_embd] in raster order. n_threads <= 0: all cores. Blocks until the rows are there
+MTMD_API int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out);
+
+//
+// visual tokens of videos and images, no model needed (aim-visual-tokens.cpp)
+// ref: transformers 5, models/llava_onevision/modeling_llava_onevision.py: apply_pooling, pack_image_features
+//
+
+// ceil(side / 2): a video frame of side x side patches is pooled to the square of this
+MTMD_API int32_t aim_pool_side(int32_t side);
+
+// rows [side * side, n_embd] -> out [pool_side^2, n_embd], bilinear, align_corners = False, no antialiasing
+MTMD_API int32_t aim_pool_rows(const float * rows, int32_t side, int32_t n_embd, float * out);
+
+// how one image becomes tokens: [base view, raster order | tile grid, raster order, one newline after each grid row]
+struct aim_anyres_layout {
+    int32_t side;      // px per tile side
+    int32_t patches;   // patches per tile side
+    int32_t best_h;    // px, the chosen resolution
+    int32_t best_w;
+    int32_t tile_rows; // tiles in the grid, without the base view
+    int32_t tile_cols;
+    int32_t crop_y;    // first kept row and column of the grid's patches, after the padding is dropped
+    int32_t crop_x;
+    int32_t crop_h;    // kept patches
+    int32_t crop_w;
+    int32_t grid_h;    // patches that become tokens: crop, shrunk bilinearly above max_tiles
+    int32_t grid_w;
+    int32_t n_tiles;   // tiles to encode: base view first, then the grid row by row
+    int32_t n_tokens;  // patches^2 + grid_h * (grid_w + 1)
+};
+
+// sizeof(struct aim_anyres_layout) here, for bindings to compare with their own
+MTMD_API int32_t aim_anyres_layout_size(void);
+
+// pinpoints: n_pinpoints pairs (height, width) in px, multiples of side_px; order decides ties
+// max_tiles: 9 of "anyres_max_9"; a grid of more than 1.21 * max_tiles * patches^2 tokens is shrunk
+MTMD_API int32_t aim_anyres_plan(int32_t image_h, int32_t image_w, int32_t side_px, int32_t patches_per_side, const int32_t * pinpoints,
+        int32_t n_pinpoints, int32_t max_tiles, struct aim_anyres_layout * out);
+
+// tokens of the image with base view and tile grid merged apart; retain = 1 gives layout->n_tokens
+MTMD_API int32_t aim_anyres_count(const struct aim_anyres_layout * layout, double retain);
+
+// tile_rows [n_tiles * patches^2, n_embd], newline [n_embd] -> out_rows [aim_anyres_count, n_embd]; returns that count.
+// input slots: base view 0 .. patches^2-1, then the grid_h * grid_w grid. Newlines are never merged and stay behind the
+// last survivor of their grid row.
+// out_slot [count]: surviving slot per output row, -1 for newlines. out_owner [patches^2 + grid_h * grid_w]: the output row
+// that each input slot went into. Both may be null
+MTMD_API int32_t aim_anyres_pack(const struct aim_anyres_layout * layout, const float * tile_rows, int32_t n_embd, const float * newline,
+        double retain, int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner);
+
+//
+// token merging, no model needed (aim-merge.cpp)
+// ref: AIM, arXiv 2412.03248 section 3.1; bipartite soft matching of ToMe, arXiv 2210.09461
+//
+
+// rows left of n: max(1, floor(n * retain + 1e-9)), 0 for n = 0
+MTMD_API int32_t aim_merge_count(int32_t n, double retain);
+
+// rows [n, n_embd] -> out_rows [aim_merge_count, n_embd]; returns that count. Survivors keep their order
+// out_slot [count]: input row that survived. out_owner [n]: output row each input row was averaged into. Both may be null
+// n_threads <= 0: all cores. The result does not depend on it
+MTMD_API int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads, float * out_rows,
+        int32_t * out_slot, int32_t * out_owner);
 
 #ifdef __cplusplus
 }
