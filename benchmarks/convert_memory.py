@@ -95,7 +95,7 @@ def write_checkpoint(folder: Path, n_layer: int) -> tuple[int, int]:
         if sum(2 * prod(s) for _, s in groups[-1]) > SHARD_BYTES:
             groups.append([])
         groups[-1].append((name, shape))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, group in enumerate(groups):
         file = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors"
         write_shard(folder / file, group, block)

@@ -86,7 +86,8 @@ def convert(
     vocab = read_vocab(checkpoint, spec.text.arch, spec.text.vocab_size)
     template, own_template = read_template(checkpoint, spec.family)
     name = config.name or checkpoint.folder.resolve().name
-    notes = [*vocab.notes, *spec_notes(spec, own_template), *fallback_notes(text_plan, vision_plan, kinds)]
+    notes = [*tower_notes(checkpoint, tower), *vocab.notes, *spec_notes(spec, own_template)]
+    notes += fallback_notes(text_plan, vision_plan, kinds)
 
     # 3. write
     def text_keys(writer: gguf.GGUFWriter) -> None:
@@ -180,6 +181,11 @@ def check_unused(tensors: Mapping[str, TensorRef], plan: list[Planned], spec: Mo
             f"the checkpoint has {len(left)} tensors that a {spec.family} model does not know ({some(sorted(left))}); "
             "it is a variant this converter does not support"
         )
+
+
+def tower_notes(checkpoint: Checkpoint, tower: Checkpoint | None) -> list[str]:
+    own = any(name.startswith("vision.") for name in sanitize_all(checkpoint.tensors))
+    return ["the checkpoint carries its vision tower: --vision-tower's weights were not used"] if own and tower else []
 
 
 def spec_notes(spec: ModelSpec, own_template: bool) -> list[str]:

@@ -22,7 +22,7 @@ import gguf
 from .checkpoint import read_json
 from .errors import ConvertError
 from .quantize_worker import PROGRESS
-from .staging import MANIFEST, MMPROJ, MODEL, gib, os_error, staged_folder
+from .staging import MANIFEST, MMPROJ, MODEL, os_error, size_text, staged_folder
 from .types import UNQUANTIZED
 from .writer import file_sha256
 
@@ -72,6 +72,8 @@ def quantize(
     folder = src.is_dir()
     source = src / MODEL if folder else src
     check_source(source, out)
+    if folder:
+        check_folder(src)
 
     def run(target: Path) -> None:
         run_worker(source, target, QUANTIZE_TYPES[name], threads or os.cpu_count() or 1, progress)
@@ -114,6 +116,15 @@ def check_source(source: Path, out: Path) -> None:
         raise ConvertError(
             f"{source} is quantised already ({', '.join(quantised)}); "
             "quantise from an f16 file: convert with --type f16"
+        )
+
+
+def check_folder(src: Path) -> None:
+    lacking = [name for name in (MMPROJ, MANIFEST) if not (src / name).is_file()]
+    if lacking:
+        raise ConvertError(
+            f"{src} is not a folder that `aim-local convert` wrote, it lacks {' and '.join(lacking)}; "
+            f"name the file {src / MODEL} to quantise it alone"
         )
 
 
@@ -193,6 +204,8 @@ def run_worker(
 def worker_error(target: Path, source: Path, said: str, code: int) -> ConvertError:
     free = shutil.disk_usage(target.parent).free
     if "iostream" in said or free < 1 << 20:
-        size = gib(source.stat().st_size)
-        return ConvertError(f"writing failed with {gib(free)} free on the disk; up to {size} are needed, free some")
+        size = size_text(source.stat().st_size)
+        return ConvertError(
+            f"writing failed with {size_text(free)} free on the disk; up to {size} are needed, free some"
+        )
     return ConvertError(f"llama.cpp's quantiser failed on {source} (exit {code}): {said or 'it said nothing'}")

@@ -98,12 +98,13 @@ def check_space(folder: Path, needed: int, out: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ConvertError(
-            f"{out} needs {gib(needed)} and the disk has {gib(free)} free; free some space or name another --out"
+            f"{out} needs {size_text(needed)} and the disk has {size_text(free)} free; "
+            "free some space or name another --out"
         )
 
 
-def gib(n: int) -> str:
-    return f"{n / 2**30:.2f} GiB"
+def size_text(n: int) -> str:
+    return f"{n / 2**30:.2f} GiB" if n >= 2**30 else f"{n / 2**20:.1f} MiB"
 
 
 def os_error(e: OSError, out: Path) -> ConvertError:

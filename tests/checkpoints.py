@@ -66,7 +66,7 @@ class Shape:
         return self.grid * self.patch
 
 
-# --- tokenizers -------------------------------------------------------------------------------------------------------
+# --- tokenizers -----------------------------------------------------------------------------------------------------
 
 
 def qwen2_tokenizer() -> Tokenizer:
@@ -96,7 +96,7 @@ def llama_tokenizer() -> Tokenizer:
     learnt = json.loads(trained.to_str())["model"]
     pieces = sorted(learnt["vocab"], key=lambda t: (len(t) == 1, learnt["vocab"][t]))
     names = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces]
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in learnt["merges"]]
+    merges = [(str(a), str(b)) for a, b in (m.split(" ") if isinstance(m, str) else m for m in learnt["merges"])]
     vocab = {name: i for i, name in enumerate(names)}
     tok = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
@@ -142,7 +142,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: dict[str, Any]) 
     write_json(folder / "tokenizer_config.json", config)
 
 
-# --- models -----------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------------------------
 
 
 def onevision_model(shape: Shape) -> Any:
@@ -217,7 +217,7 @@ def randomised(cls: Any, config: Any, seed: int) -> Any:
     return model
 
 
-# --- the naming schemes ------------------------------------------------------------------------------------------------
+# --- the naming schemes ---------------------------------------------------------------------------------------------
 
 
 # first prefix that fits, from the names of transformers' modules
@@ -266,7 +266,7 @@ def write_weights(
         save(state, folder / f"{stem}{suffix}")
         return
     names = sorted(state)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i in range(shards):
         file = f"{stem}-{i + 1:05d}-of-{shards:05d}{suffix}"
         part = {n: state[n] for n in names[i::shards]}

@@ -39,7 +39,9 @@ from aim_local.convert import (  # noqa: E402  # noqa: E402
     templates,
     types,
 )
+from aim_local.convert.checkpoint import Checkpoint  # noqa: E402
 from aim_local.convert.names import sanitize  # noqa: E402
+from aim_local.convert.spec import read_spec  # noqa: E402
 from checkpoints import (  # noqa: E402
     LLAVA_TEMPLATE,
     ONEVISION_TEMPLATE,
@@ -486,7 +488,7 @@ Model(Path({str(src)!r}), gguf.LlamaFileType.ALL_F32, Path({str(tmp_path / "thei
     our_keys, their_keys = keys(converted[family] / "model.gguf"), keys(tmp_path / "theirs.gguf")
     # upstream gives every piece of a tokenizer.json one score; ours carry the order of the merges
     ignored = ("general.", "GGUF.", "tokenizer.chat_template", "tokenizer.ggml.scores", "tokenizer.ggml.add_")
-    differing = {
+    differing: dict[str, tuple[Any, Any]] = {
         k: (our_keys.get(k), v) for k, v in their_keys.items() if not k.startswith(ignored) and our_keys.get(k) != v
     }
     if family == "llava":  # upstream pads nothing here, and takes <unk> for control and <image> for ordinary text
@@ -598,6 +600,61 @@ def test_sparse_config_gets_the_class_defaults() -> None:
             ours = {k: theirs["num_attention_heads"] if v is None else v for k, v in ours.items()}
             assert {k: theirs[k] for k in ours} == ours
     assert Qwen2Config().rope_parameters["rope_theta"] == defaults.ROPE_THETA
+
+
+QWEN2_05B = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_attention_heads": 14,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 2,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+}
+ONEVISION_05B_ORIGINAL = QWEN2_05B | {
+    "architectures": ["LlavaQwenForCausalLM"],
+    "model_type": "llava",
+    "image_aspect_ratio": "anyres_max_9",
+    "image_grid_pinpoints": "(1x1),...,(6x6)",
+    "mm_patch_merge_type": "spatial_unpad",
+    "mm_vision_select_layer": -2,
+    "mm_vision_tower": "google/siglip-so400m-patch14-384",
+}
+ONEVISION_05B = {
+    "architectures": ["LlavaOnevisionForConditionalGeneration"],
+    "text_config": QWEN2_05B | {"model_type": "qwen2", "vocab_size": 152000},
+    "tie_word_embeddings": False,
+    "vision_config": defaults.KNOWN_TOWERS["siglip-so400m-patch14-384"] | {"num_hidden_layers": 26},
+    "vision_feature_layer": -1,
+}
+LLAVA_7B = {
+    "architectures": ["LlavaForConditionalGeneration"],
+    "model_type": "llava",
+    "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "vocab_size": 32064},
+    "vision_config": defaults.KNOWN_TOWERS["clip-vit-large-patch14-336"] | {"projection_dim": 768},
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "patches", "head_dim", "tied", "tiles"),
+    [
+        (ONEVISION_05B, (24, 26), 729, 64, True, 36),
+        (ONEVISION_05B_ORIGINAL, (24, 26), 729, 64, True, 36),
+        (LLAVA_7B, (32, 23), 576, 128, False, 0),
+    ],
+)
+def test_the_published_configs(
+    config: dict[str, Any], layers: tuple[int, int], patches: int, head_dim: int, tied: bool, tiles: int, tmp_path: Path
+) -> None:
+    """What the published checkpoints say of themselves, sparse as they are."""
+    spec = read_spec(Checkpoint(tmp_path, config, {}), None)
+    assert (spec.text.n_layer, spec.vision.n_layer) == layers
+    assert (spec.vision.n_patches, spec.text.head_dim, spec.text.tied) == (patches, head_dim, tied)
+    assert len(spec.preprocess.pinpoints) == tiles
+    assert spec.preprocess.n_frames == 32
+    assert spec.preprocess.mean == defaults.PROCESSOR_NUMBERS[spec.vision.kind][0]
 
 
 @pytest.mark.parametrize("listed", ["(1x1),...,(3x3)", [[24 * w, 24 * h] for w in (1, 2, 3) for h in (1, 2, 3)]])
@@ -816,7 +873,7 @@ def test_too_small_a_disk_is_noticed_before(
 ) -> None:
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
-        ConvertError, match=r"out needs 0\.00 GiB and the disk has 0\.00 GiB free; free some space or name"
+        ConvertError, match=r"out needs 0\.\d MiB and the disk has 0\.0 MiB free; free some space or name"
     ):
         convert(folders["llava"], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -915,6 +972,8 @@ def test_quantize_interrupted_leaves_nothing(llama: Any, converted: dict[str, Pa
 def test_quantize_refuses_in_one_line(converted: dict[str, Path], tmp_path: Path) -> None:
     folder = converted["llava"]
     (tmp_path / "text.txt").write_text("not a model")
+    (tmp_path / "half").mkdir()
+    shutil.copyfile(folder / "model.gguf", tmp_path / "half" / "model.gguf")
     cases: list[tuple[Path, Path, str, str]] = [
         (
             folder / "mmproj.gguf",
@@ -926,12 +985,18 @@ def test_quantize_refuses_in_one_line(converted: dict[str, Path], tmp_path: Path
         (folder / "model.gguf", folder / "model.gguf", "q4_k_m", "is the source itself"),
         (tmp_path / "none.gguf", tmp_path / "o", "q4_k_m", "does not exist; name a language GGUF or a folder"),
         (tmp_path / "text.txt", tmp_path / "o", "q4_k_m", "is not a readable GGUF"),
+        (
+            tmp_path / "half",
+            tmp_path / "o",
+            "q4_k_m",
+            r"is not a folder that .* it lacks mmproj\.gguf and aim\.json",
+        ),
     ]
     for source, out, kind, line in cases:
         with pytest.raises(ConvertError, match=line) as caught:
             quantize(source, out, kind)
         assert "\n" not in str(caught.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["text.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["half", "text.txt"]
 
 
 def test_sentencepiece_file_is_read_as_it_is_written(tmp_path: Path) -> None:
