@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from aim_local.convert import (  # noqa: E402  # noqa: E402
+from aim_local.convert import (  # noqa: E402
     ConvertConfig,
     ConvertError,
     convert,
