@@ -23,7 +23,7 @@ $(VENV)/.test: $(VENV)/.base
 	touch $@
 
 demo: $(VENV)/.base
-	$(BIN)/aim-local chat --demo
+	$(BIN)/python -m aim_local.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

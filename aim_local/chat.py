@@ -93,7 +93,7 @@ class Chat:
             raise
         self._answer = answer = run.generate(context, options, on_text, start)
         self._messages += [turn, Message("assistant", answer.text)]
-        return Answer(answer.text, run.stats, run.trace, run.warnings)
+        return Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings)
 
     # --- the cache ---
     # holds the tokens of `_prompt` up to `_mark`, and after it those of `_answer` that were decoded

@@ -138,8 +138,8 @@ class VisionLLM:
         with ExitStack() as stack:
             context = run.start(rendered, n_answer=options.max_tokens)
             stack.callback(context.close)
-            text = run.generate(context, options, on_text, start).text
-        return Answer(text, run.stats, run.trace, run.warnings)
+            answer = run.generate(context, options, on_text, start)
+        return Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings)
 
     def chat(
         self,

@@ -41,9 +41,13 @@ class Prefill:
 
 @dataclass
 class Answer:
-    """text: what the model said. warnings: what was asked and could not be done as asked."""
+    """text: what the model said. tokens: its ids, without the end-of-turn token.
+
+    warnings: what was asked and could not be done as asked.
+    """
 
     text: str
+    tokens: list[int] = field(repr=False)
     stats: Stats
     trace: Trace = field(repr=False)
     warnings: list[str] = field(default_factory=list)
