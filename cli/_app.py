@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ class AimGroup(TyperGroup):
         _log.debug = False
         try:
             code = super().main(args, standalone_mode=False, **extra)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by the caller (>&-)
+                sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BaseException as e:
             return report(e)
@@ -54,6 +56,8 @@ def report(e: BaseException) -> int:
     if isinstance(e, KeyboardInterrupt) or type(e).__name__ == "Abort":
         _log.say("interrupted")
         return INTERRUPTED
+    if isinstance(e, OSError):
+        close_stdout()  # it may be what failed, and would fail again at exit
     if _log.debug:
         import traceback
 
@@ -74,6 +78,8 @@ def describe(e: BaseException) -> tuple[str, int]:
         return f"{_usage(e)}{help_hint(e)}", int(e.exit_code)
     if isinstance(e, MemoryError):
         return "not enough memory; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
+    if isinstance(e, OSError) and e.strerror:
+        return f"{e.filename or 'writing the output'}: {e.strerror}; check the disk and permissions", 1
     text = " ".join(str(e).split())
     hint = "" if _log.debug else "; run again with --debug for details"
     return f"internal error: {type(e).__name__}{': ' + text if text else ''}{hint}", 1
@@ -90,7 +96,7 @@ def help_hint(e: Any) -> str:
 
 def close_stdout() -> None:
     """The reader has gone: what Python still holds goes nowhere, else it complains while shutting down."""
-    with contextlib.suppress(OSError, ValueError):  # stdout may have no file (a test, an embedding program)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may have no file (a test), or be closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -131,4 +137,7 @@ for _command in (chat.chat, convert.convert, quantize.quantize, models.models, d
 
 def main() -> None:
     """Entry point of `aim-local`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an answer may hold what a terminal's encoding does not
     app()

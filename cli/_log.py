@@ -17,7 +17,8 @@ def set_debug(wanted: bool) -> bool:
 
 def say(line: str) -> None:
     """One line on stderr; a message of several lines becomes one."""
-    print(" ".join(line.split()), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed by the caller (2>&-)
+        print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def warn(warnings: Sequence[str]) -> None:

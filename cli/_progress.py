@@ -19,7 +19,7 @@ class Bars:
     """A context manager; `wanted=False` makes every call a no-op."""
 
     def __init__(self, wanted: bool = True) -> None:
-        self._wanted = wanted and sys.stderr.isatty()
+        self._wanted = wanted and sys.stderr is not None and sys.stderr.isatty()
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -72,7 +72,7 @@ class ByteBar:
 
     def __init__(self, label: str, unit: str, wanted: bool = True) -> None:
         self._label, self._unit = label, unit
-        self._wanted = wanted and sys.stderr.isatty()
+        self._wanted = wanted and sys.stderr is not None and sys.stderr.isatty()
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:

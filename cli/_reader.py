@@ -37,7 +37,7 @@ class Reader(Protocol):
 
 def make_reader() -> Reader:
     """A line editor where stdin and stdout are terminals that can be one, else plain lines."""
-    if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    if sys.stdin.isatty() and sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         return TerminalReader()
     return PlainReader()
 

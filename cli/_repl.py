@@ -116,7 +116,8 @@ class Repl:
 
     def _stats(self, rest: str) -> None:
         _log.say(_answer.stats_line(self.last_stats) if self.last_stats else "no answer yet")
-        _log.say(f"context: {self.chat.used} of {self.chat.n_ctx} tokens used")
+        if self.chat.n_ctx:
+            _log.say(f"context: {self.chat.used} of {self.chat.n_ctx} tokens used")
 
     def _save(self, rest: str) -> None:
         from aim_local.transcript import save_transcript

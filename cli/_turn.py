@@ -73,7 +73,7 @@ class Turn:
 
     def on_text(self, piece: str) -> None:
         """The bars go before the first piece; a terminal gets no control codes."""
-        text = printable(piece) if sys.stdout.isatty() else piece
+        text = printable(piece) if sys.stdout is not None and sys.stdout.isatty() else piece
         if self._text and text:
             self._bars.stop()
             self._at_line_start = text.endswith("\n")

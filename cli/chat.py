@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aim_local.errors import UsageError
+
 from . import _answer, _log, _runtime
 from . import _options as opt
 from ._turn import Turn
@@ -57,7 +59,7 @@ def chat(
     # 1. everything that can be wrong without the model
     question = question_from(prompt, sys.stdin)
     if question is None and json:
-        raise typer.BadParameter("a conversation has no JSON form; give the question with -p", param_hint="--json")
+        raise UsageError("a conversation has no JSON form; drop --json, or give the question with -p")
     media = [*(video or []), *(image or [])]
     check_media(video or [], image or [])
     opt.frame_sampling(frames, fps, start, end, TYPICAL_FRAMES)
@@ -78,13 +80,13 @@ def chat(
 
 
 def question_from(prompt: str | None, stdin: Any) -> str | None:
-    """The question, from -p or from a stdin that is no terminal; None for a conversation. Raises BadParameter."""
-    if prompt is None and stdin.isatty():
+    """The question, from -p or from a stdin that is no terminal; None for a conversation. Raises UsageError."""
+    if prompt is None and stdin is not None and stdin.isatty():
         return None
-    text = prompt if prompt is not None else stdin.read()
+    text = prompt if prompt is not None else stdin.read() if stdin is not None else ""
     if not text.strip():
         source = "-p" if prompt is not None else "stdin"
-        raise typer.BadParameter(f"the question from {source} is empty; give one, for example -p 'What happens?'")
+        raise UsageError(f"the question from {source} is empty; give one: -p 'What happens?'")
     return str(text.strip())
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from aim_local.stats import Stats
 
 REPO = Path(__file__).parent.parent
 MAIN = "from aim_local.cli import main; main()"
+PROMPT = b"\x1b[?2004h"  # the line editor switches bracketed paste on when it is ready
 Play = Callable[..., FakeLLM]
 
 
@@ -283,10 +286,30 @@ def test_conversation_has_no_json(play: Play, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes differ")
-def test_reader_that_goes_away() -> None:
-    code = f"import os, sys; os.close(1); os.dup2(os.pipe()[1], 1); sys.argv = ['aim-local', '--help']; {MAIN}"
-    done = subprocess.run([sys.executable, "-P", "-c", code], stderr=subprocess.PIPE, text=True, timeout=60)
+@pytest.mark.parametrize("args", [["--help"], ["models", "--json"]])
+def test_reader_that_goes_away(args: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run_process(*args, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_full_disk_behind_stdout() -> None:
+    with open("/dev/full", "w") as full:
+        done = run_process("models", "--json", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == "error: writing the output: No space left on device; check the disk and permissions\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_closed_streams(tmp_path: Path) -> None:
+    for closed, code in (("<&-", 2), (">&-", 0), ("2>&-", 0)):
+        command = f'"{sys.executable}" -P -c "{MAIN}" {"chat" if code else "models"} {closed}'
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert "internal error" not in done.stderr
 
 
 # --- the conversation -----------------------------------------------------------------------------------------------
@@ -391,6 +414,73 @@ def test_an_error_ends_the_turn_only(clip: Path, capsys: pytest.CaptureFixture[s
     assert (out, llm.calls[1]["media"]) == ("short\n", [])
     assert "error: too long" in err
     assert "clip.mp4 was not kept" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pty")
+def test_ctrl_c_on_a_real_terminal(user_home: Path) -> None:
+    """A whole conversation on a pseudo-terminal: an answer that never ends is stopped, the program goes on."""
+    import pty
+
+    code = f"""
+import itertools, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from fake_llm import FakeLLM, Scripted
+from aim_local.stats import Stats
+from aim_local.cli import _runtime, main
+class Endless:
+    used, n_ctx, messages = 0, 1, []
+    def __init__(self, *_, **__): pass
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def ask(self, question, media, on_text, progress):
+        stats = Stats(stop_reason='interrupted')
+        try:
+            for _ in itertools.count():
+                on_text('word ')
+                time.sleep(0.05)
+        except KeyboardInterrupt:
+            return Scripted('word', stats=stats)
+FakeLLM.chat = Endless
+_runtime.load = FakeLLM().load
+sys.argv = ['aim-local', 'chat']
+try:
+    main()
+except SystemExit as e:
+    assert e.code == 0
+    print('goodbye', flush=True)
+    time.sleep(60)
+"""
+    pid, terminal = pty.fork()  # makes the terminal the child's own, so that Ctrl-C becomes a signal
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-P", "-c", code])
+    screen = Screen(terminal)
+    try:
+        for expected, keys in ((PROMPT, b"hi\r"), (b"word word", b"\x03"), (b"(stopped)", b""), (PROMPT, b"\x04")):
+            screen.wait_for(expected)
+            os.write(terminal, keys)
+        screen.wait_for(b"goodbye")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+class Screen:
+    """What a program writes to its terminal, read bit by bit; answers the cursor question that line editors ask."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd, self.unread = fd, b""
+
+    def wait_for(self, expected: bytes, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while expected not in self.unread:
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{expected!r} did not come, but {self.unread!r}"
+            new = os.read(self.fd, 4096)
+            if b"\x1b[6n" in new:
+                os.write(self.fd, b"\x1b[1;1R")
+            self.unread += new
+        self.unread = self.unread.partition(expected)[2]
 
 
 def test_temperature_of_a_conversation(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
