@@ -117,8 +117,12 @@ void unpad(size2 image, aim_anyres_layout & l) {
 // ref: pack_image_features, the anyres_max_N rule
 void shrink(int32_t max_tiles, aim_anyres_layout & l) {
     const double ratio = std::sqrt((double) ((int64_t) l.crop_h * l.crop_w) / ((double) max_tiles * l.patches * l.patches));
-    l.grid_h = ratio > 1.1 ? (int32_t) floor_div(l.crop_h, ratio) : l.crop_h;
-    l.grid_w = ratio > 1.1 ? (int32_t) floor_div(l.crop_w, ratio) : l.crop_w;
+    l.grid_h = l.crop_h;
+    l.grid_w = l.crop_w;
+    if (ratio > 1.1) { // at least one patch, where torch would refuse to resize to none
+        l.grid_h = std::max(1, (int32_t) floor_div(l.crop_h, ratio));
+        l.grid_w = std::max(1, (int32_t) floor_div(l.crop_w, ratio));
+    }
 }
 
 void expect_pinpoints(const int32_t * pinpoints, int32_t n_pinpoints, int32_t side) {

@@ -2,13 +2,13 @@
 // what surrounds the tiles (pooling, anyres assembly, newlines, token merging) is in aim-visual-tokens.cpp and aim-merge.cpp
 #pragma once
 
-#include "../aim-clip.h"
+#include "llava-tower.h"
 
 #include <functional>
 #include <string>
 
-struct clip_graph_llava_onevision : clip_graph {
-    clip_graph_llava_onevision(clip_ctx * ctx, const clip_image_f32 & img) : clip_graph(ctx, img) {}
+struct clip_graph_llava_onevision : clip_graph_llava_tower {
+    clip_graph_llava_onevision(clip_ctx * ctx, const clip_image_f32 & img) : clip_graph_llava_tower(ctx, img) {}
     ggml_cgraph * build() override;
 };
 

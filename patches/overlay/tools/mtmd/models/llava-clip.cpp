@@ -1,0 +1,44 @@
+#include "llava-clip.h"
+
+bool clip_graph_llava_clip::handles(const clip_model & model) {
+    const auto & layers = model.hparams.feature_layers;
+    return model.proj_type == PROJECTOR_TYPE_MLP && model.class_embedding && model.mm_2_w
+        && layers.size() == 1 && layers[0] == model.hparams.n_layer;
+}
+
+static ggml_tensor * new_indices(ggml_context * ctx, const char * name, int64_t n) {
+    ggml_tensor * indices = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n);
+    ggml_set_name(indices, name);
+    ggml_set_input(indices);
+    return indices;
+}
+
+ggml_cgraph * clip_graph_llava_clip::build() {
+    const int n_pos = n_patches + 1;
+
+    // clip_encode fills both for projector "mlp": 0 .. n_patches, and 1 .. n_patches
+    ggml_tensor * positions = new_indices(ctx0, "positions", n_pos);
+    ggml_tensor * patches   = new_indices(ctx0, "patches",   n_patches);
+
+    ggml_tensor * inp = build_inp();                                                      // [n_embd, n_patches]
+    inp = ggml_concat(ctx0, ggml_reshape_2d(ctx0, model.class_embedding, n_embd, 1), inp, 1); // [n_embd, n_pos]
+
+    ggml_tensor * cur = build_vit(
+                            inp, n_pos,
+                            NORM_TYPE_NORMAL,
+                            hparams.ffn_op,
+                            ggml_get_rows(ctx0, model.position_embeddings, positions),
+                            nullptr);                                                     // [n_embd, n_pos]
+    cur = ggml_get_rows(ctx0, cur, patches);                                              // [n_embd, n_patches]
+
+    cur = build_ffn(cur,
+        model.mm_0_w, model.mm_0_b,
+        nullptr, nullptr,
+        model.mm_2_w, model.mm_2_b,
+        FFN_GELU_ERF,
+        -1);                                                                              // [n_mmproj_embd, n_patches]
+    cb(cur, "projected", -1);
+
+    ggml_build_forward_expand(gf, cur);
+    return gf;
+}

@@ -1,0 +1,15 @@
+// LLaVA-1.5 in libmtmd as its authors run it: CLIP with the class token first, the selected layer, exact gelu
+// upstream's clip_graph_llava puts the class token last while it fills positions and rows for a first one, so every patch
+// gets its neighbour's position, and patch 0 is lost: https://github.com/ggml-org/llama.cpp/pull/25844
+#pragma once
+
+#include "llava-tower.h"
+
+struct clip_graph_llava_clip : clip_graph_llava_tower {
+    // projector "mlp" files that have a class token and say which layer to read (clip.vision.feature_layer, the last one
+    // in the file), as our converter writes them. All others stay with upstream's graph
+    static bool handles(const clip_model & model);
+
+    clip_graph_llava_clip(clip_ctx * ctx, const clip_image_f32 & img) : clip_graph_llava_tower(ctx, img) {}
+    ggml_cgraph * build() override;
+};

@@ -1,0 +1,23 @@
+#include "llava-tower.h"
+
+// x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3)) = 0.5 x (1 + tanh(...))
+static ggml_tensor * gelu_tanh(ggml_context * ctx, ggml_tensor * x) {
+    ggml_tensor * cur = ggml_scale_bias(ctx, ggml_sqr(ctx, x), 0.044715f, 1.0f);
+    cur = ggml_scale(ctx, ggml_mul(ctx, cur, x), 1.5957691216057308f);
+    return ggml_mul(ctx, x, ggml_sigmoid(ctx, cur));
+}
+
+static ggml_tensor * gelu_quick(ggml_context * ctx, ggml_tensor * x) {
+    return ggml_mul(ctx, x, ggml_sigmoid(ctx, ggml_scale(ctx, x, 1.702f)));
+}
+
+ggml_tensor * clip_graph_llava_tower::build_mm(ggml_tensor * w, ggml_tensor * x) const {
+    if (w->type == GGML_TYPE_F32 && x->op == GGML_OP_UNARY) { // the activation in front of ffn_down; its own node is dropped
+        switch (ggml_get_unary_op(x)) {
+            case GGML_UNARY_OP_GELU:       x = gelu_tanh (ctx0, x->src[0]); break;
+            case GGML_UNARY_OP_GELU_QUICK: x = gelu_quick(ctx0, x->src[0]); break;
+            default: break;
+        }
+    }
+    return clip_graph::build_mm(w, x);
+}
