@@ -29,9 +29,7 @@ def stats_line(stats: Stats) -> str:
         f"visual tokens {stats.n_visual_full} -> {stats.n_visual}" if stats.n_visual_full else "",
         f"ms: {stages}" if stages else "",
         f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else "",
-        f"{stats.n_generated} tokens at {stats.decode_tps:.1f}/s"
-        if stats.decode_tps
-        else f"{stats.n_generated} tokens",
+        _counted(stats.n_generated, "token") + (f" at {stats.decode_tps:.1f}/s" if stats.decode_tps else ""),
         f"KV cache {stats.kv_bytes / 2**20:.1f} MiB" if stats.kv_bytes else "",
         "cut at --max-tokens" if stats.stop_reason == "length" else "",
     ]
