@@ -334,8 +334,8 @@ def test_encoded_tiles_equal_transformers(tmp_path: Path, family: str, grid: int
             mtmd.mtmd_free(context)
         off[flash_attn] = float(np.abs(got - want).max() / np.abs(want).max())
     print(f"{family} {grid}x{grid}: {off[False]:.1e} of the largest value, {off[True]:.1e} with flash attention")
-    assert off[False] < 1e-3
-    assert off[True] < 3e-3
+    assert off[False] < 1e-5
+    assert off[True] < 3e-3  # it rounds K and V to float16
 
 
 def check_newline(encoder: TileEncoder, model: Any, family: str) -> None:

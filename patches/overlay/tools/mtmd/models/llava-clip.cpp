@@ -20,7 +20,7 @@ ggml_cgraph * clip_graph_llava_clip::build() {
     ggml_tensor * positions = new_indices(ctx0, "positions", n_pos);
     ggml_tensor * patches   = new_indices(ctx0, "patches",   n_patches);
 
-    ggml_tensor * inp = build_inp();                                                      // [n_embd, n_patches]
+    ggml_tensor * inp = build_patches();                                                  // [n_embd, n_patches]
     inp = ggml_concat(ctx0, ggml_reshape_2d(ctx0, model.class_embedding, n_embd, 1), inp, 1); // [n_embd, n_pos]
 
     ggml_tensor * cur = build_vit(

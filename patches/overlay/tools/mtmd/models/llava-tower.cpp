@@ -1,5 +1,17 @@
 #include "llava-tower.h"
 
+ggml_tensor * clip_graph_llava_tower::build_patches() const {
+    ggml_tensor * pixels = ggml_new_tensor_4d(ctx0, GGML_TYPE_F32, img.nx(), img.ny(), 3, 1);
+    ggml_set_name(pixels, "inp_raw");
+    ggml_set_input(pixels);
+
+    ggml_tensor * kernel = model.patch_embeddings_0;                                               // [p, p, 3, n_embd]
+    ggml_tensor * cur = ggml_im2col(ctx0, kernel, pixels, patch_size, patch_size, 0, 0, 1, 1, true, GGML_TYPE_F32);
+    cur = ggml_reshape_2d(ctx0, cur, cur->ne[0], n_patches);                                       // [p*p*3, n_patches]
+    cur = ggml_mul_mat(ctx0, ggml_reshape_2d(ctx0, kernel, kernel->ne[0]*kernel->ne[1]*kernel->ne[2], n_embd), cur);
+    return model.patch_bias ? ggml_add(ctx0, cur, model.patch_bias) : cur;                         // [n_embd, n_patches]
+}
+
 // x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3)) = 0.5 x (1 + tanh(...))
 static ggml_tensor * gelu_tanh(ggml_context * ctx, ggml_tensor * x) {
     ggml_tensor * cur = ggml_scale_bias(ctx, ggml_sqr(ctx, x), 0.044715f, 1.0f);
