@@ -1,6 +1,7 @@
 """A conversation: messages, and a KV cache that already holds their beginning.
 
-Knows how a rendered conversation grows from turn to turn. Prefill and sampling are elsewhere.
+Every turn renders and tokenises the whole conversation; what it has in common with the cache is kept, whatever the
+chat template did to earlier answers. Prefill and sampling are elsewhere.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .blocks import Piece, TextPiece
 from .config import GenerateConfig, VisualTokenConfig
-from .errors import ContextError
+from .errors import AimError, ContextError
 from .media import FrameSampling, Image, Video
 from .prompt import Message
 from .run import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
-from .sampler import Generated, OnText
+from .sampler import OnText
 from .text import Context, Mark
 
 if TYPE_CHECKING:
@@ -27,6 +28,57 @@ _FIRST_CELLS = 4096  # a new conversation's context, where the model allows it; 
 
 def system_message(system: str | None) -> list[Message]:
     return [Message("system", system)] if system else []
+
+
+Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
+
+
+class Cache:
+    """What a context holds, item by item, and the mark after each. Owns the context."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.items: list[Item] = []
+        self.marks = [context.mark()]  # marks[k]: after k items
+
+    def keep_common(self, items: Sequence[Item]) -> int:
+        """Forgets everything behind the common beginning with `items`; returns its length."""
+        same = 0
+        while same < min(len(items) - 1, len(self.items)) and self.items[same] == items[same]:
+            same += 1
+        self.rewind(same)
+        return same
+
+    def rewind(self, n: int) -> None:
+        if self.context.mark() != self.marks[n]:
+            self.context.rewind(self.marks[n])
+        del self.items[n:], self.marks[n + 1 :]
+
+    def note(self, items: Sequence[Item], positions: Sequence[int]) -> None:
+        """Items that were decoded. positions: how far each moved the next position."""
+        for item, n_pos in zip(items, positions, strict=True):
+            last, n_cells = self.marks[-1], item[1] if isinstance(item, tuple) else 1
+            self.items.append(item)
+            self.marks.append(Mark(last.n_past + n_pos, last.n_cells + n_cells))
+
+
+def plan_items(plan: PromptPlan) -> list[Item]:
+    """A plan as cache items."""
+    items: list[Item] = []
+    for piece in plan.pieces:
+        items += piece.tokens if isinstance(piece, TextPiece) else [(piece.media, piece.n)]
+    return items
+
+
+def without(plan: PromptPlan, n: int) -> PromptPlan:
+    """The plan without its first n items."""
+    pieces: list[Piece] = []
+    for piece in plan.pieces:
+        size = len(piece.tokens) if isinstance(piece, TextPiece) else 1
+        if n < size:
+            pieces.append(TextPiece(piece.tokens[n:]) if isinstance(piece, TextPiece) else piece)
+        n = max(0, n - size)
+    return PromptPlan(pieces, plan.keep)
 
 
 class Chat:
@@ -43,14 +95,12 @@ class Chat:
         self.llm, self.system, self.options, self.sampling = llm, system, generate, sampling
         self.tokens = tokens
         check_tokens(llm, tokens)
-        self._context: Context | None = None
-        self._prompt, self._mark = "", Mark(0, 0)
-        self._answer: Generated | None = None
+        self._cache: Cache | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything but the system prompt."""
-        self._forget_cache()
+        self.close()
         self._messages: list[Message] = system_message(self.system)
         self._media: list[Video | Image] = []
 
@@ -65,11 +115,11 @@ class Chat:
     @property
     def used(self) -> int:
         """Tokens in the context."""
-        return self._context.n_cells if self._context else 0
+        return self._cache.context.n_cells if self._cache else 0
 
     @property
     def n_ctx(self) -> int:
-        return self._context.n_ctx if self._context else 0
+        return self._cache.context.n_ctx if self._cache else 0
 
     def ask(
         self,
@@ -86,53 +136,42 @@ class Chat:
         try:
             run.read(media)
             turn = Message("user", question, run.media_refs(n_media))
-            context = self._prefill(run, [*self._messages, turn], options.max_tokens)
+            cache = self._prefill(run, [*self._messages, turn], options.max_tokens)
         except BaseException:
             del self._media[n_media:]
             self._roll_back()
             raise
-        self._answer = answer = run.generate(context, options, on_text, start)
+        n_before = cache.context.n_past
+        answer = run.generate(cache.context, options, on_text, start)
+        decoded = answer.tokens[: cache.context.n_past - n_before]  # the last token drawn is not in the cache
+        cache.note(decoded, [1] * len(decoded))
         self._messages += [turn, Message("assistant", answer.text)]
         return Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings)
 
     # --- the cache ---
-    # holds the tokens of `_prompt` up to `_mark`, and after it those of `_answer` that were decoded
 
-    def _prefill(self, run: Run, messages: list[Message], n_answer: int) -> Context:
-        """Brings the cache to the end of the rendered conversation, reusing what is there."""
-        rendered = self.llm.render(messages)
-        if self._context and rendered.startswith(self._prompt):
-            before, rest = self._unseen(self._context, rendered)
-            plan = run.plan(rest, start=False)
-            plan.pieces[:0] = before
-            context = self._make_room(self._context, plan, n_answer)
-        else:
-            self._forget_cache()
-            plan = run.plan(rendered, start=True)
-            context = self._context = Context(self.llm.text, self._first_size(plan, n_answer))
-        run.append(context, plan)
-        self._prompt, self._mark, self._answer = rendered, context.mark(), None
-        return context
-
-    def _unseen(self, context: Context, rendered: str) -> tuple[list[Piece], str]:
-        """What is not in the cache yet: an answer token that was drawn and not decoded, and the rest of the text."""
-        answer = self._answer or Generated("", [])
-        seen = self._prompt + answer.text
-        if rendered.startswith(seen):
-            missing = answer.tokens[context.n_past - self._mark.n_past :]
-            return ([TextPiece(missing)] if missing else []), rendered[len(seen) :]
-        context.rewind(self._mark)  # the template rewrote the answer
-        return [], rendered[len(self._prompt) :]
+    def _prefill(self, run: Run, messages: list[Message], n_answer: int) -> Cache:
+        """Brings the cache to the end of the rendered conversation; what is there already is not computed again."""
+        plan = run.plan(self.llm.render(messages))
+        items = plan_items(plan)
+        if self._cache is None:
+            self._cache = Cache(Context(self.llm.text, self._first_size(plan, n_answer)))
+        same = self._cache.keep_common(items)
+        rest = without(plan, same)
+        cache = self._make_room(self._cache, rest, n_answer)
+        cache.note(items[same:], run.append(cache.context, rest))
+        return cache
 
     def _first_size(self, plan: PromptPlan, n_answer: int) -> int:
         least = context_size(self.llm, plan, n_answer)
         return self.llm.config.n_ctx or min(self.llm.n_ctx_train, max(least, _FIRST_CELLS))
 
-    def _make_room(self, context: Context, plan: PromptPlan, n_answer: int) -> Context:
-        """The context itself, or a larger one with the same contents when this turn would not fit."""
-        need, fixed = context.n_cells + plan.n + 1, self.llm.config.n_ctx
+    def _make_room(self, cache: Cache, rest: PromptPlan, n_answer: int) -> Cache:
+        """The cache itself, with a larger context of the same contents when this turn would not fit."""
+        context = cache.context
+        need, fixed = context.n_cells + rest.n + 1, self.llm.config.n_ctx
         if need <= context.n_ctx:
-            return context
+            return cache
         if fixed or need > self.llm.n_ctx_train:
             cure = f"load with --ctx {need} or more" if fixed else f"the model was trained for {self.llm.n_ctx_train}"
             raise ContextError(
@@ -146,28 +185,22 @@ class Chat:
             grown.close()
             raise
         context.close()
-        self._context = grown
-        return grown
+        cache.context = grown
+        return cache
 
     def _roll_back(self) -> None:
-        """After a failed turn: back to the end of the last prompt; its answer is decoded again with the next turn."""
-        if self._context is None or self._mark.n_past == 0:
-            self._forget_cache()
+        """After a failed turn: forgets what it left behind the items that are known."""
+        if self._cache is None:
             return
         try:
-            self._context.rewind(self._mark)
-        except Exception:
-            self._forget_cache()
-
-    def _forget_cache(self) -> None:
-        """The next turn renders and decodes the whole conversation."""
-        self.close()
-        self._prompt, self._mark, self._answer = "", Mark(0, 0), None
+            self._cache.rewind(len(self._cache.items))
+        except AimError:
+            self.close()
 
     def close(self) -> None:
-        if self._context:
-            self._context.close()
-            self._context = None
+        if self._cache:
+            self._cache.context.close()
+            self._cache = None
 
     def __enter__(self) -> Self:
         return self

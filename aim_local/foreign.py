@@ -49,9 +49,7 @@ class ForeignTower:
         self.context, self.n_embd = context, n_embd
         self.uses_mrope = bool(mtmd.mtmd_decode_use_mrope(context))
 
-    def plan(
-        self, rendered: str, media: Sequence[Video | Image], start: bool, retain: float
-    ) -> tuple[list[Piece], ChunkList]:
+    def plan(self, rendered: str, media: Sequence[Video | Image], retain: float) -> tuple[list[Piece], ChunkList]:
         """Pieces of a rendered prompt; the ChunkList must live as long as they do."""
         text, order = "", []
         for piece in split_marks(rendered):
@@ -62,12 +60,10 @@ class ForeignTower:
             else:
                 text += piece.replace(MARKER, "")
         chunks = ChunkList()
-        self._tokenize(text, [(picture, video) for _, picture, video in order], start, chunks)
+        self._tokenize(text, [(picture, video) for _, picture, video in order], chunks)
         return self._pieces(chunks, [index for index, _, _ in order], retain), chunks
 
-    def _tokenize(
-        self, text: str, pictures: list[tuple[NDArray[np.uint8], bool]], start: bool, chunks: ChunkList
-    ) -> None:
+    def _tokenize(self, text: str, pictures: list[tuple[NDArray[np.uint8], bool]], chunks: ChunkList) -> None:
         with ExitStack() as stack:
             bitmaps = []
             for i, (picture, video) in enumerate(pictures):
@@ -79,7 +75,7 @@ class ForeignTower:
                 mtmd.mtmd_bitmap_set_id(bitmap, str(i).encode())
                 bitmaps.append(bitmap)
             encoded = text.encode()
-            request = mtmd.mtmd_input_text(encoded, len(encoded), start, True)
+            request = mtmd.mtmd_input_text(encoded, len(encoded), True, True)
             array = (mtmd.mtmd_bitmap_p_ctypes * max(1, len(bitmaps)))(*bitmaps)
             _logs.clear()
             result = mtmd.mtmd_tokenize(self.context, chunks.handle, ctypes.byref(request), array, len(bitmaps))

@@ -121,23 +121,19 @@ class Run:
 
     # --- prompt ---
 
-    def plan(self, rendered: str, *, start: bool) -> PromptPlan:
-        """Pieces and counts of a rendered prompt (or of its continuation, start=False)."""
+    def plan(self, rendered: str) -> PromptPlan:
+        """Pieces and counts of a rendered prompt."""
         if self.llm.vision:
-            pieces, keep = self.llm.vision.plan(rendered, self.media, self.tokens, start)
+            pieces, keep = self.llm.vision.plan(rendered, self.media, self.tokens)
         else:
-            pieces, keep = [TextPiece(self.llm.text.tokenize(rendered, start=start))], None
-        self.stats.n_text += count_text(pieces)
-        self.stats.n_visual += count_visual(pieces)
-        self.stats.n_visual_full += count_visual_full(pieces)
-        self.stats.n_prompt += sum(p.n for p in pieces)
+            pieces, keep = [TextPiece(self.llm.text.tokenize(rendered, start=True))], None
         if not pieces or not isinstance(pieces[-1], TextPiece):
             raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
         return PromptPlan(pieces, keep)
 
     def start(self, rendered: str, n_answer: int) -> Context:
         """A new context with the prompt in it; room for n_answer tokens."""
-        plan = self.plan(rendered, start=True)
+        plan = self.plan(rendered)
         context = Context(self.llm.text, context_size(self.llm, plan, n_answer))
         try:
             self.append(context, plan)
@@ -146,17 +142,30 @@ class Run:
             raise
         return context
 
-    def append(self, context: Context, plan: PromptPlan) -> None:
-        """Encodes the plan's media and decodes all pieces; logits of the last token can be read afterwards."""
+    def append(self, context: Context, plan: PromptPlan) -> list[int]:
+        """Encodes the plan's media and decodes all pieces; logits of the last token can be read afterwards.
+
+        Returns how far each text token and each media piece moved the next position.
+        """
+        self._count(plan)
         blocks = self._encode(plan)
-        done = 0
+        done, positions = 0, list[int]()
         with self.stats.timed("prefill"):
             for i, piece in enumerate(plan.pieces):
+                before = context.n_past
                 self._append_piece(context, piece, blocks.get(i), i + 1 == len(plan.pieces), done, plan.n)
+                positions += [1] * piece.n if isinstance(piece, TextPiece) else [context.n_past - before]
                 done += piece.n
         self.stats.n_ctx, self.stats.kv_bytes = context.n_ctx, context.kv_bytes()
         n_visual = len(self.trace.groups)
         self.trace.kept = [np.arange(n_visual, dtype=np.int32)] * self.llm.text.n_layer
+        return positions
+
+    def _count(self, plan: PromptPlan) -> None:
+        self.stats.n_text += count_text(plan.pieces)
+        self.stats.n_visual += count_visual(plan.pieces)
+        self.stats.n_visual_full += count_visual_full(plan.pieces)
+        self.stats.n_prompt += plan.n
 
     def _encode(self, plan: PromptPlan) -> dict[int, VisualBlock]:
         """Visual rows of every media piece, by piece index."""
@@ -222,10 +231,13 @@ def context_size(llm: VisionLLM, plan: PromptPlan, n_answer: int) -> int:
 
 def too_small(llm: VisionLLM, plan: PromptPlan, limit: int, asked: bool) -> str:
     visual = count_visual(plan.pieces)
-    what = f"the prompt needs {plan.n + 1} tokens, {visual} of them visual, "
-    if asked and plan.n < llm.n_ctx_train:
-        fit = f"the context holds {limit}; load with n_ctx (--ctx) {plan.n + 1} or more"
+    what = f"the prompt needs {plan.n + 1} tokens, {visual} of them visual; "
+    trained = f"{llm.name} was trained for {llm.n_ctx_train}"
+    if not asked:
+        fit = trained
+    elif plan.n < llm.n_ctx_train:
+        fit = f"the context holds {limit}: load with n_ctx (--ctx) {plan.n + 1} or more"
     else:
-        fit = f"{llm.name} was trained for {limit}"
+        fit = f"the context holds {limit}, and {trained}"
     share = max(0, limit - 1 - count_text(plan.pieces)) / max(1, visual)
     return f"{what}{fit}, or take fewer frames (--frames): at most {share:.0%} of the visual tokens fit"

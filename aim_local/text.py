@@ -6,6 +6,7 @@ Knows tokens, positions and KV cells. Knows nothing about pictures: visual token
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from .gguf_header import GgufHeader, read_header
 
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 _FLASH = {"auto": -1, False: 0, True: 1}
+_TINY = 512
 _N_CTX_STEP = 256  # llama.cpp pads a context to this many cells
 
 Progress = Callable[[int, int], None]
@@ -50,7 +52,6 @@ class TextModel:
         self._model = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise ModelError(f"{path} does not load: {_logs.last_error()}")
-        self.vocab = llama.llama_model_get_vocab(self._model)
         self.n_vocab = int(llama.llama_vocab_n_tokens(self.vocab))
         self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
         self.n_layer = int(llama.llama_model_n_layer(self._model))
@@ -67,6 +68,10 @@ class TextModel:
         if not self._model:
             raise NativeError("the model is closed; load it again")
         return self._model
+
+    @property
+    def vocab(self) -> Any:
+        return llama.llama_model_get_vocab(self.handle)
 
     @property
     def architecture(self) -> str:
@@ -148,14 +153,34 @@ def padded_cells(n: int) -> int:
     return -(-n // _N_CTX_STEP) * _N_CTX_STEP
 
 
-def context_params(config: LoadConfig, n_ctx: int, n_ubatch: int | None = None) -> Any:
-    """llama_context_params for `n_ctx` cells."""
+def physical_cores() -> int:
+    """Cores this process may run on, hyper-threads counted once: more threads only wait for each other."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # macOS, Windows
+        return max(1, os.cpu_count() or 1)
+    siblings = set()
+    for cpu in allowed:
+        listed = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(listed.read_text() if listed.is_file() else str(cpu))
+    return max(1, len(siblings))
+
+
+def thread_count(asked: int | None, n_embd: int) -> int:
+    """Threads for a tower of width n_embd: what was asked, else the physical cores, else one for a tiny tower.
+
+    A tiny tower's graph is all barriers: a second thread gains nothing, and on a busy machine waits at each of them.
+    """
+    return asked or (physical_cores() if n_embd >= _TINY else 1)
+
+
+def context_params(config: LoadConfig, n_ctx: int, n_embd: int, n_ubatch: int | None = None) -> Any:
+    """llama_context_params for `n_ctx` cells of a model of width n_embd."""
     params = llama.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = params.n_ubatch = n_ubatch or config.n_ubatch  # one ubatch a call: progress and Ctrl-C get a turn
     params.n_seq_max = 1
-    if config.n_threads:
-        params.n_threads = params.n_threads_batch = config.n_threads
+    params.n_threads = params.n_threads_batch = thread_count(config.n_threads, n_embd)
     params.type_k, params.type_v = GGML_TYPES[config.type_k], GGML_TYPES[config.type_v]
     params.flash_attn_type = _FLASH[config.flash_attn]
     params.no_perf = True
@@ -176,7 +201,7 @@ class Context:
     def __init__(self, model: TextModel, n_ctx: int, n_ubatch: int | None = None) -> None:
         self.model = model
         _logs.clear()
-        params = context_params(model.config, n_ctx, n_ubatch)
+        params = context_params(model.config, n_ctx, model.n_embd, n_ubatch)
         self._ctx = llama.llama_init_from_model(model.handle, params)
         if not self._ctx:
             need = padded_cells(n_ctx) * model.kv_bytes_per_cell() / 2**20

@@ -23,7 +23,7 @@ from .media import Image, Video
 from .preprocess import PreprocessConfig, image_tiles, plan_image, video_frames
 from .prompt import split_marks
 from .stats import Stats, TokenGroup
-from .text import TextModel, read_whole
+from .text import TextModel, read_whole, thread_count
 
 _FOREIGN_FRAMES = 8  # every frame is a whole picture there
 _NEWLINE = -1
@@ -39,11 +39,13 @@ class VisionTower:
         self.path, self.text = path, text
         self.metadata = read_whole(path).metadata
         self._check_fit()
+        width = int(self.metadata.get("clip.vision.embedding_length", 0))
+        self._n_threads = thread_count(text.config.n_threads, width)
         self._ctx = self._open()
         self.is_foreign = not TileEncoder.supports(self._ctx)
         self._foreign = ForeignTower(self._ctx, text.n_embd) if self.is_foreign else None
         if not self.is_foreign:
-            self._tiles = TileEncoder(self._ctx, text.config.n_threads or 0)
+            self._tiles = TileEncoder(self._ctx, self._n_threads)
             self._pixels = PreprocessConfig.from_metadata(self.metadata)
             self._newline = self._read_newline()
 
@@ -65,8 +67,7 @@ class VisionTower:
         params.use_gpu = config.n_gpu_layers != 0
         params.print_timings = False
         params.warmup = False
-        if config.n_threads:
-            params.n_threads = config.n_threads
+        params.n_threads = self._n_threads
         _logs.clear()
         ctx = mtmd.mtmd_init_from_file(str(self.path).encode(), self.text.handle, params)
         if not ctx:
@@ -111,19 +112,17 @@ class VisionTower:
 
     # --- plan ---
 
-    def plan(
-        self, rendered: str, media: Sequence[Video | Image], tokens: VisualTokenConfig, start: bool
-    ) -> tuple[list[Piece], Any]:
+    def plan(self, rendered: str, media: Sequence[Video | Image], tokens: VisualTokenConfig) -> tuple[list[Piece], Any]:
         """Pieces of a rendered prompt with their counts, and what must be kept alive with them."""
         if self._foreign:
-            return self._foreign.plan(rendered, media, start, tokens.merge_retain)
+            return self._foreign.plan(rendered, media, tokens.merge_retain)
         pieces: list[Piece] = []
         for part in split_marks(rendered):
             if isinstance(part, int):
                 full, kept = self.count(media[part], 1.0), self.count(media[part], tokens.merge_retain)
                 pieces.append(MediaPiece(part, kept, full))
             else:
-                pieces.append(TextPiece(self.text.tokenize(part, start=start and not pieces)))
+                pieces.append(TextPiece(self.text.tokenize(part, start=not pieces)))
         return pieces, None
 
     def count(self, item: Video | Image, retain: float) -> int:

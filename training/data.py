@@ -5,7 +5,7 @@ new shards are picked up while training runs.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +75,19 @@ class Asker:
                 counts[q.family][q.answer] += 1
         self.weight = {(f, a): 1 / n for f in counts for a, n in counts[f].items()}
 
-    def pick(self, scene: Scene, n: int, rng: np.random.Generator) -> list[Question]:
-        """n questions: one of each family the scene allows, then more of any but the scene-wide families."""
+    def pick(self, scene: Scene, n: int, rng: np.random.Generator, drill: Sequence[str] = ()) -> list[Question]:
+        """n questions: one of each family the scene allows, then more of any but the scene-wide families.
+
+        With `drill`, half of the questions are of those families, as far as the scene allows them.
+        """
         groups: dict[str, list[Question]] = defaultdict(list)
         for q in questions(scene):
             groups[q.family].append(q)
         families = [f for f in FAMILIES if f in groups]
         again = [f for f in families if f not in ("count", "order")]
+        drilled = [f for f in drill if f in groups]
+        if drilled:
+            families, again = [families[i] for i in rng.permutation(len(families))[: n // 2]], drilled
         families += [again[i] for i in rng.integers(len(again), size=max(0, n - len(families)))]
         return [self._one(groups[f], rng) for f in families[:n]]
 
@@ -143,10 +149,16 @@ class Batches(torch.utils.data.IterableDataset):
     """Endless batches; see `one` for what is in them."""
 
     def __init__(
-        self, folder: Path, tokenizer: PreTrainedTokenizerBase, n_clips: int, n_questions: int, seed: int
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        n_clips: int,
+        n_questions: int,
+        seed: int,
+        drill: Sequence[str] = (),
     ) -> None:
         self.folder, self.encoder = folder, Encoder(tokenizer)
-        self.n_clips, self.n_questions, self.seed = n_clips, n_questions, seed
+        self.n_clips, self.n_questions, self.seed, self.drill = n_clips, n_questions, seed, drill
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         torch.set_num_threads(1)
@@ -161,7 +173,7 @@ class Batches(torch.utils.data.IterableDataset):
     def one(self, pool: Pool, asker: Asker, rng: np.random.Generator) -> dict[str, Tensor]:
         """frames uint8 [B, 8, 112, 112, 3]; tokens, targets [B, Q, SLOT]; patch [B, 8, 64, 5], token [B, 8, 16, 5]."""
         drawn = [pool.draw(rng) for _ in range(self.n_clips)]
-        return collate([(s, f, asker.pick(s, self.n_questions, rng)) for s, f in drawn], self.encoder)
+        return collate([(s, f, asker.pick(s, self.n_questions, rng, self.drill)) for s, f in drawn], self.encoder)
 
 
 def collate(clips: list[tuple[Scene, np.ndarray, list[Question]]], encoder: Encoder) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Score a checkpoint folder on the held-out clips: drawn, written as mp4, decoded, asked, answered greedily.
 
-Runs transformers' own classes end to end; only the frame preparation is done here (frames are already 112 px, so
-it is a scale and a shift). Prints JSON with the share of right answers and the majority baseline by family.
+Runs transformers' own classes end to end; only the frame preparation is done here (frames of 112 px need just a
+scale and a shift, larger ones are resized with PIL's bicubic filter first). Prints JSON with the share of right answers and the majority baseline by family.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from aim_local.demo.clips import held_out, is_right, read_clip, write_clip
-from aim_local.demo.world import Frames
+from aim_local.demo.world import SIDE, Frames
+from training.make_pool import resize
 from training.model import N_VISUAL
 
 
@@ -45,12 +46,13 @@ class Answerer:
         return self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def score(folder: Path, n: int, seed: int) -> dict[str, dict[str, float]]:
+def score(folder: Path, n: int, seed: int, side: int) -> dict[str, dict[str, float]]:
     """Share right and majority baseline, by family and over "all", on n held-out clips."""
     answerer, right, wanted = Answerer(folder), defaultdict(list), defaultdict(Counter)
     with tempfile.TemporaryDirectory() as scratch:
         for clip in held_out(n, seed):
-            frames = read_clip(write_clip(clip, Path(scratch) / "clip.mp4"))
+            frames = read_clip(write_clip(clip, Path(scratch) / "clip.mp4", side=side))
+            frames = frames if side == SIDE else resize(frames)
             right[clip.family].append(is_right(answerer.answer(frames, clip.question), clip.answer))
             wanted[clip.family][clip.answer] += 1
     most = {f: wanted[f].most_common(1)[0][1] for f in right}
@@ -64,8 +66,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", type=int, default=SIDE, help="frame side of the mp4 files, in pixels")
     args = parser.parse_args()
-    print(json.dumps(score(args.checkpoint, args.n, args.seed), indent=2))
+    print(json.dumps(score(args.checkpoint, args.n, args.seed, args.side), indent=2))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from aim_local.demo.world import SIDE
+from aim_local.demo.world import N_SAMPLED, SIDE
 from training.model import GRID, build
 
 HALF = [0.5, 0.5, 0.5]
@@ -34,7 +34,8 @@ def settings() -> dict[str, dict[str, object]]:
     }
     return {
         "preprocessor_config.json": pixels | image,
-        "video_preprocessor_config.json": pixels | {"video_processor_type": "LlavaOnevisionVideoProcessor"},
+        "video_preprocessor_config.json": pixels
+        | {"video_processor_type": "LlavaOnevisionVideoProcessor", "num_frames": N_SAMPLED},
         "processor_config.json": {
             "processor_class": "LlavaOnevisionProcessor", "image_token": "<image>", "video_token": "<video>",
             "num_image_tokens": GRID * GRID, "vision_feature_select_strategy": "full",

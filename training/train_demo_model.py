@@ -173,7 +173,7 @@ def accuracy(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]
 def train(trainer: Trainer, args: argparse.Namespace) -> None:
     log = (args.out / "log.txt").open("a", buffering=1)
     checks = validation(trainer, args.validate, args.out)
-    data = Batches(args.pool, trainer.tokenizer, args.clips, args.questions, seed=args.seed + trainer.steps)
+    data = Batches(args.pool, trainer.tokenizer, args.clips, args.questions, args.seed + trainer.steps, args.drill)
     loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     last = {"step": time.time(), "save": trainer.clock, "check": trainer.clock}
     stopped: list[int] = []
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
     parser.add_argument("--questions", type=int, default=10, help="questions packed behind each clip")
+    parser.add_argument("--drill", nargs="*", default=(), help="families that get half of the questions")
     parser.add_argument("--lr", type=float, default=2e-3, help="AdamW's")
     parser.add_argument("--muon-lr", type=float, default=2e-3)
     parser.add_argument("--aux", type=float, default=0.3, help="weight of the auxiliary losses")

@@ -259,8 +259,8 @@ def _cross(u: Plane, v: Plane, r: np.float32) -> Plane:
 def _triangle(u: Plane, v: Plane, r: np.float32) -> Plane:
     # apex at (0, -r), base from (-r, 0.85 r) to (r, 0.85 r)
     slope = np.float32(1 / 1.85)
-    side: Plane = (np.abs(u) - (v + r) * slope) / np.float32(math.hypot(1, slope))
-    return np.maximum(v - np.float32(0.85) * r, side)
+    edge: Plane = np.maximum(v - np.float32(0.85) * r, (np.abs(u) - (v + r) * slope) / np.float32(math.hypot(1, slope)))
+    return edge
 
 
 # --- questions --------------------------------------------------------------------------------------------------
