@@ -18,6 +18,9 @@ namespace {
 // sources compared per matmul; bounds the similarity block to 512 x n/2 floats
 constexpr int32_t SOURCE_BLOCK = 512;
 
+// a matmul this small is done before a second thread has woken up, and on busy cores waiting for it costs far more
+constexpr double FLOPS_PER_THREAD = 2e8;
+
 struct match {
     float   similarity;
     int32_t source;      // index among the even rows
@@ -110,7 +113,8 @@ std::vector<match> match_sources(const token_set & x, int32_t n_threads) {
     const int32_t n_a = (x.n() + 1) / 2;
     const int32_t n_b = x.n() / 2;
     const int32_t n_block = std::min(n_a, SOURCE_BLOCK);
-    similarity sim(x.n_embd, n_block, n_b, n_threads);
+    const double  flops   = 2.0 * n_block * n_b * x.n_embd;
+    similarity sim(x.n_embd, n_block, n_b, (int32_t) std::min<double>(n_threads, 1 + flops / FLOPS_PER_THREAD));
     for (int32_t j = 0; j < n_b; j++) {
         normalise(x.row(2*j + 1), x.n_embd, sim.destination(j));
     }
