@@ -32,7 +32,8 @@ class LoadConfig:
     """How a model is loaded and how its contexts are made.
 
     n_ctx: tokens a context holds; None sizes it to the prompt plus room for the answer (within the model's limit).
-    n_ubatch: tokens computed together. n_threads: None takes the physical cores (one for a tiny model). n_gpu_layers: text layers on the GPU,
+    n_ubatch: tokens computed together. n_threads: None takes the physical cores (one for a tiny model).
+    n_gpu_layers: text layers on the GPU,
     -1 for all. type_k, type_v: KV cache types. flash_attn: "auto", True or False.
     """
 

@@ -71,7 +71,9 @@ def fetch_sdist(out: Path) -> Path:
     if given:
         archive = Path(given)
         if not archive.is_file():
-            raise UpstreamError(f"AIM_LLAMA_SDIST names {archive}, which is not there; give the sdist's .tar.gz or its unpacked folder")
+            raise UpstreamError(
+                f"AIM_LLAMA_SDIST names {archive}, which is not there; give the sdist's .tar.gz or its unpacked folder"
+            )
     else:
         folder = out / "sdist"
         name = pin["package"].replace("-", "_")
@@ -86,7 +88,9 @@ def fetch_sdist(out: Path) -> Path:
                                     f"AIM_LLAMA_SDIST to it. pip said:\n{result.stderr.strip()[-2000:]}")  # fmt: skip
     found = sha256_of(archive)
     if found != pin["sha256"]:
-        raise UpstreamError(f"{archive} has sha256 {found}, patches/VERSION wants {pin['sha256']}; delete it and build again")
+        raise UpstreamError(
+            f"{archive} has sha256 {found}, patches/VERSION wants {pin['sha256']}; delete it and build again"
+        )
     return archive
 
 
@@ -96,7 +100,9 @@ def pristine_tree(out: Path) -> Path:
     if given and Path(given).is_dir():
         tree = Path(given) / "vendor" / "llama.cpp"
         if not tree.is_dir():
-            raise UpstreamError(f"AIM_LLAMA_SDIST names the folder {given}, which holds no vendor/llama.cpp; name an unpacked sdist")
+            raise UpstreamError(
+                f"AIM_LLAMA_SDIST names the folder {given}, which holds no vendor/llama.cpp; name an unpacked sdist"
+            )
         return tree
     pin = read_pin()
     tree = out / "pristine" / pin["version"]
@@ -120,7 +126,9 @@ def patched_files(pristine: Path, into: Path) -> list[str]:
     for name in touched:
         source = pristine / name
         if not source.is_file():
-            raise UpstreamError(f"a hook touches {name}, which upstream no longer has; rewrite that hook for the new layout")
+            raise UpstreamError(
+                f"a hook touches {name}, which upstream no longer has; rewrite that hook for the new layout"
+            )
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, into / name)
     for patch in hooks():
@@ -178,7 +186,9 @@ def hook_text(pristine: Path, tree: Path, names: list[str]) -> str:
                                 capture_output=True, text=True)  # fmt: skip
         if result.returncode not in (0, 1):
             raise UpstreamError(f"git diff failed on {name}: {result.stderr.strip()}")
-        body = [line for line in result.stdout.splitlines() if not line.startswith(("diff --git", "index ", "--- ", "+++ "))]
+        body = [
+            line for line in result.stdout.splitlines() if not line.startswith(("diff --git", "index ", "--- ", "+++ "))
+        ]
         if body:
             body = [re.sub(r"^(@@ [^@]* @@).*", r"\1", line) for line in body]
             parts.append("\n".join([f"--- a/{name}", f"+++ b/{name}", *body]))
@@ -193,7 +203,11 @@ def patch_header(patch: Path) -> str:
 
 def changed_upstream_files(pristine: Path, tree: Path) -> list[str]:
     """Files of the tree that differ from upstream and are not ours; new files that are not in overlay/."""
-    result = subprocess.run(["git", "diff", "--no-index", "--no-color", "--name-only", str(pristine), str(tree)], capture_output=True, text=True)
+    result = subprocess.run(
+        ["git", "diff", "--no-index", "--no-color", "--name-only", str(pristine), str(tree)],
+        capture_output=True,
+        text=True,
+    )
     names = [str(Path(line).relative_to(tree)) for line in result.stdout.splitlines() if line.startswith(str(tree))]
     return [n for n in names if "__pycache__" not in n]
 
@@ -201,12 +215,18 @@ def changed_upstream_files(pristine: Path, tree: Path) -> list[str]:
 def refresh(out: Path) -> list[str]:
     """Takes edits in the tree back: overlay files are copied, each hook patch is rewritten over the files it names."""
     pristine, tree = pristine_tree(out), out / "llama.cpp"
-    written = [f"overlay/{name}" for name in overlay_files() if (tree / name).is_file() and copy_if_changed(tree / name, OVERLAY / name)]
+    written = [
+        f"overlay/{name}"
+        for name in overlay_files()
+        if (tree / name).is_file() and copy_if_changed(tree / name, OVERLAY / name)
+    ]
     owned: dict[str, Path] = {}
     for patch in hooks():
         for name in hook_files(patch):
             if name in owned:
-                raise UpstreamError(f"{name} is hooked by {owned[name].name} and {patch.name}; keep one patch per upstream file")
+                raise UpstreamError(
+                    f"{name} is hooked by {owned[name].name} and {patch.name}; keep one patch per upstream file"
+                )
             owned[name] = patch
     strays = [n for n in changed_upstream_files(pristine, tree) if n not in owned and n not in overlay_files()]
     if strays:
@@ -230,7 +250,9 @@ def check(out: Path) -> str:
     apply(out)
     added, files = hook_size()
     if added > MAX_HOOK_LINES or files > MAX_HOOK_FILES:
-        raise UpstreamError(f"hooks add {added} lines in {files} files; allowed are {MAX_HOOK_LINES} in {MAX_HOOK_FILES}: move code into overlay/")
+        raise UpstreamError(
+            f"hooks add {added} lines in {files} files; allowed are {MAX_HOOK_LINES} in {MAX_HOOK_FILES}: move code into overlay/"
+        )
     before = {p: p.read_text() for p in hooks()}
     written = refresh(out)
     if written:
