@@ -107,14 +107,6 @@ def onevision_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
     return np.concatenate([resize(image, side, side, config.resample)[None], tiles])
 
 
-def onevision_square(image: Pixels, config: PreprocessConfig) -> Pixels:
-    """[H, W, 3] -> [1, side, side, 3], padded to a square with the mean colour.
-
-    What transformers makes of every image when one conversation holds several (batch_num_images > 1): a single view.
-    """
-    return resize(pad_to_square(image, config.mean), config.side, config.side, config.resample)[None]
-
-
 def fit(image: Pixels, height: int, width: int, resample: int) -> Pixels:
     """Resized to fit into height x width, centred on black. ref: _resize_for_patching, _pad_for_patching"""
     old_h, old_w = image.shape[:2]

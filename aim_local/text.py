@@ -22,7 +22,7 @@ from .errors import ContextError, ModelError, NativeError
 from .gguf_header import GgufHeader, read_header
 
 GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
-_FLASH = {"auto": -1, False: 0, True: 1}
+FLASH_ATTN = {"auto": -1, False: 0, True: 1}
 _TINY = 512
 _N_CTX_STEP = 256  # llama.cpp pads a context to this many cells
 
@@ -182,7 +182,7 @@ def context_params(config: LoadConfig, n_ctx: int, n_embd: int, n_ubatch: int | 
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = thread_count(config.n_threads, n_embd)
     params.type_k, params.type_v = GGML_TYPES[config.type_k], GGML_TYPES[config.type_v]
-    params.flash_attn_type = _FLASH[config.flash_attn]
+    params.flash_attn_type = FLASH_ATTN[config.flash_attn]
     params.no_perf = True
     return params
 

@@ -23,7 +23,7 @@ from .media import Image, Video
 from .preprocess import PreprocessConfig, image_tiles, plan_image, video_frames
 from .prompt import split_marks
 from .stats import Stats, TokenGroup
-from .text import TextModel, read_whole, thread_count
+from .text import FLASH_ATTN, TextModel, read_whole, thread_count
 
 _FOREIGN_FRAMES = 8  # every frame is a whole picture there
 _NEWLINE = -1
@@ -67,6 +67,7 @@ class VisionTower:
         params.use_gpu = config.n_gpu_layers != 0
         params.print_timings = False
         params.warmup = False
+        params.flash_attn_type = FLASH_ATTN[config.flash_attn]
         params.n_threads = self._n_threads
         _logs.clear()
         ctx = mtmd.mtmd_init_from_file(str(self.path).encode(), self.text.handle, params)

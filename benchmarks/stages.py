@@ -34,8 +34,8 @@ def main() -> None:
 
 def print_table(runs: list[Stats]) -> None:
     first = runs[0]
-    print(f"{platform.processor() or platform.machine()}, {platform.system()}; {first.n_frames} frames, "
-          f"{first.n_visual} visual and {first.n_text} text tokens; median (min to max) of {len(runs)} runs")  # fmt: skip
+    print(f"{platform.machine()}, {platform.system()}; median (min to max) of {len(runs)} runs")
+    print(f"{first.n_frames} frames, {first.n_visual} visual and {first.n_text} text tokens")
     print("| stage | ms |\n|---|---|")
     for name in (*STAGES, "ttft"):
         values = [getattr(run, f"{name}_ms") for run in runs]

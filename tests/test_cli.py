@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aim_local.cli import _docs, _options, _reader, _repl, _runtime, _turn, app
-from aim_local.cli._answer import stats_line
 from fake_llm import FakeLLM, Scripted
 from gguf_files import write_folder
 from PIL import Image
@@ -26,6 +24,8 @@ from prompt_toolkit.output import DummyOutput
 from typer.testing import CliRunner
 
 from aim_local import store
+from aim_local.cli import _docs, _options, _reader, _repl, _runtime, _turn, app
+from aim_local.cli._answer import stats_line
 from aim_local.errors import ContextError, ModelError
 from aim_local.stats import Stats
 

@@ -27,21 +27,6 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from aim_local.convert import (  # noqa: E402
-    ConvertConfig,
-    ConvertError,
-    convert,
-    defaults,
-    pipeline,
-    quantize,
-    quantize_worker,
-    staging,
-    templates,
-    types,
-)
-from aim_local.convert.checkpoint import Checkpoint  # noqa: E402
-from aim_local.convert.names import sanitize  # noqa: E402
-from aim_local.convert.spec import read_spec  # noqa: E402
 from checkpoints import (  # noqa: E402
     LLAVA_TEMPLATE,
     ONEVISION_TEMPLATE,
@@ -58,6 +43,22 @@ from checkpoints import (  # noqa: E402
     write_tower,
     write_weights,
 )
+
+from aim_local.convert import (  # noqa: E402
+    ConvertConfig,
+    ConvertError,
+    convert,
+    defaults,
+    pipeline,
+    quantize,
+    quantize_worker,
+    staging,
+    templates,
+    types,
+)
+from aim_local.convert.checkpoint import Checkpoint  # noqa: E402
+from aim_local.convert.names import sanitize  # noqa: E402
+from aim_local.convert.spec import read_spec  # noqa: E402
 
 FAMILIES = ("llava_onevision", "llava")
 WRITE: dict[str, Callable[..., Path]] = {"llava_onevision": write_onevision, "llava": write_llava}

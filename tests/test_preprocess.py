@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aim_local.errors import MediaError, ModelError
-from aim_local.preprocess import PreprocessConfig, image_tiles, onevision_square, plan_image, video_frames
+from aim_local.preprocess import PreprocessConfig, image_tiles, plan_image, video_frames
 
 SIZES = [(60, 80), (80, 60), (64, 64), (48, 48), (200, 31), (31, 200), (1, 1), (2, 300), (700, 900), (1500, 40)]
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -53,20 +53,6 @@ def test_onevision_images(size: tuple[int, int]) -> None:
     worst = difference(got, want["pixel_values"][0])
     print(f"onevision {size}: {len(got)} tiles, largest difference {worst:.1e} of 255")
     assert worst <= 1e-3
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_onevision_images_of_a_conversation_with_several(size: tuple[int, int]) -> None:
-    hf = pytest.importorskip("transformers.models.llava_onevision.image_processing_pil_llava_onevision")
-    processor = hf.LlavaOnevisionImageProcessorPil(
-        size={"height": SIDE, "width": SIDE},
-        image_grid_pinpoints=[list(p) for p in PINPOINTS],
-        image_mean=MEAN,
-        image_std=STD,
-    )
-    image = picture(*size)
-    want = processor(images=[[image, image]], input_data_format="channels_last", return_tensors="np")
-    assert difference(onevision_square(image, ONEVISION), want["pixel_values"][0]) <= 1e-3
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from aim_local.convert import ConvertConfig, convert
 from checkpoints import Shape, write_llava, write_onevision
 
 from aim_local import FrameSampling, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.convert import ConvertConfig, convert
 from aim_local.errors import AimError, ContextError, MediaError, ModelError, NativeError, UsageError
 from aim_local.prompt import Message, mark
 
@@ -249,14 +249,17 @@ def test_chat_grows_its_context(llm: VisionLLM, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_chat_full_context_is_a_choice(model: Path) -> None:
-    with VisionLLM.load(model, config=LoadConfig(n_ctx=256, n_threads=1)) as llm:
-        with llm.chat(generate=GenerateConfig(max_tokens=4)) as chat:
-            with pytest.raises(ContextError) as e:
-                for _ in range(50):
-                    chat.ask("and then? " * 5)
-            assert "/reset" in one_line(e)
-            chat.reset()
-            assert chat.ask("hello").stats.n_generated > 0
+    def talk(chat: Any) -> None:
+        for _ in range(50):
+            chat.ask("and then? " * 5)
+
+    config = LoadConfig(n_ctx=256, n_threads=1)
+    with VisionLLM.load(model, config=config) as llm, llm.chat(generate=GenerateConfig(max_tokens=4)) as chat:
+        with pytest.raises(ContextError) as e:
+            talk(chat)
+        assert "/reset" in one_line(e)
+        chat.reset()
+        assert chat.ask("hello").stats.n_generated > 0
 
 
 # --- types of each tower ---------------------------------------------------------------------------------------------

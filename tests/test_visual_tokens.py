@@ -280,6 +280,7 @@ def open_mmproj(path: Path, flash_attn: bool = False) -> Any:
 def converted(tmp: Path, family: str, shape: Any) -> tuple[Path, Any]:
     """A tiny checkpoint through our converter: (mmproj, the transformers model)."""
     import checkpoints
+
     from aim_local.convert import ConvertConfig, convert
 
     write, make = (

@@ -1,7 +1,8 @@
 """Score a checkpoint folder on the held-out clips: drawn, written as mp4, decoded, asked, answered greedily.
 
 Runs transformers' own classes end to end; only the frame preparation is done here (frames of 112 px need just a
-scale and a shift, larger ones are resized with PIL's bicubic filter first). Prints JSON with the share of right answers and the majority baseline by family.
+scale and a shift, larger ones are resized with PIL's bicubic filter first). Prints JSON with the share of right
+answers and the majority baseline by family.
 """
 
 import argparse
