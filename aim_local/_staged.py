@@ -215,7 +215,7 @@ class StagedContext:
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
         floats = None if embd is None else np.ascontiguousarray(embd, np.float32)
-        n_others = int((kinds != ROW_TOKEN).sum())
+        n_others = int(np.isin(kinds, (ROW_VISUAL, ROW_EMBD)).sum())
         if kinds.ndim != 1 or ids.shape != kinds.shape:
             raise UsageError(f"rows has shape {kinds.shape}, tokens {ids.shape}; both are [n]")
         if n_others and (floats is None or floats.shape != (n_others, self.n_embd)):
@@ -249,7 +249,8 @@ class StagedContext:
 
     def decode(self, token: int) -> Rows:
         """Runs one token through all layers and returns the next-token logits, float32 [n_vocab]."""
-        status = llama.llama_decode(self.ctx, llama.llama_batch_get_one((c_int32 * 1)(token), 1))
+        ids = (c_int32 * 1)(token)  # a name: the batch holds its address only
+        status = llama.llama_decode(self.ctx, llama.llama_batch_get_one(ids, 1))
         if status == 1:
             raise ContextError("the context is full: no free KV cell for another token")
         if status != 0:

@@ -143,7 +143,8 @@ class Reference:
                 keep = present[order.indices[:n_next].sort().values]
                 result.importance[il] = scores
                 result.chosen[il + 1] = keep.tolist()
-                result.margin[il + 1] = float((order.values[n_next - 1] - order.values[n_next]) / order.values[n_next - 1])
+                last, first_out = order.values[n_next - 1].item(), order.values[n_next].item()
+                result.margin[il + 1] = (last - first_out) / last if last > 1e-30 else 0.0  # zero in float32
             if forced is not None:
                 keep = torch.tensor(forced[il + 1], dtype=torch.long)
             stays = (visual < 0) | torch.isin(visual, keep)

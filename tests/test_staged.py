@@ -194,18 +194,18 @@ def draw(seed: int) -> tuple[TextShape, list[int], list[int], dict[str, Any]]:
     r = random.Random(seed)
     n_kv = r.choice([1, 2, 4])
     shape = TextShape(
-        arch=r.choice(["qwen2", "llama"]), n_layer=r.randint(2, 9), n_kv=n_kv, n_head=n_kv * r.choice([1, 2, 3]),
+        arch=r.choice(["qwen2", "llama"]), n_layer=r.randint(3, 10), n_kv=n_kv, n_head=n_kv * r.choice([1, 2, 3]),
         d_head=r.choice([8, 16, 32, 64]), seed=seed,
     )  # fmt: skip
     parts = [r.choice([0, 1, 5, 20])]
     for _ in range(r.choice([1, 1, 2, 3])):
-        parts += [r.choice([1, 2, 16, 49, 150]), r.randint(1, 12)]
+        parts += [r.choice([1, 2, 16, 49, 100, 150]), r.randint(1, 12)]
     n_visual = sum(parts[1::2])
     if r.random() < 0.4:  # the paper's shape at this depth
         l1, l2 = round(14 * shape.n_layer / 28), round(22 * shape.n_layer / 28)
         shares = [1.0 if il <= l1 else max(0.0, 1 - (il - l1) / (l2 - l1)) for il in range(shape.n_layer)]
     else:
-        shares = [1.0, *sorted((r.choice([0.0, r.random(), r.random(), 1.0]) for _ in range(shape.n_layer - 1)), reverse=True)]
+        shares = [1.0, *sorted((r.choice([0.0, r.random(), r.random(), r.random(), 1.0]) for _ in range(shape.n_layer - 1)), reverse=True)]
     counts = [int(n_visual * share + 1e-9) for share in shares]
     return shape, parts, counts, {"n_ubatch": r.choice([7, 32, 512])}
 
@@ -613,7 +613,8 @@ def test_quantised_v_without_flash_attention(models: Models) -> None:
 STOCK = """
 import json, sys, ctypes, numpy as np
 import llama_cpp.llama_cpp as llama
-llama.llama_log_set(llama.llama_log_callback(lambda *a: None), None)
+quiet = llama.llama_log_callback(lambda *a: None)
+llama.llama_log_set(quiet, None)
 job = json.loads(sys.argv[1])
 model = llama.llama_model_load_from_file(job["model"].encode(), llama.llama_model_default_params())
 params = llama.llama_context_default_params()
@@ -623,7 +624,8 @@ params.flash_attn_type = job["flash_attn"]
 ctx = llama.llama_init_from_model(model, params)
 out = []
 for tokens in job["batches"]:
-    assert llama.llama_decode(ctx, llama.llama_batch_get_one((ctypes.c_int32 * len(tokens))(*tokens), len(tokens))) == 0
+    ids = (ctypes.c_int32 * len(tokens))(*tokens)
+    assert llama.llama_decode(ctx, llama.llama_batch_get_one(ids, len(tokens))) == 0
     row = llama.llama_get_logits_ith(ctx, -1)
     out.append(np.ctypeslib.as_array(row, (job["n_vocab"],)).astype("<f4").tobytes().hex())
 print(json.dumps(out))
