@@ -113,7 +113,7 @@ class StagePlan:
 
     @classmethod
     def from_layers(cls, n_visual: Sequence[int], n_text: int) -> StagePlan:
-        """One stage per run of equal counts. n_visual[il]: visual tokens that enter layer il; n_text: room for the rest."""
+        """One stage per run of equal counts. n_visual[il]: visual tokens entering layer il; n_text: room for others."""
         begins = [il for il, n in enumerate(n_visual) if il == 0 or n != n_visual[il - 1]]
         return cls(tuple(begins), tuple(n_visual[il] + n_text for il in begins))
 
@@ -166,7 +166,8 @@ class StagedContext:
         n_stages = len(plan.il_begin)
         if len(plan.n_cells) != n_stages:
             raise UsageError(f"{n_stages} stages have {len(plan.n_cells)} cell counts; give one each")
-        ctx = _context_init(model, params, n_stages, (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells))
+        begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
+        ctx = _context_init(model, params, n_stages, begins, cells)
         if not ctx:
             text = last_error()
             raise (ModelError if "supported are" in text else UsageError if "stage" in text else NativeError)(text)
@@ -209,8 +210,9 @@ class StagedContext:
     ) -> Rows:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
-        rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd] in
-        order; n_keep: visual rows that enter each stage. An exception in `select` comes out here, the context stays as it was.
+        rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
+        in order; n_keep: visual rows that enter each stage. An exception in `select` comes out. Whatever fails, the
+        context stays as it was: ContextError if a stage has not enough cells, UsageError, NativeError.
         """
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
@@ -219,9 +221,10 @@ class StagedContext:
         if kinds.ndim != 1 or ids.shape != kinds.shape:
             raise UsageError(f"rows has shape {kinds.shape}, tokens {ids.shape}; both are [n]")
         if n_others and (floats is None or floats.shape != (n_others, self.n_embd)):
-            raise UsageError(f"embd has shape {None if floats is None else floats.shape}, needed is {(n_others, self.n_embd)}")
+            found = None if floats is None else floats.shape
+            raise UsageError(f"embd has shape {found}, needed is {(n_others, self.n_embd)}")
         if importance not in IMPORTANCES:
-            raise UsageError(f"importance {importance!r} is unknown; allowed are {', '.join(IMPORTANCES)} or a callable")
+            raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")
         raised: list[BaseException] = []
         keep = (c_int32 * len(n_keep))(*n_keep)
         params = _PrefillParams(
@@ -271,10 +274,12 @@ class StagedContext:
         return bytes(data[: llama.llama_state_get_data(self.ctx, data, size)])
 
     def restore(self, state: bytes) -> None:
-        """Takes a state of a context with the same stages; NativeError if it does not fit, the context is then empty."""
+        """Takes a state of a context with the same stages; if it does not fit: NativeError, and an empty context."""
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if llama.llama_state_set_data(self.ctx, data, len(state)) != len(state):
-            raise NativeError("the saved state does not fit this context: it has other layers, stages, KV types or fewer cells")
+            raise NativeError(
+                "the saved state does not fit this context: other layers, stages or KV types, or too few cells"
+            )
 
     def stages(self) -> list[StageInfo]:
         infos = []
@@ -313,7 +318,8 @@ def _native_selector(select: Selector, raised: list[BaseException]) -> Any:
         try:
             kept = np.asarray(select(il, np.ctypeslib.as_array(scores, (n,)).copy(), n_keep))
             if kept.ndim != 1 or (kept.size and not np.issubdtype(kept.dtype, np.integer)):
-                raise UsageError(f"the importance callable returned {kept.dtype} of shape {kept.shape}; needed are indices [n_keep]")
+                found = f"{kept.dtype} of shape {kept.shape}"
+                raise UsageError(f"the importance callable returned {found}; needed are indices [n_keep]")
             np.ctypeslib.as_array(out, (n,))[: min(n, kept.size)] = kept[:n]
             return int(kept.size)
         except BaseException as e:

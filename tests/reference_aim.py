@@ -100,7 +100,9 @@ class Reference:
         n_old = 0 if held is None else len(held.pos)
         now = Layer(q, k, v, pos)
         if held is not None:
-            now = Layer(*(torch.cat([a, b], dim=-2) for a, b in ((held.q, q), (held.k, k), (held.v, v))), torch.cat([held.pos, pos]))
+            old = (held.q, held.k, held.v)
+            q_all, k_all, v_all = (torch.cat([a, b], dim=1) for a, b in zip(old, (q, k, v), strict=True))
+            now = Layer(q_all, k_all, v_all, torch.cat([held.pos, pos]))
         scores = q @ now.k.transpose(1, 2) / self.d**0.5
         scores = scores.masked_fill(torch.ones(len(x), n_old + len(x)).triu(n_old + 1).bool(), -torch.inf)
         out = (torch.softmax(scores, dim=-1) @ now.v).transpose(0, 1).reshape(len(x), -1)
@@ -119,8 +121,8 @@ class Reference:
     ) -> Result:
         """Appends rows embeds [n, d_model]; counts[il] visual rows of them enter layer il.
 
-        forced[il]: the rows that entered layer il elsewhere; they are taken over so that one near tie does not hide what
-        comes after it, and `chosen` says what would have been kept here.
+        forced[il]: the rows that entered layer il elsewhere; they are taken over so that one near tie does not hide
+        what comes after it, and `chosen` says what would have been kept here.
         """
         x = embeds.double()
         pos = self.n_past + torch.arange(len(x))

@@ -40,16 +40,18 @@ class TextShape:
 
 
 def make_model(shape: TextShape) -> Any:
-    """A transformers model with attention logits of about one: at temperature 0.1 that ranks, and nothing underflows."""
+    """A transformers model with attention logits of about one: at temperature 0.1 they rank and do not underflow."""
     torch.manual_seed(shape.seed)
-    options = dict(
-        vocab_size=shape.n_vocab, hidden_size=shape.n_head * shape.d_head, intermediate_size=shape.n_ff,
-        num_hidden_layers=shape.n_layer, num_attention_heads=shape.n_head, num_key_value_heads=shape.n_kv,
-        tie_word_embeddings=False, rms_norm_eps=1e-6, initializer_range=(shape.n_head * shape.d_head) ** -0.5,
-    )  # fmt: skip
-    model = Qwen2ForCausalLM(Qwen2Config(**options)) if shape.arch == "qwen2" else LlamaForCausalLM(LlamaConfig(**options))
-    for name, parameter in model.named_parameters():  # transformers starts these at 0 and 1, which would hide a mistake
-        if name.endswith("bias") or "norm" in name:
+    n_embd = shape.n_head * shape.d_head
+    options = {
+        "vocab_size": shape.n_vocab, "hidden_size": n_embd, "intermediate_size": shape.n_ff,
+        "num_hidden_layers": shape.n_layer, "num_attention_heads": shape.n_head, "num_key_value_heads": shape.n_kv,
+        "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "initializer_range": n_embd**-0.5,
+    }  # fmt: skip
+    is_qwen2 = shape.arch == "qwen2"
+    model = Qwen2ForCausalLM(Qwen2Config(**options)) if is_qwen2 else LlamaForCausalLM(LlamaConfig(**options))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:  # transformers starts these at 0 and 1, which would hide a mistake
             parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
 
