@@ -1,5 +1,239 @@
 #include "aim-llama.h"
 
+#include "aim-error.h"
+#include "aim-prefill.h"
+
+#include "llama-context.h"
+#include "llama-model.h"
+
+#include <algorithm>
+
+static thread_local std::string last_error;
+
+// runs f, which returns a status, a count or a pointer; a failure becomes on_error and a line for aim_last_error()
+template <typename F, typename E>
+static auto guarded(F f, E on_error) -> decltype(f()) {
+    last_error.clear();
+
+    try {
+        return f();
+    } catch (const aim_error & e) {
+        last_error = e.what();
+        return on_error(e.status);
+    } catch (const std::exception & e) {
+        last_error = e.what();
+        return on_error(AIM_STATUS_FAILED);
+    }
+}
+
+template <typename F>
+static int32_t guarded_status(F f) {
+    return guarded([&]() -> int32_t { return f(); }, [](aim_status status) -> int32_t { return status; });
+}
+
 int32_t aim_llama_patch_version(void) {
     return AIM_PATCH_VERSION;
+}
+
+const char * aim_last_error(void) {
+    return last_error.c_str();
+}
+
+//
+// contexts
+//
+
+static void check_supported(const llama_model & model) {
+    const auto & hparams = model.hparams;
+
+    const bool is_arch = model.arch == LLM_ARCH_QWEN2 || model.arch == LLM_ARCH_LLAMA;
+
+    // what the architecture's name could hide: each of these would need rows, masks or layers that stages do not have
+    const bool is_plain =
+        hparams.swa_type == LLAMA_SWA_TYPE_NONE && !hparams.use_alibi && !hparams.attn_soft_cap && !hparams.use_kq_norm &&
+        hparams.f_embedding_scale == 0.0f && hparams.n_layer_nextn == 0 && hparams.n_embd_inp() == hparams.n_embd &&
+        hparams.n_pos_per_embd() == 1 && hparams.causal_attn && model.tok_embd;
+
+    if (!is_arch || !is_plain) {
+        throw aim_error(AIM_STATUS_UNSUPPORTED, format("visual tokens cannot be pruned in text architecture %s%s; supported are qwen2 and llama",
+                    model.arch_name().c_str(), is_arch ? " of this kind" : ""));
+    }
+}
+
+static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells, bool offload) {
+    const int32_t n_layer = model.hparams.n_layer();
+
+    if (n_stages < 1 || n_stages > n_layer || !il_begin || !n_cells) {
+        throw aim_error(AIM_STATUS_INVALID, format("%d stages for %d layers; there is at least one stage and at most one per layer", n_stages, n_layer));
+    }
+
+    // kernels of GPU backends take whole tiles of cells; on the CPU any number is as fast
+    const bool on_device = offload && !model.devices.empty() && model.n_gpu_layers() > 0;
+
+    aim_plan plan;
+
+    for (int32_t s = 0; s < n_stages; ++s) {
+        const int32_t il_end = s + 1 < n_stages ? il_begin[s + 1] : n_layer;
+
+        if ((s == 0 && il_begin[s] != 0) || il_begin[s] >= il_end || il_end > n_layer) {
+            throw aim_error(AIM_STATUS_INVALID, format("stage %d has layers %d to %d; stages begin at layer 0, ascend, and end at layer %d",
+                        s, il_begin[s], il_end - 1, n_layer - 1));
+        }
+
+        if (n_cells[s] < 1 || (s > 0 && n_cells[s] > n_cells[s - 1])) {
+            throw aim_error(AIM_STATUS_INVALID, format("stage %d has %d cells; there is at least one, and no more than in the stage before", s, n_cells[s]));
+        }
+
+        plan.push_back({ il_begin[s], il_end, uint32_t(GGML_PAD(int64_t(n_cells[s]), on_device ? 256 : 8)) });
+    }
+
+    return plan;
+}
+
+bool aim_supported(const llama_model * model) {
+    return guarded([&] {
+        if (!model) {
+            throw aim_error(AIM_STATUS_INVALID, "model is NULL");
+        }
+
+        check_supported(*model);
+
+        return true;
+    }, [](aim_status) { return false; });
+}
+
+llama_context * aim_context_init(
+        llama_model * model, llama_context_params params, int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells) {
+    return guarded([&] {
+        if (!model) {
+            throw aim_error(AIM_STATUS_INVALID, "model is NULL");
+        }
+
+        check_supported(*model);
+
+        if (params.n_seq_max > 1 || params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.embeddings) {
+            throw aim_error(AIM_STATUS_UNSUPPORTED, "a staged context holds one sequence and gives logits: n_seq_max 1, no embeddings, default type");
+        }
+
+        const aim_plan plan = make_plan(*model, n_stages, il_begin, n_cells, params.offload_kqv);
+
+        params.n_ctx = plan.front().n_cells;
+
+        const aim_plan_scope scope(plan);
+
+        llama_context * ctx = llama_init_from_model(model, params);
+
+        if (!ctx) {
+            throw aim_error(AIM_STATUS_FAILED, "llama.cpp could not make the context, its log says why (memory, or a KV type that needs flash attention)");
+        }
+
+        return ctx;
+    }, [](aim_status) -> llama_context * { return nullptr; });
+}
+
+//
+// prefill
+//
+
+static aim_kv_cache & get_kv(const llama_context * ctx) {
+    aim_kv_cache * kv = ctx ? aim_prefill_run::get_kv(*ctx) : nullptr;
+
+    if (!kv) {
+        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context has no staged KV cache; make it with aim_context_init");
+    }
+
+    return *kv;
+}
+
+int32_t aim_prefill(llama_context * ctx, const aim_prefill_params * params) {
+    return guarded_status([&] {
+        get_kv(ctx);
+
+        if (!params) {
+            throw aim_error(AIM_STATUS_INVALID, "params is NULL");
+        }
+
+        aim_prefill_run(*ctx, *params).run();
+
+        return AIM_STATUS_OK;
+    });
+}
+
+//
+// what the last prefill did
+//
+
+template <typename T>
+static int32_t copy_out(const std::vector<T> & src, T * dst, int32_t n_max) {
+    if (dst && n_max > 0) {
+        std::copy_n(src.begin(), std::min(src.size(), size_t(n_max)), dst);
+    }
+
+    return src.size();
+}
+
+static size_t find_stage(const aim_kv_cache & kv, int32_t il) {
+    const auto & plan = kv.get_plan();
+
+    for (size_t s = 0; s < plan.size(); ++s) {
+        if (il >= plan[s].il_begin && il < plan[s].il_end) {
+            return s;
+        }
+    }
+
+    throw aim_error(AIM_STATUS_INVALID, format("there is no layer %d, the model has %d", il, plan.back().il_end));
+}
+
+int32_t aim_n_stages(const llama_context * ctx) {
+    const aim_kv_cache * kv = ctx ? aim_prefill_run::get_kv(*ctx) : nullptr;
+
+    return kv ? kv->get_plan().size() : 0;
+}
+
+int32_t aim_get_stage(const llama_context * ctx, int32_t s, aim_stage_info * info) {
+    return guarded_status([&] {
+        const aim_kv_cache & kv = get_kv(ctx);
+
+        if (s < 0 || size_t(s) >= kv.get_plan().size() || !info) {
+            throw aim_error(AIM_STATUS_INVALID, format("there is no stage %d, the context has %zu", s, kv.get_plan().size()));
+        }
+
+        const aim_stage        & stage = kv.get_plan()[s];
+        const aim_trace::stage   done  = size_t(s) < kv.trace.stages.size() ? kv.trace.stages[s] : aim_trace::stage{};
+
+        *info = {
+            /*.il_begin      =*/ stage.il_begin,
+            /*.il_end        =*/ stage.il_end,
+            /*.n_cells       =*/ int32_t(stage.n_cells),
+            /*.n_rows        =*/ done.n_rows,
+            /*.n_visual      =*/ int32_t(done.kept.size()),
+            /*.kv_bytes      =*/ int64_t(kv.stage_bytes(s)),
+            /*.prefill_ms    =*/ done.prefill_ms,
+            /*.importance_ms =*/ done.importance_ms,
+        };
+
+        return AIM_STATUS_OK;
+    });
+}
+
+int32_t aim_get_kept(const llama_context * ctx, int32_t il, int32_t * kept, int32_t n_max) {
+    return guarded_status([&] {
+        const aim_kv_cache & kv = get_kv(ctx);
+
+        const size_t s = find_stage(kv, il);
+
+        return s < kv.trace.stages.size() ? copy_out(kv.trace.stages[s].kept, kept, n_max) : 0;
+    });
+}
+
+int32_t aim_get_importance(const llama_context * ctx, int32_t il, float * importance, int32_t n_max) {
+    return guarded_status([&] {
+        const aim_kv_cache & kv = get_kv(ctx);
+
+        find_stage(kv, il);
+
+        const auto it = kv.trace.importance.find(il);
+
+        return it != kv.trace.importance.end() ? copy_out(it->second, importance, n_max) : 0;
+    });
 }

@@ -1,4 +1,10 @@
 // what aim-local adds to libllama: a plain C interface, called from Python through ctypes
+//
+// staged prefill: visual rows of a prompt are pruned between layers, and a pruned row is gone: later layers neither compute it nor
+// keep it in their KV cache. the caller plans the counts, see aim_context_init() and aim_prefill_params::n_keep; nothing here
+// knows a schedule. method: AIM (arXiv 2412.03248)
+//
+// functions that can fail return a status below zero (or NULL), and aim_last_error() says why. none of them aborts on bad input
 #pragma once
 
 #include "llama.h"
@@ -9,6 +15,95 @@ extern "C" {
 
 // the `patch` line of patches/VERSION this library was built from; a stock library lacks the symbol
 LLAMA_API int32_t aim_llama_patch_version(void);
+
+enum aim_status {
+    AIM_STATUS_OK           =  0,
+    AIM_STATUS_INVALID      = -1, // an argument that cannot be what was meant
+    AIM_STATUS_UNSUPPORTED  = -2, // this model or context cannot be staged
+    AIM_STATUS_CONTEXT_FULL = -3, // a stage has not enough free cells
+    AIM_STATUS_CALLBACK     = -4, // the selection callback gave up or returned no valid selection
+    AIM_STATUS_ABORTED      = -5, // the context's abort callback
+    AIM_STATUS_FAILED       = -6, // out of memory, or a backend failed
+};
+
+// one line about this thread's last failed call, "" if there was none; valid until the thread's next call
+LLAMA_API const char * aim_last_error(void);
+
+// whether the model's text architecture can be staged; if not, aim_last_error() names those that can
+LLAMA_API bool aim_supported(const struct llama_model * model);
+
+// a context whose KV cache has one part per stage: layers from il_begin[s] up to the next stage's keep n_cells[s] cells each
+// il_begin[0] is 0, both arrays have n_stages entries. n_cells must not grow from stage to stage; it is rounded up to a multiple of
+// 8, of 256 where the cache is in device memory, as the kernels there want it. params.n_ctx is set from n_cells[0], n_seq_max has to be 1
+// everything llama.h does with a context works: llama_decode runs all layers, each on its stage's cells
+LLAMA_API struct llama_context * aim_context_init(
+        struct llama_model          * model,
+        struct llama_context_params   params,
+        int32_t                       n_stages,
+        const int32_t               * il_begin,
+        const int32_t               * n_cells);
+
+enum aim_row {
+    AIM_ROW_TOKEN  = 0, // a token id
+    AIM_ROW_VISUAL = 1, // an embedding that may be pruned
+    AIM_ROW_EMBD   = 2, // an embedding that stays
+};
+
+enum aim_importance {
+    AIM_IMPORTANCE_PAGERANK   = 0, // AIM: five steps of a random walk on sharpened attention
+    AIM_IMPORTANCE_LAST_QUERY = 1, // FastV: attention of the last row, mean over heads
+    AIM_IMPORTANCE_RANDOM     = 2, // seeded; no scores
+    AIM_IMPORTANCE_GRID       = 3, // evenly spaced; no scores
+};
+
+// chooses n_keep of the n visual rows that entered layer il: writes their indices in [0, n) to kept, which has room for n, in any
+// order, and returns how many; below zero gives up. called between graphs, on the thread that called aim_prefill
+typedef int32_t (*aim_select_callback)(void * user_data, int32_t il, const float * importance, int32_t n, int32_t n_keep, int32_t * kept);
+
+struct aim_prefill_params {
+    int32_t             n_rows;
+    const int8_t      * rows;       // [n_rows] enum aim_row; the last row has to be a token
+    const llama_token * tokens;     // [n_rows] read where the row is a token
+    const float       * embd;       // [number of other rows][n_embd], in order
+    int32_t             n_stages;
+    const int32_t     * n_keep;     // [n_stages] visual rows that enter each stage, not growing; n_keep[0] is all of them
+    int32_t             importance; // enum aim_importance
+    uint32_t            seed;       // for AIM_IMPORTANCE_RANDOM
+    aim_select_callback select;     // NULL: the highest scores stay. needs an importance that scores
+    void              * select_data;
+};
+
+// appends rows to the context's sequence 0, at the positions after its last one, stage by stage; the next-token logits of the last
+// row are then at llama_get_logits_ith(ctx, -1). rows of earlier calls are keys only: they are neither pruned nor ranked again
+// a call that fails leaves the context as it was before
+LLAMA_API int32_t aim_prefill(struct llama_context * ctx, const struct aim_prefill_params * params);
+
+//
+// what the last aim_prefill of a context did
+//
+
+struct aim_stage_info {
+    int32_t  il_begin;
+    int32_t  il_end;
+    int32_t  n_cells;
+    int32_t  n_rows;        // rows of the last prefill that ran through the stage
+    int32_t  n_visual;      // visual ones among them
+    int64_t  kv_bytes;
+    double   prefill_ms;    // stages that the same rows ran through are computed together; their time is split by layers
+    double   importance_ms; // scoring and selecting at the stage's last layer
+};
+
+// 0 for a context that is not staged
+LLAMA_API int32_t aim_n_stages(const struct llama_context * ctx);
+
+LLAMA_API int32_t aim_get_stage(const struct llama_context * ctx, int32_t s, struct aim_stage_info * info);
+
+// the visual rows that entered layer il, as indices into the call's visual rows, sorted; returns their number
+// writes at most n_max; NULL with n_max 0 asks for the number
+LLAMA_API int32_t aim_get_kept(const struct llama_context * ctx, int32_t il, int32_t * kept, int32_t n_max);
+
+// one score per row of aim_get_kept(il); 0 if layer il was not scored
+LLAMA_API int32_t aim_get_importance(const struct llama_context * ctx, int32_t il, float * importance, int32_t n_max);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,137 @@
+#include "aim-graph.h"
+
+#include "aim-kv-cache.h"
+
+#include "llama-cparams.h"
+
+static const aim_kv_cache_context * get_mctx(const llama_memory_context_i * mctx) {
+    return dynamic_cast<const aim_kv_cache_context *>(mctx);
+}
+
+// one plain attention input per stage of the graph; what upstream passes around is this object
+class aim_graph_input_attn : public llm_graph_input_attn_kv {
+public:
+    aim_graph_input_attn(const llm_graph_context & graph, const aim_kv_cache_context * mctx) :
+        llm_graph_input_attn_kv(graph.hparams, graph.cparams, nullptr),
+        range(mctx->get_range()),
+        plan(mctx->get_plan()) {
+        for (size_t s = range.s_begin; s < range.s_end; ++s) {
+            stages.push_back(build_stage(graph, mctx->get_stage(s)));
+        }
+    }
+
+    void set_input(const llama_ubatch * ubatch) override {
+        for (auto & stage : stages) {
+            stage->set_input(ubatch);
+        }
+    }
+
+    // the range is part of a graph's topology, and so is the number of cells each stage attends to
+    bool can_reuse(const llm_graph_params & params) override {
+        const auto * mctx = get_mctx(params.mctx);
+
+        bool res = mctx && mctx->get_range() == range;
+
+        for (size_t s = range.s_begin; res && s < range.s_end; ++s) {
+            auto & stage = *stages[s - range.s_begin];
+
+            stage.mctx = mctx->get_stage(s);
+
+            res &= stage.self_k_idxs ->ne[0] == params.ubatch.n_tokens;
+            res &= stage.self_kq_mask->ne[0] == stage.mctx->get_n_kv();
+            res &= stage.self_kq_mask->ne[1] == params.ubatch.n_tokens;
+        }
+
+        return res;
+    }
+
+    llm_graph_input_attn_kv * get(int il) const {
+        size_t s = range.s_begin;
+
+        while (plan[s].il_end <= il) {
+            ++s;
+        }
+
+        return stages.at(s - range.s_begin).get();
+    }
+
+private:
+    const aim_range range;
+    const aim_plan  plan; // a copy: a reused graph outlives the memory context it was built with
+
+    std::vector<std::unique_ptr<llm_graph_input_attn_kv>> stages;
+
+    static std::unique_ptr<llm_graph_input_attn_kv> build_stage(const llm_graph_context & graph, const llama_kv_cache_context * mctx) {
+        auto inp = std::make_unique<llm_graph_input_attn_kv>(graph.hparams, graph.cparams, mctx);
+
+        inp->self_k_idxs = mctx->build_input_k_idxs(graph.ctx0, graph.ubatch);
+        inp->self_v_idxs = mctx->build_input_v_idxs(graph.ctx0, graph.ubatch);
+
+        // flash attention requires an f16 mask
+        const ggml_type type = graph.cparams.flash_attn ? GGML_TYPE_F16 : GGML_TYPE_F32;
+
+        inp->self_kq_mask = ggml_new_tensor_4d(graph.ctx0, type, mctx->get_n_kv(), graph.n_tokens, 1, 1);
+        ggml_set_input(inp->self_kq_mask);
+        ggml_set_name(inp->self_kq_mask, "attn_inp_kq_mask");
+        inp->self_kq_mask_cnv = inp->self_kq_mask;
+
+        inp->self_k_rot = mctx->build_input_k_rot(graph.ctx0);
+        inp->self_v_rot = mctx->build_input_v_rot(graph.ctx0);
+
+        return inp;
+    }
+};
+
+aim_layers aim_graph_layers(const llm_graph_context & graph) {
+    const auto * mctx = get_mctx(graph.mctx);
+
+    if (!mctx) {
+        return { 0, int(graph.n_layer) };
+    }
+
+    return { mctx->get_range().il_begin, mctx->get_range().il_end };
+}
+
+bool aim_graph_end(const llm_graph_context & graph, ggml_tensor * cur) {
+    if (aim_graph_layers(graph).end == graph.n_layer) {
+        return false;
+    }
+
+    graph.cb(cur, "aim_stage_out", -1);
+    graph.res->t_embd = cur;
+
+    ggml_build_forward_expand(graph.gf, cur);
+
+    return true;
+}
+
+llm_graph_input_attn_kv * aim_build_attn_inp(const llm_graph_context & graph) {
+    const auto * mctx = get_mctx(graph.mctx);
+
+    if (!mctx) {
+        return nullptr;
+    }
+
+    return static_cast<llm_graph_input_attn_kv *>(graph.res->add_input(std::make_unique<aim_graph_input_attn>(graph, mctx)));
+}
+
+llm_graph_input_attn_kv * aim_attn_inp(llm_graph_input_attn_kv * inp, int il) {
+    const auto * staged = dynamic_cast<const aim_graph_input_attn *>(inp);
+
+    return staged ? staged->get(il) : inp;
+}
+
+void aim_export_q(const llm_graph_context & graph, ggml_tensor * q, int il) {
+    const auto * mctx = get_mctx(graph.mctx);
+
+    if (!mctx || mctx->get_range().il_score != il) {
+        return;
+    }
+
+    // head by head, so that scoring reads the queries of a head as one contiguous matrix
+    q = ggml_cont(graph.ctx0, ggml_permute(graph.ctx0, q, 0, 2, 1, 3));
+    ggml_set_name(q, AIM_TENSOR_Q);
+    ggml_set_output(q);
+
+    ggml_build_forward_expand(graph.gf, q);
+}

@@ -1,0 +1,45 @@
+// importance of prompt rows from one layer's queries and cached keys
+// flash attention keeps no scores, so they are computed apart: head by head, in row blocks, with ggml ops on the backend that holds the keys
+#pragma once
+
+#include "ggml-backend.h"
+
+#include <cstdint>
+#include <vector>
+
+// temperature 0.1 and five steps: AIM (arXiv 2412.03248), section 3.2
+#define AIM_PAGERANK_TEMPERATURE 0.1f
+#define AIM_PAGERANK_STEPS       5
+
+// a block of scores of one head never takes more than this; one head's scores that fit are computed once and used in every step
+#define AIM_SCORES_MAX_BYTES (size_t(384)*1024*1024)
+
+struct aim_backends {
+    std::vector<ggml_backend_t>             backends;
+    std::vector<ggml_backend_buffer_type_t> bufts;
+};
+
+// queries after RoPE and keys as the cache holds them, of the rows present at the layer
+struct aim_scored_layer {
+    int64_t n_head;
+    int64_t n_head_kv;
+    int64_t n_embd_head;
+    float   kq_scale;
+
+    int64_t              n_q; // rows of this prefill, the last n_q of the keys
+    std::vector<float>   q;   // [n_embd_head, n_q, n_head]
+
+    ggml_tensor *        k;     // the layer's K cache: [n_embd_head*n_head_kv, n_cells, 1]
+    std::vector<int32_t> cells; // the cell of each key, by position
+};
+
+// p <- p M from uniform p over all keys, M = softmax(Q K^T / sqrt(d) / temperature) with a causal mask; RMS over heads
+// attention only flows back, so rows of earlier prefills cannot reach the new ones: their rows of M are not needed, only their columns
+// returns one score per new row
+std::vector<float> aim_importance_pagerank(const aim_backends & on, const aim_scored_layer & layer);
+
+// FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
+std::vector<float> aim_importance_last_query(const aim_backends & on, const aim_scored_layer & layer);
+
+// rows of an embedding matrix of any type as f32
+void aim_get_rows(const aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out);

@@ -1,0 +1,310 @@
+#include "aim-kv-cache.h"
+
+#include "llama-batch.h"
+#include "llama-cparams.h"
+#include "llama-impl.h"
+#include "llama-io.h"
+#include "llama-model.h"
+
+#include <cassert>
+#include <stdexcept>
+
+static thread_local const aim_plan * plan_pending = nullptr;
+
+aim_plan_scope::aim_plan_scope(const aim_plan & plan) {
+    plan_pending = &plan;
+}
+
+aim_plan_scope::~aim_plan_scope() {
+    plan_pending = nullptr;
+}
+
+llama_memory_i * aim_create_memory(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams) {
+    return plan_pending ? new aim_kv_cache(model, params, cparams, *plan_pending) : nullptr;
+}
+
+//
+// aim_kv_cache
+//
+
+aim_kv_cache::aim_kv_cache(
+        const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams, aim_plan plan) : plan(std::move(plan)) {
+    for (const aim_stage & stage : this->plan) {
+        const layer_filter_cb filter = [&](int32_t il) { return il >= stage.il_begin && il < stage.il_end; };
+
+        LLAMA_LOG_INFO("%s: creating KV cache of layers %d..%d, size = %u cells\n", __func__, stage.il_begin, stage.il_end - 1, stage.n_cells);
+
+        stages.push_back(std::make_unique<llama_kv_cache>(
+                model, model.hparams, params.type_k, params.type_v,
+                !cparams.flash_attn, cparams.offload_kqv, cparams.kv_unified, stage.n_cells, cparams.n_seq_max, 1,
+                0, LLAMA_SWA_TYPE_NONE, nullptr, filter, nullptr, nullptr));
+    }
+}
+
+void aim_kv_cache::clear(bool data) {
+    for (auto & stage : stages) {
+        stage->clear(data);
+    }
+
+    trace = {};
+}
+
+bool aim_kv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    bool res = true;
+
+    for (auto & stage : stages) {
+        res = stage->seq_rm(seq_id, p0, p1) && res;
+    }
+
+    return res;
+}
+
+void aim_kv_cache::seq_cp(llama_seq_id seq_id_src, llama_seq_id seq_id_dst, llama_pos p0, llama_pos p1) {
+    for (auto & stage : stages) {
+        stage->seq_cp(seq_id_src, seq_id_dst, p0, p1);
+    }
+}
+
+void aim_kv_cache::seq_keep(llama_seq_id seq_id) {
+    for (auto & stage : stages) {
+        stage->seq_keep(seq_id);
+    }
+}
+
+void aim_kv_cache::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
+    for (auto & stage : stages) {
+        stage->seq_add(seq_id, p0, p1, shift);
+    }
+}
+
+void aim_kv_cache::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
+    for (auto & stage : stages) {
+        stage->seq_div(seq_id, p0, p1, d);
+    }
+}
+
+llama_pos aim_kv_cache::seq_pos_min(llama_seq_id seq_id) const {
+    // nothing is pruned before the first layer, so the first stage has every position the others have
+    return stages.front()->seq_pos_min(seq_id);
+}
+
+llama_pos aim_kv_cache::seq_pos_max(llama_seq_id seq_id) const {
+    return stages.front()->seq_pos_max(seq_id);
+}
+
+std::map<ggml_backend_buffer_type_t, size_t> aim_kv_cache::memory_breakdown() const {
+    std::map<ggml_backend_buffer_type_t, size_t> mb;
+
+    for (const auto & stage : stages) {
+        for (const auto & [buft, size] : stage->memory_breakdown()) {
+            mb[buft] += size;
+        }
+    }
+
+    return mb;
+}
+
+llama_memory_context_ptr aim_kv_cache::init_batch(llama_batch_allocr & balloc, uint32_t n_ubatch, bool embd_all) {
+    GGML_UNUSED(embd_all);
+
+    balloc.split_reset();
+
+    std::vector<llama_ubatch> ubatches;
+    while (true) {
+        auto ubatch = balloc.split_simple(n_ubatch);
+
+        if (ubatch.n_tokens == 0) {
+            break;
+        }
+
+        ubatches.push_back(std::move(ubatch)); // NOLINT
+    }
+
+    if (balloc.get_n_used() < balloc.get_n_tokens()) {
+        return std::make_unique<aim_kv_cache_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
+    }
+
+    return init_range(get_range(0, stages.size(), -1), std::move(ubatches));
+}
+
+llama_memory_context_ptr aim_kv_cache::init_range(const aim_range & range, std::vector<llama_ubatch> ubatches) {
+    std::vector<llama_kv_cache::slot_info_vec_t> sinfos;
+
+    for (size_t s = range.s_begin; s < range.s_end; ++s) {
+        sinfos.push_back(stages[s]->prepare(ubatches));
+
+        if (sinfos.back().empty()) {
+            return std::make_unique<aim_kv_cache_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
+        }
+    }
+
+    return std::make_unique<aim_kv_cache_context>(this, range, std::move(sinfos), std::move(ubatches));
+}
+
+llama_memory_context_ptr aim_kv_cache::init_full() {
+    return std::make_unique<aim_kv_cache_context>(this);
+}
+
+llama_memory_context_ptr aim_kv_cache::init_update(llama_context * lctx, bool optimize) {
+    return std::make_unique<aim_kv_cache_context>(this, lctx, optimize);
+}
+
+bool aim_kv_cache::get_can_shift() const {
+    for (const auto & stage : stages) {
+        if (!stage->get_can_shift()) {
+            return false;
+        }
+    }
+
+    return true;
+}
+
+void aim_kv_cache::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
+    const uint32_t n_stages = stages.size();
+    io.write(&n_stages, sizeof(n_stages));
+
+    for (uint32_t s = 0; s < n_stages; ++s) {
+        io.write(&plan[s].il_begin, sizeof(plan[s].il_begin));
+
+        stages[s]->state_write(io, seq_id, flags);
+    }
+}
+
+void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
+    uint32_t n_stages;
+    io.read(&n_stages, sizeof(n_stages));
+
+    if (n_stages != stages.size()) {
+        throw std::runtime_error(format("the state has %u stages of layers, this context has %zu", n_stages, stages.size()));
+    }
+
+    trace = {};
+
+    try {
+        for (uint32_t s = 0; s < n_stages; ++s) {
+            int32_t il_begin;
+            io.read(&il_begin, sizeof(il_begin));
+
+            if (il_begin != plan[s].il_begin) {
+                throw std::runtime_error(format("stage %u of the state begins at layer %d, here at layer %d", s, il_begin, plan[s].il_begin));
+            }
+
+            stages[s]->state_read(io, seq_id, flags);
+        }
+    } catch (...) {
+        // a sequence that is in some stages only would answer from half of its past
+        for (auto & stage : stages) {
+            stage->state_clear(seq_id);
+        }
+
+        throw;
+    }
+}
+
+const aim_plan & aim_kv_cache::get_plan() const {
+    return plan;
+}
+
+llama_kv_cache * aim_kv_cache::get_stage(size_t s) const {
+    return stages.at(s).get();
+}
+
+size_t aim_kv_cache::stage_bytes(size_t s) const {
+    size_t res = 0;
+
+    for (const auto & [buft, size] : stages.at(s)->memory_breakdown()) {
+        res += size;
+    }
+
+    return res;
+}
+
+aim_range aim_kv_cache::get_range(size_t s_begin, size_t s_end, int32_t il_score) const {
+    return { s_begin, s_end, plan.at(s_begin).il_begin, plan.at(s_end - 1).il_end, il_score };
+}
+
+//
+// aim_kv_cache_context
+//
+
+aim_kv_cache_context::aim_kv_cache_context(llama_memory_status status) : status(status) {}
+
+aim_kv_cache_context::aim_kv_cache_context(aim_kv_cache * kv) : kv(kv), range(kv->get_range(0, kv->get_plan().size(), -1)) {
+    for (size_t s = 0; s < kv->get_plan().size(); ++s) {
+        stages.push_back(kv->get_stage(s)->init_full());
+    }
+
+    combine_status();
+}
+
+aim_kv_cache_context::aim_kv_cache_context(
+        aim_kv_cache * kv, llama_context * lctx, bool optimize) : kv(kv), range(kv->get_range(0, kv->get_plan().size(), -1)) {
+    for (size_t s = 0; s < kv->get_plan().size(); ++s) {
+        stages.push_back(kv->get_stage(s)->init_update(lctx, optimize));
+    }
+
+    combine_status();
+}
+
+aim_kv_cache_context::aim_kv_cache_context(
+        aim_kv_cache * kv, const aim_range & range, std::vector<slot_info_vec_t> sinfos, std::vector<llama_ubatch> ubatches) :
+    kv(kv), range(range), ubatches(std::move(ubatches)) {
+    for (size_t i = 0; i < sinfos.size(); ++i) {
+        // note: here we copy the ubatches, as iSWA does; their rows are shared or point to the caller's
+        stages.push_back(std::make_unique<llama_kv_cache_context>(kv->get_stage(range.s_begin + i), std::move(sinfos[i]), this->ubatches));
+    }
+
+    combine_status();
+}
+
+void aim_kv_cache_context::combine_status() {
+    status = LLAMA_MEMORY_STATUS_NO_UPDATE;
+
+    for (const auto & stage : stages) {
+        status = llama_memory_status_combine(status, stage->get_status());
+    }
+}
+
+bool aim_kv_cache_context::next() {
+    assert(status == LLAMA_MEMORY_STATUS_SUCCESS);
+
+    for (auto & stage : stages) {
+        stage->next();
+    }
+
+    return ++i_next < ubatches.size();
+}
+
+bool aim_kv_cache_context::apply() {
+    assert(!llama_memory_status_is_fail(status));
+
+    bool res = true;
+
+    for (auto & stage : stages) {
+        res = stage->apply() && res;
+    }
+
+    return res;
+}
+
+llama_memory_status aim_kv_cache_context::get_status() const {
+    return status;
+}
+
+const llama_ubatch & aim_kv_cache_context::get_ubatch() const {
+    assert(status == LLAMA_MEMORY_STATUS_SUCCESS);
+
+    return ubatches[i_next];
+}
+
+const aim_range & aim_kv_cache_context::get_range() const {
+    return range;
+}
+
+const llama_kv_cache_context * aim_kv_cache_context::get_stage(size_t s) const {
+    return static_cast<const llama_kv_cache_context *>(stages.at(s - range.s_begin).get());
+}
+
+const aim_plan & aim_kv_cache_context::get_plan() const {
+    return kv->get_plan();
+}

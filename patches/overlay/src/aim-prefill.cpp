@@ -1,0 +1,518 @@
+#include "aim-prefill.h"
+
+#include "aim-error.h"
+#include "aim-graph.h"
+#include "aim-select.h"
+
+#include "llama-context.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+static int32_t n_layers(const aim_range & range) {
+    return range.il_end - range.il_begin;
+}
+
+aim_kv_cache * aim_prefill_run::get_kv(const llama_context & ctx) {
+    return dynamic_cast<aim_kv_cache *>(ctx.memory.get());
+}
+
+aim_prefill_run::aim_prefill_run(llama_context & ctx, const aim_prefill_params & params) :
+    ctx(ctx), params(params), kv(*get_kv(ctx)), n_embd(ctx.model.hparams.n_embd), p0(kv.seq_pos_max(0) + 1) {
+}
+
+void aim_prefill_run::run() {
+    check_context();
+    check_params();
+    check_cells();
+
+    ctx.sched_reserve();
+    ctx.memory_update(false); // pending shifts of earlier rows
+
+    kv.trace = {};
+    trace.stages.resize(kv.get_plan().size());
+
+    ctx.t_compute_start_us = ggml_time_us();
+    ctx.n_queued_tokens   += params.n_rows;
+
+    try {
+        embed_rows();
+
+        for (const segment & seg : plan_segments()) {
+            run_segment(seg);
+
+            if (seg.s_end < trace.stages.size()) {
+                prune(seg);
+            }
+        }
+    } catch (...) {
+        kv.seq_rm(0, p0, -1);
+        ctx.n_outputs = 0;
+        ctx.synchronize();
+        throw;
+    }
+
+    kv.trace = std::move(trace);
+}
+
+//
+// checks: everything a caller can get wrong is refused before anything is computed
+//
+
+void aim_prefill_run::check_context() const {
+    const auto & cparams = ctx.cparams;
+
+    if (cparams.embeddings || !cparams.causal_attn) {
+        throw aim_error(AIM_STATUS_UNSUPPORTED, "staged prefill needs a causal context that gives logits, not embeddings");
+    }
+
+    for (const bool is_output : cparams.embeddings_layer_inp) {
+        if (is_output) {
+            throw aim_error(AIM_STATUS_UNSUPPORTED, "staged prefill cannot give out layer inputs");
+        }
+    }
+
+    if (!ctx.sampling.samplers.empty()) {
+        throw aim_error(AIM_STATUS_UNSUPPORTED, "staged prefill does not run backend samplers; sample from the logits");
+    }
+
+    for (const auto & lora : *ctx.loras) {
+        if (lora.first->get_weight(ctx.model.tok_embd)) {
+            throw aim_error(AIM_STATUS_UNSUPPORTED, "staged prefill does not apply a LoRA adapter to the token embeddings");
+        }
+    }
+}
+
+void aim_prefill_run::check_params() const {
+    const auto invalid = [](const std::string & text) { throw aim_error(AIM_STATUS_INVALID, text); };
+
+    const size_t n_stages = kv.get_plan().size();
+
+    if (params.n_rows <= 0 || !params.rows || !params.tokens || !params.n_keep) {
+        invalid("a prefill needs at least one row, and its rows, tokens and n_keep");
+    }
+
+    if (params.n_stages < 0 || size_t(params.n_stages) != n_stages) {
+        invalid(format("n_keep has %d stages, the context has %zu", params.n_stages, n_stages));
+    }
+
+    int32_t n_visual = 0;
+    int32_t n_others = 0;
+
+    for (int32_t i = 0; i < params.n_rows; ++i) {
+        const int32_t n_vocab = ctx.model.vocab.n_tokens();
+
+        if (params.rows[i] < AIM_ROW_TOKEN || params.rows[i] > AIM_ROW_EMBD) {
+            invalid(format("row %d is of kind %d; kinds are 0 (token), 1 (visual) and 2 (embedding)", i, params.rows[i]));
+        }
+
+        n_visual += params.rows[i] == AIM_ROW_VISUAL;
+        n_others += params.rows[i] != AIM_ROW_TOKEN;
+
+        if (params.rows[i] == AIM_ROW_TOKEN && (params.tokens[i] < 0 || params.tokens[i] >= n_vocab)) {
+            invalid(format("row %d is token %d; the vocabulary has %d", i, params.tokens[i], n_vocab));
+        }
+    }
+
+    if (params.rows[params.n_rows - 1] != AIM_ROW_TOKEN) {
+        invalid("the last row has to be a token: a prompt cannot end with visual rows");
+    }
+
+    if (n_others > 0 && !params.embd) {
+        invalid(format("%d rows are embeddings, but embd is NULL", n_others));
+    }
+
+    if (params.n_keep[0] != n_visual) {
+        invalid(format("n_keep[0] is %d, the rows have %d visual ones; nothing can be pruned before the first layer", params.n_keep[0], n_visual));
+    }
+
+    for (size_t s = 1; s < n_stages; ++s) {
+        if (params.n_keep[s] < 0 || params.n_keep[s] > params.n_keep[s - 1]) {
+            invalid(format("n_keep[%zu] is %d after %d; counts must not grow from stage to stage", s, params.n_keep[s], params.n_keep[s - 1]));
+        }
+    }
+
+    if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_GRID) {
+        invalid(format("importance %d is unknown; 0 is pagerank, 1 last_query, 2 random, 3 grid", params.importance));
+    }
+
+    if (params.select && params.importance > AIM_IMPORTANCE_LAST_QUERY) {
+        invalid("a selection callback needs scores: importance pagerank or last_query");
+    }
+}
+
+void aim_prefill_run::check_cells() const {
+    for (size_t s = 0; s < kv.get_plan().size(); ++s) {
+        const aim_stage & stage = kv.get_plan()[s];
+
+        const uint32_t n_used = kv.get_stage(s)->get_cells(0).get_used();
+        const uint32_t n_new  = params.n_rows - params.n_keep[0] + params.n_keep[s];
+
+        if (n_used + n_new > stage.n_cells) {
+            throw aim_error(AIM_STATUS_CONTEXT_FULL, format("the context is full: layers %d to %d have %u of %u cells free, %u rows need one",
+                        stage.il_begin, stage.il_end - 1, stage.n_cells - n_used, stage.n_cells, n_new));
+        }
+    }
+}
+
+//
+// steps
+//
+
+void aim_prefill_run::embed_rows() {
+    rows  .resize(params.n_rows);
+    hidden.resize(size_t(params.n_rows)*n_embd);
+
+    std::vector<int32_t> tokens;
+
+    const float * embd = params.embd;
+
+    int32_t i_visual = 0;
+
+    for (int32_t i = 0; i < params.n_rows; ++i) {
+        rows[i] = { p0 + i, params.rows[i] == AIM_ROW_VISUAL ? i_visual++ : -1 };
+
+        if (params.rows[i] == AIM_ROW_TOKEN) {
+            tokens.push_back(params.tokens[i]);
+        } else {
+            memcpy(hidden.data() + i*n_embd, embd, n_embd*sizeof(float));
+            embd += n_embd;
+        }
+    }
+
+    std::vector<float> found(tokens.size()*n_embd);
+    aim_get_rows(backends(), ctx.model.tok_embd, tokens, found.data());
+
+    for (int32_t i = 0, j = 0; i < params.n_rows; ++i) {
+        if (params.rows[i] == AIM_ROW_TOKEN) {
+            memcpy(hidden.data() + i*n_embd, found.data() + n_embd*j++, n_embd*sizeof(float));
+        }
+    }
+}
+
+std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
+    const size_t n_stages = kv.get_plan().size();
+
+    const bool has_scores = params.importance <= AIM_IMPORTANCE_LAST_QUERY;
+
+    std::vector<segment> res;
+
+    for (size_t s = 0; s < n_stages;) {
+        size_t s_end = s + 1;
+
+        while (s_end < n_stages && params.n_keep[s_end] == params.n_keep[s]) {
+            ++s_end;
+        }
+
+        // a drop of everything needs no ranking
+        res.push_back({ s, s_end, has_scores && s_end < n_stages && params.n_keep[s_end] > 0 });
+
+        s = s_end;
+    }
+
+    return res;
+}
+
+void aim_prefill_run::run_segment(const segment & seg) {
+    const int64_t t_start_us = ggml_time_us();
+
+    const aim_range whole = kv.get_range(seg.s_begin, seg.s_end, -1);
+    const aim_range range = kv.get_range(seg.s_begin, seg.s_end, seg.is_scored ? whole.il_end - 1 : -1);
+
+    const bool is_last = seg.s_end == trace.stages.size();
+
+    std::vector<llama_ubatch> ubatches;
+
+    for (size_t i0 = 0; i0 < rows.size(); i0 += ctx.cparams.n_ubatch) {
+        ubatches.push_back(make_ubatch(i0, std::min<size_t>(ctx.cparams.n_ubatch, rows.size() - i0)));
+    }
+
+    if (seg.is_scored) {
+        const size_t n_q = params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : rows.size();
+        q.resize(n_q*ctx.model.hparams.n_head(range.il_score)*ctx.model.hparams.n_embd_head_k(range.il_score));
+    }
+
+    // needs to happen before the graphs are built
+    if (is_last && ctx.output_reserve(1) < 1) {
+        throw aim_error(AIM_STATUS_FAILED, "not enough memory for the logits");
+    }
+
+    const auto mctx = kv.init_range(range, std::move(ubatches));
+
+    if (mctx->get_status() != LLAMA_MEMORY_STATUS_SUCCESS) {
+        throw aim_error(AIM_STATUS_CONTEXT_FULL, format("the context is full: no cells for %zu rows in layers %d to %d",
+                    rows.size(), range.il_begin, range.il_end - 1));
+    }
+
+    size_t i0 = 0;
+
+    do {
+        const llama_ubatch & ubatch = mctx->get_ubatch();
+
+        ctx.n_outputs = is_last && i0 + ubatch.n_tokens == rows.size() ? 1 : 0;
+
+        ggml_status status;
+        auto * res = ctx.process_ubatch(ubatch, LLM_GRAPH_TYPE_DEFAULT, mctx.get(), status);
+
+        if (!res) {
+            throw status == GGML_STATUS_ABORTED ? aim_error(AIM_STATUS_ABORTED, "aborted")
+                                                : aim_error(AIM_STATUS_FAILED, format("layers %d to %d failed to compute", range.il_begin, range.il_end - 1));
+        }
+
+        collect(*res, ubatch, i0, seg);
+
+        i0 += ubatch.n_tokens;
+    } while (mctx->next());
+
+    ctx.output_swaps.clear();
+
+    const double t_ms = (ggml_time_us() - t_start_us)/1000.0;
+
+    for (size_t s = seg.s_begin; s < seg.s_end; ++s) {
+        auto & stage = trace.stages[s];
+
+        stage.kept       = visual_indices();
+        stage.n_rows     = rows.size();
+        stage.prefill_ms = t_ms*n_layers(kv.get_range(s, s + 1, -1))/n_layers(range);
+    }
+}
+
+void aim_prefill_run::prune(const segment & seg) {
+    const int64_t t_start_us = ggml_time_us();
+
+    const int32_t il     = kv.get_range(seg.s_begin, seg.s_end, -1).il_end - 1;
+    const int32_t n      = params.n_keep[seg.s_begin];
+    const int32_t n_keep = params.n_keep[seg.s_end];
+
+    std::vector<float> importance;
+
+    if (seg.is_scored) {
+        importance = score(il, seg.s_end - 1);
+    }
+
+    gather(select(il, importance, n, n_keep));
+
+    if (seg.is_scored) {
+        trace.importance[il] = std::move(importance);
+    }
+
+    trace.stages[seg.s_end - 1].importance_ms = (ggml_time_us() - t_start_us)/1000.0;
+}
+
+//
+// parts of steps
+//
+
+// a ubatch that reads its rows from `hidden`
+llama_ubatch aim_prefill_run::make_ubatch(size_t i0, size_t n) const {
+    auto udata = std::make_shared<llama_ubatch::data_t>();
+
+    udata->pos       .resize(n);
+    udata->n_seq_id  .assign(n, 1);
+    udata->seq_id_unq.assign(1, 0);
+    udata->seq_id    .assign(n, udata->seq_id_unq.data());
+    udata->seq_idx   .assign(LLAMA_MAX_SEQ, -1);
+    udata->output    .assign(n, 0);
+
+    udata->seq_idx[0] = 0;
+
+    for (size_t i = 0; i < n; ++i) {
+        udata->pos[i] = rows[i0 + i].pos;
+    }
+
+    udata->output[n - 1] = i0 + n == rows.size();
+
+    llama_ubatch res {
+        /*.b_equal_seqs =*/ false,
+        /*.n_tokens     =*/ uint32_t(n),
+        /*.n_seq_tokens =*/ 1,
+        /*.n_seqs       =*/ uint32_t(n),
+        /*.n_seqs_unq   =*/ 1,
+        /*.n_pos        =*/ 1,
+        /*.token        =*/ nullptr,
+        /*.embd         =*/ const_cast<float *>(hidden.data()) + i0*n_embd,
+        /*.pos          =*/ udata->pos.data(),
+        /*.n_seq_id     =*/ udata->n_seq_id.data(),
+        /*.seq_id       =*/ udata->seq_id.data(),
+        /*.seq_id_unq   =*/ udata->seq_id_unq.data(),
+        /*.seq_idx      =*/ udata->seq_idx.data(),
+        /*.output       =*/ udata->output.data(),
+        /*.data         =*/ std::move(udata),
+    };
+
+    return res;
+}
+
+// takes what a graph gives out: hidden states into the rows they came from, queries, logits
+void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg) {
+    ctx.synchronize();
+
+    if (seg.s_end < trace.stages.size()) {
+        ggml_backend_tensor_get(res.get_embd(), hidden.data() + i0*n_embd, 0, ubatch.n_tokens*n_embd*sizeof(float));
+    } else if (ctx.n_outputs > 0) {
+        ggml_backend_tensor_get(res.get_logits(), ctx.logits.data, 0, ctx.model.vocab.n_tokens()*sizeof(float));
+    }
+
+    if (seg.is_scored) {
+        collect_q(res, i0, ubatch.n_tokens);
+    }
+}
+
+void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
+    const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n, n_head]
+
+    const size_t n_head = t->ne[2];
+    const size_t n_q    = q.size()/(t->ne[0]*n_head);
+    const size_t i_skip = rows.size() - n_q; // rows whose queries are not wanted
+
+    if (i0 + n <= i_skip) {
+        return;
+    }
+
+    const size_t i_first = std::max(i0, i_skip);
+
+    for (size_t h = 0; h < n_head; ++h) {
+        float * dst = q.data() + (h*n_q + i_first - i_skip)*t->ne[0];
+
+        ggml_backend_tensor_get(t, dst, h*t->nb[2] + (i_first - i0)*t->nb[1], (i0 + n - i_first)*t->nb[1]);
+    }
+}
+
+// importance of the visual rows at layer il, the last layer of stage s
+std::vector<float> aim_prefill_run::score(int32_t il, size_t s) const {
+    const auto & hparams = ctx.model.hparams;
+
+    const float kq_scale = hparams.f_attention_scale == 0.0f ? 1.0f/std::sqrt(float(hparams.n_embd_head_k(il))) : hparams.f_attention_scale;
+
+    aim_scored_layer layer = {
+        /*.n_head      =*/ hparams.n_head(il),
+        /*.n_head_kv   =*/ hparams.n_head_kv(il),
+        /*.n_embd_head =*/ hparams.n_embd_head_k(il),
+        /*.kq_scale    =*/ kq_scale,
+        /*.n_q         =*/ params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : int64_t(rows.size()),
+        /*.q           =*/ q,
+        /*.k           =*/ kv.get_stage(s)->get_k_storage(il),
+        /*.cells       =*/ {},
+    };
+
+    for (const auto & [pos, cell] : kv.get_stage(s)->get_cells(0).seq_pos_get(0)) {
+        layer.cells.push_back(cell);
+    }
+
+    const std::vector<float> scores = params.importance == AIM_IMPORTANCE_LAST_QUERY ?
+        aim_importance_last_query(backends(), layer) : aim_importance_pagerank(backends(), layer);
+
+    // the scores end with those of this call's rows
+    const size_t i_skip = scores.size() - rows.size();
+
+    std::vector<float> res;
+
+    for (size_t i = 0; i < rows.size(); ++i) {
+        if (rows[i].i_visual >= 0) {
+            res.push_back(scores[i_skip + i]);
+
+            if (!std::isfinite(res.back())) {
+                throw aim_error(AIM_STATUS_FAILED, format("the scores of layer %d are not finite: check the visual embeddings", il));
+            }
+        }
+    }
+
+    return res;
+}
+
+std::vector<int32_t> aim_prefill_run::select(int32_t il, const std::vector<float> & importance, int32_t n, int32_t n_keep) const {
+    if (params.importance == AIM_IMPORTANCE_RANDOM) {
+        return aim_select_random(n, n_keep, params.seed, il);
+    }
+
+    if (params.importance == AIM_IMPORTANCE_GRID) {
+        return aim_select_grid(n, n_keep);
+    }
+
+    if (n_keep == 0) {
+        return {};
+    }
+
+    if (!params.select) {
+        return aim_select_top(importance, n_keep);
+    }
+
+    const auto refuse = [&](const std::string & text) {
+        throw aim_error(AIM_STATUS_CALLBACK, format("the selection callback %s at layer %d", text.c_str(), il));
+    };
+
+    std::vector<int32_t> kept(n, -1); // room for a callback that returns too many
+    const int32_t n_kept = params.select(params.select_data, il, importance.data(), n, n_keep, kept.data());
+
+    if (n_kept < 0) {
+        refuse("gave up");
+    }
+
+    if (n_kept != n_keep) {
+        refuse(format("kept %d of %d visual rows, %d were asked for,", n_kept, n, n_keep));
+    }
+
+    kept.resize(n_keep);
+    std::sort(kept.begin(), kept.end());
+
+    if (kept.front() < 0 || kept.back() >= n) {
+        refuse(format("returned index %d, allowed are 0 to %d,", kept.front() < 0 ? kept.front() : kept.back(), n - 1));
+    }
+
+    const auto twice = std::adjacent_find(kept.begin(), kept.end());
+
+    if (twice != kept.end()) {
+        refuse(format("returned index %d twice", *twice));
+    }
+
+    return kept;
+}
+
+// drops the visual rows that are not kept; `kept` counts visual rows
+void aim_prefill_run::gather(const std::vector<int32_t> & kept) {
+    size_t n_rows = 0;
+
+    int32_t i_present = 0;
+
+    auto next = kept.begin();
+
+    for (size_t i = 0; i < rows.size(); ++i) {
+        if (rows[i].i_visual >= 0 && (next == kept.end() || *next != i_present)) {
+            ++i_present;
+            continue;
+        }
+
+        if (rows[i].i_visual >= 0) {
+            ++i_present;
+            ++next;
+        }
+
+        if (n_rows != i) {
+            rows[n_rows] = rows[i];
+            memcpy(hidden.data() + n_rows*n_embd, hidden.data() + i*n_embd, n_embd*sizeof(float));
+        }
+
+        ++n_rows;
+    }
+
+    rows  .resize(n_rows);
+    hidden.resize(n_rows*n_embd);
+}
+
+std::vector<int32_t> aim_prefill_run::visual_indices() const {
+    std::vector<int32_t> res;
+
+    for (const row & r : rows) {
+        if (r.i_visual >= 0) {
+            res.push_back(r.i_visual);
+        }
+    }
+
+    return res;
+}
+
+aim_backends aim_prefill_run::backends() const {
+    return { ctx.backend_ptrs, ctx.backend_buft };
+}

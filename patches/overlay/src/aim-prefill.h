@@ -1,0 +1,70 @@
+// one staged prefill: rows in, segment by segment through the layers, fewer rows after each
+#pragma once
+
+#include "aim-importance.h"
+#include "aim-kv-cache.h"
+#include "aim-llama.h"
+
+struct llama_context;
+class  llm_graph_result;
+
+// a friend of llama_context: it drives process_ubatch() with ubatches that llama_decode() would refuse (gaps in the positions,
+// hidden states of a middle layer) and delivers the logits the way llama_decode() does
+struct aim_prefill_run {
+    aim_prefill_run(llama_context & ctx, const aim_prefill_params & params);
+
+    // throws aim_error; the context is then as it was
+    void run();
+
+    static aim_kv_cache * get_kv(const llama_context & ctx);
+
+private:
+    // consecutive stages that the same rows run through
+    struct segment {
+        size_t s_begin;
+        size_t s_end;
+        bool   is_scored;
+    };
+
+    struct row {
+        llama_pos pos;
+        int32_t   i_visual; // index into the call's visual rows, -1 for others
+    };
+
+    llama_context            & ctx;
+    const aim_prefill_params & params;
+    aim_kv_cache             & kv;
+
+    const int64_t   n_embd;
+    const llama_pos p0;
+
+    std::vector<row>   rows;
+    std::vector<float> hidden; // [n_embd, rows.size()], overwritten by each segment
+
+    std::vector<float> q; // queries of a scored layer, [n_embd_head, n_q, n_head]
+
+    aim_trace trace;
+
+    // checks
+    void check_context() const;
+    void check_params() const;
+    void check_cells() const;
+
+    // steps
+    void                 embed_rows();
+    std::vector<segment> plan_segments() const;
+    void                 run_segment(const segment & seg);
+    void                 prune(const segment & seg);
+
+    // parts of steps
+    llama_ubatch         make_ubatch(size_t i0, size_t n) const;
+    void                 collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg);
+    void                 collect_q(llm_graph_result & res, size_t i0, size_t n);
+    std::vector<float>   score(int32_t il, size_t s) const;
+    std::vector<int32_t> select(int32_t il, const std::vector<float> & importance, int32_t n, int32_t n_keep) const;
+    void                 gather(const std::vector<int32_t> & kept);
+
+    std::vector<int32_t> visual_indices() const;
+
+    aim_backends backends() const;
+};

@@ -1,0 +1,168 @@
+"""AIM's in-LLM pruning written from its formulas, in float64 torch: the oracle for the native staged prefill.
+
+Works on the weights of a Hugging Face Qwen2 or Llama model and really removes tokens: a layer computes and keeps the
+rows that are present, nothing is masked. Knows no cache layout, no ubatch, no ggml. It scores with the full square of
+all present tokens, earlier turns included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TEMPERATURE = 0.1
+STEPS = 5
+
+
+@dataclass
+class Layer:
+    """What one layer holds: rotated queries and keys [heads, n, d_head], values, and the position of each row [n]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    pos: Tensor
+
+
+@dataclass
+class Result:
+    """kept[il]: visual rows that entered layer il; importance and relative cut-off margin where il was scored."""
+
+    logits: Tensor
+    kept: list[list[int]] = field(default_factory=list)
+    importance: dict[int, Tensor] = field(default_factory=dict)
+    chosen: dict[int, list[int]] = field(default_factory=dict)
+    margin: dict[int, float] = field(default_factory=dict)
+
+
+def pagerank(q: Tensor, k: Tensor) -> Tensor:
+    """Importance of all n present rows from rotated q [h, n, d] and k [h, n, d] (KV heads repeated): [n]."""
+    n = q.shape[1]
+    scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5
+    scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
+    m = torch.softmax(scores / TEMPERATURE, dim=-1)
+    p = torch.full((q.shape[0], 1, n), 1 / n, dtype=q.dtype)
+    for _ in range(STEPS):
+        p = p @ m
+    return p.squeeze(1).square().mean(0).sqrt()
+
+
+def last_query(q: Tensor, k: Tensor) -> Tensor:
+    """FastV: attention of the last row, mean over heads: [n]."""
+    return torch.softmax(q[:, -1:] @ k.transpose(1, 2) / q.shape[2] ** 0.5, dim=-1).squeeze(1).mean(0)
+
+
+class Reference:
+    def __init__(self, model: Any) -> None:
+        c = model.config
+        self.w = {name: value.double() for name, value in model.state_dict().items()}
+        self.n_layer, self.n_head, self.n_kv = c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads
+        self.d = c.hidden_size // self.n_head
+        self.eps = c.rms_norm_eps
+        theta = (getattr(c, "rope_parameters", None) or {}).get("rope_theta") or c.rope_theta
+        self.inv_freq = theta ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d)
+        self.layers: list[Layer | None] = [None] * self.n_layer
+        self.n_past = 0
+
+    def embed(self, tokens: Sequence[int]) -> Tensor:
+        return self.w["model.embed_tokens.weight"][list(tokens)]
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.w[name]
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        y = x @ self.w[name + ".weight"].T
+        return y + self.w[name + ".bias"] if name + ".bias" in self.w else y
+
+    def _rotate(self, x: Tensor, pos: Tensor) -> Tensor:
+        angle = pos[:, None] * self.inv_freq
+        cos, sin = angle.cos(), angle.sin()
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+    def _heads(self, x: Tensor, n: int) -> Tensor:
+        return x.view(len(x), n, self.d).transpose(0, 1)
+
+    def _layer(self, il: int, x: Tensor, pos: Tensor) -> tuple[Tensor, Layer]:
+        """Rows x [n, d_model] through layer il, on top of what it holds; returns the rows and all it then holds."""
+        name = f"model.layers.{il}."
+        h = self._norm(x, name + "input_layernorm.weight")
+        group = self.n_head // self.n_kv
+        q = self._rotate(self._heads(self._linear(h, name + "self_attn.q_proj"), self.n_head), pos)
+        k = self._rotate(self._heads(self._linear(h, name + "self_attn.k_proj"), self.n_kv), pos)
+        v = self._heads(self._linear(h, name + "self_attn.v_proj"), self.n_kv)
+        k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
+        held = self.layers[il]
+        n_old = 0 if held is None else len(held.pos)
+        now = Layer(q, k, v, pos)
+        if held is not None:
+            old = (held.q, held.k, held.v)
+            q_all, k_all, v_all = (torch.cat([a, b], dim=1) for a, b in zip(old, (q, k, v), strict=True))
+            now = Layer(q_all, k_all, v_all, torch.cat([held.pos, pos]))
+        scores = q @ now.k.transpose(1, 2) / self.d**0.5
+        scores = scores.masked_fill(torch.ones(len(x), n_old + len(x)).triu(n_old + 1).bool(), -torch.inf)
+        out = (torch.softmax(scores, dim=-1) @ now.v).transpose(0, 1).reshape(len(x), -1)
+        x = x + self._linear(out, name + "self_attn.o_proj")
+        h = self._norm(x, name + "post_attention_layernorm.weight")
+        gate = torch.nn.functional.silu(self._linear(h, name + "mlp.gate_proj"))
+        return x + self._linear(gate * self._linear(h, name + "mlp.up_proj"), name + "mlp.down_proj"), now
+
+    def prefill(
+        self,
+        embeds: Tensor,
+        is_visual: Sequence[bool],
+        counts: Sequence[int],
+        forced: dict[int, list[int]] | None = None,
+        score: Any = pagerank,
+    ) -> Result:
+        """Appends rows embeds [n, d_model]; counts[il] visual rows of them enter layer il.
+
+        forced[il]: the rows that entered layer il elsewhere; they are taken over so that one near tie does not hide
+        what comes after it, and `chosen` says what would have been kept here.
+        """
+        x = embeds.double()
+        pos = self.n_past + torch.arange(len(x))
+        self.n_past += len(x)
+        visual = torch.full((len(x),), -1)
+        visual[torch.tensor(is_visual, dtype=torch.bool)] = torch.arange(sum(is_visual))
+        result = Result(logits=x)
+        for il in range(self.n_layer):
+            present = visual[visual >= 0]
+            result.kept.append(present.tolist())
+            x, held = self._layer(il, x, pos)
+            self.layers[il] = held
+            n_next = counts[il + 1] if il + 1 < self.n_layer else len(present)
+            if n_next == len(present):
+                continue
+            keep = present[:0]
+            if n_next > 0:
+                scores = score(held.q, held.k)[-len(x) :][visual >= 0]
+                order = torch.sort(scores, descending=True, stable=True)
+                keep = present[order.indices[:n_next].sort().values]
+                result.importance[il] = scores
+                result.chosen[il + 1] = keep.tolist()
+                last, first_out = order.values[n_next - 1].item(), order.values[n_next].item()
+                result.margin[il + 1] = (last - first_out) / last if last > 1e-30 else 0.0  # zero in float32
+            if forced is not None:
+                keep = torch.tensor(forced[il + 1], dtype=torch.long)
+            stays = (visual < 0) | torch.isin(visual, keep)
+            x, pos, visual = x[stays], pos[stays], visual[stays]
+        result.logits = self._head(x[-1:])
+        return result
+
+    def decode(self, token: int) -> Tensor:
+        """One token through all layers, each on what it holds; next-token logits [n_vocab]."""
+        x = self.embed([token])
+        pos = torch.tensor([self.n_past])
+        self.n_past += 1
+        for il in range(self.n_layer):
+            x, self.layers[il] = self._layer(il, x, pos)
+        return self._head(x)
+
+    def _head(self, x: Tensor) -> Tensor:
+        head = "lm_head.weight" if "lm_head.weight" in self.w else "model.embed_tokens.weight"
+        return (self._norm(x, "model.norm.weight") @ self.w[head].T)[0]
