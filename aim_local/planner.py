@@ -7,14 +7,18 @@ FLOPs follow the authors' cost model (docs/method.md), which reproduces the publ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from .config import VisualTokenConfig
 from .errors import UsageError
 
 PAPER_DEPTH, PAPER_LAYERS = 28, (14, 22)  # AIM section 4.1: l1 and l2 for a 28-layer model
 _EPS = 1e-9  # 0.29 * 100 must count as 29
+_RETAIN_DIGITS = 6  # decimals of the shares that resolve_budget tries
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ class Stage:
 
 def paper_layers(n_layer: int) -> tuple[int, int]:
     """The paper's (l1, l2) for another depth, scaled by n_layer / 28 and rounded. Raises UsageError below 3 layers."""
-    l1, l2 = (round(il * n_layer / PAPER_DEPTH) for il in PAPER_LAYERS)
-    if l1 >= l2:
+    if n_layer < 3:  # nothing lies between l1 and the end: it would prune nothing and not say so
         raise UsageError(f"the paper's schedule needs more than {n_layer} layers; give retention per layer instead")
-    return l1, l2
+    l1, l2 = (round(il * n_layer / PAPER_DEPTH) for il in PAPER_LAYERS)
+    return min(l1, l2 - 1), l2
 
 
 def schedule(n_layer: int, l1: int, l2: int) -> list[float]:
@@ -109,6 +113,15 @@ def stages(counts: Sequence[int]) -> list[Stage]:
     return found
 
 
+def stage_begins(shares: Sequence[float]) -> list[int]:
+    """First layer of every run of equal shares.
+
+    Stages by share, not by count: small prompts round different shares to one count, and a chat keeps the stages of
+    its KV cache while the counts change from turn to turn.
+    """
+    return [il for il, share in enumerate(shares) if il == 0 or share != shares[il - 1]]
+
+
 def scored_layers(counts: Sequence[int]) -> list[int]:
     """Layers whose attention ranks the visual tokens: the next layer sees fewer, and not none."""
     return [il for il in range(len(counts) - 1) if 0 < counts[il + 1] < counts[il]]
@@ -118,11 +131,12 @@ def scored_layers(counts: Sequence[int]) -> list[int]:
 
 
 def layer_flops(shape: TextShape, n: int) -> float:
-    """FLOPs of one layer over n tokens, the authors' cost model: full square attention."""
+    """FLOPs of one layer over n tokens, the authors' cost model: full square attention, n_embd wide activation."""
     h, kv, ff = shape.n_embd, shape.n_embd_kv, shape.n_ff
     linear = 2.0 * n * (2 * h * h + 2 * h * kv + 3 * h * ff)
     attention = 4.0 * n * n * h + 5.0 * shape.n_head * n * n
-    return linear + attention + 14.0 * n * h + n * h + 2.0 * n * ff
+    norms, residual, activation = 14.0 * n * h, 1.0 * n * h, 2.0 * n * h
+    return linear + attention + norms + residual + activation
 
 
 def prefill_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:
@@ -136,7 +150,10 @@ def charged_early(counts: Sequence[int]) -> list[int]:
 
 
 def scoring_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:
-    """FLOPs of ranking: per scored layer, per head, QK^T, a softmax and five vector-matrix products over n tokens."""
+    """FLOPs of ranking by "pagerank": per scored layer and head QK^T, a softmax, five vector-matrix products.
+
+    Full squares, as in layer_flops; the CPU skips most of what the causal mask clears.
+    """
     d = shape.d_head or shape.n_embd // shape.n_head
     sizes = [n_text + counts[il] for il in scored_layers(counts)]
     return sum(shape.n_head * n * n * (2.0 * d + 5.0 + 5 * 2.0) for n in sizes)
@@ -163,3 +180,64 @@ def encoder_flops(shape: VisionShape, n_tiles: int) -> float:
 def kv_cells(n_text: int, counts: Sequence[int]) -> int:
     """Layer-tokens of the KV cache."""
     return sum(n_text + n for n in counts)
+
+
+def kv_bytes(shape: TextShape, cells: int, type_k: str = "f16", type_v: str = "f16") -> int:
+    """Bytes of `cells` layer-tokens. Before the padding of a context's cells to 8, or to 256 on a GPU."""
+    return cells * sum(_row_bytes(shape.n_embd_kv, name) for name in (type_k, type_v))
+
+
+def _row_bytes(n: int, type_name: str) -> int:
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
+    return int(n // block * size)
+
+
+# --- budget ----------------------------------------------------------------------------------------------------------
+
+
+def resolve_budget(
+    share: float, shape: TextShape, n_text: int, n_full: int, count: Callable[[float], int]
+) -> VisualTokenConfig:
+    """The configuration that spends at most `share` of a prompt's full FLOPs and keeps the most tokens.
+
+    n_text, n_full: text tokens, and visual tokens without any reduction. count(retain): visual tokens left by token
+    merging, not falling in retain. The paper's schedule with the largest merge_retain that fits (of 1e-6 steps); where
+    it fits without merging, no merging and the latest schedule that fits. 1.0, or no visual tokens: off.
+    Raises UsageError for a share outside (0, 1] or below what the fewest tokens cost, naming the smallest.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"budget is {share!r}; it is the share of the full prompt's FLOPs, above 0 and at most 1")
+    if share == 1 or n_full == 0:
+        return VisualTokenConfig.off()
+    full = prefill_flops(shape, n_text, [n_full] * shape.n_layer)
+    l1, l2 = paper_layers(shape.n_layer)
+
+    def cost(retain: float, layers: tuple[int, int]) -> float:
+        counts = layer_counts(count(retain), schedule(shape.n_layer, *layers))
+        return prefill_flops(shape, n_text, counts) / full
+
+    if cost(1.0, (l1, l2)) <= share:
+        later = [(l1 + k, min(l2 + k, shape.n_layer)) for k in range(shape.n_layer - l1)]
+        fits = [layers for layers in later if cost(1.0, layers) <= share]
+        return VisualTokenConfig(merge_retain=1.0, prune_layers=fits[-1])
+    retain = _largest_retain(lambda retain: cost(retain, (l1, l2)) <= share, count)
+    if retain is None:
+        least = math.ceil(cost(10**-_RETAIN_DIGITS, (l1, l2)) * 1e4) / 1e4
+        raise UsageError(
+            f"budget {share:g} is out of reach: the smallest for this prompt is {least:g} "
+            f"({n_text} text tokens are never reduced)"
+        )
+    return VisualTokenConfig(merge_retain=retain)
+
+
+def _largest_retain(fits: Callable[[float], bool], count: Callable[[float], int]) -> float | None:
+    """The largest share below 1 that fits, None if none does; of those with one count the shortest decimal fraction."""
+    found = [_largest_fraction(fits, 10**digits) for digits in range(1, _RETAIN_DIGITS + 1)]
+    best = found[-1]
+    return next((retain for retain in found if retain and best and count(retain) == count(best)), None)
+
+
+def _largest_fraction(fits: Callable[[float], bool], scale: int) -> float | None:
+    """The largest k / scale in (0, 1) that fits."""
+    k = bisect_left(range(1, scale), True, key=lambda k: not fits(k / scale))
+    return k / scale if k else None
