@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .blocks import Piece, TextPiece
+from .blocks import Piece, TextPiece, count_visual
 from .config import GenerateConfig, VisualTokenConfig
 from .errors import AimError, ContextError
 from .media import FrameSampling, Image, Video
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .llm import VisionLLM
 
 _FIRST_CELLS = 4096  # a new conversation's context, where the model allows it; it grows when full
+_SPARE_TEXT = 1024
 
 
 def system_message(system: str | None) -> list[Message]:
@@ -34,10 +35,13 @@ Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
 
 
 class Cache:
-    """What a context holds, item by item, and the mark after each. Owns the context."""
+    """What a context holds, item by item, and the mark after each. Owns the context.
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    shares: of visual tokens entering each layer.
+    """
+
+    def __init__(self, context: Context, shares: list[float]) -> None:
+        self.context, self.shares = context, shares
         self.items: list[Item] = []
         self.marks = [context.mark()]  # marks[k]: after k items
 
@@ -57,9 +61,10 @@ class Cache:
     def note(self, items: Sequence[Item], positions: Sequence[int]) -> None:
         """Items that were decoded. positions: how far each moved the next position."""
         for item, n_pos in zip(items, positions, strict=True):
-            last, n_cells = self.marks[-1], item[1] if isinstance(item, tuple) else 1
+            last, n_visual = self.marks[-1], item[1] if isinstance(item, tuple) else 0
             self.items.append(item)
-            self.marks.append(Mark(last.n_past + n_pos, last.n_cells + n_cells))
+            n_cells = last.n_cells + (n_visual or 1)
+            self.marks.append(Mark(last.n_past + n_pos, n_cells, last.n_visual + n_visual))
 
 
 def plan_items(plan: PromptPlan) -> list[Item]:
@@ -94,7 +99,8 @@ class Chat:
     ) -> None:
         self.llm, self.system, self.options, self.sampling = llm, system, generate, sampling
         self.tokens = tokens
-        check_tokens(llm, tokens)
+        if tokens is not None:
+            check_tokens(llm, tokens)
         self._cache: Cache | None = None
         self.reset()
 
@@ -154,31 +160,38 @@ class Chat:
         """Brings the cache to the end of the rendered conversation; what is there already is not computed again."""
         plan = run.plan(self.llm.render(messages))
         items = plan_items(plan)
+        if self._cache and self._cache.shares != run.shares and plan.media:
+            self.close()  # the first video of a conversation sets which visual tokens each layer keeps
         if self._cache is None:
-            self._cache = Cache(Context(self.llm.text, self._first_size(plan, n_answer)))
+            self._cache = Cache(run.open(plan, self._first_text(run, plan, n_answer)), run.shares)
         same = self._cache.keep_common(items)
         rest = without(plan, same)
         cache = self._make_room(self._cache, rest, n_answer)
         cache.note(items[same:], run.append(cache.context, rest))
         return cache
 
-    def _first_size(self, plan: PromptPlan, n_answer: int) -> int:
-        least = context_size(self.llm, plan, n_answer)
-        return self.llm.config.n_ctx or min(self.llm.n_ctx_train, max(least, _FIRST_CELLS))
+    def _first_text(self, run: Run, plan: PromptPlan, n_answer: int) -> int:
+        """Text tokens to make room for; a pruned context, whose point is to be small, starts with fewer."""
+        least, n_visual = context_size(self.llm, plan, n_answer), count_visual(plan.pieces)
+        if self.llm.config.n_ctx:
+            return self.llm.config.n_ctx - n_visual
+        cells = least + _SPARE_TEXT if run.prunes else max(least, _FIRST_CELLS)
+        return min(self.llm.n_ctx_train, cells) - n_visual
 
     def _make_room(self, cache: Cache, rest: PromptPlan, n_answer: int) -> Cache:
         """The cache itself, with a larger context of the same contents when this turn would not fit."""
         context = cache.context
-        need, fixed = context.n_cells + rest.n + 1, self.llm.config.n_ctx
-        if need <= context.n_ctx:
+        n_visual = count_visual(rest.pieces)
+        if context.fits(rest.n - n_visual + 1, n_visual):
             return cache
+        need, fixed = context.n_cells + rest.n + 1, self.llm.config.n_ctx
         if fixed or need > self.llm.n_ctx_train:
             cure = f"load with --ctx {need} or more" if fixed else f"the model was trained for {self.llm.n_ctx_train}"
             raise ContextError(
                 f"the conversation needs {need} tokens, the context holds {context.n_ctx}; "
                 f"start over (/reset), or {cure}"
             )
-        grown = Context(self.llm.text, min(self.llm.n_ctx_train, 2 * need + n_answer))
+        grown = context.larger(min(self.llm.n_ctx_train, 2 * need + n_answer), n_visual)
         try:
             grown.copy_from(context)
         except BaseException:

@@ -69,6 +69,8 @@ class VisualTokenConfig:
     None is off (AIM section 3.2). retention: explicit share per layer, instead of prune_layers.
     importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
     seed: for importance="random".
+    flops_share: a wanted share of the full prompt's FLOPs instead; merge_retain and prune_layers are then planned per
+    prompt (planner.resolve_budget).
     """
 
     merge_retain: float = MERGE_PAPER
@@ -76,8 +78,11 @@ class VisualTokenConfig:
     retention: Sequence[float] | None = None
     importance: str | ImportanceCallback = "pagerank"
     seed: int = 0
+    flops_share: float | None = None
 
     def __post_init__(self) -> None:
+        if self.flops_share is not None and not 0 < self.flops_share <= 1:
+            raise UsageError(f"budget is {self.flops_share!r}; it is the share of full FLOPs, above 0 and at most 1")
         if not isinstance(self.merge_retain, (int, float)) or not 0 < self.merge_retain <= 1:
             raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
         if not callable(self.importance) and self.importance not in IMPORTANCE:
@@ -104,6 +109,8 @@ class VisualTokenConfig:
     @property
     def prunes(self) -> bool:
         """Whether any layer of a deep enough model would see fewer visual tokens than enter the first."""
+        if self.flops_share is not None:
+            return self.flops_share < 1
         if self.retention is not None:
             return any(share < 1 for share in self.retention)
         return self.prune_layers is not None
@@ -117,6 +124,16 @@ class VisualTokenConfig:
     def paper(cls) -> VisualTokenConfig:
         """The paper's video setting: 25 % after merging, then the schedule (14, 22) of 28 layers, scaled."""
         return cls()
+
+    @classmethod
+    def fast(cls) -> VisualTokenConfig:
+        """Half of the paper's visual tokens: 12.5 % after merging, then the same schedule."""
+        return cls(merge_retain=MERGE_PAPER / 2)
+
+    @classmethod
+    def budget(cls, share_of_full_flops: float) -> VisualTokenConfig:
+        """The largest setting whose prefill costs at most this share of the full prompt's FLOPs."""
+        return cls(flops_share=share_of_full_flops)
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,28 @@ Collects stats, trace and warnings on the way. Knows the order of the stages; ea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._staged import unsupported_reason
 from .blocks import MediaPiece, Piece, TextPiece, VisualBlock, count_text, count_visual, count_visual_full
 from .config import GenerateConfig, VisualTokenConfig
 from .errors import ContextError, ModelError, UsageError
 from .media import FrameSampling, Image, Video, open_media
+from .planner import layer_counts, layer_shares, prefill_flops, resolve_budget
 from .prompt import MediaKind
+from .pruned import PrunedContext
 from .sampler import Generated, OnText, generate
 from .stats import Stats, Trace
 from .text import Context, padded_cells
 
 if TYPE_CHECKING:
     from .llm import VisionLLM
+    from .vision import VisionTower
 
 Media = str | Path | NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]  # (stage, done, total), stage is "decode_video", "vision" or "prefill"
@@ -64,6 +68,10 @@ class PromptPlan:
     def n(self) -> int:
         return sum(p.n for p in self.pieces)
 
+    @property
+    def media(self) -> bool:
+        return any(isinstance(p, MediaPiece) for p in self.pieces)
+
 
 def media_kind(item: Video | Image) -> MediaKind:
     return "video" if isinstance(item, Video) else "image"
@@ -81,7 +89,11 @@ class Run:
         media: list[Video | Image] | None = None,
     ) -> None:
         self.llm, self.sampling, self.progress = llm, sampling, progress
-        self.tokens = check_tokens(llm, tokens)
+        if tokens is not None:
+            check_tokens(llm, tokens)
+        self.asked = tokens
+        self.tokens = VisualTokenConfig.off()  # what is done, known with the plan
+        self.shares = [1.0] * llm.text.n_layer  # of visual tokens entering each layer
         self.stats, self.trace = Stats(), Trace()
         self.warnings: list[str] = []
         self.media = media if media is not None else []  # of the whole conversation
@@ -122,25 +134,58 @@ class Run:
     # --- prompt ---
 
     def plan(self, rendered: str) -> PromptPlan:
-        """Pieces and counts of a rendered prompt."""
+        """Pieces and counts of a rendered prompt; settles which visual tokens are kept."""
         if self.llm.vision:
-            pieces, keep = self.llm.vision.plan(rendered, self.media, self.tokens)
+            pieces, keep = self._plan_media(self.llm.vision, rendered)
         else:
             pieces, keep = [TextPiece(self.llm.text.tokenize(rendered, start=True))], None
         if not pieces or not isinstance(pieces[-1], TextPiece):
             raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
         return PromptPlan(pieces, keep)
 
+    def _plan_media(self, vision: VisionTower, rendered: str) -> tuple[list[Piece], Any]:
+        asked = self.asked if self.asked is not None else default_tokens(self.llm, self.media)
+        if asked.flops_share is not None:
+            pieces, _ = vision.plan(rendered, self.media, VisualTokenConfig.off())
+            asked = self._within_budget(vision, pieces, asked, asked.flops_share)
+        self.tokens = asked
+        if self.media:
+            self.shares = layer_shares(asked, self.llm.text.n_layer)
+        return vision.plan(rendered, self.media, asked)
+
+    def _within_budget(
+        self, vision: VisionTower, pieces: list[Piece], asked: VisualTokenConfig, share: float
+    ) -> VisualTokenConfig:
+        shown = [self.media[p.media] for p in pieces if isinstance(p, MediaPiece)]
+
+        def count(retain: float) -> int:
+            return sum(vision.count(item, retain) for item in shown)
+
+        shape, n_text = self.llm.text.shape, count_text(pieces)
+        found = resolve_budget(share, shape, n_text, count_visual_full(pieces), count)
+        return replace(found, importance=asked.importance, seed=asked.seed)
+
+    @property
+    def prunes(self) -> bool:
+        return min(self.shares) < 1
+
     def start(self, rendered: str, n_answer: int) -> Context:
         """A new context with the prompt in it; room for n_answer tokens."""
         plan = self.plan(rendered)
-        context = Context(self.llm.text, context_size(self.llm, plan, n_answer))
+        context = self.open(plan, context_size(self.llm, plan, n_answer) - count_visual(plan.pieces))
         try:
             self.append(context, plan)
         except BaseException:
             context.close()
             raise
         return context
+
+    def open(self, plan: PromptPlan, n_text: int) -> Context:
+        """An empty context with room for the plan's visual tokens and n_text text tokens."""
+        n_visual = count_visual(plan.pieces)
+        if self.prunes:
+            return PrunedContext(self.llm.text, self.shares, n_text, n_visual)
+        return Context(self.llm.text, n_text + n_visual)
 
     def append(self, context: Context, plan: PromptPlan) -> list[int]:
         """Encodes the plan's media and decodes all pieces; logits of the last token can be read afterwards.
@@ -149,17 +194,44 @@ class Run:
         """
         self._count(plan)
         blocks = self._encode(plan)
-        done, positions = 0, list[int]()
         with self.stats.timed("prefill"):
-            for i, piece in enumerate(plan.pieces):
-                before = context.n_past
-                self._append_piece(context, piece, blocks.get(i), i + 1 == len(plan.pieces), done, plan.n)
-                positions += [1] * piece.n if isinstance(piece, TextPiece) else [context.n_past - before]
-                done += piece.n
+            if isinstance(context, PrunedContext) and blocks:
+                positions = self._append_pruned(context, plan, blocks)
+            else:
+                positions = self._append_pieces(context, plan, blocks)
         self.stats.n_ctx, self.stats.kv_bytes = context.n_ctx, context.kv_bytes()
-        n_visual = len(self.trace.groups)
-        self.trace.kept = [np.arange(n_visual, dtype=np.int32)] * self.llm.text.n_layer
+        self._count_flops(plan)
         return positions
+
+    def _append_pruned(self, context: PrunedContext, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
+        if any(block.chunk is not None for block in blocks.values()):
+            raise UsageError(
+                "pruning is not available for this vision tower (M-RoPE or non-causal visual tokens); "
+                "set prune_layers=None"
+            )
+        context.prefill(plan.pieces, blocks, self.tokens)
+        if self.progress:
+            self.progress("prefill", plan.n, plan.n)
+        context.trace(self.trace)
+        self.stats.importance_ms += sum(stage.importance_ms for stage in context.stages())
+        return [n for p in plan.pieces for n in ([1] * p.n if isinstance(p, TextPiece) else [p.n])]
+
+    def _append_pieces(self, context: Context, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
+        done, positions = 0, list[int]()
+        for i, piece in enumerate(plan.pieces):
+            before = context.n_past
+            self._append_piece(context, piece, blocks.get(i), i + 1 == len(plan.pieces), done, plan.n)
+            positions += [1] * piece.n if isinstance(piece, TextPiece) else [context.n_past - before]
+            done += piece.n
+        self.trace.kept = [np.arange(len(self.trace.groups), dtype=np.int32)] * self.llm.text.n_layer
+        return positions
+
+    def _count_flops(self, plan: PromptPlan) -> None:
+        """Prefill FLOPs of the language model, of what was appended."""
+        shape, n_text = self.llm.text.shape, count_text(plan.pieces)
+        counts = layer_counts(count_visual(plan.pieces), self.shares)
+        self.stats.flops += prefill_flops(shape, n_text, counts)
+        self.stats.flops_full += prefill_flops(shape, n_text, [count_visual_full(plan.pieces)] * shape.n_layer)
 
     def _count(self, plan: PromptPlan) -> None:
         self.stats.n_text += count_text(plan.pieces)
@@ -210,13 +282,29 @@ class Run:
         return generated
 
 
-def check_tokens(llm: VisionLLM, tokens: VisualTokenConfig | None) -> VisualTokenConfig:
-    """The configuration to use; refuses what this version cannot do."""
-    if tokens is None:
+def check_tokens(llm: VisionLLM, tokens: VisualTokenConfig) -> None:
+    """Raises UsageError or ModelError for a setting this model cannot do, before anything is computed."""
+    if not tokens.prunes:
+        return
+    reason = unsupported_reason(llm.text.handle)
+    if reason:
+        raise ModelError(
+            f"visual tokens cannot be pruned inside {llm.name}: {reason}; use --prune off (prune_layers=None)"
+        )
+    if tokens.flops_share is None:
+        layer_shares(tokens, llm.text.n_layer)
+
+
+def default_tokens(llm: VisionLLM, media: Sequence[Video | Image]) -> VisualTokenConfig:
+    """What is done when nothing is asked: the paper's setting for videos where it is possible, nothing for pictures."""
+    video = any(isinstance(item, Video) for item in media)
+    if not video or llm.vision is None or not llm.vision.reduces_by_default:
         return VisualTokenConfig.off()
-    if tokens.prunes:
-        raise UsageError("pruning visual tokens inside the LLM is not available yet; set prune_layers=None")
-    return tokens
+    try:
+        check_tokens(llm, VisualTokenConfig.paper())
+    except (UsageError, ModelError):  # another architecture, or too few layers for the schedule
+        return VisualTokenConfig.off()
+    return VisualTokenConfig.paper()
 
 
 def context_size(llm: VisionLLM, plan: PromptPlan, n_answer: int) -> int:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from . import _logs
 from ._native import llama, mtmd
+from ._staged import KV_TYPES
 from .config import LoadConfig
 from .errors import ContextError, ModelError, NativeError
 from .gguf_header import GgufHeader, read_header
+from .planner import TextShape
 
-GGML_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "bf16": 30}
 FLASH_ATTN = {"auto": -1, False: 0, True: 1}
 _TINY = 512
 _N_CTX_STEP = 256  # llama.cpp pads a context to this many cells
@@ -81,6 +82,21 @@ class TextModel:
         """An integer key of the architecture, such as "attention.head_count"."""
         value = self.header.metadata.get(f"{self.architecture}.{key}", default)
         return int(value[0] if isinstance(value, tuple) else value)
+
+    @property
+    def shape(self) -> TextShape:
+        """Sizes for the planner."""
+        n_head = self.hparam("attention.head_count", 1)
+        n_embd = self.hparam("embedding_length", self.n_embd)
+        return TextShape(
+            n_layer=self.n_layer,
+            n_embd=n_embd,
+            n_ff=self.hparam("feed_forward_length"),
+            n_head=n_head,
+            n_head_kv=self.hparam("attention.head_count_kv", n_head),
+            n_vocab=self.n_vocab,
+            d_head=self.hparam("attention.key_length", n_embd // n_head),
+        )
 
     @property
     def chat_template(self) -> str | None:
@@ -181,7 +197,7 @@ def context_params(config: LoadConfig, n_ctx: int, n_embd: int, n_ubatch: int | 
     params.n_batch = params.n_ubatch = n_ubatch or config.n_ubatch  # one ubatch a call: progress and Ctrl-C get a turn
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = thread_count(config.n_threads, n_embd)
-    params.type_k, params.type_v = GGML_TYPES[config.type_k], GGML_TYPES[config.type_v]
+    params.type_k, params.type_v = KV_TYPES[config.type_k], KV_TYPES[config.type_v]
     params.flash_attn_type = FLASH_ATTN[config.flash_attn]
     params.no_perf = True
     return params
@@ -189,10 +205,14 @@ def context_params(config: LoadConfig, n_ctx: int, n_embd: int, n_ubatch: int | 
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a context: next position and cells used (M-RoPE media take more cells than positions)."""
+    """A place in a context: next position, cells used in the first layer, and how many of them are visual tokens.
+
+    M-RoPE media take more cells than positions.
+    """
 
     n_past: int
     n_cells: int
+    n_visual: int = 0
 
 
 class Context:
@@ -200,6 +220,7 @@ class Context:
 
     def __init__(self, model: TextModel, n_ctx: int, n_ubatch: int | None = None) -> None:
         self.model = model
+        self.n_past = self.n_cells = self.n_visual = 0
         _logs.clear()
         params = context_params(model.config, n_ctx, model.n_embd, n_ubatch)
         self._ctx = llama.llama_init_from_model(model.handle, params)
@@ -211,8 +232,6 @@ class Context:
             )
         self.n_ctx = int(llama.llama_n_ctx(self._ctx))
         self.n_batch = int(llama.llama_n_batch(self._ctx))
-        self.n_past = 0
-        self.n_cells = 0
 
     @property
     def handle(self) -> Any:
@@ -262,6 +281,7 @@ class Context:
             batch, keep = self._batch(len(part), False)
             batch.embd = part.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
             self._decode(batch, len(part))
+            self.n_visual += len(part)
             del keep
             if progress:
                 progress(start + len(part), len(rows))
@@ -300,16 +320,25 @@ class Context:
             raise NativeError(f"mtmd could not decode a media chunk ({result}): {_logs.last_error()}")
         self.n_past = after.value
         self.n_cells += n
+        self.n_visual += n
 
     def mark(self) -> Mark:
-        return Mark(self.n_past, self.n_cells)
+        return Mark(self.n_past, self.n_cells, self.n_visual)
 
     def rewind(self, mark: Mark) -> None:
         """Forgets everything after `mark`."""
         memory = llama.llama_get_memory(self.handle)
         if not llama.llama_memory_seq_rm(memory, 0, mark.n_past, -1):
             raise NativeError(f"this model's memory cannot go back to position {mark.n_past}; start over with /reset")
-        self.n_past, self.n_cells = mark.n_past, mark.n_cells
+        self.n_past, self.n_cells, self.n_visual = mark.n_past, mark.n_cells, mark.n_visual
+
+    def fits(self, n_text: int, n_visual: int) -> bool:
+        """Whether so many more tokens fit."""
+        return self.n_cells + n_text + n_visual <= self.n_ctx
+
+    def larger(self, n_ctx: int, n_visual: int) -> Context:
+        """An empty context of the same kind with n_ctx cells, n_visual of them for more visual tokens."""
+        return Context(self.model, n_ctx)
 
     def copy_from(self, other: Context) -> None:
         """Takes over another context's contents; they must fit."""
@@ -318,7 +347,7 @@ class Context:
         n_got = llama.llama_state_seq_get_data(other.handle, data, n_bytes, 0)
         if n_got == 0 or llama.llama_state_seq_set_data(self.handle, data, n_got, 0) == 0:
             raise NativeError("the conversation could not be moved to a larger context; start over with /reset")
-        self.n_past, self.n_cells = other.n_past, other.n_cells
+        self.n_past, self.n_cells, self.n_visual = other.n_past, other.n_cells, other.n_visual
 
     def close(self) -> None:
         if self._ctx:

@@ -26,6 +26,7 @@ from .stats import Stats, TokenGroup
 from .text import FLASH_ATTN, TextModel, read_whole, thread_count
 
 _FOREIGN_FRAMES = 8  # every frame is a whole picture there
+_MANY_TOKENS = 64  # per frame; the paper's setting was found at 196
 _NEWLINE = -1
 
 Rows = NDArray[np.float32]
@@ -100,6 +101,14 @@ class VisionTower:
     @property
     def default_frames(self) -> int:
         return int(self.metadata.get("aim.video.n_frames", _FOREIGN_FRAMES if self.is_foreign else 32))
+
+    @property
+    def reduces_by_default(self) -> bool:
+        """Whether a video's visual tokens are reduced when nothing is asked.
+
+        Yes for the paper's video model; no where a frame has few tokens to begin with, as in the demo model.
+        """
+        return self._pools and pool_side(self._tiles.patches_per_side) ** 2 >= _MANY_TOKENS
 
     @property
     def media_tokens(self) -> tuple[str, str]:

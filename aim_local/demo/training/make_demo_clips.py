@@ -1,6 +1,6 @@
 """Write the clips that ship with the package: four held-out scenes at 224 px, each with one question and its answer.
 
-Usage: python -m training.make_demo_clips aim_local/data/clips
+Usage: python -m aim_local.demo.training.make_demo_clips aim_local/data/clips
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Muon for the matrices inside the blocks, AdamW for the rest, the learning rate falling with the clock so that it
 ends when the minutes end. The state is saved every few minutes (temporary file, then rename) and a later run with
-the same --out carries on from it. `python -m training.export` turns the state into a checkpoint folder.
+the same --out carries on from it. `python -m aim_local.demo.training.export` turns the state into a checkpoint folder.
 """
 
 import argparse
@@ -20,9 +20,18 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from aim_local.demo.clips import read_clip, write_clip
+from aim_local.demo.training.data import IGNORE, Asker, Batches, Encoder, collate
+from aim_local.demo.training.model import (
+    N_COLOURS,
+    N_CORNERS,
+    N_KINDS,
+    N_PARTS,
+    N_WAYS,
+    AuxHeads,
+    build,
+    packed_forward,
+)
 from aim_local.demo.world import make_scene
-from training.data import IGNORE, Asker, Batches, Encoder, collate
-from training.model import N_COLOURS, N_CORNERS, N_KINDS, N_PARTS, N_WAYS, AuxHeads, build, packed_forward
 
 VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
 

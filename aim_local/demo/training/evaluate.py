@@ -15,9 +15,9 @@ import torch
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from aim_local.demo.clips import held_out, is_right, read_clip, write_clip
+from aim_local.demo.training.make_pool import resize
+from aim_local.demo.training.model import N_VISUAL
 from aim_local.demo.world import SIDE, Frames
-from training.make_pool import resize
-from training.model import N_VISUAL
 
 
 class Answerer:
@@ -49,7 +49,9 @@ class Answerer:
 
 def score(folder: Path, n: int, seed: int, side: int) -> dict[str, dict[str, float]]:
     """Share right and majority baseline, by family and over "all", on n held-out clips."""
-    answerer, right, wanted = Answerer(folder), defaultdict(list), defaultdict(Counter)
+    answerer = Answerer(folder)
+    right: dict[str, list[bool]] = defaultdict(list)
+    wanted: dict[str, Counter[str]] = defaultdict(Counter)
     with tempfile.TemporaryDirectory() as scratch:
         for clip in held_out(n, seed):
             frames = read_clip(write_clip(clip, Path(scratch) / "clip.mp4", side=side))

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
+from aim_local.demo.training.model import GRID, build
 from aim_local.demo.world import N_SAMPLED, SIDE
-from training.model import GRID, build
 
 HALF = [0.5, 0.5, 0.5]
 
