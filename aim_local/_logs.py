@@ -24,9 +24,15 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
 
 
 _callback = llama.llama_log_callback(_on_log)  # kept: ctypes callbacks die with their last reference
-llama.llama_log_set(_callback, None)
-mtmd.mtmd_log_set(_callback, None)
-mtmd.mtmd_helper_log_set(_callback, None)
+
+
+def _install() -> None:
+    llama.llama_log_set(_callback, None)
+    mtmd.mtmd_log_set(_callback, None)
+    mtmd.mtmd_helper_log_set(_callback, None)
+
+
+_install()
 
 
 def echo_native_log(on: bool = True) -> None:
@@ -35,6 +41,8 @@ def echo_native_log(on: bool = True) -> None:
 
 
 def clear() -> None:
+    """Before a native call: its errors only. Installs the callback again, other users of llama_cpp set theirs."""
+    _install()
     _recent.clear()
 
 

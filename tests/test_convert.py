@@ -296,10 +296,11 @@ def llama() -> Any:
         lib = quantize_worker.bindings()
     except Exception as e:  # no library is a matter of the set-up, whatever it is called
         pytest.skip(f"no libllama: {e}")
-    silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-    lib.llama_log_set(silent, None)
+    from aim_local import _logs
+
+    _logs.clear()  # llama.cpp's log goes there, and not to the terminal
     lib.llama_backend_init()
-    return SimpleNamespace(lib=lib, silent=silent)
+    return SimpleNamespace(lib=lib)
 
 
 def load(llama: Any, path: Path) -> Any:

@@ -5,6 +5,8 @@ those modules compute, on rows laid out as [prefix | visual rows | question 1 | 
 starts at the position right after the visual rows and sees only them and itself.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,6 +102,33 @@ def pooled(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 4)).flatten(1, 2)
 
 
+def merge_round(x: Tensor, r: int) -> Tensor:
+    """One round of bipartite soft matching on the rows of each of N frames: [N, n, d] -> [N, n - r, d].
+
+    Even rows are sources, odd rows destinations; the r sources most similar to a destination go into the plain mean
+    of that destination, and what is left keeps its order.
+    """
+    unit = F.normalize(x.detach().float(), dim=-1)
+    with torch.autocast("cpu", enabled=False):
+        similarity, into = (unit[:, 0::2] @ unit[:, 1::2].mT).max(-1)  # [N, sources]
+    chosen = similarity.argsort(dim=1, descending=True, stable=True)[:, :r]
+    source, into = 2 * chosen, 2 * into.gather(1, chosen) + 1  # [N, r] rows of x
+    wide = (-1, -1, x.shape[-1])
+    total = x.scatter_add(1, into[..., None].expand(wide), x.gather(1, source[..., None].expand(wide)))
+    ones = x.new_ones(x.shape[:2])
+    count = ones.scatter_add(1, into, ones[:, :r])
+    stays = torch.ones_like(count, dtype=torch.bool).scatter(1, source, False)
+    return (total / count[..., None])[stays].unflatten(0, (x.shape[0], -1))
+
+
+def merged(x: Tensor, share: float) -> Tensor:
+    """Rounds of merging until max(1, floor(n * share)) rows of each frame are left: [N, n, d] -> [N, target, d]."""
+    target = max(1, math.floor(x.shape[1] * share + 1e-9))
+    while (n := x.shape[1]) > target:
+        x = merge_round(x, min(n - target, n // 2))
+    return x
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of [B, n, S, d] with cos and sin [S, d], Qwen2's half-split layout."""
     a, b = x.chunk(2, dim=-1)
@@ -115,12 +144,11 @@ def causal_bias(n: int) -> Tensor:
     return torch.full((n, n), float("-inf")).triu(1)
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, n_slot: int) -> Tensor:
-    """Causal attention over the shared rows; each question slot sees the shared rows and itself. [B, n, S, d] each.
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, n: int, n_slot: int) -> Tensor:
+    """Causal attention over the n shared rows; each question slot sees the shared rows and itself. [B, n, S, d] each.
 
     Written out, because on a CPU the fused kernel's backward is slower than these small products.
     """
-    n = N_PREFIX + N_VISUAL
     q = q * q.shape[-1] ** -0.5
     shared_q, shared_k, shared_v = q[:, :, :n], k[:, :, :n], v[:, :, :n]
     shared = (shared_q @ shared_k.mT + causal_bias(n)).softmax(-1).to(v.dtype) @ shared_v
@@ -132,23 +160,26 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, n_slot: int) -> Tensor:
     return torch.cat((shared, weights[..., :n] @ shared_v + own), dim=2)
 
 
-def text_rows(model: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, n_slot: int) -> tuple[Tensor, Tensor]:
-    """x [B, S, 160] -> final hidden rows and the rows after AUX_LAYER, both [B, S, 160]."""
+def text_rows(
+    model: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, n_shared: int, n_slot: int
+) -> tuple[Tensor, Tensor]:
+    """x [B, S, 160], n_shared rows shared -> final hidden rows and the rows after AUX_LAYER, both [B, S, 160]."""
     tapped = x
     for i, layer in enumerate(model.layers):
         h, a = norm(x, layer.input_layernorm), layer.self_attn
         q, k, v = (split_heads(f(h), 5) for f in (a.q_proj, a.k_proj, a.v_proj))
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        x = x + a.o_proj(packed_attention(q, k, v, n_slot).transpose(1, 2).flatten(2))
+        x = x + a.o_proj(packed_attention(q, k, v, n_shared, n_slot).transpose(1, 2).flatten(2))
         h, m = norm(x, layer.post_attention_layernorm), layer.mlp
         x = x + m.down_proj(F.silu(m.gate_proj(h)) * m.up_proj(h))
         tapped = x if i == AUX_LAYER else tapped
     return norm(x, model.norm), tapped
 
 
-def rotary(n_questions: int, n_slot: int, head_dim: int = 32, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin [S, head_dim] of the packed rows, S = 132 + questions * slot; positions restart per question."""
-    n_shared = N_PREFIX + N_VISUAL
+def rotary(
+    n_shared: int, n_questions: int, n_slot: int, head_dim: int = 32, theta: float = 10000.0
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [S, head_dim] of the packed rows, S = shared + questions * slot; positions restart per question."""
     positions = torch.cat((torch.arange(n_shared), n_shared + torch.arange(n_questions * n_slot) % n_slot))
     freq = theta ** (-torch.arange(0, head_dim, 2) / head_dim)
     angle = (positions[:, None] * freq).repeat(1, 2)  # [S, head_dim]
@@ -156,7 +187,7 @@ def rotary(n_questions: int, n_slot: int, head_dim: int = 32, theta: float = 100
 
 
 def packed_forward(
-    model: LlavaOnevisionForConditionalGeneration, pixels: Tensor, prefix: Tensor, tokens: Tensor
+    model: LlavaOnevisionForConditionalGeneration, pixels: Tensor, prefix: Tensor, tokens: Tensor, share: float = 1.0
 ) -> dict[str, Tensor]:
     """Answer Q questions about each of B clips.
 
@@ -164,19 +195,21 @@ def packed_forward(
         pixels: float [B, 8, 3, 112, 112], normalised.
         prefix: token ids before the visual rows, [N_PREFIX].
         tokens: question, answer and padding ids, [B, Q, L].
+        share: retained share of each frame's visual tokens; the others are merged into them.
     Returns:
-        logits [B, Q, L, vocab]; patch [B * 8, 64, 128], token [B * 8, 16, 160] and motion [B, 128, 160] features
-        for the auxiliary heads.
+        logits [B, Q, L, vocab]; patch [B * 8, 64, 128], token [B * 8, 16, 160] and motion [B, visual rows but the
+        newline, 160] features for the auxiliary heads.
     """
     core, b = model.model, pixels.shape[0]
     embed = core.language_model.embed_tokens
     patch = vision_rows(core.vision_tower, pixels.flatten(0, 1))
     p = core.multi_modal_projector
     token = pooled(p.linear_2(F.gelu(p.linear_1(patch))))  # [B * 8, 16, 160]
-    visual = token.float().reshape(b, N_VISUAL - 1, -1)
+    visual = merged(token.float(), share).reshape(b, -1, token.shape[-1])
     rows = (embed(prefix).expand(b, -1, -1), visual, core.image_newline.expand(b, 1, -1), embed(tokens.flatten(1)))
-    cos, sin = rotary(*tokens.shape[1:])
-    hidden, tapped = text_rows(core.language_model, torch.cat(rows, dim=1), cos, sin, tokens.shape[2])
-    answers = hidden[:, N_PREFIX + N_VISUAL :]
+    n_shared = N_PREFIX + visual.shape[1] + 1
+    cos, sin = rotary(n_shared, *tokens.shape[1:])
+    hidden, tapped = text_rows(core.language_model, torch.cat(rows, dim=1), cos, sin, n_shared, tokens.shape[2])
+    answers = hidden[:, n_shared:]
     logits = model.lm_head(answers).unflatten(1, tokens.shape[1:])
-    return {"logits": logits, "patch": patch, "token": token, "motion": tapped[:, N_PREFIX : N_PREFIX + N_VISUAL - 1]}
+    return {"logits": logits, "patch": patch, "token": token, "motion": tapped[:, N_PREFIX : n_shared - 1]}

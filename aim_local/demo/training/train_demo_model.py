@@ -33,6 +33,8 @@ from aim_local.demo.training.model import (
 )
 from aim_local.demo.world import make_scene
 
+# --merge: retained shares of a frame's 16 visual tokens, and how often a batch has each
+MERGE_SHARES = {1.0: 0.4, 0.5: 0.15, 0.25: 0.35, 0.125: 0.1}
 VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
 
 
@@ -79,6 +81,7 @@ class Trainer:
         self.prefix = self.encoder.prefix()
         self.model, self.aux = build(self.tokenizer), AuxHeads()
         self.make_optimisers()
+        self.rng = np.random.default_rng(args.seed)
         self.clock, self.steps = 0.0, 0  # seconds of training and steps so far, over all runs
         self.loss = torch.compile(self.losses, dynamic=False) if args.compile else self.losses
 
@@ -95,19 +98,26 @@ class Trainer:
         return max(0.002, min(1.0, self.clock / 20, (1 - done) / 0.7))
 
     def losses(
-        self, frames: Tensor, tokens: Tensor, targets: Tensor, patch: Tensor, token: Tensor
+        self, frames: Tensor, tokens: Tensor, targets: Tensor, patch: Tensor, token: Tensor, share: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Loss of the answers and sum of the auxiliary losses."""
+        """Loss of the answers and sum of the auxiliary losses; merged tokens have no labels of their own."""
         with torch.autocast("cpu", torch.bfloat16):
-            out = packed_forward(self.model, normalised(frames), self.prefix, tokens)
-            heads = {k: getattr(self.aux, k)(out[k]).float() for k in ("patch", "token", "motion")}
+            out = packed_forward(self.model, normalised(frames), self.prefix, tokens, share)
+            names = ("patch", "token", "motion") if share == 1 else ("patch",)
+            heads = {k: getattr(self.aux, k)(out[k]).float() for k in names}
         answer = F.cross_entropy(out["logits"].float().flatten(0, 2), targets.flatten(), ignore_index=IGNORE)
-        aux = class_loss(heads["patch"], patch) + class_loss(heads["token"], token) + class_loss(heads["motion"], token)
-        return answer, aux
+        wanted = {"patch": patch, "token": token, "motion": token}
+        return answer, torch.stack([class_loss(scores, wanted[k]) for k, scores in heads.items()]).sum()
+
+    def draw_share(self) -> float:
+        """Retained share of the visual tokens in the next batch."""
+        if not self.args.merge:
+            return 1.0
+        return float(self.rng.choice(list(MERGE_SHARES), p=list(MERGE_SHARES.values())))
 
     def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
         share = self.lr_share()
-        answer, aux = self.loss(**batch)
+        answer, aux = self.loss(**batch, share=self.draw_share())
         (answer + self.args.aux * aux).backward()
         for group in self.adam.param_groups:
             group["lr"] = self.args.lr * share
@@ -134,6 +144,11 @@ class Trainer:
         self.adam.load_state_dict(state["adam"])
         self.muon.buffers = state["muon"]
         self.clock, self.steps = state["clock"], state["steps"]
+
+    def start_from(self, path: Path) -> None:
+        """Weights and optimiser state of another run, with the clock and the steps at zero."""
+        self.resume(path)
+        self.clock, self.steps = 0.0, 0
 
 
 def normalised(frames: Tensor) -> Tensor:
@@ -164,13 +179,15 @@ def validation(trainer: Trainer, n: int, folder: Path) -> list[tuple[list[str], 
 
 
 @torch.no_grad()
-def accuracy(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]]) -> dict[str, float]:
+def accuracy(
+    trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]], share: float = 1.0
+) -> dict[str, float]:
     """Share of wholly right answers (every answer token and the end token) by family, and over "all"."""
     right: dict[str, list[float]] = defaultdict(list)
     for families, batch in batches:
         with torch.autocast("cpu", torch.bfloat16):
             pixels = normalised(batch["frames"])
-            logits = packed_forward(trainer.model, pixels, trainer.prefix, batch["tokens"])["logits"]
+            logits = packed_forward(trainer.model, pixels, trainer.prefix, batch["tokens"], share)["logits"]
         targets = batch["targets"]
         ok = ((logits.argmax(-1) == targets) | (targets == IGNORE)).all(-1).flatten()
         for family, hit in zip(families, ok.tolist(), strict=True):
@@ -179,11 +196,19 @@ def accuracy(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]
     return {k: round(float(np.mean(v)), 3) for k, v in sorted(right.items())}
 
 
+def scores(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]]) -> str:
+    """Accuracy without merging and, where that is trained, at a quarter of the visual tokens, as JSON."""
+    shares = (1.0, 0.25) if trainer.args.merge else (1.0,)
+    return json.dumps({share: accuracy(trainer, batches, share) for share in shares})
+
+
 def train(trainer: Trainer, args: argparse.Namespace) -> None:
     log = (args.out / "log.txt").open("a", buffering=1)
     checks = validation(trainer, args.validate, args.out)
     data = Batches(args.pool, trainer.tokenizer, args.clips, args.questions, args.seed + trainer.steps, args.drill)
     loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    if args.merge:
+        print("start", scores(trainer, checks), file=log)
     last = {"step": time.time(), "save": trainer.clock, "check": trainer.clock}
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))  # save, then stop
@@ -199,13 +224,13 @@ def train(trainer: Trainer, args: argparse.Namespace) -> None:
             print(f"{line} loss {answer:.3f} aux {aux:.3f} clips/s {speed:.1f}", file=log)
         if trainer.clock - last["check"] > args.check_every:
             last["check"] = trainer.clock
-            print(json.dumps(accuracy(trainer, checks)), file=log)
+            print(scores(trainer, checks), file=log)
             last["step"] = time.time()
         if trainer.clock - last["save"] > 150:
             last["save"] = trainer.clock
             trainer.save(args.out / "state.pt")
     trainer.save(args.out / "state.pt")
-    print("end", json.dumps(accuracy(trainer, checks)), file=log)
+    print("end", scores(trainer, checks), file=log)
 
 
 def main() -> None:
@@ -213,6 +238,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the state and the log")
     parser.add_argument("--pool", type=Path, required=True, help="folder of the shards of make_pool")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by make_tokenizer")
+    parser.add_argument("--start-from", type=Path, help="state of another run to begin with; its clock starts anew")
+    parser.add_argument("--merge", action="store_true", help="merge visual tokens in most batches")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
     parser.add_argument("--questions", type=int, default=10, help="questions packed behind each clip")
@@ -232,6 +259,8 @@ def main() -> None:
     trainer = Trainer(args)
     if (args.out / "state.pt").exists():
         trainer.resume(args.out / "state.pt")
+    elif args.start_from:
+        trainer.start_from(args.start_from)
     train(trainer, args)
 
 
