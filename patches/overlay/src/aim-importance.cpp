@@ -354,7 +354,7 @@ private:
         g.alloc();
 
         ggml_backend_tensor_set(cells, layer.cells.data(), 0, ggml_nbytes(cells));
-        ggml_backend_tensor_set(q,     layer.q.data(),     0, ggml_nbytes(q));
+        ggml_backend_tensor_set(q,     layer.q,            0, ggml_nbytes(q));
 
         if (p0) {
             const std::vector<float> uniform(n_q, 1.0f/n_k);

@@ -26,8 +26,8 @@ struct aim_scored_layer {
     int64_t n_embd_head;
     float   kq_scale;
 
-    int64_t              n_q; // rows of this prefill, the last n_q of the keys
-    std::vector<float>   q;   // [n_embd_head, n_q, n_head]
+    int64_t       n_q; // rows of this prefill, the last n_q of the keys
+    const float * q;   // [n_embd_head, n_q, n_head]
 
     ggml_tensor *        k;     // the layer's K cache: [n_embd_head*n_head_kv, n_cells, 1]
     std::vector<int32_t> cells; // the cell of each key, by position

@@ -363,6 +363,8 @@ void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatc
 void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
     const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n, n_head]
 
+    GGML_ASSERT(t && "a scored layer's graph gives its queries out");
+
     const size_t n_head = t->ne[2];
     const size_t n_q    = q.size()/(t->ne[0]*n_head);
     const size_t i_skip = rows.size() - n_q; // rows whose queries are not wanted
@@ -392,7 +394,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, size_t s) const {
         /*.n_embd_head =*/ hparams.n_embd_head_k(il),
         /*.kq_scale    =*/ kq_scale,
         /*.n_q         =*/ params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : int64_t(rows.size()),
-        /*.q           =*/ q,
+        /*.q           =*/ q.data(),
         /*.k           =*/ kv.get_stage(s)->get_k_storage(il),
         /*.cells       =*/ {},
     };
