@@ -48,11 +48,13 @@ void aim_prefill_run::run() {
             }
         }
     } catch (...) {
-        kv.seq_rm(0, p0, -1);
-        ctx.n_outputs = 0;
         ctx.synchronize();
+        ctx.n_outputs = 0;
+        kv.seq_rm(0, p0, -1);
         throw;
     }
+
+    ctx.synchronize(); // counts the rows as prompt tokens in the context's timings
 
     kv.trace = std::move(trace);
 }
@@ -132,6 +134,10 @@ void aim_prefill_run::check_params() const {
         if (params.n_keep[s] < 0 || params.n_keep[s] > params.n_keep[s - 1]) {
             invalid(format("n_keep[%zu] is %d after %d; counts must not grow from stage to stage", s, params.n_keep[s], params.n_keep[s - 1]));
         }
+    }
+
+    if (params.n_bytes_scores < 0) {
+        invalid("n_bytes_scores is below 0");
     }
 
     if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_GRID) {
@@ -347,7 +353,7 @@ llama_ubatch aim_prefill_run::make_ubatch(size_t i0, size_t n) const {
 
 // takes what a graph gives out: hidden states into the rows they came from, queries, logits
 void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg) {
-    ctx.synchronize();
+    ggml_backend_sched_synchronize(ctx.sched.get());
 
     if (seg.s_end < trace.stages.size()) {
         ggml_backend_tensor_get(res.get_embd(), hidden.data() + i0*n_embd, 0, ubatch.n_tokens*n_embd*sizeof(float));
@@ -397,6 +403,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, size_t s) const {
         /*.q           =*/ q.data(),
         /*.k           =*/ kv.get_stage(s)->get_k_storage(il),
         /*.cells       =*/ {},
+        /*.n_bytes_max =*/ params.n_bytes_scores > 0 ? size_t(params.n_bytes_scores) : AIM_SCORES_MAX_BYTES,
     };
 
     for (const auto & [pos, cell] : kv.get_stage(s)->get_cells(0).seq_pos_get(0)) {
