@@ -47,6 +47,7 @@ class _PrefillParams(ctypes.Structure):
         ("seed", c_uint32),
         ("select", _select_callback),
         ("select_data", c_void_p),
+        ("n_bytes_scores", c_int64),
     )
 
 
@@ -207,12 +208,13 @@ class StagedContext:
         importance: str = "pagerank",
         seed: int = 0,
         select: Selector | None = None,
+        n_bytes_scores: int = 0,
     ) -> Rows:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
         rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
         in order; n_keep: visual rows that enter each stage. An exception in `select` comes out. Whatever fails, the
-        context stays as it was: ContextError if a stage has not enough cells, UsageError, NativeError.
+        context stays as it was. n_bytes_scores bounds the scores of one head (0: 384 MiB). Errors: ContextError if a stage has not enough cells, UsageError, NativeError.
         """
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
@@ -237,6 +239,7 @@ class StagedContext:
             importance=IMPORTANCES[importance],
             seed=seed,
             select=_native_selector(select, raised) if select else _select_callback(),
+            n_bytes_scores=n_bytes_scores,
         )
         status = _prefill(self.ctx, ctypes.byref(params))
         if raised:

@@ -254,13 +254,16 @@ def test_parity_last_query(models: Models) -> None:
     assert agreement.logits < LIMIT, str(agreement)
 
 
-def test_long_prompt_in_blocks(models: Models) -> None:
-    """More rows than one block of scores has, and than one ubatch."""
+@pytest.mark.parametrize("n_bytes_scores", [0, 1 << 20, 1 << 16, 1])
+def test_long_prompt_in_blocks(models: Models, n_bytes_scores: int) -> None:
+    """More rows than one block of scores has, and than one ubatch; and less memory for scores than they take."""
     counts = (900, 700, 300, 300, 100, 0)
-    prompt, agreement = make_prompt(SHAPE, [40, 500, 9, 400, 30]), Agreement()
+    if n_bytes_scores == 1:
+        counts = (90, 70, 30, 30, 10, 0)
+    prompt, agreement = make_prompt(SHAPE, [40, counts[0] - 40, 9, 40, 30]), Agreement()
     reference = Reference(models.twin(SHAPE))
     with open_context(models, SHAPE, counts, 200) as ctx:
-        compare(ctx, reference, prompt, counts, agreement)
+        compare(ctx, reference, prompt, counts, agreement, n_bytes_scores=n_bytes_scores)
     print(f"\n{agreement}", end="")
     assert agreement.logits < LIMIT, str(agreement)
 

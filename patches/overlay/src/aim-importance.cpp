@@ -94,25 +94,31 @@ struct score_plan {
     bool keep; // all blocks of a head fit: softmax once, then five products
 };
 
-static score_plan plan_scores(int64_t n_q, int64_t n_k, bool on_host) {
-    const auto split = [&](int64_t n_rows) {
-        std::vector<row_block> res;
+static std::vector<row_block> split_rows(int64_t n_q, int64_t n_rows) {
+    std::vector<row_block> res;
 
-        for (int64_t i0 = 0; i0 < n_q; i0 += n_rows) {
-            res.push_back({ i0, std::min(i0 + n_rows, n_q) });
-        }
-
-        return res;
-    };
-
-    const size_t n_bytes_row = n_k*sizeof(float);
-
-    if (n_bytes_row*n_q <= AIM_SCORES_MAX_BYTES) {
-        // on the CPU, eight blocks skip nearly half of the square, which the causal mask would clear; a GPU does better with one
-        return { split(on_host ? std::max<int64_t>(64, (n_q + 7)/8) : n_q), true };
+    for (int64_t i0 = 0; i0 < n_q; i0 += n_rows) {
+        res.push_back({ i0, std::min(i0 + n_rows, n_q) });
     }
 
-    return { split(std::max<int64_t>(1, AIM_SCORES_MAX_BYTES/n_bytes_row)), false };
+    return res;
+}
+
+static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool on_host) {
+    // on the CPU, eight blocks skip nearly half of the square, which the causal mask would clear; a GPU does better with one
+    const auto blocks = split_rows(n_q, on_host ? std::max<int64_t>(64, (n_q + 7)/8) : n_q);
+
+    size_t n_bytes = 0;
+
+    for (const row_block & block : blocks) {
+        n_bytes += (block.i1 - block.i0)*(n_k - n_q + block.i1)*sizeof(float);
+    }
+
+    if (n_bytes <= n_bytes_max) {
+        return { blocks, true };
+    }
+
+    return { split_rows(n_q, std::max<int64_t>(1, n_bytes_max/(n_k*sizeof(float)))), false };
 }
 
 // dst[j] (+)= sum over the block's rows i of p[i0 + i]*m[i][n_past + j], for the block's columns j < i1
@@ -189,7 +195,7 @@ public:
         n_past(n_k - n_q),
         scale(layer.kq_scale/temperature),
         on_host(ggml_backend_buffer_is_host(layer.k->buffer)),
-        plan(plan_scores(n_q, n_k, on_host)),
+        plan(plan_scores(n_q, n_k, layer.n_bytes_max, on_host)),
         g(on, 64 + (plan.keep ? 32 : 80)*layer.n_head*plan.blocks.size()) {
         cells = g.input(GGML_TYPE_I32, n_k);
         q     = g.input(GGML_TYPE_F32, layer.n_embd_head, n_q, layer.n_head);
@@ -354,7 +360,7 @@ private:
         g.alloc();
 
         ggml_backend_tensor_set(cells, layer.cells.data(), 0, ggml_nbytes(cells));
-        ggml_backend_tensor_set(q,     layer.q.data(),     0, ggml_nbytes(q));
+        ggml_backend_tensor_set(q,     layer.q,            0, ggml_nbytes(q));
 
         if (p0) {
             const std::vector<float> uniform(n_q, 1.0f/n_k);

@@ -11,7 +11,7 @@
 #define AIM_PAGERANK_TEMPERATURE 0.1f
 #define AIM_PAGERANK_STEPS       5
 
-// a block of scores of one head never takes more than this; one head's scores that fit are computed once and used in every step
+// default of aim_scored_layer::n_bytes_max, enough for 192 frames of 49 visual tokens
 #define AIM_SCORES_MAX_BYTES (size_t(384)*1024*1024)
 
 struct aim_backends {
@@ -26,11 +26,13 @@ struct aim_scored_layer {
     int64_t n_embd_head;
     float   kq_scale;
 
-    int64_t              n_q; // rows of this prefill, the last n_q of the keys
-    std::vector<float>   q;   // [n_embd_head, n_q, n_head]
+    int64_t       n_q; // rows of this prefill, the last n_q of the keys
+    const float * q;   // [n_embd_head, n_q, n_head]
 
     ggml_tensor *        k;     // the layer's K cache: [n_embd_head*n_head_kv, n_cells, 1]
     std::vector<int32_t> cells; // the cell of each key, by position
+
+    size_t n_bytes_max; // for the scores of one head: what fits is computed once, more is computed in blocks for each step anew
 };
 
 // p <- p M from uniform p over all keys, M = softmax(Q K^T / sqrt(d) / temperature) with a causal mask; RMS over heads

@@ -71,6 +71,7 @@ struct aim_prefill_params {
     uint32_t            seed;       // for AIM_IMPORTANCE_RANDOM
     aim_select_callback select;     // NULL: the highest scores stay. needs an importance that scores
     void              * select_data;
+    int64_t             n_bytes_scores; // memory for the scores of one head; 0 is 384 MiB. more rows than fit are scored in blocks, slower
 };
 
 // appends rows to the context's sequence 0, at the positions after its last one, stage by stage; the next-token logits of the last

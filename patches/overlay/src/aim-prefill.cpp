@@ -48,11 +48,13 @@ void aim_prefill_run::run() {
             }
         }
     } catch (...) {
-        kv.seq_rm(0, p0, -1);
-        ctx.n_outputs = 0;
         ctx.synchronize();
+        ctx.n_outputs = 0;
+        kv.seq_rm(0, p0, -1);
         throw;
     }
+
+    ctx.synchronize(); // counts the rows as prompt tokens in the context's timings
 
     kv.trace = std::move(trace);
 }
@@ -132,6 +134,10 @@ void aim_prefill_run::check_params() const {
         if (params.n_keep[s] < 0 || params.n_keep[s] > params.n_keep[s - 1]) {
             invalid(format("n_keep[%zu] is %d after %d; counts must not grow from stage to stage", s, params.n_keep[s], params.n_keep[s - 1]));
         }
+    }
+
+    if (params.n_bytes_scores < 0) {
+        invalid("n_bytes_scores is below 0");
     }
 
     if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_GRID) {
@@ -347,7 +353,7 @@ llama_ubatch aim_prefill_run::make_ubatch(size_t i0, size_t n) const {
 
 // takes what a graph gives out: hidden states into the rows they came from, queries, logits
 void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg) {
-    ctx.synchronize();
+    ggml_backend_sched_synchronize(ctx.sched.get());
 
     if (seg.s_end < trace.stages.size()) {
         ggml_backend_tensor_get(res.get_embd(), hidden.data() + i0*n_embd, 0, ubatch.n_tokens*n_embd*sizeof(float));
@@ -362,6 +368,8 @@ void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatc
 
 void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
     const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n, n_head]
+
+    GGML_ASSERT(t && "a scored layer's graph gives its queries out");
 
     const size_t n_head = t->ne[2];
     const size_t n_q    = q.size()/(t->ne[0]*n_head);
@@ -392,9 +400,10 @@ std::vector<float> aim_prefill_run::score(int32_t il, size_t s) const {
         /*.n_embd_head =*/ hparams.n_embd_head_k(il),
         /*.kq_scale    =*/ kq_scale,
         /*.n_q         =*/ params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : int64_t(rows.size()),
-        /*.q           =*/ q,
+        /*.q           =*/ q.data(),
         /*.k           =*/ kv.get_stage(s)->get_k_storage(il),
         /*.cells       =*/ {},
+        /*.n_bytes_max =*/ params.n_bytes_scores > 0 ? size_t(params.n_bytes_scores) : AIM_SCORES_MAX_BYTES,
     };
 
     for (const auto & [pos, cell] : kv.get_stage(s)->get_cells(0).seq_pos_get(0)) {
