@@ -25,6 +25,7 @@ import torch
 from reference_aim import Reference, last_query, pagerank
 from tiny_text import TextShape, make_model, write_gguf
 
+from aim_local import _logs
 from aim_local import _staged as staged
 from aim_local._native import LIB_FOLDER, llama
 from aim_local._staged import ROW_EMBD, ROW_TOKEN, ROW_VISUAL, StagedContext, StagePlan
@@ -73,14 +74,7 @@ class Models:
             llama.llama_model_free(model)
 
 
-QUIET = llama.llama_log_callback(lambda *_: None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
-    llama.llama_log_set(QUIET, None)
-    yield
-    llama.llama_log_set(llama.llama_log_callback(), None)
+_logs.clear()  # llama.cpp's log goes there, and not to the terminal
 
 
 @pytest.fixture(scope="module")
