@@ -30,6 +30,7 @@ def stats_line(stats: Stats) -> str:
         f"ms: {stages}" if stages else "",
         f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else "",
         _counted(stats.n_generated, "token") + (f" at {stats.decode_tps:.1f}/s" if stats.decode_tps else ""),
+        f"FLOPs {stats.flops_share:.1%} of full" if stats.flops_share < 1 else "",
         f"KV cache {stats.kv_bytes / 2**20:.1f} MiB" if stats.kv_bytes else "",
         "cut at --max-tokens" if stats.stop_reason == "length" else "",
     ]

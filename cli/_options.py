@@ -1,7 +1,6 @@
 """Options that several commands share, and the library's option objects made from them.
 
 Knows names, help texts and how a time is written. The values are checked by the library's dataclasses.
-Options on visual token reduction join here (`Annotated` aliases and one function that makes a VisualTokenConfig).
 """
 
 from __future__ import annotations
@@ -9,14 +8,14 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from . import _log
 
 if TYPE_CHECKING:
-    from aim_local.config import GenerateConfig, LoadConfig
+    from aim_local.config import GenerateConfig, LoadConfig, VisualTokenConfig
     from aim_local.media import FrameSampling
 
 # [[hours:]minutes:]seconds; seconds after a colon are below 60, minutes after one too
@@ -96,6 +95,21 @@ Fps = Annotated[float | None, _number("Frames per second of video instead; --fra
 Start = Annotated[float | None, _time("Begin there: seconds or mm:ss.sss.")]
 End = Annotated[float | None, _time("Stop there: seconds or mm:ss.sss.")]
 
+# --- visual tokens ----------------------------------------------------------------------------------------------------
+
+TOKENS_HELP = (
+    "Visual tokens: off, paper (25 % after merging, pruned layer by layer), fast (half of that), or budget=SHARE of "
+    "full FLOPs. Default: paper for videos of large models, off for pictures."
+)
+
+Tokens = Annotated[str | None, _text(TOKENS_HELP, "SETTING")]
+Keep = Annotated[float | None, _number("Share of visual tokens left by token merging, in (0, 1].")]
+Prune = Annotated[
+    str | None,
+    _text("Layers: all visual tokens up to L1, none from L2 on; auto scales the paper's; off.", "L1,L2"),
+]
+Importance = Annotated[str | None, _text("What ranks visual tokens: pagerank, last_query, random, grid.", "HOW")]
+
 # --- answers --------------------------------------------------------------------------------------------------------
 
 TEMP_HELP = f"Temperature, 0 is greedy. Default: 0 for one question, {REPL_TEMPERATURE} in a conversation."
@@ -146,3 +160,46 @@ def frame_sampling(
     from aim_local.media import FrameSampling
 
     return FrameSampling(n_frames=default_frames if frames is None else frames, fps=fps, start=start, end=end)
+
+
+def visual_tokens(
+    tokens: str | None, keep: float | None, prune: str | None, importance: str | None
+) -> VisualTokenConfig | None:
+    """None where nothing was asked, for the library's default. The others change what --tokens names."""
+    if tokens is None and keep is None and prune is None and importance is None:
+        return None
+    from dataclasses import replace
+
+    config = token_preset("paper" if tokens is None else tokens)
+    if config.flops_share is not None and (keep is not None or prune is not None):
+        raise typer.BadParameter("--tokens budget=... plans what --keep and --prune say; give one or the other")
+    if keep is not None:
+        config = replace(config, merge_retain=keep)
+    if prune is not None:
+        config = replace(config, prune_layers=parse_prune(prune))
+    return replace(config, importance=importance) if importance is not None else config
+
+
+def token_preset(text: str) -> VisualTokenConfig:
+    """What --tokens names. Raises BadParameter."""
+    from aim_local.config import VisualTokenConfig
+
+    presets = {"off": VisualTokenConfig.off, "paper": VisualTokenConfig.paper, "fast": VisualTokenConfig.fast}
+    if text in presets:
+        return presets[text]()
+    name, _, share = text.partition("=")
+    if name != "budget" or not share:
+        raise typer.BadParameter(f"--tokens {text!r} is unknown; give off, paper, fast or budget=0.15 (a share)")
+    return VisualTokenConfig.budget(parse_number(share))
+
+
+def parse_prune(text: str) -> tuple[int, int] | Literal["auto"] | None:
+    """Layers from "14,22", or "auto", or None from "off". Raises BadParameter."""
+    if text == "off":
+        return None
+    if text == "auto":
+        return "auto"
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise typer.BadParameter(f"--prune {text!r} is no pair of layers; give L1,L2 such as 14,22, or auto, or off")
+    return parse_whole(parts[0]), parse_whole(parts[1])

@@ -15,8 +15,7 @@ from . import _options as opt
 from ._turn import Turn
 
 if TYPE_CHECKING:
-    from aim_local.config import GenerateConfig
-    from aim_local.media import FrameSampling
+    pass
 
 TYPICAL_FRAMES = 32  # stands in for the model's own number while the options are checked, before it is loaded
 
@@ -36,6 +35,10 @@ def chat(
     fps: opt.Fps = None,
     start: opt.Start = None,
     end: opt.End = None,
+    tokens: opt.Tokens = None,
+    keep: opt.Keep = None,
+    prune: opt.Prune = None,
+    importance: opt.Importance = None,
     ctx: opt.Ctx = None,
     threads: opt.Threads = None,
     gpu_layers: opt.GpuLayers = 0,
@@ -63,6 +66,7 @@ def chat(
     media = [*(video or []), *(image or [])]
     check_media(video or [], image or [])
     opt.frame_sampling(frames, fps, start, end, TYPICAL_FRAMES)
+    reduction = opt.visual_tokens(tokens, keep, prune, importance)
     config = opt.load_config(ctx, threads, gpu_layers, type_k, type_v, flash_attn)
     temperature = opt.REPL_TEMPERATURE if question is None else opt.ONE_SHOT_TEMPERATURE
     generate = opt.generate_config(max_tokens, temp, seed, temperature)
@@ -71,11 +75,12 @@ def chat(
     with _runtime.load(model, mmproj, config) as llm:
         sampling = opt.frame_sampling(frames, fps, start, end, llm.default_frames or TYPICAL_FRAMES)
         if question is not None:
-            ask_once(llm, question, media, generate, sampling, system, json=json, stats=stats, quiet=quiet)
+            options = {"tokens": reduction, "generate": generate, "sampling": sampling, "system": system}
+            ask_once(llm, question, media, options, json=json, stats=stats, quiet=quiet)
             return
         from . import _repl
 
-        with llm.chat(system=system, generate=generate, sampling=sampling) as conversation:
+        with llm.chat(tokens=reduction, system=system, generate=generate, sampling=sampling) as conversation:
             _repl.run(conversation, llm.name, media, stats=stats, quiet=quiet)
 
 
@@ -105,9 +110,7 @@ def ask_once(
     llm: Any,
     question: str,
     media: list[Path],
-    generate: GenerateConfig,
-    sampling: FrameSampling | None,
-    system: str | None,
+    options: dict[str, Any],
     *,
     json: bool,
     stats: bool,
@@ -117,11 +120,9 @@ def ask_once(
         answer = llm.generate(
             question,
             media,
-            generate=generate,
-            sampling=sampling,
-            system=system,
             on_text=turn.on_text,
             progress=turn.progress,
+            **options,
         )
     if json:
         _answer.print_answer_json(answer, question, llm.description(), media)

@@ -678,3 +678,49 @@ def test_a_model_cannot_drive_the_terminal() -> None:
 
 def test_home_is_untouched() -> None:
     assert "home" in os.environ["HOME"]
+
+
+# --- visual tokens ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], None),
+        (["--tokens", "off"], (1.0, None, None)),
+        (["--tokens", "paper"], (0.25, "auto", None)),
+        (["--tokens", "fast"], (0.125, "auto", None)),
+        (["--tokens", "budget=0.15"], (0.25, "auto", 0.15)),
+        (["--keep", "0.5"], (0.5, "auto", None)),
+        (["--prune", "3,7", "--keep", "1"], (1.0, (3, 7), None)),
+        (["--tokens", "fast", "--prune", "off"], (0.125, None, None)),
+    ],
+    ids=str,
+)
+def test_visual_token_options(words: list[str], wanted: Any) -> None:
+    from aim_local.cli import _options
+
+    named = dict(zip([w.removeprefix("--") for w in words[::2]], words[1::2], strict=True))
+    keep = float(named["keep"]) if "keep" in named else None
+    found = _options.visual_tokens(named.get("tokens"), keep, named.get("prune"), named.get("importance"))
+    assert (found and (found.merge_retain, found.prune_layers, found.flops_share)) == wanted
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--tokens", "magic"],
+        ["--tokens", "budget="],
+        ["--tokens", "budget=2"],
+        ["--tokens", "budget=0.1", "--keep", "0.5"],
+        ["--keep", "0"],
+        ["--keep", "1.5"],
+        ["--prune", "7,3"],
+        ["--prune", "7"],
+        ["--importance", "luck"],
+    ],
+    ids=str,
+)
+def test_visual_token_options_that_cannot_be(words: list[str], play: Play) -> None:
+    play("never said")
+    one_line(run("chat", "-p", "what?", *words), 2)

@@ -34,7 +34,7 @@ from aim_local.demo.training.model import (
 from aim_local.demo.world import make_scene
 
 # --merge: retained shares of a frame's 16 visual tokens, and how often a batch has each
-MERGE_SHARES = {1.0: 0.4, 0.5: 0.15, 0.25: 0.35, 0.125: 0.1}
+MERGE_SHARES = {1.0: 0.3, 0.5: 0.1, 0.25: 0.5, 0.125: 0.1}
 VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
 
 
