@@ -7,7 +7,7 @@ pixels are elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,33 +62,47 @@ class ChatTemplate:
         self._structured = structured and source is not None
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
-        """The prompt text with marks, without BOS (the tokenizer adds it)."""
-        texts = [m.text.replace("\x00", "") for m in messages]
-        rendered = self._render_structured(messages, texts, answer_next) if self._structured else None
-        if rendered is None:
-            rendered = self._render_plain(messages, texts, answer_next)
-        return rendered.removeprefix(self._bos) if self._bos else rendered
+        """The prompt text with marks, without BOS, which the tokenizer adds. Raises ModelError."""
+        ways = [self._structured_parts] if self._structured else []
+        for content in (*ways, self._marked_text, self._marked_part):
+            rendered = self._render(messages, content, answer_next)
+            if rendered is not None:
+                return rendered.removeprefix(self._bos) if self._bos else rendered
+        raise ModelError("the model's chat template drops what it is given; use raw=True or convert the model again")
 
-    def _apply(self, messages: list[dict[str, Any]], answer_next: bool) -> str:
-        return self._template.render(
-            messages=messages, add_generation_prompt=answer_next, bos_token=self._bos, eos_token=self._eos
-        )
+    # three forms of a turn's content; \x01i\x01 stands for the text of turn i
 
-    def _render_structured(self, messages: Sequence[Message], texts: list[str], answer_next: bool) -> str | None:
-        """With content as a list of parts; None when this template cannot do that."""
-        turns = []
-        for i, m in enumerate(messages):
-            parts: list[dict[str, str]] = [{"type": self._part_type(kind)} for _, kind in m.media]
-            turns.append({"role": m.role, "content": [*parts, {"type": "text", "text": f"\x01{i}\x01"}]})
+    def _structured_parts(self, i: int, m: Message) -> Any:
+        return [*({"type": self._part_type(kind)} for _, kind in m.media), {"type": "text", "text": f"\x01{i}\x01"}]
+
+    def _marked_text(self, i: int, m: Message) -> Any:
+        marks = "".join(mark(index) for index, _ in m.media)
+        return f"{marks}\n\x01{i}\x01" if marks else f"\x01{i}\x01"
+
+    def _marked_part(self, i: int, m: Message) -> Any:
+        return [{"type": "text", "text": self._marked_text(i, m)}]
+
+    def _render(
+        self, messages: Sequence[Message], content: Callable[[int, Message], Any], answer_next: bool
+    ) -> str | None:
+        """None where the template cannot take this form of content, or loses a part of it."""
         try:
-            out = self._apply(turns, answer_next)
+            out = self._template.render(
+                messages=[{"role": m.role, "content": content(i, m)} for i, m in enumerate(messages)],
+                add_generation_prompt=answer_next,
+                bos_token=self._bos,
+                eos_token=self._eos,
+            )
         except (TemplateError, TypeError):
             return None
-        if any(f"\x01{i}\x01" not in out or "[{" in out for i in range(len(messages))):
+        if any(out.count(f"\x01{i}\x01") != 1 for i in range(len(messages))):
             return None
-        out = self._place_marks(out, messages)
-        for i, text in enumerate(texts):
-            out = out.replace(f"\x01{i}\x01", text)
+        if content == self._structured_parts:
+            out = self._place_marks(out, messages)
+        if any(out.count(mark(index)) != 1 for m in messages for index, _ in m.media):
+            return None
+        for i, m in enumerate(messages):
+            out = out.replace(f"\x01{i}\x01", m.text.replace("\x00", ""))
         return out
 
     def _part_type(self, kind: MediaKind) -> str:
@@ -111,17 +125,6 @@ class ChatTemplate:
             for index in queue:
                 out = out.replace(token, mark(index), 1)
         return out
-
-    def _render_plain(self, messages: Sequence[Message], texts: list[str], answer_next: bool) -> str:
-        """With content as a string: marks, a newline, the text."""
-        turns = []
-        for m, text in zip(messages, texts, strict=True):
-            marks = "".join(mark(index) for index, _ in m.media)
-            turns.append({"role": m.role, "content": f"{marks}\n{text}" if marks else text})
-        try:
-            return self._apply(turns, answer_next)
-        except (TemplateError, TypeError) as e:
-            raise ModelError(f"the model's chat template failed ({e}); use raw=True or another system prompt") from e
 
 
 def _raise(message: str) -> None:

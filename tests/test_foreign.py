@@ -1,0 +1,82 @@
+"""A vision tower that is not ours, run by mtmd: Janus-Pro's projector on a random SigLIP, next to our Qwen2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from checkpoints import Shape, write_onevision
+
+from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.convert import ConvertConfig, convert
+
+SHAPE = Shape(grid=6, n_text=6, seed=21)
+N_PATCH = 36
+
+
+def as_janus(source: Path, target: Path) -> None:
+    """Our mmproj with the keys and names of "janus_pro": SigLIP, two layers, one row per patch."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "clip")
+    for key, field in reader.fields.items():
+        if key.startswith(("GGUF.", "aim.", "general.architecture", "clip.vision.image_grid", "clip.vision.mm_patch")):
+            continue
+        value = "janus_pro" if key == "clip.projector_type" else field.contents()
+        kind = field.types[0]
+        if kind == gguf.GGUFValueType.ARRAY:
+            writer.add_array(key, value)
+        else:
+            writer.add_key_value(key, value, kind)
+    for tensor in reader.tensors:
+        if tensor.name != "v.image_newline":
+            writer.add_tensor(tensor.name.replace("mm.2.", "mm.1."), np.array(tensor.data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("foreign")
+    convert(write_onevision(folder / "hf", SHAPE), folder / "gguf", ConvertConfig("f32", "f32"))
+    as_janus(folder / "gguf" / "mmproj.gguf", folder / "janus.gguf")
+    with VisionLLM.load(folder / "gguf" / "model.gguf", folder / "janus.gguf", LoadConfig(n_threads=1)) as loaded:
+        yield loaded
+
+
+def frames(n: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, SHAPE.side, SHAPE.side, 3), dtype=np.uint8)
+
+
+def test_picture_and_clip(llm: VisionLLM) -> None:
+    assert llm.vision is not None
+    assert llm.vision.is_foreign
+    for media, n in (([frames(1)[0]], N_PATCH), ([frames(3)], 3 * N_PATCH)):
+        answer = llm.generate("What is it?", media, generate=GenerateConfig(max_tokens=4))
+        assert answer.stats.n_visual == answer.stats.n_visual_full == n
+
+
+def test_merging_and_pruning_work_on_it(llm: VisionLLM) -> None:
+    """Two frames, half of each merged away: every later layer sees what the schedule says."""
+    tokens = VisualTokenConfig(merge_retain=0.5, prune_layers=(2, 4))
+    found = llm.prefill("What is it?", [frames(2)], tokens)
+    assert (found.stats.n_visual_full, found.stats.n_visual) == (2 * N_PATCH, N_PATCH)
+    assert [len(k) for k in found.trace.kept] == [N_PATCH] * 3 + [N_PATCH // 2, 0, 0]
+
+
+def test_nothing_is_reduced_unasked(llm: VisionLLM) -> None:
+    assert llm.prefill("What is it?", [frames(2)]).stats.flops_share == 1.0
+
+
+def test_chat_keeps_its_pictures(llm: VisionLLM) -> None:
+    with llm.chat(generate=GenerateConfig(max_tokens=3)) as chat:
+        chat.ask("What is it?", [frames(2)])
+        assert chat.ask("And then?").stats.n_visual == 0
