@@ -13,7 +13,7 @@ STRUCTURED = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }} "
     "{% for p in m['content'] if p['type'] == 'image' %}<image>{% endfor %}"
     "{% for p in m['content'] if p['type'] == 'video' %}<video>{% endfor %}"
-    "{% for p in m['content'] if p['type'] == 'text' %}\n{{ p['text'] }}{% endfor %}<|im_end|>{% endfor %}"
+    "{% for p in m['content'] if p['type'] == 'text' %}{{ '\n' + p['text'] }}{% endfor %}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PLAIN = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
