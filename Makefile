@@ -46,6 +46,15 @@ refresh: $(VENV)/.base
 check: $(VENV)/.base
 	$(BIN)/python patches/upstream.py check --out $(BUILD)
 
+# our C++ under address and undefined-behaviour sanitizers, on the tests that compare it with other implementations
+SANITIZED := tests/test_staged.py tests/test_visual_tokens.py tests/test_pruning.py tests/test_foreign.py
+sanitize: $(VENV)/.test
+	$(BIN)/cmake -S patches -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAIM_SANITIZE=ON \
+	    -DCMAKE_BUILD_TYPE=Release -DPython3_EXECUTABLE=$(abspath $(BIN))/python
+	$(BIN)/cmake --build build/sanitize
+	AIM_LOCAL_LIB=build/sanitize/bin LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest $(SANITIZED)
+
 bench: $(VENV)/.test
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 

@@ -118,7 +118,8 @@ def make_prompt(shape: TextShape, parts: Sequence[int], seed: int = 0) -> Prompt
 def open_context(
     models: Models, shape: TextShape, counts: Sequence[int], n_text: int = 64, weights: str = "F32", **options: Any
 ) -> StagedContext:
-    exact: dict[str, Any] = {"type_k": "f32", "type_v": "f32", "flash_attn": False}
+    # one thread: ggml's threads wait by spinning, which on a busy machine takes longer than these models do
+    exact: dict[str, Any] = {"type_k": "f32", "type_v": "f32", "flash_attn": False, "n_threads": 1}
     options = exact | options
     return StagedContext(models.load(shape, weights), StagePlan.from_layers(counts, n_text), **options)
 
@@ -208,7 +209,7 @@ def draw(seed: int) -> tuple[TextShape, list[int], list[int], dict[str, Any]]:
         drawn = [r.choice([0.0, r.random(), r.random(), r.random(), 1.0]) for _ in range(shape.n_layer - 1)]
         shares = [1.0, *sorted(drawn, reverse=True)]
     counts = [int(n_visual * share + 1e-9) for share in shares]
-    return shape, parts, counts, {"n_ubatch": r.choice([7, 32, 512])}
+    return shape, parts, counts, {"n_ubatch": r.choice([7, 32, 512]), "n_threads": 1 + (seed % 9 == 0)}
 
 
 TOTAL = Agreement()
@@ -253,8 +254,8 @@ def test_long_prompt_in_blocks(models: Models, n_bytes_scores: int) -> None:
     """More rows than one block of scores has, and than one ubatch; and less memory for scores than they take."""
     counts = (900, 700, 300, 300, 100, 0)
     if n_bytes_scores == 1:
-        counts = (90, 70, 30, 30, 10, 0)
-    prompt, agreement = make_prompt(SHAPE, [40, counts[0] - 40, 9, 40, 30]), Agreement()
+        counts = (60, 50, 20, 20, 10, 0)
+    prompt, agreement = make_prompt(SHAPE, [40, counts[0] - 30, 9, 30, 30]), Agreement()
     reference = Reference(models.twin(SHAPE))
     with open_context(models, SHAPE, counts, 200) as ctx:
         compare(ctx, reference, prompt, counts, agreement, n_bytes_scores=n_bytes_scores)

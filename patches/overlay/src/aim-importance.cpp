@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <deque>
 #include <stdexcept>
 
@@ -106,7 +105,8 @@ static std::vector<row_block> split_rows(int64_t n_q, int64_t n_rows) {
 
 static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool on_host) {
     // on the CPU, eight blocks skip nearly half of the square, which the causal mask would clear; a GPU does better with one
-    const auto blocks = split_rows(n_q, on_host ? std::max<int64_t>(64, (n_q + 7)/8) : n_q);
+    // one op takes all of them, see product_host(), and GGML_MAX_SRC is 10
+    const auto blocks = split_rows(n_q, on_host ? std::max<int64_t>(128, (n_q + 7)/8) : n_q);
 
     size_t n_bytes = 0;
 
@@ -121,67 +121,76 @@ static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool
     return { split_rows(n_q, std::max<int64_t>(1, n_bytes_max/(n_k*sizeof(float)))), false };
 }
 
-// dst[j] (+)= sum over the block's rows i of p[i0 + i]*m[i][n_past + j], for the block's columns j < i1
-struct product_args {
-    row_block block;
-    int64_t   n_past;
-};
+// columns whose sums stay in the L1 cache
+static constexpr int64_t N_CHUNK = 1024;
 
-static void product_op(ggml_tensor * dst, const ggml_tensor * m, const ggml_tensor * p, const product_args & args, bool add, int ith, int nth) {
-    constexpr int64_t n_chunk = 1024; // columns whose sums stay in the L1 cache
+// sum[j] += sum over rows i of p[i]*m[i][j], rows of m are stride floats apart
+static void add_rows(float * sum, const float * m, const float * p, int64_t n_rows, int64_t n_cols, int64_t stride) {
+    int64_t i = 0;
 
-    const int64_t n_cols = args.block.i1;
-    const int64_t n_rows = args.block.i1 - args.block.i0;
+    for (; i + 4 <= n_rows; i += 4) {
+        const float * m0 = m + i*stride;
+        const float * m1 = m0 + stride;
+        const float * m2 = m1 + stride;
+        const float * m3 = m2 + stride;
 
-    // threads share the columns, so no sum is written by two of them
-    const int64_t n_per  = ((n_cols + nth - 1)/nth + 15)/16*16;
-    const int64_t j_end  = std::min(n_cols, n_per*(ith + 1));
-
-    const float * pd  = (const float *) p->data + args.block.i0;
-    float       * out = (float *) dst->data;
-
-    for (int64_t j0 = n_per*ith; j0 < j_end; j0 += n_chunk) {
-        const int64_t n = std::min(n_chunk, j_end - j0);
-
-        float sum[n_chunk];
-        if (add) {
-            memcpy(sum, out + j0, n*sizeof(float));
-        } else {
-            memset(sum, 0, n*sizeof(float));
+        for (int64_t j = 0; j < n_cols; ++j) {
+            sum[j] += (p[i]*m0[j] + p[i + 1]*m1[j]) + (p[i + 2]*m2[j] + p[i + 3]*m3[j]);
         }
+    }
 
-        // rows before the first column of the chunk do not see it
-        int64_t i = std::max<int64_t>(0, j0 - args.block.i0);
-
-        for (; i + 4 <= n_rows; i += 4) {
-            const float * m0 = (const float *) ((const char *) m->data + i*m->nb[1]) + args.n_past + j0;
-            const float * m1 = (const float *) ((const char *) m0 + m->nb[1]);
-            const float * m2 = (const float *) ((const char *) m1 + m->nb[1]);
-            const float * m3 = (const float *) ((const char *) m2 + m->nb[1]);
-
-            for (int64_t j = 0; j < n; ++j) {
-                sum[j] += (pd[i]*m0[j] + pd[i + 1]*m1[j]) + (pd[i + 2]*m2[j] + pd[i + 3]*m3[j]);
-            }
+    for (; i < n_rows; ++i) {
+        for (int64_t j = 0; j < n_cols; ++j) {
+            sum[j] += p[i]*m[i*stride + j];
         }
-
-        for (; i < n_rows; ++i) {
-            const float * m0 = (const float *) ((const char *) m->data + i*m->nb[1]) + args.n_past + j0;
-
-            for (int64_t j = 0; j < n; ++j) {
-                sum[j] += pd[i]*m0[j];
-            }
-        }
-
-        memcpy(out + j0, sum, n*sizeof(float));
     }
 }
 
-static void product_set(ggml_tensor * dst, int ith, int nth, void * args) {
-    product_op(dst, dst->src[0], dst->src[1], *(const product_args *) args, false, ith, nth);
-}
+struct product_args {
+    std::vector<row_block> blocks; // descending: the first one has the most columns
 
-static void product_add(ggml_tensor * dst, int ith, int nth, void * args) {
-    product_op(dst, dst->src[1], dst->src[2], *(const product_args *) args, true, ith, nth);
+    int64_t n_past;
+    bool    add; // to what dst holds
+};
+
+// dst (+)= p M over the rows of some blocks; sources: p and the blocks' scores, behind dst itself if it is added to
+static void product_op(ggml_tensor * dst, int ith, int nth, void * userdata) {
+    const auto & args = *(const product_args *) userdata;
+
+    const ggml_tensor * const * srcs = dst->src + (args.add ? 1 : 0);
+
+    // threads share the columns, so no sum is written by two of them
+    const int64_t n_cols = args.blocks.front().i1;
+    const int64_t n_per  = ((n_cols + nth - 1)/nth + 15)/16*16;
+    const int64_t j_end  = std::min(n_cols, n_per*(ith + 1));
+
+    for (int64_t j0 = n_per*ith; j0 < j_end; j0 += N_CHUNK) {
+        const int64_t j1 = std::min(j0 + N_CHUNK, j_end);
+
+        float * out = (float *) dst->data + j0;
+        float   sum[N_CHUNK] = { 0.0f };
+
+        if (args.add) {
+            std::copy_n(out, j1 - j0, sum);
+        }
+
+        for (size_t b = 0; b < args.blocks.size(); ++b) {
+            const row_block & block = args.blocks[b];
+
+            const ggml_tensor * m = srcs[1 + b];
+
+            // rows before the chunk's first column do not see it, columns behind the block's last row are not seen by it
+            const int64_t i0 = std::max(block.i0, j0);
+            const int64_t n  = std::min(block.i1, j1) - j0;
+
+            const int64_t stride = m->nb[1]/sizeof(float);
+
+            add_rows(sum, (const float *) m->data + (i0 - block.i0)*stride + args.n_past + j0,
+                    (const float *) srcs[0]->data + i0, block.i1 - i0, n, stride);
+        }
+
+        std::copy_n(sum, j1 - j0, out);
+    }
 }
 
 // the graph of one layer's scores
@@ -206,10 +215,10 @@ public:
         k = ggml_reshape_3d(g.ctx, k, layer.n_embd_head, layer.n_head_kv, n_k);
         k = ggml_cont(g.ctx, ggml_permute(g.ctx, k, 0, 2, 1, 3));                 // [n_embd_head, n_k, n_head_kv]
 
-        for (const row_block & block : plan.blocks) {
-            args.push_back({ block, n_past });
+        factors.resize(plan.blocks.size());
 
-            if (!on_host) {
+        if (!on_host) {
+            for (const row_block & block : plan.blocks) {
                 masks.push_back(g.input(GGML_TYPE_F16, n_past + block.i1, block.i1 - block.i0));
             }
         }
@@ -258,7 +267,8 @@ private:
     ggml_tensor * p0 = nullptr;
 
     std::vector<ggml_tensor *> masks;
-    std::deque<product_args>   args; // the ops keep pointers to these
+    std::vector<ggml_tensor *> factors; // of the head being built, one per block
+    std::deque<product_args>   args;    // the ops keep pointers to these
 
     // softmax of the scores of block b of head h: [n_past + i1, i1 - i0]
     ggml_tensor * scores(int64_t h, size_t b) const {
@@ -294,47 +304,60 @@ private:
         return ggml_cont(g.ctx, ggml_transpose(g.ctx, m));
     }
 
-    // the part of p M that the rows of block b give, added to sum
-    ggml_tensor * product(ggml_tensor * sum, ggml_tensor * f, ggml_tensor * p, size_t b) {
-        const row_block & block = plan.blocks[b];
+    // the products of blocks [b0, b1) with p, added to sum if there is one
+    ggml_tensor * product_host(ggml_tensor * sum, ggml_tensor * p, size_t b0, size_t b1) {
+        std::vector<ggml_tensor *> srcs = { p };
 
-        ggml_tensor * srcs[2] = { f, p };
+        args.push_back({ {}, n_past, sum != nullptr });
 
-        if (on_host) {
-            return sum ? ggml_custom_inplace(g.ctx, sum, srcs, 2, product_add, GGML_N_TASKS_MAX, &args[b])
-                       : ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_q, 1, 1, 1, srcs, 2, product_set, GGML_N_TASKS_MAX, &args[b]);
+        for (size_t b = b1; b-- > b0;) {
+            args.back().blocks.push_back(plan.blocks[b]);
+            srcs.push_back(factors[b]);
         }
 
+        return sum ? ggml_custom_inplace(g.ctx, sum, srcs.data(), srcs.size(), product_op, GGML_N_TASKS_MAX, &args.back())
+                   : ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_q, 1, 1, 1, srcs.data(), srcs.size(), product_op, GGML_N_TASKS_MAX, &args.back());
+    }
+
+    ggml_tensor * product_device(ggml_tensor * sum, ggml_tensor * p, size_t b) const {
+        const row_block & block = plan.blocks[b];
+
         ggml_tensor * pb  = ggml_view_1d(g.ctx, p, block.i1 - block.i0, block.i0*p->nb[0]);
-        ggml_tensor * res = ggml_mul_mat(g.ctx, f, pb); // [i1]
+        ggml_tensor * res = ggml_mul_mat(g.ctx, factors[b], pb); // [i1]
         ggml_prec_set_acc(res, GGML_PREC_F32);
 
         return sum ? ggml_add(g.ctx, sum, ggml_pad(g.ctx, res, n_q - block.i1, 0, 0, 0)) : res;
     }
 
-    ggml_tensor * walk(int64_t h) {
-        const size_t n_blocks = plan.blocks.size();
+    // one step, p M; blocks in descending order, because the last one has every column
+    ggml_tensor * step(int64_t h, ggml_tensor * p, bool is_first) {
+        ggml_tensor * sum = nullptr;
 
-        std::vector<ggml_tensor *> factors(n_blocks);
-
-        ggml_tensor * p = p0;
-
-        for (int step = 0; step < AIM_PAGERANK_STEPS; ++step) {
-            ggml_tensor * sum = nullptr;
-
-            // the last block sees every column, so it comes first and sets the sum
-            for (size_t b = n_blocks; b-- > 0;) {
-                if (step == 0 || !plan.keep) {
-                    factors[b] = factor(h, b);
-                }
-
-                sum = product(sum, factors[b], p, b);
-
-                // in this order the allocator can use a dropped block's memory for the next one
-                ggml_build_forward_expand(g.gf, sum);
+        for (size_t b = plan.blocks.size(); b-- > 0;) {
+            if (is_first || !plan.keep) {
+                factors[b] = factor(h, b);
             }
 
-            p = sum;
+            if (!on_host) {
+                sum = product_device(sum, p, b);
+            } else if (!plan.keep) {
+                sum = product_host(sum, p, b, b + 1);
+            }
+
+            // in this order the allocator can use a dropped block's memory for the next one
+            ggml_build_forward_expand(g.gf, sum ? sum : factors[b]);
+        }
+
+        return on_host && plan.keep ? product_host(nullptr, p, 0, plan.blocks.size()) : sum;
+    }
+
+    ggml_tensor * walk(int64_t h) {
+        ggml_tensor * p = p0;
+
+        for (int i = 0; i < AIM_PAGERANK_STEPS; ++i) {
+            p = step(h, p, i == 0);
+
+            ggml_build_forward_expand(g.gf, p);
         }
 
         return p;
