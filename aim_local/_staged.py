@@ -213,9 +213,9 @@ class StagedContext:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
         rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
-        in order; n_keep: visual rows that enter each stage. An exception in `select` comes out. n_bytes_scores bounds
-        the memory for the scores of one head (0: 384 MiB). Whatever fails, the context stays as it was: ContextError
-        if a stage has not enough cells, UsageError, NativeError.
+        in order; n_keep: visual rows that enter each stage; n_bytes_scores: memory for the scores of one head, 0 for
+        384 MiB. An exception in `select` comes out. Whatever fails, the context stays as it was: ContextError if any
+        stage has too few cells, UsageError, NativeError.
         """
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
