@@ -186,11 +186,11 @@ class Chat:
             return cache
         need, fixed = context.n_cells + rest.n + 1, self.llm.config.n_ctx
         if fixed or need > self.llm.n_ctx_train:
-            cure = f"load with --ctx {need} or more" if fixed else f"the model was trained for {self.llm.n_ctx_train}"
-            raise ContextError(
-                f"the conversation needs {need} tokens, the context holds {context.n_ctx}; "
-                f"start over (/reset), or {cure}"
+            limit = (
+                f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {self.llm.n_ctx_train}"
             )
+            cure = f", or load with --ctx {need} or more" if fixed else ""
+            raise ContextError(f"the conversation needs {need} tokens, {limit}; start over (/reset){cure}")
         grown = context.larger(min(self.llm.n_ctx_train, 2 * need + n_answer), n_visual)
         try:
             grown.copy_from(context)

@@ -175,11 +175,6 @@ def test_missing_file(llm: VisionLLM, tmp_path: Path) -> None:
         llm.generate("what?", [tmp_path / "none.mp4"])
 
 
-def test_pruning_is_refused(llm: VisionLLM) -> None:
-    with pytest.raises(UsageError):
-        llm.prefill("what?", [video()], VisualTokenConfig.paper())
-
-
 # --- token merging ---------------------------------------------------------------------------------------------------
 
 
