@@ -55,8 +55,14 @@ sanitize: $(VENV)/.test
 	AIM_LOCAL_LIB=build/sanitize/bin LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest $(SANITIZED)
 
+# STOCK=FOLDER with unpatched libraries of the same version pairs the prefill with them
 bench: $(VENV)/.test
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/held_out.py
+	$(BIN)/python benchmarks/settings.py
+	$(BIN)/python benchmarks/convert_memory.py
+	test -f build/random-0.5b.gguf || $(BIN)/python benchmarks/random_gguf.py 0.5b build/random-0.5b.gguf
+	$(BIN)/python benchmarks/prefill.py build/random-0.5b.gguf $(if $(STOCK),--stock $(STOCK))
 
 clean:
 	rm -rf build $(VENV)
