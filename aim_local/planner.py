@@ -184,10 +184,11 @@ def kv_cells(n_text: int, counts: Sequence[int]) -> int:
 
 def kv_bytes(shape: TextShape, cells: int, type_k: str = "f16", type_v: str = "f16") -> int:
     """Bytes of `cells` layer-tokens. Before the padding of a context's cells to 8, or to 256 on a GPU."""
-    return cells * sum(_row_bytes(shape.n_embd_kv, name) for name in (type_k, type_v))
+    return cells * sum(row_bytes(shape.n_embd_kv, name) for name in (type_k, type_v))
 
 
-def _row_bytes(n: int, type_name: str) -> int:
+def row_bytes(n: int, type_name: str) -> int:
+    """Bytes of a row of n values of a ggml type, named as in LoadConfig.type_k."""
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
     return int(n // block * size)
 

@@ -21,7 +21,7 @@ from ._staged import KV_TYPES
 from .config import LoadConfig
 from .errors import ContextError, ModelError, NativeError
 from .gguf_header import GgufHeader, read_header
-from .planner import TextShape
+from .planner import TextShape, row_bytes
 
 FLASH_ATTN = {"auto": -1, False: 0, True: 1}
 _TINY = 512
@@ -135,10 +135,6 @@ class TextModel:
     def eos_text(self) -> str:
         return self.token_text(llama.llama_vocab_eos(self.vocab))
 
-    @property
-    def adds_bos(self) -> bool:
-        return bool(llama.llama_vocab_get_add_bos(self.vocab))
-
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a turn."""
         return bool(llama.llama_vocab_is_eog(self.vocab, token))
@@ -149,19 +145,12 @@ class TextModel:
         d_head = self.hparam("embedding_length", self.n_embd) // max(1, self.hparam("attention.head_count", 1))
         d_k = self.hparam("attention.key_length", d_head) * heads_kv
         d_v = self.hparam("attention.value_length", d_head) * heads_kv
-        return self.n_layer * (row_bytes(self.config.type_k, d_k) + row_bytes(self.config.type_v, d_v))
+        return self.n_layer * (row_bytes(d_k, self.config.type_k) + row_bytes(d_v, self.config.type_v))
 
     def close(self) -> None:
         if self._model:
             llama.llama_model_free(self._model)
             self._model = None
-
-
-def row_bytes(ggml_type: str, n: int) -> int:
-    """Bytes of a row of n values of a KV type."""
-    blocks = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q5_1": (32, 24), "q5_0": (32, 22)}
-    block, size = blocks.get(ggml_type, (32, 20 if ggml_type == "q4_1" else 18))
-    return n // block * size
 
 
 def padded_cells(n: int) -> int:
