@@ -66,7 +66,8 @@ class VisualTokenConfig:
 
     merge_retain: share left by token merging before the LLM (1.0 is off; AIM section 3.1).
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
-    None is off (AIM section 3.2). retention: explicit share per layer, instead of prune_layers.
+    "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
+    retention: explicit share per layer, instead of prune_layers.
     importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
     seed: for importance="random".
     flops_share: a wanted share of the full prompt's FLOPs instead; merge_retain and prune_layers are then planned per
@@ -74,7 +75,7 @@ class VisualTokenConfig:
     """
 
     merge_retain: float = MERGE_PAPER
-    prune_layers: Literal["auto"] | tuple[int, int] | None = "auto"
+    prune_layers: Literal["auto", "late"] | tuple[int, int] | None = "auto"
     retention: Sequence[float] | None = None
     importance: str | ImportanceCallback = "pagerank"
     seed: int = 0
@@ -93,10 +94,10 @@ class VisualTokenConfig:
 
     def _check_layers(self) -> None:
         layers = self.prune_layers
-        if layers is None or layers == "auto":
+        if layers is None or layers in ("auto", "late"):
             return
         if not isinstance(layers, tuple) or len(layers) != 2 or not all(isinstance(il, int) for il in layers):
-            raise UsageError(f'prune_layers is {layers!r}; give (l1, l2), "auto" or None')
+            raise UsageError(f'prune_layers is {layers!r}; give (l1, l2), "auto", "late" or None')
         if not 0 <= layers[0] < layers[1]:
             raise UsageError(f"prune_layers is {layers}; l1 must be at least 0 and below l2")
 
@@ -129,6 +130,11 @@ class VisualTokenConfig:
     def fast(cls) -> VisualTokenConfig:
         """Half of the paper's visual tokens: 12.5 % after merging, then the same schedule."""
         return cls(merge_retain=MERGE_PAPER / 2)
+
+    @classmethod
+    def late_drop(cls) -> VisualTokenConfig:
+        """25 % after merging, all of it up to the paper's l2, nothing from there on: no ranking."""
+        return cls(prune_layers="late")
 
     @classmethod
     def budget(cls, share_of_full_flops: float) -> VisualTokenConfig:

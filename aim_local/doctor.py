@@ -150,9 +150,9 @@ def _one_line(e: Exception) -> str:
 
 def _machine(report: Report, facts: dict[str, Any]) -> None:
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
-    facts["processor"] = _processor()
+    facts["processor"] = processor()
     facts["cores"] = f"{_usable_cores()} usable of {os.cpu_count()}"
-    memory = _memory_bytes()
+    memory = memory_bytes()
     facts["memory"] = f"{memory / 2**30:.1f} GiB" if memory else "unknown"
     native = sys.modules.get(f"{__package__}._native")
     if native is not None:
@@ -164,7 +164,8 @@ def cpu_features(info: str) -> str:
     return " ".join(m[1] for m in re.finditer(r"(\w+) = 1\b", info)) or info.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor, or "unknown"."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -179,7 +180,7 @@ def _usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     """Physical memory, or less where a container may use less; None where the platform does not say."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -88,8 +88,10 @@ def layer_shares(config: VisualTokenConfig, n_layer: int) -> list[float]:
         return [float(share) for share in config.retention]
     if config.prune_layers is None:
         return [1.0] * n_layer
-    l1, l2 = paper_layers(n_layer) if config.prune_layers == "auto" else config.prune_layers
-    return schedule(n_layer, l1, l2)
+    if isinstance(config.prune_layers, tuple):
+        return schedule(n_layer, *config.prune_layers)
+    l1, l2 = paper_layers(n_layer)
+    return schedule(n_layer, l2 - 1 if config.prune_layers == "late" else l1, l2)
 
 
 def layer_counts(n_visual: int, shares: Sequence[float]) -> list[int]:

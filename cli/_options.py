@@ -98,15 +98,15 @@ End = Annotated[float | None, _time("Stop there: seconds or mm:ss.sss.")]
 # --- visual tokens ----------------------------------------------------------------------------------------------------
 
 TOKENS_HELP = (
-    "Visual tokens: off, paper (25 % after merging, pruned layer by layer), fast (half of that), or budget=SHARE of "
-    "full FLOPs. Default: paper for videos of large models, off for pictures."
+    "Visual tokens: off, paper (25 % after merging, pruned layer by layer), fast (half of that), budget=SHARE of full "
+    "FLOPs, or merge-only, prune-only, late-drop. Default: paper for videos of large models, off for pictures."
 )
 
 Tokens = Annotated[str | None, _text(TOKENS_HELP, "SETTING")]
 Keep = Annotated[float | None, _number("Share of visual tokens left by token merging, in (0, 1].")]
 Prune = Annotated[
     str | None,
-    _text("Layers: all visual tokens up to L1, none from L2 on; auto scales the paper's; off.", "L1,L2"),
+    _text("Layers: all visual tokens up to L1, none from L2 on; auto scales the paper's; late; off.", "L1,L2"),
 ]
 Importance = Annotated[str | None, _text("What ranks visual tokens: pagerank, last_query, random, grid.", "HOW")]
 
@@ -170,7 +170,9 @@ def visual_tokens(
         return None
     from dataclasses import replace
 
-    config = token_preset("paper" if tokens is None else tokens)
+    from aim_local.settings import parse_setting
+
+    config = parse_setting("paper" if tokens is None else tokens)
     if config.flops_share is not None and (keep is not None or prune is not None):
         raise typer.BadParameter("--tokens budget=... plans what --keep and --prune say; give one or the other")
     if keep is not None:
@@ -180,26 +182,15 @@ def visual_tokens(
     return replace(config, importance=importance) if importance is not None else config
 
 
-def token_preset(text: str) -> VisualTokenConfig:
-    """What --tokens names. Raises BadParameter."""
-    from aim_local.config import VisualTokenConfig
-
-    presets = {"off": VisualTokenConfig.off, "paper": VisualTokenConfig.paper, "fast": VisualTokenConfig.fast}
-    if text in presets:
-        return presets[text]()
-    name, _, share = text.partition("=")
-    if name != "budget" or not share:
-        raise typer.BadParameter(f"--tokens {text!r} is unknown; give off, paper, fast or budget=0.15 (a share)")
-    return VisualTokenConfig.budget(parse_number(share))
-
-
-def parse_prune(text: str) -> tuple[int, int] | Literal["auto"] | None:
-    """Layers from "14,22", or "auto", or None from "off". Raises BadParameter."""
+def parse_prune(text: str) -> tuple[int, int] | Literal["auto", "late"] | None:
+    """Layers from "14,22", or "auto" or "late", or None from "off". Raises BadParameter."""
     if text == "off":
         return None
     if text == "auto":
         return "auto"
+    if text == "late":
+        return "late"
     parts = text.split(",")
     if len(parts) != 2:
-        raise typer.BadParameter(f"--prune {text!r} is no pair of layers; give L1,L2 such as 14,22, or auto, or off")
+        raise typer.BadParameter(f"--prune {text!r} is no pair of layers; give L1,L2 such as 14,22, auto, late or off")
     return parse_whole(parts[0]), parse_whole(parts[1])

@@ -1,0 +1,168 @@
+"""What a comparison reads, writes and reports: plain frozen data, and its JSON form. Computes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..measure import Spread
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of a suite. answer: None where there is none to compare with.
+
+    choices: texts of the options, first is A; answer is then one of A, B, C, ... tags: for figures by group.
+    start, end: part of a video in seconds, where the suite says so.
+    """
+
+    id: str
+    media: tuple[Path, ...]
+    question: str
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Questions in a fixed order. sha256: of the questions and of the media's bytes."""
+
+    name: str
+    items: tuple[Item, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """One cell of the matrix: a pair of model files with one visual-token setting.
+
+    model: how the report names the files. setting: text form (settings.parse_setting). key: "MODEL / SETTING".
+    """
+
+    model: str
+    setting: str
+    model_path: Path
+    mmproj_path: Path | None
+
+    @property
+    def key(self) -> str:
+        return f"{self.model} / {self.setting}"
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One answered question; a line of a cell's JSONL file.
+
+    text, tokens: the greedy answer. scored: what is compared with the expected answer, the choice's letter or the text.
+    right: None without an expected answer. kld, top1: KL divergence from the reference's next-token distribution
+    (nats) and whether the likeliest token is the same, per token of the reference's answer, end of turn included.
+    stats: Stats.to_dict() of the run.
+    """
+
+    id: str
+    text: str
+    tokens: list[int]
+    scored: str
+    right: bool | None
+    kld: list[float] | None
+    top1: list[bool] | None
+    stats: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """k of n, with a 95 % Wilson interval."""
+
+    k: int
+    n: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        return self.k / self.n
+
+
+@dataclass(frozen=True)
+class Paired:
+    """McNemar's exact test against the reference.
+
+    only_reference: items right there and wrong here; only_here: the opposite.
+    """
+
+    only_reference: int
+    only_here: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL divergence from the reference in nats over n next-token distributions, and top-1 agreement."""
+
+    mean: float
+    median: float
+    p99: float
+    top1: Rate
+    n: int
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """A row of the report. status: "done", "failed" (reason says why) or "partial" (interrupted, or not started).
+
+    accuracy: None where no item has an answer. paired, agreement, divergence: None for what cannot be compared, with
+    a note. stages: median and spread of milliseconds per stage name. Means are over items.
+    """
+
+    model: str
+    setting: str
+    is_reference: bool
+    status: str
+    reason: str = ""
+    n_items: int = 0
+    n_done: int = 0
+    accuracy: Rate | None = None
+    by_tag: dict[str, Rate] = field(default_factory=dict)
+    paired: Paired | None = None
+    agreement: Rate | None = None
+    divergence: Divergence | None = None
+    ttft_ms: Spread | None = None
+    stages: dict[str, Spread] = field(default_factory=dict)
+    prefill_tps: Spread | None = None
+    decode_tps: Spread | None = None
+    n_visual_full: float = 0.0
+    n_visual: float = 0.0
+    flops_share: float = 1.0
+    kv_bytes: float = 0.0
+    peak_rss_bytes: int = 0
+    model_bytes: int = 0
+    mmproj_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.model} / {self.setting}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole comparison. machine: measure.machine(). command: how it was made."""
+
+    suite: str
+    suite_sha256: str
+    n_items: int
+    reference: str  # key of the reference cell
+    cells: tuple[CellSummary, ...]
+    machine: dict[str, Any]
+    command: str
+    created: str  # ISO 8601, UTC
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
