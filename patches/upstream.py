@@ -7,6 +7,7 @@ inside isolated wheel builds.
 
   upstream.py apply   --out BUILD_DIR   patched tree in BUILD_DIR/llama.cpp (idempotent; only changed files are touched)
   upstream.py refresh --out BUILD_DIR   edits made in BUILD_DIR/llama.cpp go back into overlay/ and the hooks
+  upstream.py pristine --out BUILD_DIR  the unpatched tree, for comparisons (cmake -DAIM_STOCK=ON)
   upstream.py check   --out BUILD_DIR   hooks apply to a pristine tree, stay small, and refresh is a no-op
 
 Offline: set AIM_LLAMA_SDIST to a downloaded sdist (.tar.gz) or to an unpacked one.
@@ -264,7 +265,7 @@ def check(out: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["apply", "refresh", "check"])
+    parser.add_argument("command", choices=["apply", "pristine", "refresh", "check"])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -272,6 +273,8 @@ def main() -> int:
     try:
         if args.command == "apply":
             print(apply(out))
+        elif args.command == "pristine":
+            print(pristine_tree(out))
         elif args.command == "refresh":
             print("\n".join(refresh(out)) or "nothing to take back")
         else:

@@ -1,20 +1,28 @@
 #include "aim-importance.h"
 
 #include "ggml.h"
-#include "ggml-cpp.h"
 
 #include <algorithm>
 #include <cmath>
 #include <deque>
 #include <stdexcept>
 
+ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
+    if (n_nodes > n_nodes_max) {
+        sched.reset(ggml_backend_sched_new(backends.data(), bufts.data(), backends.size(), n_nodes, false, false));
+        n_nodes_max = n_nodes;
+    }
+
+    return sched.get();
+}
+
 //
-// small graphs on the context's backends, with a scheduler of their own: llama's graphs and compute buffers stay as they are
+// one small graph
 //
 
 class aim_graph {
 public:
-    aim_graph(const aim_backends & on, size_t n_nodes) {
+    aim_graph(aim_backends & on, size_t n_nodes) : sched(on.get_sched(n_nodes)) {
         const ggml_init_params params = {
             /*.mem_size   =*/ 2*n_nodes*ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false),
             /*.mem_buffer =*/ nullptr,
@@ -24,12 +32,14 @@ public:
         ctx_owner.reset(ggml_init(params));
         ctx = ctx_owner.get();
         gf  = ggml_new_graph_custom(ctx, n_nodes, false);
-
-        // the scheduler copies nothing, it only reads the lists
-        auto backends = on.backends;
-        auto bufts    = on.bufts;
-        sched.reset(ggml_backend_sched_new(backends.data(), bufts.data(), backends.size(), n_nodes, false, false));
     }
+
+    ~aim_graph() {
+        ggml_backend_sched_reset(sched); // it must not look at tensors that are gone
+    }
+
+    aim_graph(const aim_graph &) = delete;
+    aim_graph & operator=(const aim_graph &) = delete;
 
     ggml_tensor * input(ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1) const {
         ggml_tensor * res = ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2);
@@ -43,13 +53,13 @@ public:
     }
 
     void alloc() const {
-        if (!ggml_backend_sched_alloc_graph(sched.get(), gf)) {
+        if (!ggml_backend_sched_alloc_graph(sched, gf)) {
             throw std::runtime_error("not enough memory to score a layer");
         }
     }
 
     void compute() const {
-        if (ggml_backend_sched_graph_compute(sched.get(), gf) != GGML_STATUS_SUCCESS) {
+        if (ggml_backend_sched_graph_compute(sched, gf) != GGML_STATUS_SUCCESS) {
             throw std::runtime_error("a scoring graph failed or was aborted");
         }
     }
@@ -58,11 +68,11 @@ public:
     ggml_cgraph  * gf  = nullptr;
 
 private:
-    ggml_context_ptr       ctx_owner;
-    ggml_backend_sched_ptr sched;
+    ggml_context_ptr     ctx_owner;
+    ggml_backend_sched_t sched;
 };
 
-void aim_get_rows(const aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out) {
+void aim_get_rows(aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out) {
     const aim_graph g(on, 8);
 
     ggml_tensor * idxs = g.input(GGML_TYPE_I32, rows.size());
@@ -197,7 +207,7 @@ static void product_op(ggml_tensor * dst, int ith, int nth, void * userdata) {
 // on the CPU the products run as an op of ours: ggml's would need M transposed, which costs more than the products themselves
 class score_graph {
 public:
-    score_graph(const aim_backends & on, const aim_scored_layer & layer, float temperature) :
+    score_graph(aim_backends & on, const aim_scored_layer & layer, float temperature) :
         layer(layer),
         n_k(layer.cells.size()),
         n_q(layer.n_q),
@@ -410,7 +420,7 @@ private:
     }
 };
 
-std::vector<float> aim_importance_pagerank(const aim_backends & on, const aim_scored_layer & layer) {
+std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer) {
     const std::vector<float> p = score_graph(on, layer, AIM_PAGERANK_TEMPERATURE).walks();
 
     std::vector<float> res(layer.n_q);
@@ -428,7 +438,7 @@ std::vector<float> aim_importance_pagerank(const aim_backends & on, const aim_sc
     return res;
 }
 
-std::vector<float> aim_importance_last_query(const aim_backends & on, const aim_scored_layer & layer) {
+std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer) {
     const size_t n_k = layer.cells.size();
 
     const std::vector<float> p = score_graph(on, layer, 1.0f).last_rows();

@@ -3,8 +3,10 @@
 #pragma once
 
 #include "ggml-backend.h"
+#include "ggml-cpp.h"
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 // temperature 0.1 and five steps: AIM (arXiv 2412.03248), section 3.2
@@ -14,9 +16,23 @@
 // default of aim_scored_layer::n_bytes_max, enough for 192 frames of 49 visual tokens
 #define AIM_SCORES_MAX_BYTES (size_t(384)*1024*1024)
 
-struct aim_backends {
+// a context's backends with a scheduler of their own: llama's graphs and compute buffers stay as they are
+// the scheduler keeps its memory from graph to graph: fresh pages cost as much as a small layer's scores
+class aim_backends {
+public:
+    aim_backends(std::vector<ggml_backend_t> backends, std::vector<ggml_backend_buffer_type_t> bufts) :
+        backends(std::move(backends)), bufts(std::move(bufts)) {
+    }
+
+    // takes graphs of up to n_nodes; valid until a larger one is asked for
+    ggml_backend_sched_t get_sched(size_t n_nodes);
+
+private:
     std::vector<ggml_backend_t>             backends;
     std::vector<ggml_backend_buffer_type_t> bufts;
+
+    ggml_backend_sched_ptr sched;
+    size_t                 n_nodes_max = 0;
 };
 
 // queries after RoPE and keys as the cache holds them, of the rows present at the layer
@@ -38,10 +54,10 @@ struct aim_scored_layer {
 // p <- p M from uniform p over all keys, M = softmax(Q K^T / sqrt(d) / temperature) with a causal mask; RMS over heads
 // attention only flows back, so rows of earlier prefills cannot reach the new ones: their rows of M are not needed, only their columns
 // returns one score per new row
-std::vector<float> aim_importance_pagerank(const aim_backends & on, const aim_scored_layer & layer);
+std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer);
 
 // FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
-std::vector<float> aim_importance_last_query(const aim_backends & on, const aim_scored_layer & layer);
+std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer);
 
 // rows of an embedding matrix of any type as f32
-void aim_get_rows(const aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out);
+void aim_get_rows(aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out);

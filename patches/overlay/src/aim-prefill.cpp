@@ -20,7 +20,8 @@ aim_kv_cache * aim_prefill_run::get_kv(const llama_context & ctx) {
 }
 
 aim_prefill_run::aim_prefill_run(llama_context & ctx, const aim_prefill_params & params) :
-    ctx(ctx), params(params), kv(*get_kv(ctx)), n_embd(ctx.model.hparams.n_embd), p0(kv.seq_pos_max(0) + 1) {
+    ctx(ctx), params(params), kv(*get_kv(ctx)), n_embd(ctx.model.hparams.n_embd), p0(kv.seq_pos_max(0) + 1),
+    backends(ctx.backend_ptrs, ctx.backend_buft) {
 }
 
 void aim_prefill_run::run() {
@@ -189,7 +190,7 @@ void aim_prefill_run::embed_rows() {
     }
 
     std::vector<float> found(tokens.size()*n_embd);
-    aim_get_rows(backends(), ctx.model.tok_embd, tokens, found.data());
+    aim_get_rows(backends, ctx.model.tok_embd, tokens, found.data());
 
     for (int32_t i = 0, j = 0; i < params.n_rows; ++i) {
         if (params.rows[i] == AIM_ROW_TOKEN) {
@@ -389,7 +390,7 @@ void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
 }
 
 // importance of the visual rows at layer il, the last layer of stage s
-std::vector<float> aim_prefill_run::score(int32_t il, size_t s) const {
+std::vector<float> aim_prefill_run::score(int32_t il, size_t s) {
     const auto & hparams = ctx.model.hparams;
 
     const float kq_scale = hparams.f_attention_scale == 0.0f ? 1.0f/std::sqrt(float(hparams.n_embd_head_k(il))) : hparams.f_attention_scale;
@@ -411,7 +412,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, size_t s) const {
     }
 
     const std::vector<float> scores = params.importance == AIM_IMPORTANCE_LAST_QUERY ?
-        aim_importance_last_query(backends(), layer) : aim_importance_pagerank(backends(), layer);
+        aim_importance_last_query(backends, layer) : aim_importance_pagerank(backends, layer);
 
     // the scores end with those of this call's rows
     const size_t i_skip = scores.size() - rows.size();
@@ -520,8 +521,4 @@ std::vector<int32_t> aim_prefill_run::visual_indices() const {
     }
 
     return res;
-}
-
-aim_backends aim_prefill_run::backends() const {
-    return { ctx.backend_ptrs, ctx.backend_buft };
 }

@@ -43,6 +43,8 @@ private:
 
     std::vector<float> q; // queries of a scored layer, [n_embd_head, n_q, n_head]
 
+    aim_backends backends; // for graphs of our own
+
     aim_trace trace;
 
     // checks
@@ -60,11 +62,9 @@ private:
     llama_ubatch         make_ubatch(size_t i0, size_t n) const;
     void                 collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg);
     void                 collect_q(llm_graph_result & res, size_t i0, size_t n);
-    std::vector<float>   score(int32_t il, size_t s) const;
+    std::vector<float>   score(int32_t il, size_t s);
     std::vector<int32_t> select(int32_t il, const std::vector<float> & importance, int32_t n, int32_t n_keep) const;
     void                 gather(const std::vector<int32_t> & kept);
 
     std::vector<int32_t> visual_indices() const;
-
-    aim_backends backends() const;
 };
