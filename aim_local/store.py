@@ -60,6 +60,12 @@ def state_folder() -> Path:
     return _user_folder("user_state_path")
 
 
+def cache_folder() -> Path:
+    """Where things live that can be made again: AIM_LOCAL_HOME/cache, or the platform's cache folder."""
+    folder = _user_folder("user_cache_path")
+    return folder / "cache" if os.environ.get(HOME_VARIABLE) else folder
+
+
 def _user_folder(kind: str) -> Path:
     override = os.environ.get(HOME_VARIABLE)
     if override:
