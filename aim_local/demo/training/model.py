@@ -6,6 +6,7 @@ starts at the position right after the visual rows and sees only them and itself
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,13 @@ from transformers import (
 )
 
 from aim_local.demo.world import COLOURS, KINDS, N_SAMPLED, SIDE
+from aim_local.planner import layer_counts, schedule
 
 PATCH, GRID, POOLED = 14, 8, 4
 N_VISUAL = N_SAMPLED * POOLED * POOLED + 1  # one image_newline row after the last frame
 N_PREFIX = 3  # <|im_start|> user <space>
 AUX_LAYER = 5  # text layer whose visual rows also learn what moves where
+PruneLayers = tuple[int, int]  # l1 and l2 of planner.schedule
 # classes of the auxiliary labels, class 0 is "nothing here"
 N_COLOURS, N_KINDS, N_WAYS, N_PARTS, N_CORNERS = len(COLOURS) + 1, len(KINDS) + 1, 6, 4, 5
 
@@ -160,12 +163,25 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, n: int, n_slot: int) -> Te
     return torch.cat((shared, weights[..., :n] @ shared_v + own), dim=2)
 
 
+def thinned(n_rows: int, n_visual: int, n_keep: int) -> Tensor:
+    """Which of n_rows packed rows stay when n_keep of the n_visual visual ones do, picked at random: ascending."""
+    stays = torch.randperm(n_visual)[:n_keep].sort().values
+    return torch.cat((torch.arange(N_PREFIX), N_PREFIX + stays, torch.arange(N_PREFIX + n_visual, n_rows)))
+
+
 def text_rows(
-    model: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, n_shared: int, n_slot: int
+    model: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, counts: Sequence[int], n_slot: int
 ) -> tuple[Tensor, Tensor]:
-    """x [B, S, 160], n_shared rows shared -> final hidden rows and the rows after AUX_LAYER, both [B, S, 160]."""
-    tapped = x
+    """Run the layers, counts[il] visual rows entering layer il; rows that stay keep their positions.
+
+    x [B, S, 160] with counts[0] visual rows -> final hidden rows [B, S - pruned, 160], rows after AUX_LAYER.
+    """
+    tapped, n_visual = x, counts[0]
     for i, layer in enumerate(model.layers):
+        if counts[i] < n_visual:
+            rows = thinned(x.shape[1], n_visual, counts[i])
+            x, cos, sin, n_visual = x[:, rows], cos[rows], sin[rows], counts[i]
+        n_shared = N_PREFIX + n_visual
         h, a = norm(x, layer.input_layernorm), layer.self_attn
         q, k, v = (split_heads(f(h), 5) for f in (a.q_proj, a.k_proj, a.v_proj))
         q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
@@ -186,9 +202,18 @@ def rotary(
     return angle.cos(), angle.sin()
 
 
+def visual_counts(n_visual: int, prune: PruneLayers | None, n_layer: int) -> list[int]:
+    """Visual rows entering each layer; none leave before AUX_LAYER has been read."""
+    if prune is None:
+        return [n_visual] * n_layer
+    assert prune[0] >= AUX_LAYER, prune
+    return layer_counts(n_visual, schedule(n_layer, *prune))
+
+
 def packed_forward(
-    model: LlavaOnevisionForConditionalGeneration, pixels: Tensor, prefix: Tensor, tokens: Tensor, share: float = 1.0
-) -> dict[str, Tensor]:
+    model: LlavaOnevisionForConditionalGeneration, pixels: Tensor, prefix: Tensor, tokens: Tensor, share: float = 1.0,
+    prune: PruneLayers | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Answer Q questions about each of B clips.
 
     Args:
@@ -196,6 +221,7 @@ def packed_forward(
         prefix: token ids before the visual rows, [N_PREFIX].
         tokens: question, answer and padding ids, [B, Q, L].
         share: retained share of each frame's visual tokens; the others are merged into them.
+        prune: (l1, l2) between which random visual rows leave, as many as the runtime's schedule prunes.
     Returns:
         logits [B, Q, L, vocab]; patch [B * 8, 64, 128], token [B * 8, 16, 160] and motion [B, visual rows but the
         newline, 160] features for the auxiliary heads.
@@ -207,9 +233,10 @@ def packed_forward(
     token = pooled(p.linear_2(F.gelu(p.linear_1(patch))))  # [B * 8, 16, 160]
     visual = merged(token.float(), share).reshape(b, -1, token.shape[-1])
     rows = (embed(prefix).expand(b, -1, -1), visual, core.image_newline.expand(b, 1, -1), embed(tokens.flatten(1)))
-    n_shared = N_PREFIX + visual.shape[1] + 1
-    cos, sin = rotary(n_shared, *tokens.shape[1:])
-    hidden, tapped = text_rows(core.language_model, torch.cat(rows, dim=1), cos, sin, n_shared, tokens.shape[2])
-    answers = hidden[:, n_shared:]
+    n_visual = visual.shape[1] + 1
+    counts = visual_counts(n_visual, prune, len(core.language_model.layers))
+    cos, sin = rotary(N_PREFIX + n_visual, *tokens.shape[1:])
+    hidden, tapped = text_rows(core.language_model, torch.cat(rows, dim=1), cos, sin, counts, tokens.shape[2])
+    answers = hidden[:, N_PREFIX + counts[-1] :]
     logits = model.lm_head(answers).unflatten(1, tokens.shape[1:])
-    return {"logits": logits, "patch": patch, "token": token, "motion": tapped[:, N_PREFIX : n_shared - 1]}
+    return {"logits": logits, "patch": patch, "token": token, "motion": tapped[:, N_PREFIX : N_PREFIX + n_visual - 1]}

@@ -11,7 +11,9 @@ import os
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +30,18 @@ from aim_local.demo.training.model import (
     N_PARTS,
     N_WAYS,
     AuxHeads,
+    PruneLayers,
     build,
     packed_forward,
 )
 from aim_local.demo.world import make_scene
 
+T = TypeVar("T")
 # --merge: retained shares of a frame's 16 visual tokens, and how often a batch has each
 MERGE_SHARES = {1.0: 0.3, 0.5: 0.1, 0.25: 0.5, 0.125: 0.1}
+# --prune: (l1, l2) between which visual tokens leave, (6, 9) being the paper's for 12 layers, and how often
+PRUNE_LAYERS: dict[PruneLayers | None, float] = {None: 0.4, (6, 9): 0.35, (8, 9): 0.15, (7, 10): 0.05, (8, 11): 0.05}
+LONGEST_STEP = 10.0  # seconds; whatever took longer was a paused process
 VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
 
 
@@ -98,26 +105,27 @@ class Trainer:
         return max(0.002, min(1.0, self.clock / 20, (1 - done) / 0.7))
 
     def losses(
-        self, frames: Tensor, tokens: Tensor, targets: Tensor, patch: Tensor, token: Tensor, share: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+        self, frames: Tensor, tokens: Tensor, targets: Tensor, patch: Tensor, token: Tensor, share: float = 1.0,
+        prune: PruneLayers | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Loss of the answers and sum of the auxiliary losses; merged tokens have no labels of their own."""
         with torch.autocast("cpu", torch.bfloat16):
-            out = packed_forward(self.model, normalised(frames), self.prefix, tokens, share)
+            out = packed_forward(self.model, normalised(frames), self.prefix, tokens, share, prune)
             names = ("patch", "token", "motion") if share == 1 else ("patch",)
             heads = {k: getattr(self.aux, k)(out[k]).float() for k in names}
         answer = F.cross_entropy(out["logits"].float().flatten(0, 2), targets.flatten(), ignore_index=IGNORE)
         wanted = {"patch": patch, "token": token, "motion": token}
         return answer, torch.stack([class_loss(scores, wanted[k]) for k, scores in heads.items()]).sum()
 
-    def draw_share(self) -> float:
-        """Retained share of the visual tokens in the next batch."""
-        if not self.args.merge:
-            return 1.0
-        return float(self.rng.choice(list(MERGE_SHARES), p=list(MERGE_SHARES.values())))
+    def draw(self, table: Mapping[T, float]) -> T:
+        """One of the keys, each as often as its value says."""
+        return list(table)[self.rng.choice(len(table), p=list(table.values()))]
 
     def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
         share = self.lr_share()
-        answer, aux = self.loss(**batch, share=self.draw_share())
+        layout = self.draw(MERGE_SHARES) if self.args.merge else 1.0
+        prune = self.draw(PRUNE_LAYERS) if self.args.prune else None
+        answer, aux = self.loss(**batch, share=layout, prune=prune)
         (answer + self.args.aux * aux).backward()
         for group in self.adam.param_groups:
             group["lr"] = self.args.lr * share
@@ -146,7 +154,11 @@ class Trainer:
         self.clock, self.steps = state["clock"], state["steps"]
 
     def start_from(self, path: Path) -> None:
-        """Weights and optimiser state of another run, with the clock and the steps at zero."""
+        """Weights and optimiser state of another run (or weights alone), with the clock and the steps at zero."""
+        state = torch.load(path, weights_only=True)
+        if set(state) == {"model"}:
+            self.model.load_state_dict(state["model"])
+            return
         self.resume(path)
         self.clock, self.steps = 0.0, 0
 
@@ -180,14 +192,14 @@ def validation(trainer: Trainer, n: int, folder: Path) -> list[tuple[list[str], 
 
 @torch.no_grad()
 def accuracy(
-    trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]], share: float = 1.0
+    trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]], share: float, prune: PruneLayers | None
 ) -> dict[str, float]:
     """Share of wholly right answers (every answer token and the end token) by family, and over "all"."""
     right: dict[str, list[float]] = defaultdict(list)
     for families, batch in batches:
         with torch.autocast("cpu", torch.bfloat16):
             pixels = normalised(batch["frames"])
-            logits = packed_forward(trainer.model, pixels, trainer.prefix, batch["tokens"], share)["logits"]
+            logits = packed_forward(trainer.model, pixels, trainer.prefix, batch["tokens"], share, prune)["logits"]
         targets = batch["targets"]
         ok = ((logits.argmax(-1) == targets) | (targets == IGNORE)).all(-1).flatten()
         for family, hit in zip(families, ok.tolist(), strict=True):
@@ -197,9 +209,11 @@ def accuracy(
 
 
 def scores(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]]) -> str:
-    """Accuracy without merging and, where that is trained, at a quarter of the visual tokens, as JSON."""
+    """Accuracy with all visual tokens and, as far as it is trained, with merging, with pruning and with both: JSON."""
     shares = (1.0, 0.25) if trainer.args.merge else (1.0,)
-    return json.dumps({share: accuracy(trainer, batches, share) for share in shares})
+    prunes = (None, (6, 9)) if trainer.args.prune else (None,)
+    found = {f"{s:g} {p or ''}".strip(): accuracy(trainer, batches, s, p) for s in shares for p in prunes}
+    return json.dumps(found)
 
 
 def train(trainer: Trainer, args: argparse.Namespace) -> None:
@@ -207,7 +221,7 @@ def train(trainer: Trainer, args: argparse.Namespace) -> None:
     checks = validation(trainer, args.validate, args.out)
     data = Batches(args.pool, trainer.tokenizer, args.clips, args.questions, args.seed + trainer.steps, args.drill)
     loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
-    if args.merge:
+    if args.merge or args.prune:
         print("start", scores(trainer, checks), file=log)
     last = {"step": time.time(), "save": trainer.clock, "check": trainer.clock}
     stopped: list[int] = []
@@ -216,7 +230,7 @@ def train(trainer: Trainer, args: argparse.Namespace) -> None:
         answer, aux = trainer.step(next(loader))
         now = time.time()
         if trainer.steps > 3:  # compiling is not training
-            trainer.clock += now - last["step"]
+            trainer.clock += min(now - last["step"], LONGEST_STEP)
         last["step"] = now
         if trainer.steps % 20 == 0:
             speed = trainer.steps * args.clips / max(trainer.clock, 1)
@@ -226,7 +240,7 @@ def train(trainer: Trainer, args: argparse.Namespace) -> None:
             last["check"] = trainer.clock
             print(scores(trainer, checks), file=log)
             last["step"] = time.time()
-        if trainer.clock - last["save"] > 150:
+        if trainer.clock - last["save"] > args.save_every:
             last["save"] = trainer.clock
             trainer.save(args.out / "state.pt")
     trainer.save(args.out / "state.pt")
@@ -240,6 +254,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by make_tokenizer")
     parser.add_argument("--start-from", type=Path, help="state of another run to begin with; its clock starts anew")
     parser.add_argument("--merge", action="store_true", help="merge visual tokens in most batches")
+    parser.add_argument("--prune", action="store_true", help="prune visual tokens inside the LLM in most batches")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
     parser.add_argument("--questions", type=int, default=10, help="questions packed behind each clip")
@@ -249,6 +264,7 @@ def main() -> None:
     parser.add_argument("--aux", type=float, default=0.3, help="weight of the auxiliary losses")
     parser.add_argument("--validate", type=int, default=128, help="validation clips")
     parser.add_argument("--check-every", type=float, default=240, help="seconds between validations")
+    parser.add_argument("--save-every", type=float, default=120, help="seconds between saves")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="slow to start and no gain where it was tried")
