@@ -7,6 +7,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 from collections import Counter
@@ -120,6 +121,26 @@ def read_header(path: str | Path) -> GgufHeader:
         raise ModelError(f"{path}: is a folder, not a GGUF file; name the file inside it") from e
     except (OSError, ValueError) as e:
         raise ModelError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}); check its permissions") from e
+
+
+def array_sha256(path: str | Path, key: str) -> str:
+    """sha256 (hex) of the bytes of an array in the head, its length among them; "" where there is no such key.
+
+    For arrays that `read_header` skips, such as the vocabulary. Raises ModelError as `read_header` does.
+    """
+    head = read_header(path)
+    if key not in head.metadata:
+        return ""
+    with head.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cursor = _Cursor(data)
+        cursor.at = 24  # magic, version, number of tensors, number of keys
+        for _ in range(len(head.metadata)):
+            name, kind = cursor.string(), cursor.scalar("I")
+            begin = cursor.at
+            cursor.value(kind)
+            if name == key:
+                return hashlib.sha256(data[begin : cursor.at]).hexdigest()
+    return ""
 
 
 def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:

@@ -1,4 +1,4 @@
-"""VisionLLM: a language model with its vision tower, and the three things done with it: prefill, generate, chat."""
+"""VisionLLM: a language model with its vision tower, and what is done with it: prefill, generate, score, chat."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .media import FrameSampling
 from .prompt import ChatTemplate, Message, mark_raw
 from .run import Answer, Media, Prefill, Progress, Run
 from .sampler import OnText
+from .scoring import Scored, score
 from .text import TextModel
 from .vision import VisionTower
 
@@ -93,7 +94,7 @@ class VisionLLM:
             "n_ctx_train": self.n_ctx_train,
         }
 
-    # --- the three things ---
+    # --- what is done with it ---
 
     def prefill(
         self,
@@ -140,6 +141,30 @@ class VisionLLM:
             stack.callback(context.close)
             answer = run.generate(context, options, on_text, start)
         return Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings)
+
+    def score(
+        self,
+        prompt: str,
+        media: Sequence[Media] = (),
+        answer_tokens: Sequence[int] | None = None,
+        tokens: VisualTokenConfig | None = None,
+        generate: GenerateConfig | None = None,
+        raw: bool = False,
+        *,
+        n_own: int | None = None,
+        sampling: FrameSampling | None = None,
+        system: str | None = None,
+        progress: Progress | None = None,
+    ) -> Scored:
+        """Next-token logits along a given answer (teacher forcing), and the model's own answer, in one prefill.
+
+        answer_tokens: the n tokens to follow, [] for the logits after the prompt alone; None follows the model's own
+        answer, its first n_own tokens (None: all). Scored.logits: float32 [n + 1, n_vocab], row i after the first i.
+        """
+        start, options = time.perf_counter(), generate or GenerateConfig()
+        run = Run(self, tokens, sampling, progress)
+        rendered = self._render(run, prompt, media, raw, system)
+        return score(run, rendered, answer_tokens, options, n_own, start)
 
     def chat(
         self,

@@ -21,7 +21,7 @@ from .media import FrameSampling, Image, Video, open_media
 from .planner import layer_counts, layer_shares, prefill_flops, resolve_budget
 from .prompt import MediaKind
 from .pruned import PrunedContext
-from .sampler import Generated, OnText, generate
+from .sampler import Generated, OnDraw, OnText, generate
 from .stats import Stats, Trace
 from .text import Context, padded_cells
 
@@ -273,8 +273,15 @@ class Run:
         elif block:
             context.decode_rows(block.rows, progress=step)
 
-    def generate(self, context: Context, config: GenerateConfig, on_text: OnText | None, start: float) -> Generated:
-        generated = generate(self.llm.text, context, config, self.stats, on_text, start)
+    def generate(
+        self,
+        context: Context,
+        config: GenerateConfig,
+        on_text: OnText | None,
+        start: float,
+        on_draw: OnDraw | None = None,
+    ) -> Generated:
+        generated = generate(self.llm.text, context, config, self.stats, on_text, start, on_draw)
         if self.stats.stop_reason == "length" and self.stats.n_generated < config.max_tokens:
             self.warnings.append(
                 f"the answer was cut: the context of {context.n_ctx} tokens is full; use a larger n_ctx"

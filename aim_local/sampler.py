@@ -14,6 +14,7 @@ from .stats import Stats
 from .text import Context, TextModel
 
 OnText = Callable[[str], None]
+OnDraw = Callable[[int], None]  # a token was drawn, end of turn included; the logits it came from can still be read
 
 
 class Sampler:
@@ -83,7 +84,13 @@ class Generated:
 
 
 def generate(
-    model: TextModel, context: Context, config: GenerateConfig, stats: Stats, on_text: OnText | None, start: float
+    model: TextModel,
+    context: Context,
+    config: GenerateConfig,
+    stats: Stats,
+    on_text: OnText | None,
+    start: float,
+    on_draw: OnDraw | None = None,
 ) -> Generated:
     """Decodes an answer after a prefilled prompt.
 
@@ -94,7 +101,7 @@ def generate(
     stats.stop_reason = "length"
     tokens: list[int] = []
     try:
-        for token in _tokens(model, context, sampler, config.max_tokens, stats, start):
+        for token in _tokens(model, context, sampler, config.max_tokens, stats, start, on_draw):
             tokens.append(token)
             stream.feed(model.piece(token))
             if stream.stopped:
@@ -109,7 +116,13 @@ def generate(
 
 
 def _tokens(
-    model: TextModel, context: Context, sampler: Sampler, n_max: int, stats: Stats, start: float
+    model: TextModel,
+    context: Context,
+    sampler: Sampler,
+    n_max: int,
+    stats: Stats,
+    start: float,
+    on_draw: OnDraw | None,
 ) -> Iterator[int]:
     """Yields up to n_max tokens; each is in the KV cache before the next is drawn, the last one yielded is not."""
     first = 0.0
@@ -118,6 +131,8 @@ def _tokens(
         now = time.perf_counter()
         if i == 0:
             first, stats.ttft_ms = now, (now - start) * 1000
+        if on_draw:
+            on_draw(token)
         if model.is_eog(token):
             stats.stop_reason = "eos"
             return

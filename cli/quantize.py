@@ -1,4 +1,4 @@
-"""`aim-local quantize`: llama.cpp's own quantiser on the language tower."""
+"""`aim-local quantize`: llama.cpp's own quantiser on the language tower, ours on the vision tower."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from . import _extra
 from ._options import Debug, Json, Quiet, Threads
 from ._progress import ByteBar
 from ._table import print_json, print_table, size, types
+
+DEFAULT = "q4_k_m"
 
 
 def quantize(
@@ -31,21 +33,40 @@ def quantize(
         ),
     ] = None,
     type: Annotated[
-        str, typer.Option(help="q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs and others.", metavar="TYPE")
-    ] = "q4_k_m",
+        str | None,
+        typer.Option(
+            help="q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs and others. Default: q4_k_m.",
+            metavar="TYPE",
+            show_default=False,
+        ),
+    ] = None,
+    vision_type: Annotated[
+        str | None,
+        typer.Option(
+            help="Type of the vision tower, of a folder's or of an mmproj file: f16, bf16, q8_0, q5_1 ... q4_0.",
+            metavar="TYPE",
+        ),
+    ] = None,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Quantise a model's language tower; a folder's vision tower is copied as it is."""
+    """Quantise a model's language tower; a folder's vision tower is copied, unless --vision-type says otherwise.
+
+    An mmproj file is quantised by --vision-type alone.
+    """
     from aim_local import store
 
     converter = _extra.import_converter()
     source = store.source_of(src)
-    target = out if out is not None else store.beside(source, type)
+    alone = vision_type if vision_type is not None and type is None and source.is_file() else None
+    target = out if out is not None else store.beside(source, alone or type or DEFAULT)
     with ByteBar("quantising", "tensors", wanted=not quiet) as bar:
-        result = converter.quantize(source, target, type, progress=bar, threads=threads)
+        if alone is not None:
+            result = converter.quantize_vision(source, target, alone, progress=bar)
+        else:
+            result = converter.quantize(source, target, type or DEFAULT, bar, threads, vision_type)
     if json:
         print_json(asdict(result))
         return

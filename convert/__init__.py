@@ -3,6 +3,7 @@
 from .errors import ConvertError
 from .pipeline import ConvertConfig, ConvertResult, convert
 from .quantize import QUANTIZE_TYPES, QuantizeResult, quantize
+from .quantize_vision import quantize_vision
 from .types import WEIGHT_TYPES
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "QuantizeResult",
     "convert",
     "quantize",
+    "quantize_vision",
 ]

@@ -1,6 +1,6 @@
 """`quantize`: llama.cpp's own quantiser over a language GGUF, for the K-quants that numpy cannot make.
 
-The vision tower is not its business: llama.cpp's quantiser knows no mmproj; `convert` writes it in the type asked for.
+llama.cpp's quantiser knows no mmproj: a vision tower is quantize_vision.py's business.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 
@@ -56,10 +57,12 @@ def quantize(
     type: str = "q4_k_m",
     progress: Progress | None = None,
     threads: int | None = None,
+    vision_type: str | None = None,
 ) -> QuantizeResult:
-    """Quantise the language GGUF `src` into the file `out`, or a model folder into a new one (its mmproj is copied).
+    """Quantise the language GGUF `src` into the file `out`, or a model folder into a new one.
 
-    `type`: one of QUANTIZE_TYPES. `src` holds f32, f16 or bf16 weights. `progress(tensors done, in all, name)`.
+    `type`: one of QUANTIZE_TYPES. `vision_type`: of a folder's mmproj, one of WEIGHT_TYPES; None copies it.
+    `src` holds f32, f16 or bf16 weights. `progress(tensors done, in all, name)`.
     Raises ConvertError with one line; whatever is raised, nothing half-written stays.
     """
     started = time.monotonic()
@@ -74,6 +77,8 @@ def quantize(
     check_source(source, out)
     if folder:
         check_folder(src)
+    elif vision_type is not None:
+        raise ConvertError(f"{src} is a language file; the vision type is for a model folder or an mmproj")
 
     def run(target: Path) -> None:
         run_worker(source, target, QUANTIZE_TYPES[name], threads or os.cpu_count() or 1, progress)
@@ -81,7 +86,7 @@ def quantize(
     if folder:
         with staged_folder(out) as stage:
             run(stage / MODEL)
-            copy_rest(src, stage, name)
+            copy_rest(src, stage, name, vision_type)
         model = out / MODEL
     else:
         with staged_file(out) as partial:
@@ -109,7 +114,7 @@ def check_source(source: Path, out: Path) -> None:
     if arch == "clip":
         raise ConvertError(
             f"{source} is an mmproj (vision tower); llama.cpp's quantiser takes language models only: "
-            "convert the checkpoint again with --vision-type q8_0 or another type"
+            "give --vision-type alone, or convert the checkpoint again with --vision-type q8_0 or another type"
         )
     quantised = sorted(set(types) - {t.name for t in UNQUANTIZED})
     if quantised:
@@ -166,13 +171,23 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def copy_rest(src: Path, stage: Path, name: str) -> None:
-    """The vision tower as it is, and the manifest with the new language file."""
-    shutil.copyfile(src / MMPROJ, stage / MMPROJ)
+def copy_rest(src: Path, stage: Path, name: str, vision_type: str | None) -> None:
+    """The vision tower, as it is or in its new type, and the manifest with the new files."""
     content = read_json(src / MANIFEST)
-    model = stage / MODEL
-    content["files"]["model"] |= {"type": name, "bytes": model.stat().st_size, "sha256": file_sha256(model)}
+    content["files"]["model"] |= facts(stage / MODEL, name)
+    if vision_type is None:
+        shutil.copyfile(src / MMPROJ, stage / MMPROJ)
+    else:
+        from .quantize_vision import quantize_vision  # which uses this file
+
+        quantize_vision(src / MMPROJ, stage / MMPROJ, vision_type)
+        content["files"]["mmproj"] |= facts(stage / MMPROJ, vision_type.lower())
     (stage / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def facts(path: Path, name: str) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    return {"type": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def run_worker(

@@ -60,7 +60,8 @@ class ItemResult:
     text, tokens: the greedy answer. scored: what is compared with the expected answer, the choice's letter or the text.
     right: None without an expected answer. kld, top1: KL divergence from the reference's next-token distribution
     (nats) and whether the likeliest token is the same, per token of the reference's answer, end of turn included.
-    stats: Stats.to_dict() of the run.
+    stats: Stats.to_dict() of the run. first: it was its process's first, whose times hold the warm-up.
+    peak_rss_bytes: of its process up to then.
     """
 
     id: str
@@ -71,6 +72,8 @@ class ItemResult:
     kld: list[float] | None
     top1: list[bool] | None
     stats: dict[str, Any]
+    first: bool = False
+    peak_rss_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
