@@ -27,3 +27,7 @@ class NativeError(AimError):
 
 class ContextError(AimError):
     """A prompt that does not fit the context."""
+
+
+class SuiteError(AimError):
+    """A suite of questions that cannot be read, or is not what a suite must be."""
