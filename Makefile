@@ -47,13 +47,19 @@ check: $(VENV)/.base
 	$(BIN)/python patches/upstream.py check --out $(BUILD)
 
 # our C++ under address and undefined-behaviour sanitizers, on the tests that compare it with other implementations
+# python is linked with neither library: asan has to be there first, and without libstdc++ beside it finds no throw to watch
+# detect_leaks=0: python and torch never free all they have; capture=sys: a report ends the process and goes to stderr itself
 SANITIZED := tests/test_staged.py tests/test_visual_tokens.py tests/test_pruning.py tests/test_foreign.py
+SANITIZED_CXX = $$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' build/sanitize/CMakeCache.txt)
 sanitize: $(VENV)/.test
 	$(BIN)/cmake -S patches -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAIM_SANITIZE=ON \
 	    -DCMAKE_BUILD_TYPE=Release -DPython3_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build build/sanitize
-	AIM_LOCAL_LIB=build/sanitize/bin LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
-	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest $(SANITIZED)
+	@for lib in llama mtmd; do grep -q __asan_report build/sanitize/bin/lib$$lib.so || \
+	    { echo "error: build/sanitize/bin/lib$$lib.so has no sanitizer in it; remove build/sanitize and try again"; exit 1; }; done
+	cxx=$(SANITIZED_CXX); AIM_LOCAL_LIB=$(abspath build/sanitize/bin) \
+	    LD_PRELOAD="$$($$cxx -print-file-name=libasan.so) $$($$cxx -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest --capture=sys $(SANITIZED)
 
 # STOCK=FOLDER with unpatched libraries of the same version pairs the prefill with them
 bench: $(VENV)/.test
