@@ -78,15 +78,5 @@ ggml_cgraph * clip_graph_llava_onevision::build() {
                             model.position_embeddings,
                             nullptr);                                // [n_embd, n_patches]
 
-    // projector, with the exact gelu (projector_hidden_act "gelu" in transformers)
-    cur = build_ffn(cur,
-        model.mm_0_w, model.mm_0_b,
-        nullptr, nullptr,
-        model.mm_2_w, model.mm_2_b,
-        FFN_GELU_ERF,
-        -1);                                                         // [n_mmproj_embd, n_patches]
-    cb(cur, "projected", -1);
-
-    ggml_build_forward_expand(gf, cur);
-    return gf;
+    return finish_projected(cur);
 }

@@ -12,6 +12,19 @@ ggml_tensor * clip_graph_llava_tower::build_patches() const {
     return model.patch_bias ? ggml_add(ctx0, cur, model.patch_bias) : cur;                         // [n_embd, n_patches]
 }
 
+ggml_cgraph * clip_graph_llava_tower::finish_projected(ggml_tensor * cur) {
+    cur = build_ffn(cur,
+        model.mm_0_w, model.mm_0_b,
+        nullptr, nullptr,
+        model.mm_2_w, model.mm_2_b,
+        FFN_GELU_ERF,
+        -1);                                                                                       // [n_mmproj_embd, n]
+    cb(cur, "projected", -1);
+
+    ggml_build_forward_expand(gf, cur);
+    return gf;
+}
+
 // x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3)) = 0.5 x (1 + tanh(...))
 static ggml_tensor * gelu_tanh(ggml_context * ctx, ggml_tensor * x) {
     ggml_tensor * cur = ggml_scale_bias(ctx, ggml_sqr(ctx, x), 0.044715f, 1.0f);
