@@ -23,6 +23,7 @@ from aim_local._vision_native import (
     projector,
 )
 from aim_local.errors import NativeError
+from aim_local.planner import merge_count as planned_count
 
 # the same draws every time: one in ten thousand has a tie within 1e-7, which float32 may settle the other way
 REPEATABLE = settings(deadline=None, max_examples=150, derandomize=True)
@@ -122,6 +123,21 @@ def test_merging_counts_of_the_paper() -> None:
     assert merge_count(10, 0.7) == 7  # 10 * 0.7 is 7.000000000000001, and 6.99999988 as float32
     assert merge_count(0, 0.5) == 0
     assert merge_rows(drawn_rows(1, 196, 64), 0.25).slots.tolist() == list(range(3, 196, 4))
+
+
+@settings(deadline=None, max_examples=500, derandomize=True)
+@given(n=st.integers(0, 50_000), retain=st.floats(1e-6, 1.0) | st.fractions("1/997", 1, max_denominator=997).map(float))
+def test_planned_count_is_the_merged_count(n: int, retain: float) -> None:
+    assert planned_count(n, retain) == merge_count(n, retain)
+
+
+@pytest.mark.parametrize("denominator", [100, 196, 729, 1000])
+def test_counts_of_awkward_fractions_are_exact(denominator: int) -> None:
+    """0.29 * 100 is 28.999999999999996: both sides must give the floor of the true fraction."""
+    for n in (1, 49, 100, 196, 576, 729, 9409):
+        for k in range(1, denominator + 1):
+            want = max(1, n * k // denominator)
+            assert planned_count(n, k / denominator) == merge_count(n, k / denominator) == want, (n, k)
 
 
 def test_merging_settles_ties_by_index() -> None:
