@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ._native import llama, mtmd
@@ -11,6 +13,7 @@ from ._native import llama, mtmd
 _ERROR, _CONT = 4, 5  # enum ggml_log_level
 _recent: deque[str] = deque(maxlen=20)
 _state = {"echo": False, "level": 0}
+_listeners: list[list[str]] = []
 
 
 def _on_log(level: int, text: bytes, _user_data: Any) -> None:
@@ -19,6 +22,8 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
         _state["level"] = level
     if _state["level"] >= _ERROR and line.strip():
         _recent.append(line.strip())
+    for lines in _listeners:
+        lines.append(line)
     if _state["echo"]:
         sys.stderr.write(line)
 
@@ -38,6 +43,18 @@ _install()
 def echo_native_log(on: bool = True) -> None:
     """Passes everything llama.cpp logs on to stderr."""
     _state["echo"] = on
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """Everything that is logged inside the block, piece by piece."""
+    lines: list[str] = []
+    _install()
+    _listeners.append(lines)
+    try:
+        yield lines
+    finally:
+        _listeners.remove(lines)
 
 
 def clear() -> None:

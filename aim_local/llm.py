@@ -14,12 +14,13 @@ from .chat import Chat, system_message
 from .config import GenerateConfig, LoadConfig, VisualTokenConfig
 from .errors import UsageError
 from .media import FrameSampling
-from .prompt import ChatTemplate, Message, mark_raw
+from .prompt import Message, mark_raw
 from .run import Answer, Media, Prefill, Progress, Run
 from .sampler import OnText
 from .scoring import Scored, score
 from .text import TextModel
 from .vision import VisionTower
+from .vision_head import make_template
 
 
 class VisionLLM:
@@ -36,7 +37,7 @@ class VisionLLM:
             self.vision = VisionTower(paths.mmproj, self.text) if paths.mmproj else None
             if self.vision:
                 stack.callback(self.vision.close)
-            self._template = self._make_template()
+            self._template = make_template(self.text, self.vision)
             self._owned = stack.pop_all()
 
     @classmethod
@@ -49,17 +50,6 @@ class VisionLLM:
         mmproj: GGUF of the vision tower, where `model` is a bare GGUF. Raises ModelError.
         """
         return cls(store.resolve(model, mmproj), config or LoadConfig())
-
-    def _make_template(self) -> ChatTemplate:
-        image, video = self.vision.media_tokens if self.vision else ("", "")
-        return ChatTemplate(
-            self.text.chat_template,
-            bos=self.text.bos_text,
-            eos=self.text.eos_text,
-            image_token=image,
-            video_token=video,
-            structured=self.vision is None or not self.vision.is_foreign,
-        )
 
     # --- facts ---
 

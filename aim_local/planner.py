@@ -134,16 +134,30 @@ def scored_layers(counts: Sequence[int]) -> list[int]:
 
 def layer_flops(shape: TextShape, n: int) -> float:
     """FLOPs of one layer over n tokens, the authors' cost model: full square attention, n_embd wide activation."""
+    return row_flops(shape, n) + attention_flops(shape, n * n)
+
+
+def row_flops(shape: TextShape, n: int) -> float:
+    """The part of a layer that each of n tokens costs alone: matrices, two norms, residual, activation."""
     h, kv, ff = shape.n_embd, shape.n_embd_kv, shape.n_ff
     linear = 2.0 * n * (2 * h * h + 2 * h * kv + 3 * h * ff)
-    attention = 4.0 * n * n * h + 5.0 * shape.n_head * n * n
     norms, residual, activation = 14.0 * n * h, 1.0 * n * h, 2.0 * n * h
-    return linear + attention + norms + residual + activation
+    return linear + norms + residual + activation
+
+
+def attention_flops(shape: TextShape, n_pairs: int) -> float:
+    """The part of a layer that each pair of a query and a key costs: products and softmax."""
+    return 4.0 * n_pairs * shape.n_embd + 5.0 * shape.n_head * n_pairs
+
+
+def head_flops(shape: TextShape) -> float:
+    """The output head on one row."""
+    return float(shape.n_embd) * shape.n_vocab
 
 
 def prefill_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:
     """FLOPs of a prefill with `counts[il]` visual tokens entering layer il; the output head runs on one row."""
-    return sum(layer_flops(shape, n_text + n) for n in counts) + float(shape.n_embd) * shape.n_vocab
+    return sum(layer_flops(shape, n_text + n) for n in counts) + head_flops(shape)
 
 
 def charged_early(counts: Sequence[int]) -> list[int]:

@@ -245,7 +245,7 @@ class Run:
             return {}
         vision, blocks = self.llm.vision, {}
         pieces = [(i, p) for i, p in enumerate(plan.pieces) if isinstance(p, MediaPiece)]
-        total = sum(vision.n_tiles(self.media[p.media], p) for _, p in pieces)
+        total = sum(vision.n_tiles(self.media[p.media]) for _, p in pieces)
         done = 0
 
         def step() -> None:

@@ -40,15 +40,21 @@ def read_whole(path: Path) -> GgufHeader:
 
 
 class TextModel:
-    """A text tower. `close()` frees it; contexts made from it must be closed first."""
+    """A text tower. `close()` frees it; contexts made from it must be closed first.
 
-    def __init__(self, path: Path, config: LoadConfig) -> None:
+    weights=False reads the vocabulary and sizes only: contexts made from it know how large they would be, and hold
+    nothing. Nothing can be computed with them.
+    """
+
+    def __init__(self, path: Path, config: LoadConfig, *, weights: bool = True) -> None:
         self.path, self.config = path, config
         self.header: GgufHeader = read_whole(path)
         self._check_kind()
         llama.llama_backend_init()
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 999 if config.n_gpu_layers < 0 else config.n_gpu_layers
+        if not weights:
+            params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
         _logs.clear()
         self._model = llama.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:

@@ -14,32 +14,28 @@ from numpy.typing import NDArray
 
 from . import _logs
 from ._native import mtmd
-from ._vision_native import AnyresPlan, TileEncoder, anyres_pack, merge_count, merge_rows, pool_rows, pool_side
-from .blocks import MediaPiece, Piece, TextPiece, VisualBlock
+from ._vision_native import TileEncoder, anyres_pack, merge_rows, pool_rows
+from .blocks import MediaPiece, Piece, VisualBlock
 from .config import VisualTokenConfig
 from .errors import ModelError, NativeError
 from .foreign import ForeignTower
 from .media import Image, Video
-from .preprocess import PreprocessConfig, image_tiles, plan_image, video_frames
-from .prompt import split_marks
+from .preprocess import image_tiles, video_frames
 from .stats import Stats, TokenGroup
-from .text import FLASH_ATTN, TextModel, read_whole, thread_count
+from .text import FLASH_ATTN, TextModel, thread_count
+from .vision_head import VisionHead
 
-_FOREIGN_FRAMES = 8  # every frame is a whole picture there
-_MANY_TOKENS = 64  # per frame; the paper's setting was found at 196
 _NEWLINE = -1
 
 Rows = NDArray[np.float32]
 Step = Callable[[], None]
 
 
-class VisionTower:
+class VisionTower(VisionHead):
     """A loaded mmproj beside its text model. `close()` frees it."""
 
     def __init__(self, path: Path, text: TextModel) -> None:
-        self.path, self.text = path, text
-        self.metadata = read_whole(path).metadata
-        self._check_fit()
+        super().__init__(path, text)
         width = int(self.metadata.get("clip.vision.embedding_length", 0))
         self._n_threads = thread_count(text.config.n_threads, width)
         self._ctx = self._open()
@@ -47,20 +43,7 @@ class VisionTower:
         self._foreign = ForeignTower(self._ctx, text.n_embd) if self.is_foreign else None
         if not self.is_foreign:
             self._tiles = TileEncoder(self._ctx, self._n_threads)
-            self._pixels = PreprocessConfig.from_metadata(self.metadata)
             self._newline = self._read_newline()
-
-    def _check_fit(self) -> None:
-        """Refuses what mtmd would refuse with less to go on."""
-        found = str(self.metadata.get("general.architecture", ""))
-        if found != "clip":
-            raise ModelError(f"{self.path}: is a {found or 'nameless'} language model, not a mmproj; give it as model")
-        width = self.metadata.get("clip.vision.projection_dim")
-        if width and self.projector in ("mlp", "llava_onevision") and width != self.text.n_embd:
-            raise ModelError(
-                f"{self.path}: makes visual tokens of width {width}, {self.text.path} takes {self.text.n_embd}; "
-                "take the mmproj that was converted with this model"
-            )
 
     def _open(self) -> Any:
         params = mtmd.mtmd_context_params_default()
@@ -94,70 +77,12 @@ class VisionTower:
             raise NativeError("the vision tower is closed")
         return self._ctx
 
-    @property
-    def projector(self) -> str:
-        return str(self.metadata.get("clip.projector_type", ""))
-
-    @property
-    def default_frames(self) -> int:
-        return int(self.metadata.get("aim.video.n_frames", _FOREIGN_FRAMES if self.is_foreign else 32))
-
-    @property
-    def reduces_by_default(self) -> bool:
-        """Whether a video's visual tokens are reduced when nothing is asked.
-
-        Yes for the paper's video model; no where a frame has few tokens to begin with, as in the demo model.
-        """
-        return self._pools and pool_side(self._tiles.patches_per_side) ** 2 >= _MANY_TOKENS
-
-    @property
-    def media_tokens(self) -> tuple[str, str]:
-        """What the chat template writes for an image and for a video ("" where it writes none)."""
-        image = str(self.metadata.get("aim.image_token", "<image>"))
-        return image, str(self.metadata.get("aim.video_token", ""))
-
-    @property
-    def _pools(self) -> bool:
-        return self.projector == "llava_onevision"
-
     # --- plan ---
 
     def plan(self, rendered: str, media: Sequence[Video | Image], tokens: VisualTokenConfig) -> tuple[list[Piece], Any]:
-        """Pieces of a rendered prompt with their counts, and what must be kept alive with them."""
         if self._foreign:
             return self._foreign.plan(rendered, media, tokens.merge_retain)
-        pieces: list[Piece] = []
-        for part in split_marks(rendered):
-            if isinstance(part, int):
-                full, kept = self.count(media[part], 1.0), self.count(media[part], tokens.merge_retain)
-                pieces.append(MediaPiece(part, kept, full))
-            else:
-                pieces.append(TextPiece(self.text.tokenize(part, start=not pieces)))
-        return pieces, None
-
-    def count(self, item: Video | Image, retain: float) -> int:
-        """Visual tokens of a media item after token merging, newline rows included."""
-        patches = self._tiles.patches_per_side
-        if isinstance(item, Video):
-            side = pool_side(patches) if self._pools else patches
-            return len(item.frames) * merge_count(side * side, retain) + (1 if self._pools else 0)
-        if self._pools:
-            return self._image_plan(item).count(retain)
-        return merge_count(patches * patches, retain)
-
-    def n_tiles(self, item: Video | Image, piece: MediaPiece) -> int:
-        """Encoder runs a piece takes."""
-        if self._foreign:
-            return 1
-        if isinstance(item, Video):
-            return len(item.frames)
-        if not self._pools:
-            return 1
-        return self._image_plan(item).n_tiles
-
-    def _image_plan(self, item: Image) -> AnyresPlan:
-        height, width = item.pixels.shape[:2]
-        return plan_image(height, width, self._pixels, self._tiles.patches_per_side)
+        return super().plan(rendered, media, tokens)
 
     # --- encode ---
 

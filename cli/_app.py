@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, chat, compare, convert, doctor, models, quantize
+from . import _log, chat, compare, convert, doctor, models, plan, quantize
 
 INTERRUPTED = 130
 
@@ -131,7 +131,15 @@ def _root(
         print(ctx.get_help())
 
 
-for _command in (chat.chat, compare.compare, convert.convert, quantize.quantize, models.models, doctor.doctor):
+for _command in (
+    chat.chat,
+    compare.compare,
+    convert.convert,
+    quantize.quantize,
+    models.models,
+    plan.plan,
+    doctor.doctor,
+):
     app.command()(_command)
 
 
