@@ -12,7 +12,7 @@ from ._native import llama, mtmd
 
 _ERROR, _CONT = 4, 5  # enum ggml_log_level
 _recent: deque[str] = deque(maxlen=20)
-_state = {"echo": False, "level": 0}
+_state = {"echo": False, "least": 0, "level": 0}
 _listeners: list[list[str]] = []
 
 
@@ -24,7 +24,7 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
         _recent.append(line.strip())
     for lines in _listeners:
         lines.append(line)
-    if _state["echo"]:
+    if _state["echo"] and _state["level"] >= _state["least"]:
         sys.stderr.write(line)
 
 
@@ -40,9 +40,9 @@ def _install() -> None:
 _install()
 
 
-def echo_native_log(on: bool = True) -> None:
-    """Passes everything llama.cpp logs on to stderr."""
-    _state["echo"] = on
+def echo_native_log(on: bool = True, *, errors_only: bool = False) -> None:
+    """Passes everything llama.cpp logs, or its errors, on to stderr."""
+    _state["echo"], _state["least"] = on, _ERROR if errors_only else 0
 
 
 @contextmanager

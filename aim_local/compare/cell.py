@@ -86,11 +86,12 @@ def reason_of(e: BaseException) -> str:
 
 def run(job: Job, events: TextIO) -> None:
     """Answers every task of the job; each line is on the disk before it is announced."""
-    from .. import store
+    from .. import _logs, store
     from ..llm import VisionLLM
     from ..run import check_tokens
 
-    paths = store.ModelPaths(job.model.stem, job.model, job.mmproj)
+    _logs.echo_native_log(errors_only=True)  # the last words of a process that dies
+    paths = store.ModelPaths(job.name, job.model, job.mmproj)
     with VisionLLM(paths, job.options.load) as llm, open(job.results, "ab") as file:
         check_tokens(llm, parse_setting(job.setting))
         for k, task in enumerate(job.tasks):

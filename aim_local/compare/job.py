@@ -59,9 +59,10 @@ class Task:
 class Job:
     """A cell's work. role: "reference" writes logits, "paired" compares with them, "alone" does neither.
 
-    logits: folder of the reference's next-token logits, one <n>.npy per item.
+    name: what messages call the model. logits: folder of the reference's next-token logits, one <n>.npy per item.
     """
 
+    name: str
     model: Path
     mmproj: Path | None
     setting: str
@@ -79,6 +80,7 @@ class Job:
         data = json.loads(text)
         options = data["options"]
         return cls(
+            name=data["name"],
             model=Path(data["model"]),
             mmproj=Path(data["mmproj"]) if data["mmproj"] else None,
             setting=data["setting"],

@@ -272,6 +272,7 @@ class Runner:
         if not tasks:
             return ""
         job = Job(
+            spec.model,
             spec.model_path.absolute(),
             spec.mmproj_path.absolute() if spec.mmproj_path else None,
             spec.setting,
@@ -400,7 +401,8 @@ def death(code: int, log: Path) -> str:
     return f"{how}: {lines[-1][:300]}" if lines else how
 
 
-_NO_MEMORY = ("memory", "alloc", "map segment", "mmap", "thread", "buffer", "SIGKILL", "SIGSEGV", "SIGABRT")
+# what a limit on address space looks like from Python, from the loader, from ggml and from threads that cannot start
+_NO_MEMORY = ("memory", "alloc", "map segment", "thread", "temporarily unavailable", "buffer", "SIGSEGV", "SIGABRT")
 
 
 def _with_limit(reason: str, limit: int | None) -> str:
