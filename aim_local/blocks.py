@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .stats import TokenGroup
+from .stats import TokenGrid, TokenGroup
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,14 @@ class VisualBlock:
     """Visual tokens of one media piece, ready for the LLM.
 
     rows: float32 [n, n_embd]. groups: one per row. chunk: set when mtmd must decode it (M-RoPE, non-causal masks).
+    grids: which row covers what, owners counted from this block's first row.
     """
 
     rows: NDArray[np.float32]
     groups: list[TokenGroup]
     chunk: Any = None
     keep: Any = field(default=None, repr=False)  # owner of the chunk's memory
+    grids: list[TokenGrid] = field(default_factory=list)
 
 
 Piece = TextPiece | MediaPiece

@@ -256,7 +256,7 @@ class Run:
 
         for i, piece in pieces:
             blocks[i] = vision.encode(piece, self.media[piece.media], self.tokens, plan.keep, self.stats, step)
-            self.trace.groups += blocks[i].groups
+            self.trace.add(blocks[i].groups, blocks[i].grids)
         return blocks
 
     def _append_piece(

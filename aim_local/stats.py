@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,25 @@ class TokenGroup:
     slot: int
 
 
+@dataclass(frozen=True, eq=False)
+class TokenGrid:
+    """One picture the vision tower saw, and which visual token (after merging) covers each slot of its grid.
+
+    media, frame: as in TokenGroup; name: "frame", "image", or "base view" and "tile grid" of one image.
+    pixels: uint8 [h, w, 3], a thumbnail as it is displayed, of what the grid covers: its slots divide it evenly.
+    owners: int32 [rows, cols], index into Trace.groups. Newline rows cover nothing and stand in no grid.
+    index, timestamp: of a video frame in its source; -1 and NaN where there is none.
+    """
+
+    media: int
+    frame: int
+    name: str
+    pixels: NDArray[np.uint8] = field(repr=False)
+    owners: NDArray[np.int32] = field(repr=False)
+    index: int = -1
+    timestamp: float = math.nan
+
+
 @dataclass
 class Trace:
     """Which visual tokens were kept.
@@ -90,8 +110,25 @@ class Trace:
     kept: one per layer il, int32 [n_il], sorted indices of the post-merge visual tokens that enter layer il.
     importance: il -> float32 [n visual tokens present in layer il], where scored.
     groups: per post-merge visual token, where it comes from.
+    grids: the pictures and which token covers what; empty without pictures, and for towers that mtmd runs.
     """
 
     kept: list[NDArray[np.int32]] = field(default_factory=list)
     importance: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     groups: list[TokenGroup] = field(default_factory=list)
+    grids: list[TokenGrid] = field(default_factory=list)
+
+    def add(self, groups: Sequence[TokenGroup], grids: Sequence[TokenGrid]) -> None:
+        """Appends one media piece; owners of its grids count from the piece's first token."""
+        n = np.int32(len(self.groups))
+        self.grids += [replace(grid, owners=grid.owners + n) for grid in grids]
+        self.groups += groups
+
+    def to_image(self, il: int) -> NDArray[np.uint8]:
+        """Contact sheet of what entered layer il, uint8 RGB [H, W, 3]: kept patches bright, dropped ones veiled.
+
+        Raises UsageError for a layer the model does not have, and where nothing was seen.
+        """
+        from .explain.sheet import layer_sheet
+
+        return layer_sheet(self, il)

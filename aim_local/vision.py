@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from . import _logs
 from ._native import mtmd
-from ._vision_native import TileEncoder, anyres_pack, merge_rows, pool_rows
+from ._vision_native import AnyresPlan, TileEncoder, anyres_pack, merge_rows, pool_rows
 from .blocks import MediaPiece, Piece, VisualBlock
 from .config import VisualTokenConfig
 from .errors import ModelError, NativeError
 from .foreign import ForeignTower
 from .media import Image, Video
 from .preprocess import image_tiles, video_frames
-from .stats import Stats, TokenGroup
+from .stats import Stats, TokenGrid, TokenGroup
 from .text import FLASH_ATTN, TextModel, thread_count
+from .thumbnails import Thumbnails, square
 from .vision_head import VisionHead
 
 _NEWLINE = -1
@@ -44,6 +45,8 @@ class VisionTower(VisionHead):
         if not self.is_foreign:
             self._tiles = TileEncoder(self._ctx, self._n_threads)
             self._newline = self._read_newline()
+            covered = self._tiles.patches_per_side * int(self.metadata.get("clip.vision.patch_size", 0))
+            self._thumbs = Thumbnails(covered or self._tiles.side)
 
     def _open(self) -> Any:
         params = mtmd.mtmd_context_params_default()
@@ -112,17 +115,23 @@ class VisionTower(VisionHead):
             tiles = video_frames(item.frames, self._pixels)
         rows: list[Rows] = []
         groups: list[TokenGroup] = []
+        grids: list[TokenGrid] = []
+        height, width = item.frames.shape[1:3] if self._pools else (1, 1)  # the others cut a square out
         for frame, tile in enumerate(tiles):
             (patches,) = self._encode_tiles(tile[None], stats, step)
             with stats.timed("merge"):
                 pooled = pool_rows(patches, self._tiles.patches_per_side) if self._pools else patches
                 merged = merge_rows(pooled, retain)
+            thumb = self._thumbs.whole(tile, height, width)
+            when = int(item.indices[frame]), float(item.timestamps[frame])
+            owners = square(merged.owners) + np.int32(len(groups))
+            grids.append(TokenGrid(piece.media, frame, "frame", thumb, owners, *when))
             rows.append(merged.rows)
             groups += [TokenGroup(piece.media, frame, int(slot)) for slot in merged.slots]
         if self._pools:
             rows.append(self._newline[None])
             groups.append(TokenGroup(piece.media, _NEWLINE, _NEWLINE))
-        return VisualBlock(np.concatenate(rows), groups)
+        return VisualBlock(np.concatenate(rows), groups, grids=grids)
 
     def _encode_image(self, piece: MediaPiece, item: Image, retain: float, stats: Stats, step: Step) -> VisualBlock:
         with stats.timed("preprocess"):
@@ -131,12 +140,27 @@ class VisionTower(VisionHead):
         if not self._pools:
             with stats.timed("merge"):
                 merged = merge_rows(encoded[0], retain)
-            return VisualBlock(merged.rows, [TokenGroup(piece.media, 0, int(slot)) for slot in merged.slots])
+            grid = TokenGrid(piece.media, 0, "image", self._thumbs.whole(tiles[0], 1, 1), square(merged.owners))
+            groups = [TokenGroup(piece.media, 0, int(slot)) for slot in merged.slots]
+            return VisualBlock(merged.rows, groups, grids=[grid])
+        plan = self._image_plan(item)
         with stats.timed("merge"):
-            packed = anyres_pack(self._image_plan(item), np.stack(encoded), self._newline, retain)
+            packed = anyres_pack(plan, np.stack(encoded), self._newline, retain)
         n_base = self._tiles.patches_per_side**2
         groups = [_image_group(piece.media, int(slot), n_base) for slot in packed.slots]
-        return VisualBlock(packed.rows, groups)
+        return VisualBlock(packed.rows, groups, grids=self._anyres_grids(piece.media, item, plan, tiles, packed.owners))
+
+    def _anyres_grids(
+        self, media: int, item: Image, plan: AnyresPlan, tiles: NDArray[np.uint8], owners: NDArray[np.int32]
+    ) -> list[TokenGrid]:
+        height, width = item.pixels.shape[:2]
+        n_base = plan.patches**2
+        base = self._thumbs.whole(tiles[0], height, width)
+        grid = owners[n_base:].reshape(plan.grid_h, plan.grid_w)
+        return [
+            TokenGrid(media, 0, "base view", base, square(owners[:n_base])),
+            TokenGrid(media, 1, "tile grid", self._thumbs.grid(tiles[1:], plan), grid),
+        ]
 
     def close(self) -> None:
         if self._ctx:

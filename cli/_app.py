@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, chat, compare, convert, doctor, models, plan, quantize
+from . import _log, bench, chat, compare, convert, doctor, explain, models, plan, quantize
 
 INTERRUPTED = 130
 
@@ -133,12 +133,14 @@ def _root(
 
 for _command in (
     chat.chat,
+    explain.explain,
     compare.compare,
     convert.convert,
     quantize.quantize,
     models.models,
     plan.plan,
     doctor.doctor,
+    bench.bench,
 ):
     app.command()(_command)
 

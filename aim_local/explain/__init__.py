@@ -1,1 +1,11 @@
-"""Pictures of a trace: which patches a merged token covers, which tokens survive into a layer, how they were ranked."""
+"""Pictures of which visual tokens were merged, ranked and kept: contact sheets, heat maps and an HTML page.
+
+Knows traces (stats.Trace) and draws them. What is kept, and why, is decided elsewhere; `explain` asks a model and keeps
+what is needed to draw.
+"""
+
+from .asking import Explanation, explain
+from .report import heading, page_html, report, sheet_image
+from .writing import write_files
+
+__all__ = ["Explanation", "explain", "heading", "page_html", "report", "sheet_image", "write_files"]
