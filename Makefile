@@ -66,6 +66,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/held_out.py
 	$(BIN)/python benchmarks/settings.py
+	$(BIN)/python benchmarks/kept_sets.py
 	$(BIN)/python benchmarks/convert_memory.py
 	test -f build/random-0.5b.gguf || $(BIN)/python benchmarks/random_gguf.py 0.5b build/random-0.5b.gguf
 	$(BIN)/python benchmarks/prefill.py build/random-0.5b.gguf $(if $(STOCK),--stock $(STOCK))
