@@ -264,11 +264,11 @@ class Reporter:
 
     def _bar(self) -> Progress:
         if self._progress is None:
-            from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+            from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
             from ._progress import make_progress
 
-            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left, after"))
             self._progress.add_task("", total=None)
             self._progress.start()
         return self._progress

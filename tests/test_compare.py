@@ -24,7 +24,7 @@ import pytest
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.compare import cell as cell_process
-from aim_local.compare import runner
+from aim_local.compare import matrix, process, runner
 from aim_local.compare.demo_suite import draw_demo_suite
 from aim_local.compare.job import Job, Options, Task
 from aim_local.compare.records import CellSpec, Item, ItemResult, Report, Suite
@@ -316,7 +316,7 @@ def test_a_cell_beyond_its_memory_is_a_row(suite: Suite, tmp_path: Path) -> None
 def test_how_a_process_died(code: str, reason: str, tmp_path: Path) -> None:
     with open(tmp_path / "log", "wb") as log:
         status = subprocess.run([sys.executable, "-S", "-c", code], stderr=log, check=False).returncode
-    assert reason in runner.death(status, tmp_path / "log")
+    assert reason in process.death(status, tmp_path / "log")
 
 
 def test_a_failed_reference_leaves_the_others(suite: Suite, tmp_path: Path) -> None:
@@ -518,19 +518,19 @@ def test_labels_are_short_and_unique(tmp_path: Path) -> None:
 
 def test_the_reference_is_the_first_model_unreduced() -> None:
     variants = [Variant("a", Path("a"), None), Variant("b", Path("b"), None)]
-    assert runner.find_reference(variants, ["paper", "off"], None) == "a / off"
-    assert runner.find_reference(variants, ["paper", "fast"], None) == "a / paper"
-    assert runner.find_reference(variants, ["paper", "off"], "b / paper") == "b / paper"
+    assert matrix.find_reference(variants, ["paper", "off"], None) == "a / off"
+    assert matrix.find_reference(variants, ["paper", "fast"], None) == "a / paper"
+    assert matrix.find_reference(variants, ["paper", "off"], "b / paper") == "b / paper"
     with pytest.raises(UsageError, match="the reference 'c / off' is no cell of this comparison; cells are a / paper"):
-        runner.find_reference(variants, ["paper", "off"], "c / off")
+        matrix.find_reference(variants, ["paper", "off"], "c / off")
 
 
 def test_the_same_cell_twice_is_refused() -> None:
     variants = [Variant("a", Path("a"), None)]
     with pytest.raises(UsageError, match="cells a / off and a / off are the same; drop one"):
-        runner.check_matrix(variants, ["off", "off"])
+        matrix.check_matrix(variants, ["off", "off"])
     with pytest.raises(UsageError, match="cells a / off and a / merge-only:keep=1 are the same"):
-        runner.check_matrix(variants, ["off", "merge-only:keep=1"])
+        matrix.check_matrix(variants, ["off", "merge-only:keep=1"])
 
 
 def test_summary_by_hand() -> None:
@@ -715,10 +715,10 @@ def test_different_vocabularies_without_kld(suite_file: Path, tmp_path: Path) ->
 
 def test_vocabulary_digest(tmp_path: Path) -> None:
     demo, other = FOLDER / "model.gguf", other_words(tmp_path) / "model.gguf"
-    assert array_sha256(demo, runner.TOKENS) != array_sha256(other, runner.TOKENS)
-    tokens = gguf.GGUFReader(demo).fields[runner.TOKENS]
+    assert array_sha256(demo, matrix.TOKENS) != array_sha256(other, matrix.TOKENS)
+    tokens = gguf.GGUFReader(demo).fields[matrix.TOKENS]
     value = b"".join(part.tobytes() for part in tokens.parts[3:])  # before it: the name's length, the name, the type
-    assert array_sha256(demo, runner.TOKENS) == hashlib.sha256(value).hexdigest()
+    assert array_sha256(demo, matrix.TOKENS) == hashlib.sha256(value).hexdigest()
     assert array_sha256(FOLDER / "model.gguf", "no.such.key") == ""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from .. import measure as machine_facts
 from .. import store
 from ..config import LoadConfig, VisualTokenConfig
-from ..errors import UsageError
+from ..errors import AimError, MediaError, UsageError
 from ..settings import parse_setting
 from ..store import ModelPaths
 from .cache import random_model, synthetic_clip
@@ -35,7 +35,8 @@ class BenchConfig:
     """What to measure. model: a name, file or folder, None is the bundled one; shape: a random model instead.
 
     vision_type: of a random mmproj. frames: () for the default. settings: text forms (settings.py). video: None takes
-    a bundled clip, or a synthetic one where that is too short. stock: True pairs with the unpatched library, in stock_folder or the cache.
+    a bundled clip, or a synthetic one where that is too short. stock: pairs with the unpatched library, which is in
+    stock_folder or in the cache.
     """
 
     model: str | None = None
@@ -112,13 +113,15 @@ def run_bench(config: BenchConfig, say: Say) -> BenchResult:
     # 1. what is measured
     paths = _model(config, say)
     frames = config.frames or (SHAPE_FRAMES if config.shape else (_default_frames(paths),))
-    clip = None if config.skips_vision else config.video or _clip(config, max(frames))
+    clip = None if config.skips_vision else _clip(config, max(frames))
     # 2. the runs
     with ExitStack() as stack:
         found_notes: list[str] = []
         make = _stock_arms if config.stock else _own_arms
         arms = make(config, paths, clip, stack, say, found_notes)
         grid = measure(frames, arms, config.rounds, say)
+    if not grid.records:
+        raise AimError(f"nothing could be measured: {next(iter(grid.failures.values()))}")
     # 3. what they say
     found = cells(grid)
     return BenchResult(config, paths, clip, grid, found, [*found_notes, *notes(grid, found)])
@@ -132,9 +135,14 @@ def _model(config: BenchConfig, say: Say) -> ModelPaths:
 
 
 def _clip(config: BenchConfig, n_frames: int) -> Path:
-    """A bundled clip where it is long enough for a given model, else a synthetic one."""
+    """The clip asked for; else, for a given model, a bundled one if it is long enough; else a synthetic one."""
     from ..media import probe_video
 
+    if config.video is not None:
+        found = probe_video(config.video).n_frames
+        if found < n_frames:
+            raise MediaError(f"{config.video} has {found} frames, {n_frames} are asked for; take a longer clip")
+        return config.video
     folder = store.bundled_folder()
     bundled = folder.parent / "clips" / "needle.mp4" if folder else None
     if config.shape is None and bundled and bundled.is_file() and probe_video(bundled).n_frames >= n_frames:

@@ -30,7 +30,7 @@ from .rows import RowsTower
 
 # 20 and 80 characters: 100 text tokens for the byte-level vocabulary of the random models
 PROMPT = (
-    "Look at this video: <__media__>Describe what happens in it, who does what, where, in which order and why, please."
+    "Look at this video: <__media__>Describe what happens in it: who does what, where, when, in which order and why?"
 )
 SKIPPED = ("decode_video", "preprocess", "vision")  # without a vision tower
 

@@ -113,12 +113,12 @@ SHAPES = {
 
 def parse_shape(text: str) -> RandomShape:
     """A shape from its name, from sizes, or from a name with changes: "0.5b,vlayers=2". Raises UsageError."""
-    first, _, rest = text.strip().partition(",")
+    first, comma, rest = text.strip().partition(",")
     if "=" in first:
         return _custom(text, _numbers(text, text))
     if first not in SHAPES:
         raise UsageError(f"shape {text!r} is unknown; give {', '.join(SHAPES)}, or sizes: {_FORM}")
-    return _changed(replace(SHAPES[first], name=text.strip()), _numbers(rest, text) if rest else {})
+    return _changed(replace(SHAPES[first], name=text.strip()), _numbers(rest, text) if comma else {})
 
 
 def _custom(text: str, numbers: dict[str, int]) -> RandomShape:

@@ -31,9 +31,7 @@ def find_stock(folder: Path | None, say: Say) -> Path:
     """
     if folder is not None:
         if not (folder / library_name("llama")).is_file():
-            raise NativeError(
-                f"{folder} holds no {library_name('llama')}; name the folder with the unpatched libraries"
-            )
+            raise NativeError(f"{folder} holds no {library_name('llama')}; {GIVE}")
         return folder.resolve()
     project = patches_folder()
     cached = stock_folder(project)

@@ -1,6 +1,7 @@
-"""A comparison from start to end: the matrix of cells, a process for each, what is resumed, and the report.
+"""A comparison from start to end: what is left to do in each cell, a process for it, and the report.
 
-Knows the order of the work. Answering is cell.py's business, files workspace.py's, figures summary.py's.
+Knows the order of the work. The cells are matrix.py's business, answering cell.py's, files workspace.py's, figures
+summary.py's.
 """
 
 from __future__ import annotations
@@ -10,28 +11,26 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..errors import AimError, ModelError, UsageError
-from ..gguf_header import ArrayInfo, array_sha256, read_header
+from ..errors import AimError, ModelError
+from ..gguf_header import ArrayInfo, read_header
 from ..measure import machine
 from ..settings import parse_setting
 from .cell import logits_path
 from .job import Job, Options, Task
+from .matrix import TOKENS, Cell, check_matrix, check_vocabularies, find_reference, matrix
+from .process import run_process
 from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
 from .variants import Variant, make, plan_variants
 from .workspace import CellFolder, Workspace, size_of, write_text
 
-TOKENS = "tokenizer.ggml.tokens"
 LARGE = 100 * 2**20  # bytes of reference logits worth a word before they are written
 
 
@@ -55,14 +54,6 @@ class Watch:
 
     def finished(self, summary: CellSummary) -> None:
         """A cell has ended, one way or the other."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell before it runs. problem: why it cannot, "" if it can."""
-
-    spec: CellSpec
-    problem: str = ""
 
 
 def compare(
@@ -105,52 +96,6 @@ def compare(
     return report
 
 
-# --- the matrix -----------------------------------------------------------------------------------------------------
-
-
-def matrix(variants: Sequence[Variant], settings: Sequence[str]) -> list[Cell]:
-    """Model by model, setting by setting."""
-    return [Cell(CellSpec(v.label, s, v.model, v.mmproj), v.problem) for v in variants for s in settings]
-
-
-def check_matrix(variants: Sequence[Variant], settings: Sequence[str]) -> None:
-    """Raises UsageError for an unknown setting and for cells that are one and the same."""
-    if not settings:
-        raise UsageError("no setting was given; give one or more, such as off,paper")
-    seen: dict[str, str] = {}
-    for text in settings:
-        meaning = repr(parse_setting(text))
-        if meaning in seen:
-            label, other = variants[0].label, seen[meaning]
-            raise UsageError(f"cells {label} / {other} and {label} / {text} are the same; drop one")
-        seen[meaning] = text
-
-
-def find_reference(variants: Sequence[Variant], settings: Sequence[str], wanted: str | None) -> str:
-    """The reference cell's key. Raises UsageError for one that is not in the matrix."""
-    keys = [cell.spec.key for cell in matrix(variants, settings)]
-    if wanted is None:
-        return f"{variants[0].label} / {'off' if 'off' in settings else settings[0]}"
-    if wanted not in keys:
-        shown = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
-        raise UsageError(f"the reference {wanted!r} is no cell of this comparison; cells are {shown}")
-    return wanted
-
-
-def check_vocabularies(variants: Sequence[Variant], settings: Sequence[str]) -> None:
-    """Raises UsageError where next-token distributions cannot be compared. A file that cannot be read fails later."""
-    known: dict[str, str] = {}
-    for variant in variants:
-        with contextlib.suppress(ModelError):
-            known.setdefault(array_sha256(variant.model, TOKENS), variant.label)
-    if len(known) > 1:
-        one, other, *_ = (f"{label} / {settings[0]}" for label in known.values())
-        raise UsageError(
-            f"cells {one} and {other} have different vocabularies, so KL divergence is not defined between them; "
-            "give --no-kld, or compare models of one family"
-        )
-
-
 def _check_disk(space: Workspace, suite: Suite, variants: Sequence[Variant], options: Options, watch: Watch) -> None:
     """Says how much the reference's logits may take, where that is much. Raises AimError where it does not fit."""
     tokens = None
@@ -167,9 +112,6 @@ def _check_disk(space: Workspace, suite: Suite, variants: Sequence[Variant], opt
         )
     if need > LARGE and there < need / 2:
         watch.note(f"the reference's logits will take up to {need / 1e9:.1f} GB in {space.logits}")
-
-
-# --- the run --------------------------------------------------------------------------------------------------------
 
 
 class Runner:
@@ -330,83 +272,3 @@ def write_report(report: Report, out: Path) -> None:
     partial = out / ".report.html.partial"
     write_html(report, partial)
     os.replace(partial, out / "report.html")
-
-
-# --- one process ----------------------------------------------------------------------------------------------------
-
-
-def run_process(job: Job, log: Path, on_item: Callable[[], None], held: tuple[int, ...]) -> str:
-    """A cell's process from start to end; returns why it failed in one line, "" if it did not."""
-    reason = ""
-    with open(log, "wb") as errors, _process(job, errors, held) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            event = _event(line)
-            if event.get("event") == "item":
-                on_item()
-            elif event.get("event") == "failed":
-                reason = str(event.get("reason"))
-        code = child.wait()
-    if code == 0 and not reason:
-        return ""
-    return _with_limit(reason or death(code, log), job.options.memory_limit)
-
-
-@contextlib.contextmanager
-def _process(job: Job, errors: Any, held: tuple[int, ...]) -> Iterator[subprocess.Popen[bytes]]:
-    """Started with the job on stdin, which stays open: the child ends when it closes. Killed when the block ends."""
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", f"{__package__}.cell"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "GGML_NO_BACKTRACE": "1"},
-        pass_fds=held,
-        start_new_session=True,  # Ctrl-C is for us alone
-    )
-    assert child.stdin is not None
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(job.to_json().encode() + b"\n")
-            child.stdin.flush()
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-
-
-def _event(line: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def death(code: int, log: Path) -> str:
-    """One line for a process that ended without a word of its own: the signal or exit code, and its last line."""
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        how = f"killed by {name}{', as the system does when memory runs out' if name == 'SIGKILL' else ''}"
-    else:
-        how = f"its process ended with exit code {code}"
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"{how}: {lines[-1][:300]}" if lines else how
-
-
-# what a limit on address space looks like from Python, from the loader, from ggml and from threads that cannot start
-_NO_MEMORY = ("memory", "alloc", "map segment", "thread", "temporarily unavailable", "buffer", "SIGSEGV", "SIGABRT")
-
-
-def _with_limit(reason: str, limit: int | None) -> str:
-    """The reason, with the memory limit where it is the likely cause."""
-    if limit is None or not any(word in reason for word in _NO_MEMORY):
-        return reason
-    return f"out of memory, the limit is {limit / 2**20:.0f} MiB ({reason})"

@@ -63,6 +63,8 @@ def _type_words(kind: str | None, vision: str | None) -> list[str]:
 
 def check_types(types: Sequence[str], vision_types: Sequence[str]) -> None:
     """Raises UsageError for a type that is unknown or given twice."""
+    if not types and not vision_types:
+        return  # the converter is not loaded for nothing
     from ..convert.quantize import QUANTIZE_TYPES
     from ..convert.types import WEIGHT_TYPES
 
