@@ -61,15 +61,15 @@ sanitize: $(VENV)/.test
 	    LD_PRELOAD="$$($$cxx -print-file-name=libasan.so) $$($$cxx -print-file-name=libstdc++.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest --capture=sys $(SANITIZED)
 
-# STOCK=FOLDER with unpatched libraries of the same version pairs the prefill with them
+# what this machine does, and what the demo model loses; STOCK=FOLDER has unpatched libraries of the same version, else
+# they are built once into the cache
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/stages.py
-	$(BIN)/python benchmarks/held_out.py
-	$(BIN)/python benchmarks/settings.py
+	$(BIN)/aim-local bench
+	$(BIN)/aim-local bench --shape 0.5b --skip-vision --frames 32 --tokens off,paper \
+	    $(if $(STOCK),--stock $(STOCK),--against-stock)
+	$(BIN)/aim-local compare --demo --n 500 --tokens off,paper,fast,late-drop,random --out build/compare
 	$(BIN)/python benchmarks/kept_sets.py
 	$(BIN)/python benchmarks/convert_memory.py
-	test -f build/random-0.5b.gguf || $(BIN)/python benchmarks/random_gguf.py 0.5b build/random-0.5b.gguf
-	$(BIN)/python benchmarks/prefill.py build/random-0.5b.gguf $(if $(STOCK),--stock $(STOCK))
 
 clean:
 	rm -rf build $(VENV)

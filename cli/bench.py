@@ -29,12 +29,17 @@ def bench(
     type: Annotated[str, typer.Option(help="Weights of a random model.", metavar="TYPE")] = "q4_0",
     vision_type: Annotated[str, typer.Option(help="Weights of a random vision tower.", metavar="TYPE")] = "f16",
     frames: Annotated[
-        str | None, typer.Option(help="Frames, such as 8,32. Default: the model's own number.", metavar="N,N")
+        str | None,
+        typer.Option(
+            help="Frames, such as 8,32. Default: the model's own number; of a random model 8,32.", metavar="N,N"
+        ),
     ] = None,
     tokens: Annotated[
         str, typer.Option(help="Settings to measure; each may be refined: paper:keep=0.5.", metavar="SETTING,SETTING")
     ] = "off,paper,fast",
-    video: Annotated[Path | None, typer.Option(help="A clip. Default: a synthetic one.", metavar="FILE")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A clip. Default: a bundled or a synthetic one.", metavar="FILE")
+    ] = None,
     rounds: Annotated[
         int, typer.Option(help="Rounds that count, after a warm-up.", metavar="N", parser=opt.parse_whole)
     ] = 3,
