@@ -25,6 +25,8 @@ from . import store
 from .errors import AimError
 
 FORMAT = 1
+BUSY = 0.5  # spread of the rounds from which on the machine was too busy to be measured
+_REWEIGHTINGS, _SMALL_ERROR = 30, 0.005
 _SAME_MACHINE = ("processor", "physical_cores")
 _SAME_VERSION = ("aim_local", "llama_cpp_python", "patch")
 
@@ -34,11 +36,15 @@ Seconds = dict[str, float]  # by stage
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting that was run. fitted: the rates know it; others are the proof. measured: medians of n rounds."""
+    """One setting that was run. fitted: the rates know it; others are the proof. measured: medians of n rounds.
+
+    spread: of the rounds' times to the first token, (largest - least) / median.
+    """
 
     name: str
     fitted: bool
     n: int
+    spread: float
     measured: Seconds
     predicted: Seconds = field(default_factory=dict)
 
@@ -71,6 +77,15 @@ class Calibration:
         return statistics.median(trial.error for trial in self.proof)
 
     @property
+    def median_spread(self) -> float:
+        return statistics.median(trial.spread for trial in self.trials)
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether the runs differed so much that the rates say more about other work than about this."""
+        return self.median_spread > BUSY
+
+    @property
     def age_days(self) -> float:
         return (datetime.now(UTC) - datetime.fromisoformat(self.date)).total_seconds() / 86400
 
@@ -91,7 +106,12 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         trials = [{**asdict(trial), "error": trial.error} for trial in self.trials]
-        return {**asdict(self), "trials": trials, "median_error": self.median_error}
+        return {
+            **asdict(self),
+            "trials": trials,
+            "median_error": self.median_error,
+            "median_spread": self.median_spread,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
@@ -123,7 +143,7 @@ def predict(rates: Mapping[str, Mapping[str, float]], features: Features) -> Sec
 
 
 def fit(features: Sequence[Features], measured: Sequence[Seconds]) -> dict[str, dict[str, float]]:
-    """Rates of every stage, the squared relative errors least."""
+    """Rates of every stage, the sum of absolute relative errors least: one disturbed setting does not bend them."""
     return {stage: _fit_stage(stage, features, measured) for stage in features[0]}
 
 
@@ -133,8 +153,17 @@ def _fit_stage(stage: str, features: Sequence[Features], measured: Sequence[Seco
     if not pairs:
         return dict.fromkeys(names, 0.0)
     rows = np.array([[f[name] / seconds for name in names] for f, seconds in pairs])
-    rates = nonnegative_least_squares(rows, np.ones(len(rows)))
+    rates = _least_absolute(rows, np.ones(len(rows)))
     return {name: float(rate) for name, rate in zip(names, rates, strict=True)}
+
+
+def _least_absolute(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The x >= 0 with the least sum of |a x - b|, nearly: least squares, reweighted by what is left of each row."""
+    x = nonnegative_least_squares(a, b)
+    for _ in range(_REWEIGHTINGS):
+        weights = 1 / np.sqrt(np.maximum(np.abs(a @ x - b), _SMALL_ERROR))
+        x = nonnegative_least_squares(a * weights[:, None], b * weights)
+    return x
 
 
 def nonnegative_least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -186,9 +186,13 @@ def _show_time(made: Plan) -> None:
 
 def _quality(found: Calibration) -> str:
     age = f"{found.age_days:.0f} days old" if found.age_days >= 1 else "made today"
+    busy = (
+        f"; the machine was busy then (runs of one setting differed by {found.median_spread:.0%}): "
+        "calibrate again when it is calm"
+    )
     return (
         f"times: calibration of {found.model}, {age}; on {len(found.proof)} other settings its median error was "
-        f"{found.median_error:.1%}"
+        f"{found.median_error:.1%}{busy if found.was_busy else ''}"
     )
 
 

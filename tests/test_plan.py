@@ -316,10 +316,27 @@ def test_fit_finds_the_rates_of_an_exact_machine() -> None:
         assert found[stage] == pytest.approx(by_feature, rel=1e-6)
 
 
+def test_one_disturbed_setting_does_not_bend_the_rates() -> None:
+    rng = np.random.default_rng(2)
+    amounts = [{"prefill": {"passes": p, "row_flops": r}} for p, r in rng.uniform(1, 50, (8, 2))]
+    measured = [{"prefill": 2 * a["prefill"]["passes"] + 3 * a["prefill"]["row_flops"]} for a in amounts]
+    measured[3]["prefill"] *= 4
+    assert calibration.fit(amounts, measured)["prefill"] == pytest.approx({"passes": 2, "row_flops": 3}, rel=0.02)
+
+
 def made_calibration(head: ModelHead, **changes: Any) -> Calibration:
     stages = dict.fromkeys(STAGES, 0.1)
     off = {**stages, "vision": 0.2}
-    trials = (Trial("a", True, 3, stages, stages), Trial("b", False, 3, stages, off), Trial("c", False, 3, off, off))
+    trials = (
+        *(
+            Trial(*t)
+            for t in (
+                ("a", True, 3, 0.1, stages, stages),
+                ("b", False, 3, 0.2, stages, off),
+                ("c", False, 3, 0.3, off, off),
+            )
+        ),
+    )
     rates: dict[str, dict[str, float]] = {
         "vision": {"flops": 1e-9},
         "other": {"runs": 0.25},
@@ -342,6 +359,7 @@ def test_estimate_comes_from_the_stored_rates(head: ModelHead, clips: list[Path]
     assert made.first_token_s == pytest.approx(made.seconds["vision"] + 0.25)  # decode is no part of it
     assert made.choice.calibration
     assert made.choice.calibration.median_error == pytest.approx((0.1 / 0.7 + 0) / 2)
+    assert (made.choice.calibration.median_spread, made.choice.calibration.was_busy) == (0.2, False)
 
 
 @pytest.mark.parametrize(

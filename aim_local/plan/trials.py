@@ -1,7 +1,7 @@
 """Measures a model on this machine over settings of different size, and fits and proves a calibration with them.
 
-Every run is whole: a clip read from disk, encoded, prefilled, a few tokens decoded. Rounds go through all settings in
-turn, so that a slow minute falls on all of them; medians are taken.
+Every run is whole: a clip read from disk, encoded, prefilled, a few tokens decoded. Each round goes through all the
+settings in an order of its own, so that a slow minute falls on fitted and proving ones alike; medians are taken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..calibration import Calibration, Seconds, Trial, fit, predict
+from ..calibration import Calibration, Seconds, Trial, fit, predict, total
 from ..config import VisualTokenConfig
 from ..errors import AimError
 from ..media import FrameSampling
@@ -89,9 +89,9 @@ def calibrate(llm: VisionLLM, progress: OnTrial | None = None, seconds: float = 
         most, rounds = bench.extent(seconds)
         found: list[list[Seconds]] = [[] for _ in SETTINGS]
         for i in range(rounds):
-            for k, setting in enumerate(SETTINGS):
-                say(setting.name, i * len(SETTINGS) + k, rounds * len(SETTINGS))
-                found[k].append(bench.run(setting, most))
+            for k, at in enumerate(np.random.default_rng(i).permutation(len(SETTINGS))):
+                say(SETTINGS[at].name, i * len(SETTINGS) + k, rounds * len(SETTINGS))
+                found[at].append(bench.run(SETTINGS[at], most))
         say("done", rounds * len(SETTINGS), rounds * len(SETTINGS))
         return _proved(llm, bench, most, found)
 
@@ -102,7 +102,7 @@ def _proved(llm: VisionLLM, bench: _Bench, most: int, found: list[list[Seconds]]
     known = [i for i, setting in enumerate(SETTINGS) if setting.fitted]
     rates = fit([amounts[i] for i in known], [measured[i] for i in known])
     trials = tuple(
-        Trial(s.label(bench.n_frames(s, most)), s.fitted, len(f), m, predict(rates, a))
+        Trial(s.label(bench.n_frames(s, most)), s.fitted, len(f), _spread(f), m, predict(rates, a))
         for s, f, m, a in zip(SETTINGS, found, measured, amounts, strict=True)
     )
     date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -182,6 +182,11 @@ class _Bench:
         prompt = run.plan(render_question(self.llm, run, self._question(setting, most), None))
         context_size(self.llm, prompt, _N_DECODE + 1)
         return features(self.llm, measure_sizes(self.llm, run, prompt, outlines), self._caches[setting], outlines)
+
+
+def _spread(rounds: list[Seconds]) -> float:
+    times = [total(seconds) for seconds in rounds]
+    return (max(times) - min(times)) / statistics.median(times)
 
 
 def _by_stage(stats: Stats, first_token: float, decode: float) -> Seconds:
