@@ -15,7 +15,7 @@ from .checkpoint import TensorRef
 from .errors import ConvertError
 from .plan import Planned
 from .quantize import Progress, QuantizeResult, staged_file
-from .types import FILE_TYPES, UNQUANTIZED, parse_type, vision_type
+from .types import FILE_TYPES, UNQUANTIZED, is_quantized, parse_type, vision_type
 from .writer import write_gguf
 
 LAYER = re.compile(r"(v|mm)\..+\.weight")
@@ -38,6 +38,8 @@ def quantize_vision(src: Path | str, out: Path | str, type: str, progress: Progr
     def metadata(writer: gguf.GGUFWriter) -> None:
         for field in reader.fields.values():
             copy_key(writer, field, {FILE_TYPE: int(FILE_TYPES[wanted])})
+            if field.name == FILE_TYPE and is_quantized(wanted):
+                writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
     with staged_file(out) as partial:
         written = write_gguf(partial, "clip", metadata, plan, reporter(plan, progress))

@@ -584,6 +584,21 @@ def test_quantised_vision_tower(kind: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["v.gguf"]
 
 
+@pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0"])
+def test_quantised_vision_tower_is_what_convert_writes(kind: str, tmp_path: Path) -> None:
+    """Byte for byte, from the f32 file of the same checkpoint."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from checkpoints import write_onevision
+
+    from aim_local.convert import ConvertConfig, convert
+
+    source = write_onevision(tmp_path / "checkpoint")
+    whole = convert(source, tmp_path / "f32", ConvertConfig("f32", "f32", name="tiny")).folder / "mmproj.gguf"
+    direct = convert(source, tmp_path / "direct", ConvertConfig("f32", kind, name="tiny")).folder / "mmproj.gguf"
+    assert quantize_vision(whole, tmp_path / "v.gguf", kind).path.read_bytes() == direct.read_bytes()
+
+
 def test_quantised_vision_tower_answers(suite: Suite, tmp_path: Path) -> None:
     report = runner.compare(suite, tmp_path / "out", settings=["off"], vision_types=["f16", "q8_0"], options=SHORT)
     first, second = report.cells
