@@ -100,7 +100,7 @@ function caption() {
   const stage = stageOf(state.il), n = stage.kept.length;
   const lines = stage.kept.filter((token) => newlines.has(token)).length;
   let text = `Layer ${state.il}: ${n} of ${data.n_visual} visual tokens (${Math.round((100 * n) / data.n_visual)} %)`;
-  if (newlines.size) text += `, ${lines} of ${newlines.size} newline rows among them`;
+  if (newlines.size) text += `, ${lines} of ${newlines.size} newline row${newlines.size > 1 ? "s" : ""} among them`;
   if (!state.heat) return text;
   if (state.il in data.heat) return `${text}. Shown: their importance.`;
   const where = scored.length ? `scored are layers ${scored.join(", ")}` : "no layer was scored";
