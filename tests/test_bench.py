@@ -244,6 +244,7 @@ def test_session_counts_and_stages(paths: ModelPaths) -> None:
             parts = sum(measured.ms[s] for s in ("decode_video", "preprocess", "vision", "merge", "prefill"))
             assert 0 < parts <= measured.ms["first_token"] + 0.01
             assert measured.ms["decode"] > 0
+            assert 0 < measured.ms["prefill_cpu"] < 2 * os.cpu_count() * measured.ms["prefill"]  # type: ignore[operator]
             assert measured.ms["importance"] < measured.ms["prefill"]
         with pytest.raises(MediaError, match=r"120 frames, 500"):
             session.run(500, VisualTokenConfig.off())
@@ -379,7 +380,7 @@ def test_pair_with_the_unpatched_library(shape: RandomShape) -> None:
     assert off.kv_bytes == stock_cell.kv_bytes
     assert off.flops == stock_cell.flops > paper.flops
     assert paper.counts["n_prompt"] < stock_cell.counts["n_prompt"]
-    assert set(paper.ratios) == {"prefill", "decode", "decode at one length"}
+    assert set(paper.ratios) == {"prefill", "prefill_cpu", "decode", "decode at one length"}
     for n in (0, 1):
         both = [r.measured.ms["prefill"] for r in result.grid.records if r.round == n + 1 and r.arm != "off"]
         assert paper.ratios["prefill"].low <= both[0] / both[1] <= paper.ratios["prefill"].high

@@ -14,13 +14,18 @@ from .grid import Grid
 from .session import Measured
 
 BUSY = 0.15  # spread of the runs that are compared with, as a share of their median, above which we say so
-STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "first_token", "decode")
+STAGES = (
+    "decode_video", "preprocess", "vision", "merge", "prefill", "prefill_cpu", "importance", "first_token", "decode"
+)  # fmt: skip
+RATIOS = ("prefill", "prefill_cpu", "first_token", "decode")
 LABELS = {
     "decode_video": "decode video",
+    "prefill_cpu": "  processor time",
     "importance": "  importance in it",
     "first_token": "first token after",
     "decode": "decode, a token",
 }
+RATIO_LABELS = {"prefill_cpu": "prefill's processor time", "first_token": "first token"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def _cell(n_frames: int, arm: str, runs: list[Measured], reference: list[Measure
 def ratios(reference: Sequence[Measured], runs: Sequence[Measured]) -> dict[str, Spread]:
     """reference / run by round, of what both measured."""
     found: dict[str, Spread] = {}
-    for stage in ("prefill", "first_token", "decode"):
+    for stage in RATIOS:
         if stage in reference[0].ms and stage in runs[0].ms:
             found[stage] = paired_ratio([r.ms[stage] for r in reference], [r.ms[stage] for r in runs])
     same = f"decode at {runs[0].n_prompt}"
@@ -96,7 +101,8 @@ def notes(grid: Grid, found: Sequence[Cell]) -> list[str]:
             if width > BUSY:
                 told.append(
                     f"the machine was busy: at {cell.n_frames} frames the prefill of {cell.arm} spread by {width:.0%} "
-                    "of its median; trust the ratios more than the times, or measure again"
+                    "of its median; trust the ratios more than the times, most of all those of "
+                    "processor time with --threads 1, or measure again"
                 )
     return told
 
@@ -127,9 +133,9 @@ def table(found: Sequence[Cell], reference: str) -> list[list[str]]:
         rows.append(["most of the first token", *(what_limits(cell) or "-" for cell in found)])
     rows.append(["prefill tokens/s", *(f"{cell.prefill_tps.median:.0f}" for cell in found)])
     rows.append(["prefill GFLOP/s", *(f"{cell.gflops.median:.0f}" for cell in found)])
-    for stage in ("prefill", "first_token", "decode", "decode at one length"):
+    for stage in (*RATIOS, "decode at one length"):
         if any(stage in cell.ratios for cell in found):
-            label = LABELS.get(stage, stage).split(",")[0]
+            label = RATIO_LABELS.get(stage, stage)
             rows.append([f"{label}: {reference} / this", *(_ratio(cell.ratios.get(stage)) for cell in found)])
     rows.append(["KV cache, MiB", *(f"{cell.kv_bytes / 2**20:.1f}" for cell in found)])
     if any(cell.peak_rss for cell in found):

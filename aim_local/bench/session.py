@@ -15,14 +15,15 @@ from typing import Any, Self, cast
 import numpy as np
 
 from .._native import llama
-from ..blocks import MediaPiece, count_text, count_visual, count_visual_full
+from ..blocks import MediaPiece, VisualBlock, count_text, count_visual, count_visual_full
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import MediaError, ModelError
 from ..llm import VisionLLM
 from ..measure import peak_rss_bytes, reset_peak_rss
 from ..media import FrameSampling
 from ..prompt import mark_raw
-from ..run import Media, Run
+from ..pruned import PrunedContext
+from ..run import Media, PromptPlan, Run
 from ..stats import STAGES
 from ..store import ModelPaths
 from ..text import Context, TextModel, thread_count
@@ -44,11 +45,32 @@ class Counts:
     n_visual_full: int
 
 
+class _TimedRun(Run):
+    """A run that also counts the processor time of its prefill, of all threads."""
+
+    cpu_ms = 0.0
+
+    def _append_pruned(self, context: PrunedContext, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
+        start = time.process_time()
+        positions = super()._append_pruned(context, plan, blocks)
+        self.cpu_ms += (time.process_time() - start) * 1e3
+        return positions
+
+    def _append_pieces(self, context: Context, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
+        start = time.process_time()
+        positions = super()._append_pieces(context, plan, blocks)
+        self.cpu_ms += (time.process_time() - start) * 1e3
+        return positions
+
+
 @dataclass(frozen=True)
 class Measured:
-    """One run. ms: by stage, those that ran, then "first_token" (the whole way to the first token's logits) and
-    "decode" (a token). "prefill" includes "importance". peak_rss: bytes during this run, mapped weights included;
-    None where the system only knows the whole process's. flops: of the prefill, scoring not counted."""
+    """One run. ms: by stage, those that ran, then "first_token" (the whole way to its logits) and "decode" (a token).
+
+    "prefill" includes "importance"; "prefill_cpu" is its processor time, of all threads. flops: of the prefill, scoring
+    not counted. peak_rss: bytes during this run, mapped weights included; None where the system only knows the
+    process's.
+    """
 
     n_frames: int
     n_text: int
@@ -123,6 +145,7 @@ class Session:
             waited = self._wait(context)  # a GPU is still at work here
             ms = {stage: float(getattr(run.stats, f"{stage}_ms")) for stage in STAGES}
             ms["prefill"] += waited
+            ms["prefill_cpu"] = run.cpu_ms
             ms["first_token"] = (time.perf_counter() - start) * 1e3
             ms["decode"] = self._decode(context, n_decode)
         stats = run.stats
@@ -140,11 +163,11 @@ class Session:
         n, is_apart = counts.n_text + counts.n_visual_full, reset_peak_rss()
         context = Context(self.text, n + n_decode)
         try:
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             context.decode_tokens(given_tokens(n), logits=True)
             self._wait(context)
-            prefill = (time.perf_counter() - start) * 1e3
-            ms = {"prefill": prefill, "decode": self._decode(context, n_decode)}
+            prefill, cpu = (time.perf_counter() - start) * 1e3, (time.process_time() - start_cpu) * 1e3
+            ms = {"prefill": prefill, "prefill_cpu": cpu, "decode": self._decode(context, n_decode)}
             kv_bytes, rss = context.kv_bytes(), peak_rss_bytes() if is_apart else None
         finally:
             context.close()
@@ -152,8 +175,8 @@ class Session:
         full = counts.n_visual_full
         return Measured(n_frames, counts.n_text, full, full, n, kv_bytes, rss, flops, ms)
 
-    def _read(self, n_frames: int, tokens: VisualTokenConfig) -> Run:
-        run = Run(self.llm, tokens, FrameSampling(n_frames=n_frames), None)
+    def _read(self, n_frames: int, tokens: VisualTokenConfig) -> _TimedRun:
+        run = _TimedRun(self.llm, tokens, FrameSampling(n_frames=n_frames), None)
         media: Media = np.zeros((n_frames, 2, 2, 3), np.uint8) if self._rows or not self.video else self.video
         run.read([media])
         if run.stats.n_frames != n_frames:

@@ -49,11 +49,12 @@ class Stock:
         reset_peak_rss()
         ctx = self.context(n + n_decode)
         try:
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             for i in range(0, n, N_BATCH):
                 decode(ctx, range(i, min(n, i + N_BATCH)))
             llama.llama_synchronize(ctx)
             ms = {"prefill": (time.perf_counter() - start) * 1e3}
+            ms["prefill_cpu"] = (time.process_time() - start_cpu) * 1e3
             for length in sorted({n, *decode_at}, reverse=True):  # a cache can only be cut
                 name = "decode" if length == n else f"decode at {length}"
                 ms[name] = self.decode_from(ctx, length, n_decode)
