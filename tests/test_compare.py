@@ -559,6 +559,11 @@ def test_summary_by_hand() -> None:
     assert found.ttft_ms is not None
     assert (found.ttft_ms.median, found.ttft_ms.n) == (2.0, 2)  # 1 and 3; the warm-up's 900 is out
     assert (found.kv_bytes, found.n_visual, found.flops_share) == (200, 4, 0.5)
+    # a reference that failed half-way is none
+    broken = replace(reference, rows=there[:1], status="failed")
+    alone = summarise(replace(cell, rows=[replace(row, kld=None, top1=None) for row in here]), items, broken, True)
+    assert (alone.paired, alone.agreement, alone.divergence) == (None, None, None)
+    assert alone.notes == ("the reference failed: nothing is paired",)
 
 
 # --- a quantised vision tower ---------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def summarise(cell: CellRun, items: Sequence[Item], reference: CellRun, kld_want
     is_reference = cell.spec.key == reference.spec.key
     order = {item.id: item for item in items}
     rows = [row for row in cell.rows if row.id in order]
-    there = {row.id: row for row in reference.rows}
+    there = {row.id: row for row in reference.rows} if reference.status == "done" else {}
     pairs = [] if is_reference else [(there[row.id], row) for row in rows if row.id in there]
     stats = [row.stats for row in rows]
     warm = [row.stats for row in rows if not row.first]
@@ -111,7 +111,7 @@ def _notes(cell: CellRun, rows: Sequence[ItemResult], n_items: int, reference: C
     if rows and all(row.first for row in rows):
         notes.append("no times: the first question of a process is its warm-up")
     if cell.spec.key != reference.spec.key and reference.status == "failed":
-        notes.append("the reference failed: " + ("paired with what it did" if reference.rows else "nothing is paired"))
+        notes.append("the reference failed: nothing is paired")
     if not kld_wanted:
         notes.append("KL divergence was not asked for")
     return notes
