@@ -173,7 +173,7 @@ def vision_plan(shape: RandomShape, type_name: str) -> list[Any]:
 def write_text_gguf(
     shape: RandomShape, path: Path, type_name: str = "q4_0", report: Callable[[int], None] | None = None
 ) -> None:
-    """A text tower with random weights, about 4.4 GB for "7b" at q4_0. report: bytes just written."""
+    """A text tower with random weights, 4.8 GB for "7b" at q4_0. report: bytes just written."""
     from aim_local.convert.text import text_metadata
     from aim_local.convert.types import parse_type
     from aim_local.convert.vocab import vocab_metadata
