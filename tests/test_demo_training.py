@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from aim_local._vision_native import merge_rows  # noqa: E402
 from aim_local.demo import held_out  # noqa: E402
 from aim_local.demo.clips import Clip  # noqa: E402
 from aim_local.demo.training import from_gguf, make_tokenizer  # noqa: E402
-from aim_local.demo.training.data import TAIL, Encoder  # noqa: E402
+from aim_local.demo.training.data import TAIL, Encoder, collate  # noqa: E402
 from aim_local.demo.training.model import N_PREFIX, build, merged, packed_forward, thinned  # noqa: E402
-from aim_local.demo.training.train_demo_model import normalised  # noqa: E402
-from aim_local.demo.world import sampled_frames  # noqa: E402
+from aim_local.demo.training.train_demo_model import Trainer, normalised  # noqa: E402
+from aim_local.demo.world import draw, make_scene, questions, sampled_frames  # noqa: E402
 
 FOLDER = store.bundled_folder()
 TOLERANCE = 2e-3  # of the largest logit: the runtime rounds activations to F16
@@ -84,6 +85,22 @@ def test_thinning_keeps_prefix_and_questions() -> None:
         assert rows == tuple(sorted(rows))
         assert len(rows) == N_PREFIX + 4 + 5
         assert set(range(N_PREFIX)) | set(range(N_PREFIX + 9, N_PREFIX + 14)) <= set(rows)
+
+
+def test_a_step_moves_what_is_not_frozen(tmp_path: Path) -> None:
+    make_tokenizer.build().save_pretrained(tmp_path)
+    rates = {"lr": 1e-3, "muon_lr": 1e-3, "aux": 0.3, "minutes": 1.0}
+    args = Namespace(tokenizer=tmp_path, seed=0, freeze_below=5, compile=False, merge=True, prune=True, **rates)
+    trainer = Trainer(args)
+    trainer.clock = 20  # past the warm-up
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    scene = make_scene(0)
+    asked = questions(scene)[:2]
+    trainer.step(collate([(scene, draw(scene, frames=sampled_frames()), asked)], trainer.encoder))
+    moved = {n for n, value in trainer.model.state_dict().items() if not torch.equal(value, before[n])}
+    text = "model.language_model."
+    late = {n for n in before if any(n.startswith(f"{text}layers.{il}.") for il in range(5, 12))}
+    assert moved == late | {f"{text}norm.weight", "lm_head.weight"}
 
 
 def test_another_model_is_refused(pair: Any, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ T = TypeVar("T")
 MERGE_SHARES = {1.0: 0.3, 0.5: 0.1, 0.25: 0.5, 0.125: 0.1}
 # --prune: (l1, l2) between which visual tokens leave, (6, 9) being the paper's for 12 layers, and how often
 PRUNE_LAYERS: dict[PruneLayers | None, float] = {None: 0.4, (6, 9): 0.35, (8, 9): 0.15, (7, 10): 0.05, (8, 11): 0.05}
-LONGEST_STEP = 10.0  # seconds; whatever took longer was a paused process
+LONGEST_STEP = 60.0  # seconds; whatever took longer was a paused process
 VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
 
 
@@ -87,13 +87,23 @@ class Trainer:
         self.encoder = Encoder(self.tokenizer)
         self.prefix = self.encoder.prefix()
         self.model, self.aux = build(self.tokenizer), AuxHeads()
+        if args.freeze_below:
+            self.freeze(args.freeze_below)
         self.make_optimisers()
         self.rng = np.random.default_rng(args.seed)
         self.clock, self.steps = 0.0, 0  # seconds of training and steps so far, over all runs
         self.loss = torch.compile(self.losses, dynamic=False) if args.compile else self.losses
 
+    def freeze(self, il: int) -> None:
+        """Leave everything before text layer il as it is: nothing has to flow back that far."""
+        text = self.model.model.language_model
+        trained = [*text.layers[il:].parameters(), *text.norm.parameters(), *self.model.lm_head.parameters()]
+        self.model.requires_grad_(False)
+        for p in trained:
+            p.requires_grad_(True)
+
     def make_optimisers(self) -> None:
-        named = list(self.model.named_parameters())
+        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         inner = [p for n, p in named if p.ndim == 2 and (".layers." in n or "projector" in n)]
         rest = [p for n, p in named if all(p is not q for q in inner) and "post_layernorm" not in n]
         self.muon = Muon(inner)
@@ -255,6 +265,7 @@ def main() -> None:
     parser.add_argument("--start-from", type=Path, help="state of another run to begin with; its clock starts anew")
     parser.add_argument("--merge", action="store_true", help="merge visual tokens in most batches")
     parser.add_argument("--prune", action="store_true", help="prune visual tokens inside the LLM in most batches")
+    parser.add_argument("--freeze-below", type=int, default=0, help="train nothing before this text layer")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
     parser.add_argument("--questions", type=int, default=10, help="questions packed behind each clip")
