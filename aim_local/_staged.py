@@ -271,15 +271,15 @@ class StagedContext:
         """Forgets everything from position n_past on."""
         llama.llama_memory_seq_rm(self.memory, 0, n_past, -1)
 
-    def state(self) -> bytes:
+    def state(self) -> bytearray:
         """The KV cache and its positions."""
-        size = llama.llama_state_get_size(self.ctx)
-        data = (ctypes.c_uint8 * size)()
-        return bytes(data[: llama.llama_state_get_data(self.ctx, data, size)])
+        data = bytearray(llama.llama_state_get_size(self.ctx))
+        del data[llama.llama_state_get_data(self.ctx, (ctypes.c_uint8 * len(data)).from_buffer(data), len(data)) :]
+        return data
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, state: bytearray) -> None:
         """Takes a state of a context with the same stages; if it does not fit: NativeError, and an empty context."""
-        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        data = (ctypes.c_uint8 * len(state)).from_buffer(state)
         if llama.llama_state_set_data(self.ctx, data, len(state)) != len(state):
             raise NativeError(
                 "the saved state does not fit this context: other layers, stages or KV types, or too few cells"

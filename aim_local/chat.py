@@ -1,24 +1,38 @@
 """A conversation: messages, and a KV cache that already holds their beginning.
 
 Every turn renders and tokenises the whole conversation; what it has in common with the cache is kept, whatever the
-chat template did to earlier answers. Prefill and sampling are elsewhere.
+chat template did to earlier answers. Prefill and sampling are elsewhere, and so is the form of a saved conversation.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .blocks import Piece, TextPiece, count_visual
+from .blocks import MediaPiece, count_visual
+from .chat_cache import Cache, plan_items, without
+from .chat_state import (
+    ChatFileError,
+    check_identity,
+    check_suffix,
+    identity,
+    media_from_dict,
+    media_to_dict,
+    read_chat,
+    tokens_from_dict,
+    tokens_to_dict,
+    write_chat,
+)
 from .config import GenerateConfig, VisualTokenConfig
 from .errors import AimError, ContextError
 from .media import FrameSampling, Image, Video
 from .prompt import Message
 from .run import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
 from .sampler import OnText
-from .text import Context, Mark
 
 if TYPE_CHECKING:
     from .llm import VisionLLM
@@ -29,61 +43,6 @@ _SPARE_TEXT = 1024
 
 def system_message(system: str | None) -> list[Message]:
     return [Message("system", system)] if system else []
-
-
-Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
-
-
-class Cache:
-    """What a context holds, item by item, and the mark after each. Owns the context.
-
-    shares: of visual tokens entering each layer.
-    """
-
-    def __init__(self, context: Context, shares: list[float]) -> None:
-        self.context, self.shares = context, shares
-        self.items: list[Item] = []
-        self.marks = [context.mark()]  # marks[k]: after k items
-
-    def keep_common(self, items: Sequence[Item]) -> int:
-        """Forgets everything behind the common beginning with `items`; returns its length."""
-        same = 0
-        while same < min(len(items) - 1, len(self.items)) and self.items[same] == items[same]:
-            same += 1
-        self.rewind(same)
-        return same
-
-    def rewind(self, n: int) -> None:
-        if self.context.mark() != self.marks[n]:
-            self.context.rewind(self.marks[n])
-        del self.items[n:], self.marks[n + 1 :]
-
-    def note(self, items: Sequence[Item], positions: Sequence[int]) -> None:
-        """Items that were decoded. positions: how far each moved the next position."""
-        for item, n_pos in zip(items, positions, strict=True):
-            last, n_visual = self.marks[-1], item[1] if isinstance(item, tuple) else 0
-            self.items.append(item)
-            n_cells = last.n_cells + (n_visual or 1)
-            self.marks.append(Mark(last.n_past + n_pos, n_cells, last.n_visual + n_visual))
-
-
-def plan_items(plan: PromptPlan) -> list[Item]:
-    """A plan as cache items."""
-    items: list[Item] = []
-    for piece in plan.pieces:
-        items += piece.tokens if isinstance(piece, TextPiece) else [(piece.media, piece.n)]
-    return items
-
-
-def without(plan: PromptPlan, n: int) -> PromptPlan:
-    """The plan without its first n items."""
-    pieces: list[Piece] = []
-    for piece in plan.pieces:
-        size = len(piece.tokens) if isinstance(piece, TextPiece) else 1
-        if n < size:
-            pieces.append(TextPiece(piece.tokens[n:]) if isinstance(piece, TextPiece) else piece)
-        n = max(0, n - size)
-    return PromptPlan(pieces, plan.keep)
 
 
 class Chat:
@@ -109,6 +68,8 @@ class Chat:
         self.close()
         self._messages: list[Message] = system_message(self.system)
         self._media: list[Video | Image] = []
+        self._n_saved = 0  # so many of the media are stand-ins: shown before a restart, their pictures are not here
+        self._planned: VisualTokenConfig | None = None  # what a budget became with the first media; later turns keep it
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -138,7 +99,7 @@ class Chat:
         """One turn. Ctrl-C during the answer keeps what was said so far; before it, the turn is taken back."""
         start, options = time.perf_counter(), generate or self.options
         n_media = len(self._media)
-        run = Run(self.llm, self.tokens, self.sampling, progress, self._media)
+        run = Run(self.llm, self._planned or self.tokens, self.sampling, progress, self._media)
         try:
             run.read(media)
             turn = Message("user", question, run.media_refs(n_media))
@@ -161,14 +122,27 @@ class Chat:
         plan = run.plan(self.llm.render(messages))
         items = plan_items(plan)
         if self._cache and self._cache.shares != run.shares and plan.media:
+            self._check_pictures(plan)
             self.close()  # the first video of a conversation sets which visual tokens each layer keeps
         if self._cache is None:
             self._cache = Cache(run.open(plan, self._first_text(run, plan, n_answer)), run.shares)
         same = self._cache.keep_common(items)
         rest = without(plan, same)
+        self._check_pictures(rest)
         cache = self._make_room(self._cache, rest, n_answer)
         cache.note(items[same:], run.append(cache.context, rest))
+        if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
+            self._planned = run.tokens
         return cache
+
+    def _check_pictures(self, plan: PromptPlan) -> None:
+        """Raises ContextError where media would be encoded whose pictures were left behind at a restart."""
+        for piece in plan.pieces:
+            if isinstance(piece, MediaPiece) and piece.media < self._n_saved:
+                raise ContextError(
+                    f"{self._media[piece.media].source} would have to be encoded again, its pictures are not in the "
+                    "saved conversation; start over (/reset) and attach it again"
+                )
 
     def _first_text(self, run: Run, plan: PromptPlan, n_answer: int) -> int:
         """Text tokens to make room for; a pruned context, whose point is to be small, starts with fewer."""
@@ -210,6 +184,66 @@ class Chat:
         except AimError:
             self.close()
 
+    # --- a conversation as a file ---
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the conversation and its KV cache to a .aimchat file, which `VisionLLM.load_chat` takes up again.
+
+        The media are in it as what the model made of them, their pictures are not. Raises UsageError, TranscriptError.
+        """
+        path = check_suffix(path)
+        self._roll_back()
+        header = {
+            "model": identity(self.llm),
+            "system": self.system,
+            "tokens": tokens_to_dict(self.tokens),
+            "planned": tokens_to_dict(self._planned),
+            "generate": asdict(self.options),
+            "sampling": asdict(self.sampling) if self.sampling else None,
+            "messages": [asdict(m) for m in self._messages],
+            "media": [media_to_dict(item) for item in self._media],
+            "cache": self._cache.to_dict() if self._cache else None,
+        }
+        write_chat(path, header, self._cache.context.state() if self._cache else bytearray())
+        return path
+
+    @classmethod
+    def load(
+        cls,
+        llm: VisionLLM,
+        path: str | Path,
+        generate: GenerateConfig | None = None,
+        sampling: FrameSampling | None = None,
+    ) -> Chat:
+        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
+        saved = read_chat(path)
+        chat = None
+        try:
+            header = saved.header
+            chat = cls(llm, tokens_from_dict(header["tokens"]), header["system"], _generate(generate, header), sampling)
+            check_identity(Path(path), header["model"], identity(llm))
+            chat._take(header, saved.state)
+        except BaseException as e:
+            if chat:
+                chat.close()
+            if isinstance(e, (KeyError, TypeError, ValueError, IndexError, AttributeError)):
+                raise ChatFileError(f"{path}: holds a conversation in a form this version does not know; update") from e
+            raise
+        return chat
+
+    def _take(self, header: dict[str, Any], state: bytearray) -> None:
+        """Everything a new conversation does not have."""
+        if self.sampling is None and header["sampling"]:
+            self.sampling = FrameSampling(**header["sampling"])
+        self._messages = [
+            Message(m["role"], m["text"], [(i, kind) for i, kind in m["media"]]) for m in header["messages"]
+        ]
+        self._media = [media_from_dict(data) for data in header["media"]]
+        self._n_saved = len(self._media)
+        self._planned = tokens_from_dict(header["planned"])
+        if header["cache"]:
+            self._cache = Cache.from_dict(self.llm, header["cache"], state)
+
     def close(self) -> None:
         if self._cache:
             self._cache.context.close()
@@ -220,3 +254,8 @@ class Chat:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _generate(given: GenerateConfig | None, header: dict[str, Any]) -> GenerateConfig:
+    saved = header["generate"]
+    return given or GenerateConfig(**{**saved, "stop": tuple(saved["stop"])})

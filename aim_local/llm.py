@@ -166,6 +166,15 @@ class VisionLLM:
         """A conversation that keeps its history and its KV cache."""
         return Chat(self, tokens, system, generate or GenerateConfig(), sampling)
 
+    def load_chat(
+        self, path: str | Path, generate: GenerateConfig | None = None, sampling: FrameSampling | None = None
+    ) -> Chat:
+        """Takes up a conversation that `Chat.save` wrote; its media are neither needed nor encoded again.
+
+        generate, sampling: None takes those it was saved with. Raises ChatFileError: damaged, or of another model.
+        """
+        return Chat.load(self, path, generate, sampling)
+
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (see prompt.py)."""
         return self._template.render(messages, answer_next=answer_next)

@@ -16,7 +16,7 @@ from .config import VisualTokenConfig
 from .errors import ContextError, UsageError
 from .planner import layer_counts, stage_begins
 from .stats import Trace
-from .text import Context, TextModel, thread_count
+from .text import Context, Mark, TextModel, thread_count
 
 OnLayers = Callable[[int, int], None]
 
@@ -111,11 +111,17 @@ class PrunedContext(Context):
         scores = {il: self._staged.importance(il) for il in range(self.model.n_layer)}
         trace.importance = {il: score for il, score in scores.items() if score is not None}
 
+    def state(self) -> bytearray:
+        return self._staged.state()
+
+    def restore(self, state: bytearray, mark: Mark) -> None:
+        self._staged.restore(state)
+        self.n_past, self.n_cells, self.n_visual = mark.n_past, mark.n_cells, mark.n_visual
+
     def copy_from(self, other: Context) -> None:
         if not isinstance(other, PrunedContext) or other.shares != self.shares:
             raise UsageError("a pruned conversation can only move to a context with the same stages")
-        self._staged.restore(other._staged.state())
-        self.n_past, self.n_cells, self.n_visual = other.n_past, other.n_cells, other.n_visual
+        super().copy_from(other)
 
     def close(self) -> None:
         self._staged.close()

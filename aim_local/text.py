@@ -198,6 +198,11 @@ def context_params(config: LoadConfig, n_ctx: int, n_embd: int, n_ubatch: int | 
     return params
 
 
+def _bytes_of(data: bytearray) -> Any:
+    """`data` as a C array, not copied."""
+    return (ctypes.c_uint8 * len(data)).from_buffer(data)
+
+
 @dataclass(frozen=True)
 class Mark:
     """A place in a context: next position, cells used in the first layer, and how many of them are visual tokens.
@@ -335,14 +340,24 @@ class Context:
         """An empty context of the same kind with n_ctx cells, n_visual of them for more visual tokens."""
         return Context(self.model, n_ctx)
 
+    def state(self) -> bytearray:
+        """The KV cache and its positions; `mark` says what they hold."""
+        data = bytearray(llama.llama_state_seq_get_size(self.handle, 0))
+        n_got = llama.llama_state_seq_get_data(self.handle, _bytes_of(data), len(data), 0)
+        if n_got == 0:
+            raise NativeError("the conversation's KV cache cannot be read; start over with /reset")
+        del data[n_got:]
+        return data
+
+    def restore(self, state: bytearray, mark: Mark) -> None:
+        """Takes the state of a context of the same kind into an empty one; it must fit."""
+        if llama.llama_state_seq_set_data(self.handle, _bytes_of(state), len(state), 0) == 0:
+            raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
+        self.n_past, self.n_cells, self.n_visual = mark.n_past, mark.n_cells, mark.n_visual
+
     def copy_from(self, other: Context) -> None:
         """Takes over another context's contents; they must fit."""
-        n_bytes = llama.llama_state_seq_get_size(other.handle, 0)
-        data = (ctypes.c_uint8 * n_bytes)()
-        n_got = llama.llama_state_seq_get_data(other.handle, data, n_bytes, 0)
-        if n_got == 0 or llama.llama_state_seq_set_data(self.handle, data, n_got, 0) == 0:
-            raise NativeError("the conversation could not be moved to a larger context; start over with /reset")
-        self.n_past, self.n_cells, self.n_visual = other.n_past, other.n_cells, other.n_visual
+        self.restore(other.state(), other.mark())
 
     def close(self) -> None:
         if self._ctx:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model:
         raise UsageError(f"{path}: a transcript ends in {' or '.join(SUFFIXES)}; add one of them")
     as_text = as_json if path.suffix.lower() == ".json" else as_markdown
     try:
-        _write_atomically(path, as_text(messages, model))
+        write_atomically(path, [as_text(messages, model).encode()])
     except OSError as e:
         raise TranscriptError(f"{path}: cannot be written ({e.strerror or e}); name another file") from e
     return path
@@ -46,11 +46,12 @@ def as_markdown(messages: Sequence[dict[str, Any]], model: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, parts: Iterable[bytes | bytearray]) -> None:
+    """`path` holds all parts or what it held before. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

@@ -22,7 +22,7 @@ COMMANDS = {
     "/image": "PATH  a picture goes with the next question",
     "/reset": "forget the conversation",
     "/stats": "numbers of the last answer, and how full the context is",
-    "/save": "PATH  write the conversation as .md or .json",
+    "/save": "PATH  write the conversation: .md or .json to read, .aimchat to go on later (chat --resume)",
     "/help": "this list",
     "/quit": "leave",
 }

@@ -5,6 +5,7 @@ Knows what a line means. How lines are read is _reader.py's business; the model 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,13 +121,18 @@ class Repl:
             _log.say(f"context: {self.chat.used} of {self.chat.n_ctx} tokens used")
 
     def _save(self, rest: str) -> None:
+        from aim_local.chat_state import SUFFIX
         from aim_local.transcript import save_transcript
 
         if not rest:
-            _log.say("name a file: /save talk.md or /save talk.json")
+            _log.say(f"name a file: /save talk.md or /save talk.json to read, /save talk{SUFFIX} to go on later")
             return
-        path = save_transcript(path_from(rest), self.chat.messages, self.model)
-        _log.say(f"saved {path}")
+        path = path_from(rest)
+        if path.suffix.lower() == SUFFIX:
+            self.chat.save(path)
+            _log.say(f"saved {path}; go on with: aim-local chat --resume {shlex.quote(str(path))}")
+        else:
+            _log.say(f"saved {save_transcript(path, self.chat.messages, self.model)}")
 
     def _help(self, rest: str) -> None:
         width = max(map(len, COMMANDS))

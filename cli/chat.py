@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from aim_local.errors import UsageError
 
-from . import _answer, _log, _runtime
+from . import _answer, _log, _resume, _runtime
 from . import _options as opt
 from ._turn import Turn
-
-if TYPE_CHECKING:
-    pass
 
 TYPICAL_FRAMES = 32  # stands in for the model's own number while the options are checked, before it is loaded
 
 
 def chat(
+    context: typer.Context,
     model: opt.ModelArg = None,
     video: opt.Videos = None,
     image: opt.Images = None,
@@ -28,6 +29,14 @@ def chat(
         str | None,
         typer.Option(
             "--prompt", "-p", help="The question; one answer and exit. Default: a conversation.", metavar="TEXT"
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with a conversation that /save wrote as .aimchat: its model, its settings, its media as the "
+            "model saw them. With -p, one more answer, which is not saved.",
+            metavar="FILE",
         ),
     ] = None,
     mmproj: opt.Mmproj = None,
@@ -67,21 +76,32 @@ def chat(
     check_media(video or [], image or [])
     opt.frame_sampling(frames, fps, start, end, TYPICAL_FRAMES)
     reduction = opt.visual_tokens(tokens, keep, prune, importance)
+    if resume is not None:
+        saved = _resume.saved_model(context, resume)
+        model, mmproj = _resume.model_files(saved, model, mmproj)
+        type_k, type_v, flash_attn = _resume.cache_types(context, saved, type_k, type_v, flash_attn)
     config = opt.load_config(ctx, threads, gpu_layers, type_k, type_v, flash_attn)
     temperature = opt.REPL_TEMPERATURE if question is None else opt.ONE_SHOT_TEMPERATURE
     generate = opt.generate_config(max_tokens, temp, seed, temperature)
 
     # 2. the model, then the question or the conversation
-    with _runtime.load(model, mmproj, config) as llm:
+    with _runtime.load(model, mmproj, config) as llm, ExitStack() as stack:
+        own_frames = any(value is not None for value in (frames, fps, start, end))
         sampling = opt.frame_sampling(frames, fps, start, end, llm.default_frames or TYPICAL_FRAMES)
-        if question is not None:
-            options = {"tokens": reduction, "generate": generate, "sampling": sampling, "system": system}
-            ask_once(llm, question, media, options, json=json, stats=stats, quiet=quiet)
-            return
-        from . import _repl
+        options: dict[str, Any] = {"tokens": reduction, "generate": generate, "sampling": sampling, "system": system}
+        if resume is not None:
+            conversation = stack.enter_context(llm.load_chat(resume, generate, sampling if own_frames else None))
+            if not quiet:
+                _log.say(f"{resume}: {len(conversation.messages)} messages, {conversation.used} tokens in the context")
+        elif question is None:
+            conversation = stack.enter_context(llm.chat(**options))
+        if question is None:
+            from . import _repl
 
-        with llm.chat(tokens=reduction, system=system, generate=generate, sampling=sampling) as conversation:
             _repl.run(conversation, llm.name, media, stats=stats, quiet=quiet)
+            return
+        ask = conversation.ask if resume is not None else partial(llm.generate, **options)
+        ask_once(llm, ask, question, media, json=json, stats=stats, quiet=quiet)
 
 
 def question_from(prompt: str | None, stdin: Any) -> str | None:
@@ -108,22 +128,16 @@ def check_media(videos: list[Path], images: list[Path]) -> None:
 
 def ask_once(
     llm: Any,
+    ask: Callable[..., Any],
     question: str,
     media: list[Path],
-    options: dict[str, Any],
     *,
     json: bool,
     stats: bool,
     quiet: bool,
 ) -> None:
     with Turn(bars=not quiet, text=not json) as turn:
-        answer = llm.generate(
-            question,
-            media,
-            on_text=turn.on_text,
-            progress=turn.progress,
-            **options,
-        )
+        answer = ask(question, media, on_text=turn.on_text, progress=turn.progress)
     if json:
         _answer.print_answer_json(answer, question, llm.description(), media)
         if stats:

@@ -1,0 +1,55 @@
+"""`chat --resume FILE`: which options the saved conversation settles, and which model and KV types it needs.
+
+Knows the command's options and what a saved conversation says of its model; taking it up is the library's business.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from aim_local.errors import UsageError
+
+from . import _options as opt
+
+_PART_OF_IT = ("tokens", "keep", "prune", "importance", "system")
+_FLASH = {"auto": opt.FlashAttn.AUTO, True: opt.FlashAttn.ON, False: opt.FlashAttn.OFF}
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option, its default value included."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def saved_model(context: typer.Context, path: Path) -> dict[str, Any]:
+    """What the file says of its model. Raises UsageError for options that would change the conversation."""
+    from aim_local.chat_state import read_header
+
+    given = [f"--{name}" for name in _PART_OF_IT if is_given(context, name)]
+    if given:
+        raise UsageError(f"{', '.join(given)}: the saved conversation settles that; drop it, or drop --resume")
+    saved: dict[str, Any] = read_header(path)["model"]
+    return saved
+
+
+def model_files(saved: dict[str, Any], model: str | None, mmproj: Path | None) -> tuple[str | None, Path | None]:
+    """The model that was named; else the saved one, by its path, or by its name where it has moved."""
+    if model is not None:
+        return model, mmproj
+    if not Path(saved["path"]).is_file():
+        return str(saved["name"]), mmproj
+    return saved["path"], mmproj or (Path(saved["mmproj"]) if saved["mmproj"] else None)
+
+
+def cache_types(
+    context: typer.Context, saved: dict[str, Any], type_k: str, type_v: str, flash_attn: opt.FlashAttn
+) -> tuple[str, str, opt.FlashAttn]:
+    """The file's, where the user gave none; what does not fit is told when the file is loaded."""
+    return (
+        type_k if is_given(context, "type_k") else saved["type_k"],
+        type_v if is_given(context, "type_v") else saved["type_v"],
+        flash_attn if is_given(context, "flash_attn") else _FLASH[saved["flash_attn"]],
+    )
