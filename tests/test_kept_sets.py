@@ -64,9 +64,11 @@ def test_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         config = LoadConfig(n_threads=1)
         clip = np.random.default_rng(seed).integers(0, 256, (6, shape.side, shape.side, 3), dtype=np.uint8)
         tokens = VisualTokenConfig(prune_layers=(1, 5), merge_retain=1.0)
-        with VisionLLM.load(tmp_path / f"f32{seed}", config=config) as own:
-            with VisionLLM.load(tmp_path / f"q8_0{seed}", config=config) as other:
-                found, overlap = kept_sets.compare(own, other, "What happens?", [clip], tokens=tokens)
+        with (
+            VisionLLM.load(tmp_path / f"f32{seed}", config=config) as own,
+            VisionLLM.load(tmp_path / f"q8_0{seed}", config=config) as other,
+        ):
+            found, overlap = kept_sets.compare(own, other, "What happens?", [clip], tokens=tokens)
         cuts, free = cuts + found, [*free, overlap]
     with capsys.disabled():
         print(f"\nrandom weights, q8_0:\n{kept_sets.table(cuts, free)}")
