@@ -14,6 +14,11 @@ from pathlib import Path
 
 from .errors import ConvertError, some
 
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers stay
+    fcntl = None  # type: ignore[assignment]
+
 MODEL, MMPROJ, MANIFEST = "model.gguf", "mmproj.gguf", "aim.json"
 OURS = {MODEL, MMPROJ, MANIFEST}
 
@@ -27,10 +32,13 @@ def staged_folder(out: Path) -> Iterator[Path]:
     check_target(out)
     made: list[Path] = []
     stage: Path | None = None
+    lock = -1
     try:
         made = make_parents(out.parent)
+        remove_stale(out)
         stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
         os.chmod(stage, 0o777 & ~umask())  # mkdtemp makes it private, a model folder need not be
+        lock = lock_folder(stage)
         yield stage
         replace(stage, out)
     except BaseException as e:
@@ -42,6 +50,35 @@ def staged_folder(out: Path) -> Iterator[Path]:
         if isinstance(e, OSError):
             raise os_error(e, out) from e
         raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def remove_stale(out: Path) -> None:
+    """Removes what killed conversions to `out` left behind: folders whose lock no living process holds."""
+    prefix = f".{out.name}.partial-"
+    for folder in [p for p in out.parent.iterdir() if p.name.startswith(prefix) and p.is_dir() and not p.is_symlink()]:
+        lock = lock_folder(folder)
+        if lock >= 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def lock_folder(folder: Path) -> int:
+    """A file descriptor that holds the lock, freed by the kernel with the process; -1: held, or no locks here."""
+    if fcntl is None:
+        return -1
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return -1
+    return lock
 
 
 def check_target(out: Path) -> None:
