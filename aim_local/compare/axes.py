@@ -66,7 +66,8 @@ def _linear_range(values: Sequence[float], limits: tuple[float, float]) -> tuple
     low, high = min(values), max(values)
     if low < 0.4 * high:
         low = min(low, 0.0)  # 0 is near: show it
-    pad = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    # ticks are read to three digits: an axis never spans less than they can tell apart
+    pad = max(0.08 * (high - low), 0.02 * abs(high)) or 1.0
     low = low if low == 0 else max(low - pad, limits[0])
     # a value on its limit keeps room for its marker
     return low, high + (pad if high + pad <= limits[1] else max((limits[1] - high), 0.35 * pad))
@@ -82,7 +83,7 @@ def linear_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, ...]:
     power = 10.0 ** math.floor(math.log10((high - low) / wanted))
     step = next(m * power for m in (1, 2, 5, 10) if (high - low) / (m * power) <= wanted)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return tuple(round(i * step, 12) for i in range(first, last + 1))
+    return tuple(float(f"{i * step:.10g}") for i in range(first, last + 1))
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:

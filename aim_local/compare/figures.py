@@ -71,7 +71,7 @@ def _answer_columns(report: Report) -> list[Column]:
     return [
         Column("right", "right", group, lambda cell: rate(cell.accuracy)),
         Column("difference", "points to reference", group, lambda c: None if c.is_reference else difference(c)),
-        Column("flips", "right only there / only here", group, flips),
+        Column("flips", "lost / gained", group, flips),
         Column("agree", "same answer", group, lambda cell: rate(cell.agreement)),
     ]
 

@@ -102,8 +102,8 @@ def _keys(label: str, keys: Iterable[tuple[str, str, str]]) -> str:
 def _plot_notes(report: Report) -> str:
     notes = [
         "Ringed and joined by the dashed line: the Pareto front. No other finished cell is at least as good in both "
-        "measures of that plot and better in one; each other cell is beaten by one on the line. It is drawn from the "
-        "measured values: within the intervals, chance decides who is on it.",
+        "measures of that plot and better in one; each finished cell off the line is beaten by one on it. It is drawn "
+        "from the measured values: within the intervals, chance decides who is on it.",
         "Bars: 95% Wilson intervals. Points that would cover each other stand side by side; the table has the figures.",
     ]
     if any(cell.status != "done" and cell.n_done for cell in report.cells):

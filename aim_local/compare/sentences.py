@@ -84,7 +84,8 @@ def _about_answers(report: Report) -> list[str]:
         "so overlapping intervals do not mean that they are equal; the paired test says more.",
         "p: McNemar's exact test on the questions that only one of the two answered right. A small p says that a "
         "difference so large would be rare if both were equally good. A large p does not show that they are equal: "
-        "with few questions only large losses are found.",
+        "with few questions only large losses are found. Lost / gained: questions that only the "
+        "reference, and only the cell, answered right.",
         f"p is not corrected for the number of comparisons, which is {m}: if no cell differed, "
         f"{'about ' if m > 1 else ''}{m * ALPHA:.2g} of them would still fall below {ALPHA} on average. "
         f"After Bonferroni the limit is {ALPHA / m:.2g}, and {_count(_below(cells, ALPHA / m), 'cell')} "
