@@ -17,6 +17,7 @@ ImportanceCallback = Callable[[int, NDArray[np.float32], int], Sequence[int] | N
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
+MERGE_BY = ("similarity", "average")
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 
 
@@ -65,6 +66,7 @@ class VisualTokenConfig:
     """Which visual tokens are kept; every ratio is the share retained, in (0, 1].
 
     merge_retain: share left by token merging before the LLM (1.0 is off; AIM section 3.1).
+    merge_by: "similarity" (AIM), or "average" over squares of the grid, to compare with.
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
     "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
     retention: explicit share per layer, instead of prune_layers.
@@ -80,12 +82,15 @@ class VisualTokenConfig:
     importance: str | ImportanceCallback = "pagerank"
     seed: int = 0
     flops_share: float | None = None
+    merge_by: str = "similarity"
 
     def __post_init__(self) -> None:
         if self.flops_share is not None and not 0 < self.flops_share <= 1:
             raise UsageError(f"budget is {self.flops_share!r}; it is the share of full FLOPs, above 0 and at most 1")
         if not isinstance(self.merge_retain, (int, float)) or not 0 < self.merge_retain <= 1:
             raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
+        if self.merge_by not in MERGE_BY:
+            raise UsageError(f"merge_by is {self.merge_by!r}; allowed are {', '.join(MERGE_BY)}")
         if not callable(self.importance) and self.importance not in IMPORTANCE:
             raise UsageError(f"importance is {self.importance!r}; allowed are {', '.join(IMPORTANCE)} or a callable")
         self._check_layers()

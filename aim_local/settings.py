@@ -18,6 +18,7 @@ PRESETS = {
     "merge-only": VisualTokenConfig(prune_layers=None),
     "prune-only": VisualTokenConfig(merge_retain=1.0),
     "late-drop": VisualTokenConfig.late_drop(),
+    "average": VisualTokenConfig(merge_by="average"),
     **{name: VisualTokenConfig(importance=name) for name in IMPORTANCE if name != "pagerank"},
 }
 _FORM = "NAME[:keep=SHARE][:prune=L1-L2|auto|late|off][:importance=HOW][:seed=N]"

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from . import _logs
 from ._native import mtmd
-from ._vision_native import AnyresPlan, TileEncoder, anyres_pack, merge_rows, pool_rows
+from ._vision_native import AnyresPlan, TileEncoder, anyres_pack, pool_rows
 from .blocks import MediaPiece, Piece, VisualBlock
 from .config import VisualTokenConfig
 from .errors import ModelError, NativeError
 from .foreign import ForeignTower
 from .media import Image, Video
+from .merging import check_similarity, merged
 from .preprocess import image_tiles, video_frames
 from .stats import Stats, TokenGrid, TokenGroup
 from .text import FLASH_ATTN, TextModel, thread_count
@@ -94,13 +95,14 @@ class VisionTower(VisionHead):
     ) -> VisualBlock:
         """Visual tokens of one piece; `step` is called after every encoder run."""
         if self._foreign:
+            check_similarity(tokens, "this vision tower")
             with stats.timed("vision"):
                 block = self._foreign.encode(piece, keep, tokens.merge_retain)
             step()
             return block
         if isinstance(item, Video):
-            return self._encode_video(piece, item, tokens.merge_retain, stats, step)
-        return self._encode_image(piece, item, tokens.merge_retain, stats, step)
+            return self._encode_video(piece, item, tokens, stats, step)
+        return self._encode_image(piece, item, tokens, stats, step)
 
     def _encode_tiles(self, tiles: NDArray[np.uint8], stats: Stats, step: Step) -> list[Rows]:
         rows = []
@@ -110,7 +112,9 @@ class VisionTower(VisionHead):
             step()
         return rows
 
-    def _encode_video(self, piece: MediaPiece, item: Video, retain: float, stats: Stats, step: Step) -> VisualBlock:
+    def _encode_video(
+        self, piece: MediaPiece, item: Video, tokens: VisualTokenConfig, stats: Stats, step: Step
+    ) -> VisualBlock:
         with stats.timed("preprocess"):
             tiles = video_frames(item.frames, self._pixels)
         rows: list[Rows] = []
@@ -121,31 +125,35 @@ class VisionTower(VisionHead):
             (patches,) = self._encode_tiles(tile[None], stats, step)
             with stats.timed("merge"):
                 pooled = pool_rows(patches, self._tiles.patches_per_side) if self._pools else patches
-                merged = merge_rows(pooled, retain)
+                found = merged(pooled, tokens)
             thumb = self._thumbs.whole(tile, height, width)
             when = int(item.indices[frame]), float(item.timestamps[frame])
-            owners = square(merged.owners) + np.int32(len(groups))
+            owners = square(found.owners) + np.int32(len(groups))
             grids.append(TokenGrid(piece.media, frame, "frame", thumb, owners, *when))
-            rows.append(merged.rows)
-            groups += [TokenGroup(piece.media, frame, int(slot)) for slot in merged.slots]
+            rows.append(found.rows)
+            groups += [TokenGroup(piece.media, frame, int(slot)) for slot in found.slots]
         if self._pools:
             rows.append(self._newline[None])
             groups.append(TokenGroup(piece.media, _NEWLINE, _NEWLINE))
         return VisualBlock(np.concatenate(rows), groups, grids=grids)
 
-    def _encode_image(self, piece: MediaPiece, item: Image, retain: float, stats: Stats, step: Step) -> VisualBlock:
+    def _encode_image(
+        self, piece: MediaPiece, item: Image, tokens: VisualTokenConfig, stats: Stats, step: Step
+    ) -> VisualBlock:
+        if self._pools:
+            check_similarity(tokens, "pictures of any resolution")
         with stats.timed("preprocess"):
             tiles = image_tiles(item.pixels, self._pixels)
         encoded = self._encode_tiles(tiles, stats, step)
         if not self._pools:
             with stats.timed("merge"):
-                merged = merge_rows(encoded[0], retain)
-            grid = TokenGrid(piece.media, 0, "image", self._thumbs.whole(tiles[0], 1, 1), square(merged.owners))
-            groups = [TokenGroup(piece.media, 0, int(slot)) for slot in merged.slots]
-            return VisualBlock(merged.rows, groups, grids=[grid])
+                found = merged(encoded[0], tokens)
+            grid = TokenGrid(piece.media, 0, "image", self._thumbs.whole(tiles[0], 1, 1), square(found.owners))
+            groups = [TokenGroup(piece.media, 0, int(slot)) for slot in found.slots]
+            return VisualBlock(found.rows, groups, grids=[grid])
         plan = self._image_plan(item)
         with stats.timed("merge"):
-            packed = anyres_pack(plan, np.stack(encoded), self._newline, retain)
+            packed = anyres_pack(plan, np.stack(encoded), self._newline, tokens.merge_retain)
         n_base = self._tiles.patches_per_side**2
         groups = [_image_group(piece.media, int(slot), n_base) for slot in packed.slots]
         return VisualBlock(packed.rows, groups, grids=self._anyres_grids(piece.media, item, plan, tiles, packed.owners))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._vision_native import merge_count, merge_rows
+from .._vision_native import merge_count
 from ..blocks import MediaPiece, Piece, TextPiece, VisualBlock
 from ..config import VisualTokenConfig
 from ..errors import UsageError
 from ..media import Image, Video
+from ..merging import merged
 from ..prompt import split_marks
 from ..stats import Stats, TokenGroup
 from ..store import ModelPaths
@@ -90,10 +91,10 @@ class RowsTower:
         n_frames = len(item.frames)
         self.prepare(n_frames)
         with stats.timed("merge"):
-            merged = [merge_rows(rows, tokens.merge_retain) for rows in self._rows[:n_frames]]
+            found = [merged(rows, tokens) for rows in self._rows[:n_frames]]
         newline: NDArray[np.float32] = self._rows[:1, 0]
-        groups = [TokenGroup(piece.media, frame, int(slot)) for frame, m in enumerate(merged) for slot in m.slots]
-        rows = np.concatenate([*(m.rows for m in merged), newline])
+        groups = [TokenGroup(piece.media, frame, int(slot)) for frame, m in enumerate(found) for slot in m.slots]
+        rows = np.concatenate([*(m.rows for m in found), newline])
         return VisualBlock(rows, [*groups, TokenGroup(piece.media, -1, -1)])
 
     def close(self) -> None:
