@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 
 from . import store
 from .errors import AimError
+from .files import replaced
 
 FORMAT = 1
 BUSY = 0.5  # spread of the rounds from which on the machine was too busy to be measured
@@ -213,10 +212,8 @@ def save(calibration: Calibration) -> Path:
     path = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(calibration.to_dict(), file, indent=1)
-        os.replace(name, path)
+        with replaced(path) as partial:
+            partial.write_text(json.dumps(calibration.to_dict(), indent=1), encoding="utf-8")
     except OSError as e:
         raise AimError(
             f"{path}: the calibration cannot be written ({e.strerror}); check the disk and permissions"

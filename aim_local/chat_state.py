@@ -19,8 +19,9 @@ import numpy as np
 
 from .config import VisualTokenConfig
 from .errors import AimError, UsageError
+from .files import replaced
 from .media import Image, Video
-from .transcript import TranscriptError, write_atomically
+from .transcript import TranscriptError
 
 if TYPE_CHECKING:
     from .llm import VisionLLM
@@ -59,7 +60,8 @@ def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
     digest = hashlib.sha256(text)
     digest.update(state)
     try:
-        write_atomically(path, [_HEAD.pack(_MAGIC, VERSION, len(text), digest.digest()), text, state])
+        with replaced(path) as partial, open(partial, "wb") as file:
+            file.writelines([_HEAD.pack(_MAGIC, VERSION, len(text), digest.digest()), text, state])
     except OSError as e:
         raise TranscriptError(f"{path}: cannot be written ({e.strerror or e}); name another file") from e
 

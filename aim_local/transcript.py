@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import AimError, UsageError
+from .files import replaced
 
 SUFFIXES = (".json", ".md")
 
@@ -28,7 +27,8 @@ def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model:
         raise UsageError(f"{path}: a transcript ends in {' or '.join(SUFFIXES)}; add one of them")
     as_text = as_json if path.suffix.lower() == ".json" else as_markdown
     try:
-        write_atomically(path, [as_text(messages, model).encode()])
+        with replaced(path) as partial:
+            partial.write_bytes(as_text(messages, model).encode())
     except OSError as e:
         raise TranscriptError(f"{path}: cannot be written ({e.strerror or e}); name another file") from e
     return path
@@ -44,16 +44,3 @@ def as_markdown(messages: Sequence[dict[str, Any]], model: str = "") -> str:
         media = "".join(f"\n\n- `{item}`" for item in message.get("media") or ())
         parts.append(f"**{message['role']}**{media}\n\n{message['content']}")
     return "\n\n".join(parts) + "\n"
-
-
-def write_atomically(path: Path, parts: Iterable[bytes | bytearray]) -> None:
-    """`path` holds all parts or what it held before. Raises OSError."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -5,7 +5,7 @@ Loads no weights. The tower that also encodes is vision.py; towers that only mtm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from .planner import VisionShape
 from .preprocess import PreprocessConfig, plan_image
 from .prompt import ChatTemplate, split_marks
 from .text import TextModel, read_whole
+
+Count = Callable[[Video | Image, float], int]  # (media item, share retained) -> visual tokens
 
 _FOREIGN_FRAMES = 8  # every frame is a whole picture there
 _MANY_TOKENS = 64  # per frame; the paper's setting was found at 196
@@ -109,14 +111,7 @@ class VisionHead:
 
     def plan(self, rendered: str, media: Sequence[Video | Image], tokens: VisualTokenConfig) -> tuple[list[Piece], Any]:
         """Pieces of a rendered prompt with their counts, and what must be kept alive with them."""
-        pieces: list[Piece] = []
-        for part in split_marks(rendered):
-            if isinstance(part, int):
-                full, kept = self.count(media[part], 1.0), self.count(media[part], tokens.merge_retain)
-                pieces.append(MediaPiece(part, kept, full))
-            else:
-                pieces.append(TextPiece(self.text.tokenize(part, start=not pieces)))
-        return pieces, None
+        return plan_pieces(self.text, self.count, rendered, media, tokens.merge_retain), None
 
     def count(self, item: Video | Image, retain: float) -> int:
         """Visual tokens of a media item after token merging, newline rows included."""
@@ -146,6 +141,19 @@ def _takes_tiles(header: GgufHeader) -> bool:
     projector = str(header.metadata.get("clip.projector_type", ""))
     is_norm = any(tensor.name == _NORM_WEIGHT for tensor in header.tensors)
     return projector == "llava_onevision" or (projector == "mlp" and not is_norm)
+
+
+def plan_pieces(
+    text: TextModel, count: Count, rendered: str, media: Sequence[Video | Image], retain: float
+) -> list[Piece]:
+    """Pieces of a rendered prompt; count(item, share) has the visual tokens that token merging leaves of an item."""
+    pieces: list[Piece] = []
+    for part in split_marks(rendered):
+        if isinstance(part, int):
+            pieces.append(MediaPiece(part, count(media[part], retain), count(media[part], 1.0)))
+        else:
+            pieces.append(TextPiece(text.tokenize(part, start=not pieces)))
+    return pieces
 
 
 def make_template(text: TextModel, vision: VisionHead | None) -> ChatTemplate:

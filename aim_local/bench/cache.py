@@ -6,9 +6,7 @@ Knows where they live, how large they will be, and whether there is room. What i
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AimError
+from ..files import replaced
 from ..store import HOME_VARIABLE, ModelPaths, cache_folder
 from .shapes import RandomShape, text_plan, vision_plan, write_text_gguf, write_vision_gguf
 
@@ -67,7 +66,8 @@ def _ensure(path: Path, plan: list[Any], say: Say, write: Callable[[Path], None]
             f"{HOME_VARIABLE} to a folder on another disk"
         )
     say(f"writing {n_bytes / 1e9:.2f} GB of random weights to {path} (used again; delete it when you like)")
-    _atomically(path, write)
+    with replaced(path) as partial:
+        write(partial)
 
 
 def synthetic_clip(n_frames: int) -> Path:
@@ -100,14 +100,3 @@ def _make_folder(folder: Path) -> Path:
     except OSError as e:
         raise AimError(f"{folder} cannot be made ({e.strerror}); set {HOME_VARIABLE} to a folder you can write") from e
     return folder
-
-
-def _atomically(path: Path, write: Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._vision_native import merge_count
-from ..blocks import MediaPiece, Piece, TextPiece, VisualBlock
+from ..blocks import MediaPiece, Piece, VisualBlock
 from ..config import VisualTokenConfig
 from ..errors import UsageError
 from ..media import Image, Video
 from ..merging import merged
-from ..prompt import split_marks
 from ..stats import Stats, TokenGroup
 from ..store import ModelPaths
 from ..text import TextModel
+from ..vision_head import VisionHead, plan_pieces
 
 N_SLOTS = 196  # of LLaVA-OneVision: 27 x 27 patches pooled to 14 x 14
 DEVIATION = 0.02
@@ -44,8 +44,6 @@ class RowsTower:
         """In the place of the model's own tower; LLaVA-OneVision's where it has none. Raises UsageError."""
         if paths.mmproj is None:
             return cls(text)
-        from ..vision_head import VisionHead
-
         head = VisionHead(paths.mmproj, text)
         if head.is_foreign:
             raise UsageError(
@@ -69,14 +67,7 @@ class RowsTower:
         return 1
 
     def plan(self, rendered: str, media: Sequence[Video | Image], tokens: VisualTokenConfig) -> tuple[list[Piece], Any]:
-        pieces: list[Piece] = []
-        for part in split_marks(rendered):
-            if isinstance(part, int):
-                full, kept = self.count(media[part], 1.0), self.count(media[part], tokens.merge_retain)
-                pieces.append(MediaPiece(part, kept, full))
-            else:
-                pieces.append(TextPiece(self.text.tokenize(part, start=not pieces)))
-        return pieces, None
+        return plan_pieces(self.text, self.count, rendered, media, tokens.merge_retain), None
 
     def encode(
         self,

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..demo import Clip, held_out, write_clip
 from ..errors import SuiteError, UsageError
+from ..files import replaced
 
 SUITE_FILE = "suite.jsonl"
 _CLIPS = "clips"
@@ -44,7 +43,8 @@ def draw_demo_suite(folder: Path, n: int = 200, seed: int = 0) -> Path:
             if not (folder / name).is_file():
                 write_clip(clip, folder / name)
         if not complete:
-            _write(target, text)
+            with replaced(target) as partial:
+                partial.write_text(text, encoding="utf-8", newline="\n")
     except OSError as e:
         raise SuiteError(f"{folder}: the demo suite cannot be written ({e.strerror}); name another folder") from e
     return target
@@ -84,15 +84,3 @@ def _is_drawn(line: bytes) -> bool:
         return bool(_OURS.fullmatch(json.loads(line)["media"]))
     except (ValueError, TypeError, KeyError):
         return False
-
-
-def _write(target: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".suite-", suffix=".jsonl", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -6,11 +6,10 @@ from aim_local.html. Everything a report holds is text here: names with markup i
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files import replaced
 from ..html import embed_json, escape, page
 from .charts import charts, models, settings
 from .figures import Column, Figure, columns, percent
@@ -28,15 +27,8 @@ def html(report: Report) -> str:
 
 def write_html(report: Report, path: Path) -> None:
     """The page as a file, replaced whole: a reader sees the old page or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(html(report))
-        os.chmod(name, 0o644)  # mkstemp lets the owner alone read it
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replaced(path) as partial:
+        partial.write_text(html(report), encoding="utf-8")
 
 
 def _header(report: Report) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -269,6 +268,4 @@ def write_report(report: Report, out: Path) -> None:
 
     write_text(out / "report.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(out / "report.md", markdown(report))
-    partial = out / ".report.html.partial"
-    write_html(report, partial)
-    os.replace(partial, out / "report.html")
+    write_html(report, out / "report.html")

@@ -6,8 +6,7 @@ Knows PyAV and the file side. What a clip shows and what is asked about it is `w
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from aim_local.demo.world import (
     questions,
     sampled_frames,
 )
+from aim_local.files import replaced
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,10 @@ def write_clip(clip: Clip | Scene | Frames, path: str | os.PathLike[str], side: 
     frames = clip if isinstance(clip, np.ndarray) else draw(clip.scene if isinstance(clip, Clip) else clip, side)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or any(n % 2 for n in frames.shape[1:3]):
         raise ValueError(f"expected uint8 [T, H, W, 3] with even H and W, got {frames.dtype} {list(frames.shape)}")
-    return _atomically(Path(path), lambda temporary: _encode(frames, temporary, fps))
-
-
-def _atomically(path: Path, write: Callable[[str], None]) -> Path:
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path) as partial:
+        _encode(frames, str(partial), fps)
     return path
 
 
