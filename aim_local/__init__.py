@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from .config import GenerateConfig as GenerateConfig
     from .config import LoadConfig as LoadConfig
     from .config import VisualTokenConfig as VisualTokenConfig
+    from .engine.run import Answer as Answer
+    from .engine.run import Prefill as Prefill
     from .errors import AimError as AimError
     from .llm import VisionLLM as VisionLLM
     from .media import FrameSampling as FrameSampling
-    from .run import Answer as Answer
-    from .run import Prefill as Prefill
-    from .stats import Stats as Stats
-    from .stats import Trace as Trace
+    from .results import Stats as Stats
+    from .results import Trace as Trace
 
 _HOMES = {
     "AimError": "errors",

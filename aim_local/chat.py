@@ -13,9 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .blocks import MediaPiece, count_visual
-from .chat_cache import Cache, plan_items, without
-from .chat_state import (
+from .config import GenerateConfig, VisualTokenConfig
+from .engine.chat_cache import Cache, plan_items, without
+from .engine.run import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
+from .engine.sampler import OnText
+from .errors import AimError, ContextError
+from .media import FrameSampling, Image, Video
+from .models.pieces import MediaPiece, count_visual
+from .models.prompt import Message
+from .store.chat_file import (
     ChatFileError,
     check_identity,
     check_suffix,
@@ -27,12 +33,6 @@ from .chat_state import (
     tokens_to_dict,
     write_chat,
 )
-from .config import GenerateConfig, VisualTokenConfig
-from .errors import AimError, ContextError
-from .media import FrameSampling, Image, Video
-from .prompt import Message
-from .run import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
-from .sampler import OnText
 
 if TYPE_CHECKING:
     from .llm import VisionLLM

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from aim_local import VisionLLM, VisualTokenConfig, store
 from aim_local.convert import quantize
 from aim_local.demo import held_out, write_clip
-from aim_local.stats import Trace
+from aim_local.results import Trace
 
 BANDS = (0.5, 1, 2, 4)  # margins in units of the cut's median noise
 SMALLEST = float(np.finfo(np.float32).tiny)  # stands in for 0, whose logarithm is not a number

@@ -12,14 +12,14 @@ from . import _log
 from ._table import print_json
 
 if TYPE_CHECKING:
-    from aim_local.stats import Stats
+    from aim_local.results import Stats
 
 STAGE_NAMES = {"decode_video": "video", "preprocess": "pixels", "importance": "scoring"}
 
 
 def stats_line(stats: Stats) -> str:
     """One compact line: what was read, visual tokens before and after, milliseconds per stage, rates, KV cache."""
-    from aim_local.stats import STAGES
+    from aim_local.results import STAGES
 
     seen = [_counted(n, what) for n, what in ((stats.n_frames, "frame"), (stats.n_images, "image")) if n]
     times = {stage: float(getattr(stats, f"{stage}_ms")) for stage in STAGES}

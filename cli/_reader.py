@@ -73,7 +73,7 @@ class TerminalReader:
 
 
 def history_file() -> Path:
-    from aim_local.store import state_folder
+    from aim_local.store.names import state_folder
 
     return state_folder() / "history"
 

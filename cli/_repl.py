@@ -121,8 +121,8 @@ class Repl:
             _log.say(f"context: {self.chat.used} of {self.chat.n_ctx} tokens used")
 
     def _save(self, rest: str) -> None:
-        from aim_local.chat_state import SUFFIX
-        from aim_local.transcript import save_transcript
+        from aim_local.store.chat_file import SUFFIX
+        from aim_local.store.transcript import save_transcript
 
         if not rest:
             _log.say(f"name a file: /save talk.md or /save talk.json to read, /save talk{SUFFIX} to go on later")

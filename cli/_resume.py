@@ -26,7 +26,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 def saved_model(context: typer.Context, path: Path) -> dict[str, Any]:
     """What the file says of its model. Raises UsageError for options that would change the conversation."""
-    from aim_local.chat_state import read_header
+    from aim_local.store.chat_file import read_header
 
     given = [f"--{name}" for name in _PART_OF_IT if is_given(context, name)]
     if given:

@@ -20,7 +20,7 @@ def load(model: str | None, mmproj: Path | None, config: LoadConfig) -> VisionLL
     from aim_local import VisionLLM
 
     if _log.debug:
-        from aim_local._logs import echo_native_log
+        from aim_local.native.log import echo_native_log
 
         echo_native_log()
     with Interrupts() as interrupts:

@@ -12,7 +12,7 @@ from . import _options as opt
 from ._table import print_json, print_table
 
 if TYPE_CHECKING:
-    from aim_local.bench.benchmark import BenchResult
+    from aim_local.lab.bench.benchmark import BenchResult
 
 SHAPE_HELP = (
     "A random model of a real shape instead: 0.5b, 7b, a custom layers=24,embd=896,ff=4864,heads=14,kv=2, "
@@ -63,13 +63,13 @@ def bench(
 
     A ratio says how many times less time than the first column, measured side by side in each round.
     """
-    from aim_local.bench.grid import parse_frames, parse_list
-    from aim_local.bench.shapes import parse_shape
+    from aim_local.lab.bench.grid import parse_frames, parse_list
+    from aim_local.lab.bench.shapes import parse_shape
 
     load = opt.load_config(None, threads, gpu_layers, type_k, type_v, opt.FlashAttn.AUTO)
     chosen = parse_shape(shape) if shape is not None else None
     numbers, settings = parse_frames(frames) if frames else [], parse_list(tokens, "--tokens")
-    from aim_local.bench.benchmark import BenchConfig, run_bench
+    from aim_local.lab.bench.benchmark import BenchConfig, run_bench
 
     config = BenchConfig(
         model=model, mmproj=mmproj, shape=chosen, text_type=type, vision_type=vision_type, frames=tuple(numbers),

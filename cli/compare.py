@@ -20,7 +20,7 @@ from ._table import print_json, print_table
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from aim_local.compare.records import CellSummary, Report, Suite
+    from aim_local.lab.compare.records import CellSummary, Report, Suite
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -144,7 +144,7 @@ def compare(
 
 
 def _import_engine() -> Any:
-    from aim_local.compare import runner
+    from aim_local.lab.compare import runner
 
     return runner
 
@@ -169,7 +169,7 @@ def _stem(path: Path) -> str:
 
 
 def _read_suite(suite: Path | None, out: Path, n: int, seed: int, media: Path | None, limit: int | None) -> Suite:
-    from aim_local.compare.suite import draw_demo_suite, find_suite, load_suite
+    from aim_local.lab.compare.suite import draw_demo_suite, find_suite, load_suite
 
     if suite is not None:
         return find_suite(suite, media, limit)
@@ -188,7 +188,7 @@ def _show(report: Report, out: Path, *, json: bool, quiet: bool) -> None:
     if json:
         print_json(report.to_dict())
     else:
-        from aim_local.compare.markdown import TERMINAL_RIGHT, terminal_notes, terminal_rows
+        from aim_local.lab.compare.markdown import TERMINAL_RIGHT, terminal_notes, terminal_rows
 
         print_table(terminal_rows(report), TERMINAL_RIGHT)
         for line in [] if quiet else terminal_notes(report):

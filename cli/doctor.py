@@ -10,7 +10,7 @@ from ._table import print_json
 
 def doctor(json: Json = False, debug: Debug = False) -> None:
     """Show versions, libraries, devices and what is wrong; exit code 1 where something is."""
-    from aim_local.doctor import examine
+    from aim_local.lab.doctor import examine
 
     report = examine()
     if json:

@@ -17,7 +17,7 @@ from ._turn import Turn
 from .chat import TYPICAL_FRAMES, check_media
 
 if TYPE_CHECKING:
-    from aim_local.explain import Explanation
+    from aim_local.lab.explain import Explanation
 
 DEFAULT_FOLDER = Path("explain")
 
@@ -89,8 +89,8 @@ def explain(
 
     # 2. the model, the question, the files
     with _runtime.load(model, mmproj, config) as llm:
-        from aim_local import explain as library
-        from aim_local.explain.layers import check_layers
+        from aim_local.drawing.layers import check_layers
+        from aim_local.lab import explain as library
 
         check_layers(layer or [], llm.text.n_layer)
         sampling = opt.frame_sampling(frames, fps, start, end, llm.default_frames or TYPICAL_FRAMES)
@@ -138,7 +138,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _print(found: Explanation, written: dict[str, Path], *, json: bool, quiet: bool) -> None:
-    from aim_local.explain import heading, report
+    from aim_local.lab.explain import heading, report
 
     if not quiet:
         _log.warn(found.answer.warnings)

@@ -9,7 +9,7 @@ from ._options import Debug, Json
 from ._table import count, print_json, print_table, size
 
 if TYPE_CHECKING:
-    from aim_local.store import ModelEntry
+    from aim_local.store.names import ModelEntry
 
 
 def models(json: Json = False, debug: Debug = False) -> None:

@@ -15,9 +15,9 @@ from ._table import print_json, print_table
 from .chat import TYPICAL_FRAMES, check_media
 
 if TYPE_CHECKING:
-    from aim_local.calibration import Calibration
     from aim_local.config import LoadConfig
-    from aim_local.plan import Plan
+    from aim_local.lab.plan import Plan
+    from aim_local.lab.plan.calibration import Calibration
 
 _SHOWN_TIMES = 8
 
@@ -73,8 +73,8 @@ def plan(
     from aim_local import store
 
     store.resolve(model, mmproj)  # an unknown name is told before the native libraries are loaded
-    from aim_local.plan import ModelHead, Request, make_plan
-    from aim_local.plan.request import PLACEHOLDER
+    from aim_local.lab.plan import ModelHead, Request, make_plan
+    from aim_local.lab.plan.request import PLACEHOLDER
 
     with ModelHead.load(model, mmproj, config) as head:
         sampling = opt.frame_sampling(frames, fps, start, end, head.default_frames or TYPICAL_FRAMES)
@@ -103,7 +103,7 @@ def _show(made: Plan) -> None:
 
 
 def _show_counts(made: Plan) -> None:
-    from aim_local.plan.report import runs
+    from aim_local.lab.plan.report import runs
 
     sizes = made.outcome.sizes
     for facts in made.to_dict()["media"]:
@@ -162,7 +162,7 @@ def _time(seconds: float | None) -> str:
 
 
 def _show_memory(made: Plan) -> None:
-    from aim_local.plan.report import gigabytes
+    from aim_local.lab.plan.report import gigabytes
 
     parts = made.outcome.memory.parts
     rows = [(name, gigabytes(n)) for name, n in parts.items() if n]
@@ -200,8 +200,8 @@ def _quality(found: Calibration) -> str:
 
 
 def _calibrate(model: str | None, mmproj: Path | None, config: LoadConfig, *, json: bool, quiet: bool) -> None:
-    from aim_local import calibration
-    from aim_local.plan.trials import calibrate
+    from aim_local.lab.plan import calibration
+    from aim_local.lab.plan.trials import calibrate
 
     def progress(name: str, done: int, total: int) -> None:
         if not quiet and done % 5 == 0:
@@ -218,7 +218,7 @@ def _calibrate(model: str | None, mmproj: Path | None, config: LoadConfig, *, js
 
 
 def _show_calibration(made: Calibration) -> None:
-    from aim_local.calibration import total
+    from aim_local.lab.plan.calibration import total
 
     rows = [
         (

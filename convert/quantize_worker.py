@@ -19,7 +19,7 @@ LOG_ERROR = 4  # ggml_log_level
 def bindings() -> Any:
     """llama_cpp's bindings on our own library, or on the configured one where ours is not built."""
     try:
-        return importlib.import_module("aim_local._native").llama
+        return importlib.import_module("aim_local.native.library").llama
     except (ImportError, AimError):
         return importlib.import_module("llama_cpp.llama_cpp")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from aim_local.compare.records import CellSummary, Divergence, Paired, Rate, Report
-from aim_local.measure import Spread
+from aim_local.lab.compare.records import CellSummary, Divergence, Paired, Rate, Report
+from aim_local.lab.measure import Spread
 
 N = 200
 SETTINGS = ("off", "paper", "fast", "late-drop", "paper:keep=0.5:importance=random:seed=7")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-from aim_local.stats import Stats
+from aim_local.results import Stats
 
 
 @dataclass

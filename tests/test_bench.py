@@ -21,14 +21,16 @@ import pytest
 from typer.testing import CliRunner
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
-from aim_local._native import LIB_FOLDER
-from aim_local.bench import cache, stock, stock_side
-from aim_local.bench.benchmark import BenchConfig, BenchResult, run_bench
-from aim_local.bench.cache import random_model, synthetic_clip
-from aim_local.bench.grid import Arm, Grid, Record, measure, parse_frames, parse_list
-from aim_local.bench.report import cells, notes, table
-from aim_local.bench.session import PROMPT, SKIPPED, Measured, Session, given_tokens
-from aim_local.bench.shapes import (
+from aim_local.cli import app
+from aim_local.convert import WEIGHT_TYPES
+from aim_local.errors import AimError, ContextError, MediaError, NativeError, UsageError
+from aim_local.lab.bench import cache, stock, stock_side
+from aim_local.lab.bench.benchmark import BenchConfig, BenchResult, run_bench
+from aim_local.lab.bench.cache import random_model, synthetic_clip
+from aim_local.lab.bench.grid import Arm, Grid, Record, measure, parse_frames, parse_list
+from aim_local.lab.bench.report import cells, notes, table
+from aim_local.lab.bench.session import PROMPT, SKIPPED, Measured, Session, given_tokens
+from aim_local.lab.bench.shapes import (
     SHAPES,
     RandomShape,
     parse_shape,
@@ -37,18 +39,16 @@ from aim_local.bench.shapes import (
     write_text_gguf,
     write_vision_gguf,
 )
-from aim_local.bench.weights import noise
-from aim_local.bench.workers import Worker
-from aim_local.cli import app
-from aim_local.convert import WEIGHT_TYPES
-from aim_local.errors import AimError, ContextError, MediaError, NativeError, UsageError
-from aim_local.gguf_header import read_header
-from aim_local.measure import Spread, paired_ratio, peak_rss_bytes, reset_peak_rss
+from aim_local.lab.bench.weights import noise
+from aim_local.lab.bench.workers import Worker
+from aim_local.lab.measure import Spread, paired_ratio, peak_rss_bytes, reset_peak_rss
 from aim_local.media import probe_video
-from aim_local.planner import encoder_flops, prefill_flops
-from aim_local.prompt import RAW_MARKER
+from aim_local.models.prompt import RAW_MARKER
+from aim_local.native.library import LIB_FOLDER
+from aim_local.reduction.planner import encoder_flops, prefill_flops
 from aim_local.settings import parse_setting
-from aim_local.store import ModelPaths
+from aim_local.store.gguf_header import read_header
+from aim_local.store.names import ModelPaths
 
 TINY = "layers=8,embd=64,ff=96,heads=4,kv=2,vocab=300,vlayers=2,vembd=64,vff=128,vheads=4,image=56,patch=14"
 STOCK_LIB = os.environ.get("AIM_STOCK_LIB")

@@ -9,7 +9,7 @@ import pytest
 from chromium import DESKTOP, PHONE, Page, browser, check_quiet_and_narrow
 from compare_reports import report
 
-from aim_local.compare.page import write_html
+from aim_local.lab.compare.page import write_html
 
 pytestmark = [
     pytest.mark.slow,

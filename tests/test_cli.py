@@ -27,7 +27,7 @@ from aim_local import store
 from aim_local.cli import _docs, _options, _reader, _repl, _runtime, _turn, app
 from aim_local.cli._answer import stats_line
 from aim_local.errors import ContextError, ModelError
-from aim_local.stats import Stats
+from aim_local.results import Stats
 
 REPO = Path(__file__).parent.parent
 MAIN = "from aim_local.cli import main; main()"
@@ -425,7 +425,7 @@ def test_ctrl_c_on_a_real_terminal(user_home: Path) -> None:
 import itertools, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_llm import FakeLLM, Scripted
-from aim_local.stats import Stats
+from aim_local.results import Stats
 from aim_local.cli import _runtime, main
 class Endless:
     used, n_ctx, messages = 0, 1, []

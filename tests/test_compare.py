@@ -23,20 +23,20 @@ import numpy as np
 import pytest
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
-from aim_local.compare import cell as cell_process
-from aim_local.compare import matrix, process, runner
-from aim_local.compare.demo_suite import draw_demo_suite
-from aim_local.compare.job import Job, Options, Task
-from aim_local.compare.records import CellSpec, Item, ItemResult, Report, Suite
-from aim_local.compare.suite import load_suite
-from aim_local.compare.summary import CellRun, summarise
-from aim_local.compare.variants import Variant, plan_variants, unique_labels
-from aim_local.compare.workspace import CellFolder, Workspace, parts, safe_name
 from aim_local.convert import ConvertError, quantize_vision
+from aim_local.engine.sampler import generate
 from aim_local.errors import AimError, ModelError, UsageError
-from aim_local.gguf_header import array_sha256
-from aim_local.sampler import generate
-from aim_local.store import ModelPaths, bundled_folder
+from aim_local.lab.compare import cell as cell_process
+from aim_local.lab.compare import matrix, process, runner
+from aim_local.lab.compare.demo_suite import draw_demo_suite
+from aim_local.lab.compare.job import Job, Options, Task
+from aim_local.lab.compare.records import CellSpec, Item, ItemResult, Report, Suite
+from aim_local.lab.compare.suite import load_suite
+from aim_local.lab.compare.summary import CellRun, summarise
+from aim_local.lab.compare.variants import Variant, plan_variants, unique_labels
+from aim_local.lab.compare.workspace import CellFolder, Workspace, parts, safe_name
+from aim_local.store.gguf_header import array_sha256
+from aim_local.store.names import ModelPaths, bundled_folder
 
 FOLDER = bundled_folder() or Path()
 SHORT = Options(max_tokens=6, kld_tokens=4)
@@ -123,7 +123,7 @@ def test_score_gives_the_logits_of_prefill(
 
 
 def _decoded(llm: VisionLLM, item: Item, tokens: VisualTokenConfig, given: list[int]) -> Any:
-    from aim_local.run import Run
+    from aim_local.engine.run import Run
 
     run = Run(llm, tokens, None, None)
     context = run.start(llm._render(run, item.question, item.media, False, None), n_answer=16)
@@ -163,7 +163,7 @@ def test_score_refuses(llm: VisionLLM) -> None:
 
 def test_what_is_drawn_can_be_watched(llm: VisionLLM) -> None:
     """The end of the turn too, which the answer does not hold."""
-    from aim_local.run import Run
+    from aim_local.engine.run import Run
 
     run, seen = Run(llm, None, None, None), list[int]()
     context = run.start(llm._render(run, "What is this?", (), False, None), n_answer=8)

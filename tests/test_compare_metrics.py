@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special, stats
 
-from aim_local.compare.metrics import divergence, kl_divergence, log_softmax, mcnemar, top1_equal, wilson
+from aim_local.lab.compare.metrics import divergence, kl_divergence, log_softmax, mcnemar, top1_equal, wilson
 
 LOGITS = st.integers(2, 40).flatmap(
     lambda n: st.tuples(*[arrays(np.float32, (3, n), elements=st.floats(-80, 80, width=32))] * 2)

@@ -13,15 +13,15 @@ from compare_reports import COMMAND, MODELS, REASON, SETTINGS, N, report
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aim_local.compare import plots, sentences
-from aim_local.compare.axes import Measure, linear_ticks, log_ticks, scale
-from aim_local.compare.charts import charts
-from aim_local.compare.figures import columns, kld, p_value, percent, size
-from aim_local.compare.markdown import TERMINAL_WIDTH, markdown, terminal_notes, terminal_rows
-from aim_local.compare.page import html, write_html
-from aim_local.compare.pareto import front
-from aim_local.compare.records import CellSummary, Paired, Report
-from aim_local.compare.sentences import reading, summary
+from aim_local.lab.compare import plots, sentences
+from aim_local.lab.compare.axes import Measure, linear_ticks, log_ticks, scale
+from aim_local.lab.compare.charts import charts
+from aim_local.lab.compare.figures import columns, kld, p_value, percent, size
+from aim_local.lab.compare.markdown import TERMINAL_WIDTH, markdown, terminal_notes, terminal_rows
+from aim_local.lab.compare.page import html, write_html
+from aim_local.lab.compare.pareto import front
+from aim_local.lab.compare.records import CellSummary, Paired, Report
+from aim_local.lab.compare.sentences import reading, summary
 
 
 class Found(HTMLParser):
@@ -233,7 +233,7 @@ def test_write_replaces_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "report.html"
     write_html(report(), path)
     assert path.read_text(encoding="utf-8") == html(report())
-    monkeypatch.setattr("aim_local.compare.page.html", lambda report: 1 / 0)
+    monkeypatch.setattr("aim_local.lab.compare.page.html", lambda report: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_html(report(), path)
     assert path.read_text(encoding="utf-8") == html(report())

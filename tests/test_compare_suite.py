@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aim_local.compare import demo_suite
-from aim_local.compare.records import Item, Suite
-from aim_local.compare.suite import draw_demo_suite, find_suite, is_right, letters, load_suite, prompt_of
-from aim_local.compare.suites_published import TASKS
 from aim_local.demo import FAMILIES, held_out, read_clip, sampled_frames, write_clip
 from aim_local.errors import SuiteError, UsageError
+from aim_local.lab.compare import demo_suite
+from aim_local.lab.compare.records import Item, Suite
+from aim_local.lab.compare.suite import draw_demo_suite, find_suite, is_right, letters, load_suite, prompt_of
+from aim_local.lab.compare.suites_published import TASKS
 
 QUESTION = {"media": "a.mp4", "question": "What is shown?"}
 CHOICES = {**QUESTION, "choices": ["a cat", "a dog", "no animal"]}

@@ -296,7 +296,7 @@ def llama() -> Any:
         lib = quantize_worker.bindings()
     except Exception as e:  # no library is a matter of the set-up, whatever it is called
         pytest.skip(f"no libllama: {e}")
-    from aim_local import _logs
+    from aim_local.native import log as _logs
 
     _logs.clear()  # llama.cpp's log goes there, and not to the terminal
     lib.llama_backend_init()

@@ -15,7 +15,6 @@ transformers = pytest.importorskip("transformers")
 from gguf_files import write_folder  # noqa: E402
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig, store  # noqa: E402
-from aim_local._vision_native import merge_rows  # noqa: E402
 from aim_local.demo import held_out  # noqa: E402
 from aim_local.demo.clips import Clip  # noqa: E402
 from aim_local.demo.training import from_gguf, make_tokenizer  # noqa: E402
@@ -23,6 +22,7 @@ from aim_local.demo.training.data import TAIL, Encoder, collate  # noqa: E402
 from aim_local.demo.training.model import N_PREFIX, build, merged, packed_forward, thinned  # noqa: E402
 from aim_local.demo.training.train_demo_model import Trainer, normalised  # noqa: E402
 from aim_local.demo.world import draw, make_scene, questions, sampled_frames  # noqa: E402
+from aim_local.native.visual import merge_rows  # noqa: E402
 
 FOLDER = store.bundled_folder()
 TOLERANCE = 2e-3  # of the largest logit: the runtime rounds activations to F16

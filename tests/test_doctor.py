@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from aim_local import doctor, store
-from aim_local.gguf_header import read_header
+from aim_local import store
+from aim_local.lab import doctor
+from aim_local.store.gguf_header import read_header
 
 SECTIONS = {"versions", "native libraries", "machine", "devices", "models"}
 
@@ -30,7 +31,7 @@ def test_sections_and_json() -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys; from aim_local.doctor import examine; examine(); print('torch' in sys.modules)"
+    code = "import sys; from aim_local.lab.doctor import examine; examine(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

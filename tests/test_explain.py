@@ -19,12 +19,13 @@ import aim_local
 from aim_local import VisionLLM, VisualTokenConfig
 from aim_local.cli import app
 from aim_local.demo import held_out, write_clip
+from aim_local.drawing.colours import RAMP, fogged, ramp
 from aim_local.errors import UsageError
-from aim_local.explain import explain, layers, page_html, paint, report, sheet
-from aim_local.explain import needle as needle_module
-from aim_local.explain.colours import RAMP, fogged, ramp
-from aim_local.stats import TokenGrid, TokenGroup, Trace
-from aim_local.thumbnails import Thumbnails
+from aim_local.drawing import layers, paint, sheet
+from aim_local.lab.explain import explain, page_html, report
+from aim_local.lab.explain import needle as needle_module
+from aim_local.models.thumbnails import Thumbnails
+from aim_local.results import TokenGrid, TokenGroup, Trace
 
 CLIPS = Path(aim_local.__file__).parent / "data" / "clips"
 QUESTION = "What appears in the middle?"

@@ -14,8 +14,8 @@ from chromium import DESKTOP, PHONE, Page, browser
 
 import aim_local
 from aim_local import VisionLLM
-from aim_local.explain import Explanation, explain, page_html
-from aim_local.explain.colours import FOG, FOG_SHARE
+from aim_local.drawing.colours import FOG, FOG_SHARE
+from aim_local.lab.explain import Explanation, explain, page_html
 
 pytestmark = pytest.mark.skipif(browser() is None, reason="no Chromium")
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from aim_local.html import embed_json, page
+from aim_local.lab.html import embed_json, page
 
 NASTY = '</script><script>alert(1)</script> <!-- & "quotes" \' \u2028 é'
 

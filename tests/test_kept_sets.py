@@ -18,7 +18,7 @@ from checkpoints import Shape, onevision_model, write_onevision
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert, quantize
 from aim_local.demo import held_out, write_clip
-from aim_local.store import resolve
+from aim_local.store.names import resolve
 
 
 def benchmark() -> Any:

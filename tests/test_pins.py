@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from aim_local._native import PATCH_VERSION, libllama, libmtmd
+from aim_local.native.library import PATCH_VERSION, libllama, libmtmd
 
 ROOT = Path(__file__).resolve().parents[1]
 PIN = dict(line.split(maxsplit=1) for line in (ROOT / "patches" / "VERSION").read_text().splitlines())
@@ -23,7 +23,7 @@ def test_patch_version_is_one() -> None:
 
 
 def test_every_native_function_is_bound() -> None:
-    files = [ROOT / "aim_local" / name for name in ("_native.py", "_staged.py", "_vision_native.py")]
+    files = [ROOT / "aim_local" / "native" / name for name in ("library.py", "staged.py", "visual.py")]
     bound = "".join(path.read_text() for path in files)
     for header in (ROOT / "patches" / "overlay").rglob("aim-*.h"):
         for name in re.findall(r"(?:LLAMA|MTMD)_API [^;(]*?(\w+)\(", header.read_text()):

@@ -19,19 +19,19 @@ from media_fixtures import picture, write_clip
 from PIL import Image as Picture
 from scipy.optimize import nnls
 
-from aim_local import FrameSampling, LoadConfig, VisionLLM, VisualTokenConfig, calibration
-from aim_local.calibration import Calibration, Trial
+from aim_local import FrameSampling, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.cli import _app
 from aim_local.errors import ModelError, UsageError
+from aim_local.lab.plan import ModelHead, Request, calibration, make_plan
+from aim_local.lab.plan import memory as plan_memory
+from aim_local.lab.plan import suggest as plan_suggest
+from aim_local.lab.plan.calibration import Calibration, Trial
+from aim_local.lab.plan.features import STAGES, conditions, features, model_shape, this_machine
+from aim_local.lab.plan.memory import SCORES_MAX_BYTES, score_bytes, tensor_bytes
+from aim_local.lab.plan.request import outline_all, work_out
+from aim_local.lab.plan.suggest import largest
 from aim_local.media import Video, open_media
 from aim_local.media.outline import outline_media
-from aim_local.plan import ModelHead, Request, make_plan
-from aim_local.plan import memory as plan_memory
-from aim_local.plan import suggest as plan_suggest
-from aim_local.plan.features import STAGES, conditions, features, model_shape, this_machine
-from aim_local.plan.memory import SCORES_MAX_BYTES, score_bytes, tensor_bytes
-from aim_local.plan.request import outline_all, work_out
-from aim_local.plan.suggest import largest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -218,7 +218,7 @@ def test_scores_memory_of_the_causal_blocks() -> None:
 
 
 def test_compute_buffers_are_those_of_a_loaded_model(head: ModelHead, clips: list[Path]) -> None:
-    from aim_local import _logs
+    from aim_local.native import log as _logs
 
     wanted = Request("What?", clips[:1], VisualTokenConfig.paper(), n_answer=1)
     outcome = work_out(head, wanted, outline_all(head, wanted))
@@ -402,7 +402,7 @@ def test_age(head: ModelHead) -> None:
 
 
 def test_calibrating_measures_and_proves() -> None:
-    from aim_local.plan.trials import calibrate
+    from aim_local.lab.plan.trials import calibrate
 
     with VisionLLM.load() as llm:
         made = calibrate(llm, seconds=0.0)  # one round of few frames
@@ -417,12 +417,12 @@ def test_calibrating_measures_and_proves() -> None:
 
 def test_calibrating_without_eyes_and_without_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text-only model is measured on text; one that cannot prune on merging."""
-    import aim_local.run
-    from aim_local.plan.trials import calibrate
+    import aim_local.engine.run
+    from aim_local.lab.plan.trials import calibrate
 
     with VisionLLM.load() as llm:
         shutil.copy(llm.paths.model, tmp_path / "text.gguf")
-        monkeypatch.setattr(aim_local.run, "unsupported_reason", lambda _: "not among qwen2, llama")
+        monkeypatch.setattr(aim_local.engine.run, "unsupported_reason", lambda _: "not among qwen2, llama")
         merged = calibrate(llm, seconds=0.0)
     with VisionLLM.load(tmp_path / "text.gguf") as llm:
         text = calibrate(llm, seconds=0.0)
@@ -461,10 +461,10 @@ def test_text_only_model(tmp_path: Path, clips: list[Path], head: ModelHead) -> 
 
 
 def test_pruning_on_another_architecture(head: ModelHead, clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import aim_local.run
+    import aim_local.engine.run
 
-    assert aim_local.run.unsupported_reason(head.text.handle) == ""  # known without weights
-    monkeypatch.setattr(aim_local.run, "unsupported_reason", lambda _: "gemma3 is not among qwen2, llama")
+    assert aim_local.engine.run.unsupported_reason(head.text.handle) == ""  # known without weights
+    monkeypatch.setattr(aim_local.engine.run, "unsupported_reason", lambda _: "gemma3 is not among qwen2, llama")
     with pytest.raises(ModelError, match="qwen2, llama"):
         make_plan(head, Request("What?", clips[:1], VisualTokenConfig.paper()))
     assert make_plan(head, Request("What?", clips[:1])).outcome.sizes.tokens == VisualTokenConfig.off()

@@ -12,10 +12,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aim_local import planner
 from aim_local.config import VisualTokenConfig
 from aim_local.errors import UsageError
-from aim_local.planner import Stage, TextShape, VisionShape, charged_early, layer_counts, prefill_flops, schedule
+from aim_local.reduction import planner
+from aim_local.reduction.planner import (
+    Stage,
+    TextShape,
+    VisionShape,
+    charged_early,
+    layer_counts,
+    prefill_flops,
+    schedule,
+)
 
 ONEVISION_7B = TextShape(n_layer=28, n_embd=3584, n_ff=18944, n_head=28, n_head_kv=4, n_vocab=152064)
 ONEVISION_HALF_B = TextShape(n_layer=24, n_embd=896, n_ff=4864, n_head=14, n_head_kv=2, n_vocab=151936)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aim_local.errors import MediaError, ModelError
-from aim_local.preprocess import PreprocessConfig, image_tiles, plan_image, video_frames
+from aim_local.models.pixels import PreprocessConfig, image_tiles, plan_image, video_frames
 
 SIZES = [(60, 80), (80, 60), (64, 64), (48, 48), (200, 31), (31, 200), (1, 1), (2, 300), (700, 900), (1500, 40)]
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aim_local.errors import ModelError, UsageError
-from aim_local.prompt import ChatTemplate, Message, mark, mark_raw, split_marks
+from aim_local.models.prompt import ChatTemplate, Message, mark, mark_raw, split_marks
 
 STRUCTURED = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }} "

@@ -19,7 +19,7 @@ from checkpoints import Shape, write_llava, write_onevision
 from aim_local import FrameSampling, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
 from aim_local.errors import AimError, ContextError, MediaError, ModelError, NativeError, UsageError
-from aim_local.prompt import Message, mark
+from aim_local.models.prompt import Message, mark
 
 F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1)
 SHAPE = Shape(grid=6, n_text=3, heads=2, heads_kv=2, seed=11)  # trained for 1024 tokens
@@ -111,14 +111,15 @@ def test_text_only_model_refuses_media(model: Path, tmp_path: Path) -> None:
 
 def test_stock_library(tmp_path: Path) -> None:
     """A library without our symbols: gcc's own libm under the names of ours."""
-    from aim_local._native import LIB_FOLDER
+    from aim_local.native.library import LIB_FOLDER
 
     for lib in LIB_FOLDER.iterdir():
         shutil.copy(lib, tmp_path / lib.name)
     data = (tmp_path / "libllama.so").read_bytes()
     (tmp_path / "libllama.so").write_bytes(data.replace(b"aim_llama_patch_version", b"aim_llama_patch_versioX"))
     code = (
-        "from aim_local.errors import NativeError\ntry:\n import aim_local._native\nexcept NativeError as e:\n print(e)"
+        "from aim_local.errors import NativeError\n"
+        "try:\n import aim_local.native.library\nexcept NativeError as e:\n print(e)"
     )
     environment = {"AIM_LOCAL_LIB": str(tmp_path), "PATH": "/usr/bin"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
@@ -143,7 +144,7 @@ def test_context_too_small(model: Path) -> None:
 
 
 def test_counts_are_known_before_encoding(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aim_local.vision import VisionTower
+    from aim_local.models.tower import VisionTower
 
     def encode(*_: Any) -> None:
         raise AssertionError("encoded although the context is too small")

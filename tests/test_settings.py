@@ -9,8 +9,8 @@ import pytest
 
 from aim_local.config import VisualTokenConfig
 from aim_local.errors import UsageError
-from aim_local.merging import average_squares, merged
-from aim_local.planner import layer_shares, merge_count
+from aim_local.reduction.merging import average_squares, merged
+from aim_local.reduction.planner import layer_shares, merge_count
 from aim_local.settings import PRESETS, parse_setting
 
 CLIP = Path(__file__).parents[1] / "aim_local" / "data" / "clips" / "needle.mp4"

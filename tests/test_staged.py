@@ -25,11 +25,11 @@ import torch
 from reference_aim import Reference, last_query, pagerank
 from tiny_text import TextShape, make_model, write_gguf
 
-from aim_local import _logs
-from aim_local import _staged as staged
-from aim_local._native import LIB_FOLDER, llama
-from aim_local._staged import ROW_EMBD, ROW_TOKEN, ROW_VISUAL, StagedContext, StagePlan
 from aim_local.errors import ContextError, ModelError, NativeError, UsageError
+from aim_local.native import log as _logs
+from aim_local.native import staged
+from aim_local.native.library import LIB_FOLDER, llama
+from aim_local.native.staged import ROW_EMBD, ROW_TOKEN, ROW_VISUAL, StagedContext, StagePlan
 
 N_CONFIGS = 36
 LIMIT = 1e-4  # of the largest logit or score: f32 against float64

@@ -12,7 +12,7 @@ from gguf_files import write_folder, write_mmproj, write_model
 
 from aim_local import store
 from aim_local.errors import ModelError, UsageError
-from aim_local.gguf_header import read_header
+from aim_local.store.gguf_header import read_header
 
 
 @pytest.fixture
@@ -207,6 +207,6 @@ def test_not_a_gguf(tmp_path: Path) -> None:
 
 
 def test_importing_the_store_loads_no_native_library() -> None:
-    code = "import sys, aim_local.store; print([m for m in ('llama_cpp', 'numpy', 'av') if m in sys.modules])"
+    code = "import sys, aim_local.store.names; print([m for m in ('llama_cpp', 'numpy', 'av') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

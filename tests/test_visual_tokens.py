@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aim_local._native import mtmd
-from aim_local._vision_native import (
+from aim_local.errors import NativeError
+from aim_local.native.library import mtmd
+from aim_local.native.visual import (
     AnyresPlan,
     TileEncoder,
     anyres_pack,
@@ -22,8 +23,7 @@ from aim_local._vision_native import (
     pool_side,
     projector,
 )
-from aim_local.errors import NativeError
-from aim_local.planner import merge_count as planned_count
+from aim_local.reduction.planner import merge_count as planned_count
 
 # the same draws every time: one in ten thousand has a tie within 1e-7, which float32 may settle the other way
 REPEATABLE = settings(deadline=None, max_examples=150, derandomize=True)

@@ -26,7 +26,7 @@ from aim_local.demo.world import (
     questions,
     sampled_frames,
 )
-from aim_local.files import replaced
+from aim_local.store.files import replaced
 
 
 @dataclass(frozen=True)

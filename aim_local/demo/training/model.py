@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from aim_local.demo.world import COLOURS, KINDS, N_SAMPLED, SIDE
-from aim_local.planner import layer_counts, schedule
+from aim_local.reduction.planner import layer_counts, schedule
 
 PATCH, GRID, POOLED = 14, 8, 4
 N_VISUAL = N_SAMPLED * POOLED * POOLED + 1  # one image_newline row after the last frame

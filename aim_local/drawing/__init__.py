@@ -1,0 +1,1 @@
+"""Pictures of which visual tokens were kept. Knows grids and pixels, no models."""

@@ -1,0 +1,1 @@
+"""One pass over a prompt: plan, encode, prefill, generate."""

@@ -1,0 +1,106 @@
+"""What a conversation's context holds, item by item: which beginning of the next prompt is there already.
+
+Knows tokens, media as one item each, and marks. What the items mean, and when to compute, is chat.py's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ContextError
+from ..models.pieces import Piece, TextPiece
+from ..native.text import Context, Mark
+from .pruned import PrunedContext
+from .run import PromptPlan
+
+if TYPE_CHECKING:
+    from ..llm import VisionLLM
+
+Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
+
+
+class Cache:
+    """What a context holds, item by item, and the mark after each. Owns the context.
+
+    shares: of visual tokens entering each layer.
+    """
+
+    def __init__(self, context: Context, shares: list[float]) -> None:
+        self.context, self.shares = context, shares
+        self.items: list[Item] = []
+        self.marks = [context.mark()]  # marks[k]: after k items
+
+    def keep_common(self, items: Sequence[Item]) -> int:
+        """Forgets everything behind the common beginning with `items`; returns its length."""
+        same = 0
+        while same < min(len(items) - 1, len(self.items)) and self.items[same] == items[same]:
+            same += 1
+        self.rewind(same)
+        return same
+
+    def rewind(self, n: int) -> None:
+        if self.context.mark() != self.marks[n]:
+            self.context.rewind(self.marks[n])
+        del self.items[n:], self.marks[n + 1 :]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it holds and how large it is, without the KV cache itself."""
+        context, rooms = self.context, None
+        if isinstance(context, PrunedContext):
+            rooms = [context.n_text_room, context.n_visual_room]
+        marks = [[m.n_past, m.n_cells, m.n_visual] for m in self.marks]
+        return {"shares": self.shares, "n_ctx": context.n_ctx, "rooms": rooms, "items": self.items, "marks": marks}
+
+    @classmethod
+    def from_dict(cls, llm: VisionLLM, data: dict[str, Any], state: bytearray) -> Cache:
+        """A cache with the same contents. Raises ContextError where the model was loaded for fewer tokens."""
+        cache = cls(_open_saved(llm, data), [float(share) for share in data["shares"]])
+        try:
+            cache.items = [tuple(item) if isinstance(item, list) else int(item) for item in data["items"]]
+            cache.marks = [Mark(*mark) for mark in data["marks"]]
+            cache.context.restore(state, cache.marks[-1])
+        except BaseException:
+            cache.context.close()
+            raise
+        return cache
+
+    def note(self, items: Sequence[Item], positions: Sequence[int]) -> None:
+        """Items that were decoded. positions: how far each moved the next position."""
+        for item, n_pos in zip(items, positions, strict=True):
+            last, n_visual = self.marks[-1], item[1] if isinstance(item, tuple) else 0
+            self.items.append(item)
+            n_cells = last.n_cells + (n_visual or 1)
+            self.marks.append(Mark(last.n_past + n_pos, n_cells, last.n_visual + n_visual))
+
+
+def _open_saved(llm: VisionLLM, data: dict[str, Any]) -> Context:
+    """An empty context as large as the saved one, or as the model's --ctx says."""
+    n_ctx, used = llm.config.n_ctx or data["n_ctx"], data["marks"][-1][1]
+    if used > n_ctx:
+        raise ContextError(
+            f"the saved conversation holds {used} tokens, the context {n_ctx}; load with --ctx {used} or more"
+        )
+    if data["rooms"] is None:
+        return Context(llm.text, n_ctx)
+    n_visual = data["rooms"][1]
+    return PrunedContext(llm.text, data["shares"], n_ctx - n_visual, n_visual)
+
+
+def plan_items(plan: PromptPlan) -> list[Item]:
+    """A plan as cache items."""
+    items: list[Item] = []
+    for piece in plan.pieces:
+        items += piece.tokens if isinstance(piece, TextPiece) else [(piece.media, piece.n)]
+    return items
+
+
+def without(plan: PromptPlan, n: int) -> PromptPlan:
+    """The plan without its first n items."""
+    pieces: list[Piece] = []
+    for piece in plan.pieces:
+        size = len(piece.tokens) if isinstance(piece, TextPiece) else 1
+        if n < size:
+            pieces.append(TextPiece(piece.tokens[n:]) if isinstance(piece, TextPiece) else piece)
+        n = max(0, n - size)
+    return PromptPlan(pieces, plan.keep)

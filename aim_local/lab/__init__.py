@@ -1,0 +1,1 @@
+"""What measures and explains: bench, compare, explain, plan, doctor. Built on the public API."""

@@ -1,0 +1,69 @@
+"""The cells of a comparison: models x settings, which of them is the reference, and what makes no sense together.
+
+Pure but for the heads of the model files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import ModelError, UsageError
+from ...settings import parse_setting
+from ...store.gguf_header import array_sha256
+from .records import CellSpec
+from .variants import Variant
+
+TOKENS = "tokenizer.ggml.tokens"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell before it runs. problem: why it cannot, "" if it can."""
+
+    spec: CellSpec
+    problem: str = ""
+
+
+def matrix(variants: Sequence[Variant], settings: Sequence[str]) -> list[Cell]:
+    """Model by model, setting by setting."""
+    return [Cell(CellSpec(v.label, s, v.model, v.mmproj), v.problem) for v in variants for s in settings]
+
+
+def check_matrix(variants: Sequence[Variant], settings: Sequence[str]) -> None:
+    """Raises UsageError for an unknown setting and for cells that are one and the same."""
+    if not settings:
+        raise UsageError("no setting was given; give one or more, such as off,paper")
+    seen: dict[str, str] = {}
+    for text in settings:
+        meaning = repr(parse_setting(text))
+        if meaning in seen:
+            label, other = variants[0].label, seen[meaning]
+            raise UsageError(f"cells {label} / {other} and {label} / {text} are the same; drop one")
+        seen[meaning] = text
+
+
+def find_reference(variants: Sequence[Variant], settings: Sequence[str], wanted: str | None) -> str:
+    """The reference cell's key. Raises UsageError for one that is not in the matrix."""
+    keys = [cell.spec.key for cell in matrix(variants, settings)]
+    if wanted is None:
+        return f"{variants[0].label} / {'off' if 'off' in settings else settings[0]}"
+    if wanted not in keys:
+        shown = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
+        raise UsageError(f"the reference {wanted!r} is no cell of this comparison; cells are {shown}")
+    return wanted
+
+
+def check_vocabularies(variants: Sequence[Variant], settings: Sequence[str]) -> None:
+    """Raises UsageError where next-token distributions cannot be compared. A file that cannot be read fails later."""
+    known: dict[str, str] = {}
+    for variant in variants:
+        with contextlib.suppress(ModelError):
+            known.setdefault(array_sha256(variant.model, TOKENS), variant.label)
+    if len(known) > 1:
+        one, other, *_ = (f"{label} / {settings[0]}" for label in known.values())
+        raise UsageError(
+            f"cells {one} and {other} have different vocabularies, so KL divergence is not defined between them; "
+            "give --no-kld, or compare models of one family"
+        )

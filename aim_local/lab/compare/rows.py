@@ -1,0 +1,133 @@
+"""One JSON object of an annotation file, read field by field: every complaint says where the object stands.
+
+Knows JSON and plain types. What the fields mean is the loaders' business (suite.py, suites_published.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import SuiteError
+
+
+@dataclass(frozen=True)
+class Row:
+    """An object and its place, for example "suite.jsonl line 3". null counts as a field that is not there."""
+
+    where: str
+    fields: dict[str, Any]
+
+    def fault(self, message: str) -> SuiteError:
+        return SuiteError(f"{self.where}: {message}")
+
+    def has(self, key: str) -> bool:
+        return self.fields.get(key) is not None
+
+    def text(self, key: str, needed: str) -> str:
+        """A text that is not blank. needed: what it should be, for the message."""
+        if not self.has(key):
+            raise self.fault(f"has no {key}; it needs {needed}")
+        return self._checked(key, self.fields[key], needed)
+
+    def optional_text(self, key: str, needed: str) -> str | None:
+        return self.text(key, needed) if self.has(key) else None
+
+    def texts(self, key: str, needed: str) -> tuple[str, ...]:
+        """A list of texts that are not blank; () for none at all."""
+        if not self.has(key):
+            return ()
+        values = self.fields[key]
+        if not isinstance(values, list):
+            raise self.fault(f"{key} is {kind(values)}; it must be {needed}")
+        return tuple(self._checked(f"{key}[{i}]", value, "a text") for i, value in enumerate(values))
+
+    def seconds(self, key: str) -> float | None:
+        if not self.has(key):
+            return None
+        value = self.fields[key]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fault(f"{key} is {kind(value)}; it must be a number of seconds")
+        if not 0 <= value < 1e9:  # also false for NaN
+            raise self.fault(f"{key} is {value:g}; it must be seconds from the start of the clip, 0 or more")
+        return float(value)
+
+    def _checked(self, key: str, value: object, needed: str) -> str:
+        if not isinstance(value, str):
+            raise self.fault(f"{key} is {kind(value)}; it must be {needed}")
+        if not value.strip():
+            raise self.fault(f"{key} is blank; it must be {needed}")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise self.fault(f"{key} has half of a surrogate pair (\\ud800 to \\udfff alone), which is no character")
+        return value
+
+
+def kind(value: object) -> str:
+    """How a JSON value is called in a message."""
+    names: list[tuple[type | tuple[type, ...], str]] = [
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "a text"),
+        (list, "a list"),
+        (dict, "an object"),
+    ]
+    return next((name for types, name in names if isinstance(value, types)), "null")
+
+
+def parse(where: str, text: str) -> Any:
+    """JSON from text. A key given twice and NaN or Infinity are errors too; SuiteError names the place."""
+    try:
+        return json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except json.JSONDecodeError as e:
+        line = f"line {e.lineno}, " if e.lineno > 1 else ""
+        raise SuiteError(f"{where}: is not JSON ({e.msg}, {line}column {e.colno})") from e
+    except (ValueError, RecursionError) as e:
+        raise SuiteError(f"{where}: is not JSON that can be used ({e})") from e
+
+
+def as_row(where: str, value: object) -> Row:
+    if not isinstance(value, dict):
+        raise SuiteError(f"{where}: is {kind(value)}; it must be an object in braces with a question's fields")
+    return Row(where, value)
+
+
+def read_text(path: Path) -> str:
+    """The file's text; a byte order mark is dropped. SuiteError for what cannot be read, and for bytes not in UTF-8."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise SuiteError(f"{path}: cannot be read ({e.strerror}); name a suite file") from e
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data[: e.start].count(b"\n") + 1
+        raise SuiteError(f"{path} line {line}: is not UTF-8 text; save the file as UTF-8") from e
+
+
+def read_lines(path: Path) -> list[tuple[int, Row]]:
+    """The objects of a JSONL file with their line numbers. Blank lines and CRLF are fine."""
+    # not splitlines(): that splits at U+2028 and other characters that may stand in a JSON text
+    lines = enumerate(read_text(path).split("\n"), 1)
+    wheres = [(n, f"{path} line {n}", line) for n, line in lines if line.strip()]
+    return [(n, as_row(where, parse(where, line))) for n, where, line in wheres]
+
+
+def first_of(row: Row, keys: Sequence[str]) -> str | None:
+    """The first of these keys that the row has."""
+    return next((key for key in keys if row.has(key)), None)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")

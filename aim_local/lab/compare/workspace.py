@@ -1,0 +1,206 @@
+"""The folder of a comparison: who uses it, what each cell was made from, and which of its lines count.
+
+  lock, hashes.json, models/, reference/logits/<n>.npy, cells/<name>/{inputs.json, items.jsonl, log.txt}
+
+Knows files. What an input or a line means is the runner's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...errors import AimError
+from .records import ItemResult
+
+try:
+    import fcntl
+except ImportError:  # Windows: the lock is the user's care there
+    fcntl = None  # type: ignore[assignment]
+
+_ORPHAN_SECONDS = 10.0  # a killed run's last cell ends by itself within this time
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+
+
+def safe_name(key: str) -> str:
+    """A folder name for a cell's key: readable, and another one for every key."""
+    readable = re.sub(r"[^A-Za-z0-9.=_+-]+", "-", key).strip("-.")[:80]
+    return f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class CellFolder:
+    """One cell's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.items, self.log = path / "items.jsonl", path / "log.txt"
+        self._inputs = path / "inputs.json"
+
+    def adopt(self, inputs: dict[str, Any]) -> list[str]:
+        """Makes the folder one for `inputs`. Results of other inputs are set aside; returns the names that differ."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        known = read_json(self._inputs)
+        changed = [] if known == inputs else [k for k in {**known, **inputs} if known.get(k) != inputs.get(k)]
+        stale = bool(changed) and self.items.exists()
+        if stale:
+            os.replace(self.items, self.path / "items.previous.jsonl")
+        if changed:
+            write_text(self._inputs, json.dumps(inputs, indent=2))
+        return changed if stale else []
+
+    def rows(self) -> list[ItemResult]:
+        """Finished items. A last line that was cut off is removed from the file."""
+        try:
+            data = self.items.read_bytes()
+        except FileNotFoundError:
+            return []
+        rows, good = list[ItemResult](), 0
+        for line in data.splitlines(keepends=True):
+            row = _row(line)
+            if row is None:
+                break
+            rows.append(row)
+            good += len(line)
+        if good < len(data):
+            os.truncate(self.items, good)
+        return rows
+
+    def keep(self, rows: Sequence[ItemResult]) -> None:
+        """These lines and no others."""
+        write_text(self.items, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
+
+
+def _row(line: bytes) -> ItemResult | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return ItemResult(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+class Workspace:
+    """The folder `path`, made where it is missing. Raises AimError where it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.models, self.logits = path / "models", path / "reference" / "logits"
+        try:
+            self.logits.mkdir(parents=True, exist_ok=True)
+            write_text(path / ".writable", "")
+            (path / ".writable").unlink()
+        except OSError as e:
+            raise AimError(f"{path} cannot be written ({e.strerror}); name another folder with --out") from e
+        self._hashes = read_json(path / "hashes.json")
+
+    def cell(self, key: str) -> CellFolder:
+        return CellFolder(self.path / "cells" / safe_name(key))
+
+    # --- one user at a time ---
+
+    @contextmanager
+    def locked(self) -> Iterator[tuple[int, ...]]:
+        """Holds the folder; yields file descriptors that a child must inherit to hold it too. Raises AimError."""
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is None:
+                yield ()
+                return
+            self._wait(fd)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            yield (fd,)
+        finally:
+            os.close(fd)
+
+    def _wait(self, fd: int) -> None:
+        """Takes the lock; where the process that took it is gone, waits for the last of its children to end."""
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as e:
+                owner = os.pread(fd, 32, 0).decode(errors="replace").strip()
+                if _alive(owner) or time.monotonic() > deadline:
+                    raise AimError(
+                        f"{self.path}: another comparison is running there (process {owner or 'unknown'}); "
+                        "wait for it, or name another folder with --out"
+                    ) from e
+            time.sleep(0.05)
+
+    # --- hashes ---
+
+    def sha256(self, path: Path) -> str:
+        """Hex digest of a file's bytes, of all parts of a split GGUF. Remembered by size and time of change.
+
+        Raises OSError.
+        """
+        digests = [self._sha256(part) for part in parts(path)]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _sha256(self, path: Path) -> str:
+        stat, name = path.stat(), str(path.resolve())
+        known = self._hashes.get(name)
+        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(known[2])
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._hashes[name] = [stat.st_size, stat.st_mtime_ns, digest]
+        write_text(self.path / "hashes.json", json.dumps(self._hashes, indent=1))
+        return digest
+
+
+def parts(path: Path) -> list[Path]:
+    """A GGUF's files: itself, or all parts of a split one."""
+    shard = _SHARD.search(path.name)
+    if not shard:
+        return [path]
+    stem, n = path.name[: shard.start()], int(shard[1])
+    return [path.with_name(f"{stem}-{i:05d}-of-{n:05d}.gguf") for i in range(1, n + 1)]
+
+
+def size_of(path: Path | None) -> int:
+    """Bytes of a GGUF, all parts; 0 for none."""
+    total = 0
+    for part in parts(path) if path else []:
+        with contextlib.suppress(OSError):
+            total += part.stat().st_size
+    return total
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

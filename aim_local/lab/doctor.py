@@ -1,0 +1,254 @@
+"""The facts `aim-local doctor` prints: versions, libraries, devices, models, and what is wrong with them.
+
+Must work where the installation does not: every fact is gathered on its own, a failure becomes its value or a problem.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+NOT_INSTALLED = "not installed"
+REINSTALL = "reinstall aim-local (`pip install --force-reinstall aim-local`, or `pip install .` in its source folder)"
+PACKAGES = ("llama-cpp-python", "gguf", "numpy", "av", "pillow", "typer", "rich", "prompt-toolkit", "platformdirs")
+OPTIONAL = ("torch", "transformers", "safetensors")  # for `convert`; looked up, never imported
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps aim-local from working, and what to do about it."""
+
+    what: str
+    cure: str
+
+
+@dataclass
+class Report:
+    """sections: title -> name -> value, plain values only."""
+
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": not self.problems, **self.sections, "problems": [asdict(p) for p in self.problems]}
+
+    def problem(self, what: str, cure: str) -> None:
+        self.problems.append(Problem(" ".join(what.split()), cure))
+
+
+def examine() -> Report:
+    """Look at this installation. Raises nothing."""
+    report = Report()
+    for title, look in (
+        ("versions", _versions),
+        ("native libraries", _libraries),
+        ("machine", _machine),
+        ("devices", _devices),
+        ("models", _models),
+    ):
+        report.sections[title] = {}
+        try:
+            look(report, report.sections[title])
+        except Exception as e:  # the doctor must not fall ill: whatever happens is a finding
+            report.problem(f"{title} cannot be examined ({type(e).__name__}: {e})", REINSTALL)
+    return report
+
+
+def _versions(report: Report, facts: dict[str, Any]) -> None:
+    facts["aim-local"] = _version("aim-local")
+    facts["python"] = f"{platform.python_version()} ({sys.executable})"
+    pins = _pins()
+    for package in PACKAGES:
+        found = facts[package] = _version(package)
+        if found == NOT_INSTALLED:
+            report.problem(f"{package} is not installed", f"run: pip install '{package}{pins.get(package, '')}'")
+        elif pins.get(package, "").startswith("==") and found != pins[package][2:]:
+            pin = pins[package]
+            report.problem(
+                f"{package} is {found}, this aim-local needs {pin[2:]}", f"run: pip install '{package}{pin}'"
+            )
+    facts["ffmpeg (in av)"] = _ffmpeg(report)
+    for package in OPTIONAL:
+        found = _version(package)
+        facts[package] = found if found != NOT_INSTALLED else "not installed (only `convert` may need it)"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return NOT_INSTALLED
+
+
+def _pins() -> dict[str, str]:
+    """Package -> version condition, as aim-local's own metadata says."""
+    try:
+        lines = metadata.requires("aim-local") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    found = (re.match(r"([\w.-]+)\s*([<>=!~][^;]*)?", line) for line in lines if "extra ==" not in line)
+    return {m[1].lower(): (m[2] or "").strip() for m in found if m}
+
+
+def _ffmpeg(report: Report) -> str:
+    try:
+        import av
+
+        return ", ".join(
+            f"{name} {'.'.join(map(str, v))}"
+            for name, v in av.library_versions.items()
+            if name in ("libavcodec", "libavformat")
+        )
+    except Exception as e:  # a broken wheel fails in many ways
+        if _version("av") != NOT_INSTALLED:
+            report.problem(f"PyAV does not load ({type(e).__name__}: {e})", "run: pip install --force-reinstall av")
+        return "does not load"
+
+
+def _libraries(report: Report, facts: dict[str, Any]) -> None:
+    for variable in ("AIM_LOCAL_LIB", "LLAMA_CPP_LIB_PATH", "MTMD_CPP_LIB"):
+        if os.environ.get(variable):
+            facts[variable] = os.environ[variable]
+    try:
+        from ..native import library as _native
+    except Exception as e:
+        facts["state"] = "do not load"
+        report.problem(_one_line(e), REINSTALL)
+        return
+    facts["folder"] = str(_native.LIB_FOLDER)
+    facts["libllama"] = _path(_native.libllama)
+    facts["libmtmd"] = _path(_native.libmtmd)
+    facts["ours"] = True  # _native refuses any other
+    facts["patch version"] = _native.PATCH_VERSION
+    for name in ("libllama", "libmtmd"):
+        path = Path(facts[name])
+        if path.is_absolute() and path.parent.resolve() != _native.LIB_FOLDER.resolve():
+            facts["ours"] = False
+            report.problem(
+                f"{name} was loaded from {path}, not from {_native.LIB_FOLDER}",
+                "unset LLAMA_CPP_LIB_PATH and MTMD_CPP_LIB",
+            )
+
+
+def _path(library: ctypes.CDLL) -> str:
+    return str(getattr(library, "_name", "?"))
+
+
+def _one_line(e: Exception) -> str:
+    from ..errors import AimError
+
+    return str(e) if isinstance(e, AimError) else f"{type(e).__name__}: {e}"
+
+
+def _machine(report: Report, facts: dict[str, Any]) -> None:
+    facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
+    facts["processor"] = processor()
+    facts["cores"] = f"{_usable_cores()} usable of {os.cpu_count()}"
+    memory = memory_bytes()
+    facts["memory"] = f"{memory / 2**30:.1f} GiB" if memory else "unknown"
+    native = sys.modules.get(f"{__package__}._native")
+    if native is not None:
+        facts["cpu features"] = cpu_features(native.llama.llama_print_system_info().decode())
+
+
+def cpu_features(info: str) -> str:
+    """The features that llama.cpp's system info reports as on: "AVX2 FMA ..."."""
+    return " ".join(m[1] for m in re.finditer(r"(\w+) = 1\b", info)) or info.strip()
+
+
+def processor() -> str:
+    """Name of the processor, or "unknown"."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no /proc: not Linux
+    return platform.processor() or "unknown"
+
+
+def _usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Physical memory, or less where a container may use less; None where the platform does not say."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):
+        return total
+    return min(total, limit)
+
+
+def _devices(report: Report, facts: dict[str, Any]) -> None:
+    native = sys.modules.get(f"{__package__}._native")
+    if native is None:
+        facts["found"] = "unknown, the libraries do not load"
+        return
+    facts["gpu offload"] = bool(native.llama.llama_supports_gpu_offload())
+    for number, device in enumerate(_device_list(native.LIB_FOLDER, native.library_name)):
+        facts[f"device {number}"] = device
+    if "device 0" not in facts:
+        report.problem("ggml has no backend, not even the CPU's", REINSTALL)
+
+
+def _device_list(folder: Path, library_name: Callable[[str], str]) -> list[str]:
+    """ "CPU: AMD EPYC (62.0 GiB)" for every device of ggml's backends."""
+    ggml = ctypes.CDLL(str(folder / library_name("ggml")))
+    base = ctypes.CDLL(str(folder / library_name("ggml-base")))
+    count, get = ggml.ggml_backend_dev_count, ggml.ggml_backend_dev_get
+    name, describe, memory = base.ggml_backend_dev_name, base.ggml_backend_dev_description, base.ggml_backend_dev_memory
+    count.restype, count.argtypes = ctypes.c_size_t, []
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    for function in (name, describe):
+        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    memory.restype, memory.argtypes = (
+        None,
+        [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)],
+    )
+    found = []
+    for index in range(count()):
+        device, free, total = get(index), ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(total))
+        found.append(f"{name(device).decode()}: {describe(device).decode()} ({total.value / 2**30:.1f} GiB)")
+    return found
+
+
+def _models(report: Report, facts: dict[str, Any]) -> None:
+    from .. import store
+
+    folder = store.bundled_folder()
+    facts["bundled"] = str(folder) if folder else "missing"
+    if folder is None:
+        report.problem("the bundled model is missing", REINSTALL)
+    facts["store"] = str(store.models_folder())
+    entries = store.list_models()
+    facts["in store"] = sum(not entry.bundled for entry in entries)
+    for entry in entries:
+        if entry.problem:
+            report.problem(f"model {entry.name}: {entry.problem}", f"remove or replace {entry.path}")
+    blocked = _not_writable(store.models_folder())
+    if blocked:
+        report.problem(
+            f"the store cannot be written: {blocked}", f"change its permissions or set {store.HOME_VARIABLE}"
+        )
+
+
+def _not_writable(folder: Path) -> Path | None:
+    """The nearest existing parent of `folder` where nothing can be written; None if all is well. Creates nothing."""
+    while not folder.exists() and folder.parent != folder:
+        folder = folder.parent
+    return None if folder.is_dir() and os.access(folder, os.W_OK) else folder

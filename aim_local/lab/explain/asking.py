@@ -1,0 +1,99 @@
+"""One question asked of a model, with everything kept that is needed to draw what happened to its visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...config import GenerateConfig, VisualTokenConfig
+from ...drawing.layers import check_pictures, stage_layers
+from ...errors import ModelError, UsageError
+from ...results import Trace
+
+if TYPE_CHECKING:
+    from ...engine.run import Answer, Media, Progress
+    from ...llm import VisionLLM
+    from ...media import FrameSampling
+
+_MAX_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A question, its answer, and the trace of its visual tokens (answer.trace).
+
+    assumed: why `tokens` was taken; "" where it was asked for.
+    """
+
+    model: str
+    question: str
+    media: tuple[str, ...]
+    tokens: VisualTokenConfig
+    assumed: str
+    answer: Answer = field(repr=False)
+
+    @property
+    def trace(self) -> Trace:
+        return self.answer.trace
+
+
+def explain(
+    llm: VisionLLM,
+    question: str,
+    media: Sequence[Media],
+    tokens: VisualTokenConfig | None = None,
+    *,
+    generate: GenerateConfig | None = None,
+    sampling: FrameSampling | None = None,
+    system: str | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Asks and keeps what can be drawn. tokens None: the paper's setting, else there would be nothing to see.
+
+    Raises UsageError without media, and for a vision tower whose tokens cover no known patches.
+    """
+    if not len(media):
+        raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
+    if llm.vision is not None and llm.vision.is_foreign:
+        raise UsageError(
+            f"{llm.name}: its vision tower ({llm.vision.projector}) does not tell which patches a visual token covers; "
+            "take a LLaVA-OneVision or LLaVA-1.5 model"
+        )
+    asked, why = (tokens, "") if tokens is not None else assumed_tokens(llm)
+    options = generate or GenerateConfig(max_tokens=_MAX_TOKENS)
+    answer = llm.generate(question, media, asked, options, sampling=sampling, system=system, progress=progress)
+    check_pictures(answer.trace)
+    names = ["array" if isinstance(item, np.ndarray) else str(item) for item in media]
+    return Explanation(llm.name, question, tuple(names), asked, why, answer)
+
+
+def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
+    """What is drawn when nothing is asked, and the sentence that says so."""
+    from ...engine.run import check_tokens
+
+    try:
+        check_tokens(llm, VisualTokenConfig.paper())
+    except (ModelError, UsageError) as e:
+        only = f"no setting was asked, so token merging alone is shown ({e})"
+        return VisualTokenConfig(prune_layers=None), only
+    return VisualTokenConfig.paper(), "no setting was asked, so the paper's is shown (--tokens paper)"
+
+
+def setting_line(found: Explanation) -> str:
+    """What was done to the visual tokens, from what really happened."""
+    trace, stats = found.trace, found.answer.stats
+    parts = [f"{stats.n_visual} of {stats.n_visual_full} visual tokens after merging"]
+    begins = stage_layers(trace)[1:]
+    if begins:
+        where = f"layer {begins[0]}" if len(begins) == 1 else f"layers {begins[0]} to {begins[-1]}"
+        how = found.tokens.importance
+        name = how if isinstance(how, str) else "a callable"
+        ranked = f", ranked by {name}" if trace.kept[begins[0]].size else ""
+        parts.append(f"pruned before {where}{ranked}")
+    else:
+        parts.append("none pruned")
+    parts.append(f"prefill FLOPs {stats.flops_share:.1%} of the unreduced prompt's")
+    return "; ".join(parts)

@@ -1,0 +1,188 @@
+"""Does pruning keep what the question asks about? Needle clips of the demo world, where that is known.
+
+A needle question asks for the shape that appears at the start, in the middle or at the end. The scene tells in which
+frames it is visible, and drawing the clip with and without it tells which patches it covers. Of the visual tokens that
+survive into a layer, the share that is the needle's is set against the share expected by chance: the needle's share of
+all tokens before pruning. Newline rows cover nothing and are not counted.
+
+  python -m aim_local.lab.explain.needle [--n 100] [--model MODEL] [--tokens paper] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config import IMPORTANCE, VisualTokenConfig
+from ...demo import FAMILIES, Clip, Shape, draw, held_out, write_clip
+from ...drawing.layers import stage_layers, tokens_of
+from ...errors import AimError, UsageError
+from ...results import TokenGrid, Trace
+from ...settings import parse_setting
+
+if TYPE_CHECKING:
+    from ...llm import VisionLLM
+
+COVERED = 0.05  # share of a patch's pixels that a shape must change for the patch to be its own
+_CHANGED = 24  # grey levels: more than a background's gradient, less than any shape's contrast
+_Z95 = 1.96
+_MIN_CLIPS = 2  # for an interval
+
+KINDS = ("frames", "patches")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ranking, one layer, one meaning of "the needle's": means over clips of shares of the surviving tokens.
+
+    n_clips: those where the share can differ from chance at all. kept: survivors per clip. low, high: 95 % interval of
+    the mean of the paired differences share - chance.
+    """
+
+    importance: str
+    layer: int
+    kind: str
+    n_clips: int
+    kept: float
+    share: float
+    chance: float
+    difference: float
+    low: float
+    high: float
+
+
+def measure(
+    llm: VisionLLM, clips: Sequence[Clip], tokens: VisualTokenConfig, rankings: Sequence[str] = IMPORTANCE
+) -> list[Row]:
+    """Every ranking on the same clips."""
+    found: dict[tuple[str, int, str], list[tuple[float, float, int]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for i, clip in enumerate(clips):
+            path = write_clip(clip, Path(folder) / "clip.mp4")
+            for how in rankings:
+                trace = llm.prefill(clip.question, [path], replace(tokens, importance=how, seed=i)).trace
+                for layer, kind, *values in shares(trace, clip):
+                    found.setdefault((how, layer, kind), []).append((values[0], values[1], int(values[2])))
+    return [_row(*key, np.array(values)) for key, values in found.items()]
+
+
+def needle_clips(n: int, seed: int = 0) -> list[Clip]:
+    """The first n held-out clips with a needle question."""
+    if n < _MIN_CLIPS:
+        raise UsageError(f"n is {n}; give {_MIN_CLIPS} clips or more, an interval needs them")
+    every = held_out(n * len(FAMILIES), seed)
+    return list(islice((clip for clip in every if clip.family == "needle"), n))
+
+
+def needle(clip: Clip) -> Shape:
+    """The shape that is the answer."""
+    return next(shape for shape in clip.scene.shapes if shape.name == clip.answer)
+
+
+def shares(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float, float]]:
+    """(layer, kind, share among survivors, share by chance, survivors) for each pruned layer with survivors.
+
+    A needle that every token belongs to (a mover seen in all frames), or none, says nothing and is left out.
+    """
+    for kind in KINDS:
+        mine, seen = needle_tokens(trace, clip, kind)
+        if not 0 < mine.sum() < seen.sum():
+            continue
+        for il in stage_layers(trace)[1:]:
+            kept = trace.kept[il][seen[trace.kept[il]]]
+            if len(kept):
+                yield il, kind, float(mine[kept].mean()), float(mine.sum() / seen.sum()), float(len(kept))
+
+
+def needle_tokens(trace: Trace, clip: Clip, kind: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two masks [n tokens]: the needle's tokens, and all that cover anything."""
+    mine, seen = np.zeros(len(trace.groups), np.bool_), np.zeros(len(trace.groups), np.bool_)
+    for grid in trace.grids:
+        seen[tokens_of(grid)] = True
+        if kind == "frames" and needle(clip).visible(grid.index):
+            mine[tokens_of(grid)] = True
+        if kind == "patches":
+            mine[grid.owners[covered_slots(clip, grid)]] = True
+    return mine, seen
+
+
+def covered_slots(clip: Clip, grid: TokenGrid) -> NDArray[np.bool_]:
+    """[rows, cols]: slots that the needle covers in this frame, from the clip drawn with and without it."""
+    rows, cols = grid.owners.shape
+    shape = needle(clip)
+    if not shape.visible(grid.index):
+        return np.zeros((rows, cols), np.bool_)
+    without = replace(clip.scene, shapes=tuple(s for s in clip.scene.shapes if s is not shape))
+    side = 28 * rows
+    pair = [draw(scene, side, [grid.index])[0].astype(int) for scene in (clip.scene, without)]
+    changed = np.abs(pair[0] - pair[1]).max(-1) > _CHANGED  # [side, side]
+    slots = changed.reshape(rows, side // rows, -1)[:, :, : side // cols * cols].reshape(rows, side // rows, cols, -1)
+    return np.asarray(slots.mean((1, 3)) >= COVERED)
+
+
+def _row(how: str, layer: int, kind: str, values: NDArray[np.float64]) -> Row:
+    share, chance, kept = values.T
+    differences = share - chance
+    half = _Z95 * differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.inf
+    mean = float(differences.mean())
+    means = (float(kept.mean()), float(share.mean()), float(chance.mean()))
+    return Row(how, layer, kind, len(differences), *means, mean, float(mean - half), float(mean + half))
+
+
+# --- printing ---------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| ranking | layer | needle's | clips | kept | share of kept | by chance | difference (95 %) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        interval = f"{100 * r.difference:+.1f} ({100 * r.low:+.1f} to {100 * r.high:+.1f})"
+        numbers = f"{r.n_clips} | {r.kept:.1f} | {r.share:.1%} | {r.chance:.1%} | {interval}"
+        lines.append(f"| {r.importance} | {r.layer} | {r.kind} | {numbers} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=100, help="clips")
+    parser.add_argument("--model", help="default: the bundled model")
+    parser.add_argument("--tokens", default="paper", help="setting; its ranking is replaced by each ranking in turn")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        rows = _measured(args)
+    except AimError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
+    print(json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False) if args.json else table(rows))
+    return 0
+
+
+def _measured(args: Any) -> list[Row]:
+    from ...llm import VisionLLM
+
+    tokens, clips = parse_setting(args.tokens), needle_clips(args.n)
+    if not tokens.prunes:
+        raise UsageError(f"--tokens {args.tokens} prunes nothing, so there are no survivors to count; give paper")
+    with VisionLLM.load(args.model) as llm:
+        rows = measure(llm, clips, tokens)
+    if not rows:
+        raise UsageError(f"--tokens {args.tokens} leaves no pruned layer with visual tokens; give paper")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

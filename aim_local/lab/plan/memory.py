@@ -1,0 +1,193 @@
+"""Memory a prompt will take, part by part, and the memory there is. Bytes.
+
+Asked of llama.cpp where it can tell without allocating (KV cache, compute buffers); the rest from sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from gguf import GGML_QUANT_SIZES
+
+from ...engine.run import PromptPlan, Run
+from ...media import Video
+from ...media.outline import Outline
+from ...native import log as _logs
+from ...store.gguf_header import GgufHeader
+from .head import ModelHead
+from .sizes import Sizes
+
+SCORES_MAX_BYTES = 384 << 20  # AIM_SCORES_MAX_BYTES in patches/overlay/src/aim-importance.h; a test compares
+_SCORE_BLOCKS, _SCORE_ROWS = 8, 128  # plan_scores() in aim-importance.cpp, on the CPU
+_BUFFER = re.compile(r"compute buffer size =\s*([\d.]+) MiB")
+_F32 = 4
+
+
+@dataclass(frozen=True)
+class Room:
+    """The context a prompt will get. kv_bytes: as Stats.kv_bytes will report; compute_bytes: llama.cpp's buffers."""
+
+    n_ctx: int
+    kv_bytes: int
+    compute_bytes: int
+
+
+def measure_room(run: Run, prompt: PromptPlan, n_text: int) -> Room:
+    """Makes the context that the run would make, without memory, and asks it. Raises ContextError, NativeError."""
+    with _logs.recorded() as lines:
+        context = run.open(prompt, n_text)
+    try:
+        found = _BUFFER.findall("".join(lines))
+        return Room(context.n_ctx, context.kv_bytes(), int(sum(float(mib) for mib in found) * 2**20))
+    finally:
+        context.close()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """parts: name -> bytes, all of them in memory together at the worst moment. available: None where unknown."""
+
+    parts: dict[str, int]
+    available: int | None
+
+    @property
+    def needed(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool | None:
+        return None if self.available is None else self.needed <= self.available
+
+
+def expect_memory(model: ModelHead, sizes: Sizes, room: Room, outlines: Sequence[Outline]) -> Memory:
+    parts = {
+        "language weights": tensor_bytes(model.text.header),
+        "vision weights": tensor_bytes(model.vision.header) if model.vision else 0,
+        "KV cache": room.kv_bytes,
+        "compute buffers": room.compute_bytes,
+        "vision buffers": _vision_bytes(model) if sizes.n_tiles else 0,
+        "frames": sum(_pixel_bytes(model, outline) for outline in outlines),
+        "visual tokens": _row_bytes(model, sizes),
+        "importance scores": _scoring_bytes(model, sizes),
+        "logits": 3 * _F32 * model.text.n_vocab,  # the context's, our copy, the sampler's candidates
+        "program": program_bytes(),
+    }
+    return Memory(parts, available_bytes())
+
+
+def tensor_bytes(header: GgufHeader) -> int:
+    """Weights of a file. Repacked for the CPU or mapped, they are in memory once; the file's pages can be dropped."""
+    return sum(_size(tensor.type, tensor.shape) for tensor in header.tensors)
+
+
+def _size(kind: int, shape: Iterable[int]) -> int:
+    block, size = GGML_QUANT_SIZES.get(kind, (1, 0))
+    return int(prod(shape) // block * size)
+
+
+def _vision_bytes(model: ModelHead) -> int:
+    """One tile's graph: the widest moment is the feed-forward block, or one layer's scores without flash attention."""
+    assert model.vision, "there are tiles"
+    shape = model.vision.shape
+    wide = shape.n_patch * (2 * shape.n_ff + 4 * shape.n_embd)
+    scores = 0 if model.config.flash_attn is True else 2 * shape.n_head * shape.n_patch**2
+    return _F32 * (wide + scores)
+
+
+def _pixel_bytes(model: ModelHead, outline: Outline) -> int:
+    """Pixels at the source's size, kept while the prompt runs, and the tower's tiles."""
+    tiles = model.vision.n_tiles(outline.item) if model.vision else 0
+    side = int(model.vision.metadata.get("clip.vision.image_size", 0)) if model.vision else 0
+    n = outline.n_pictures if isinstance(outline.item, Video) else 1
+    return 3 * (n * outline.height * outline.width + 2 * tiles * side * side)
+
+
+def _row_bytes(model: ModelHead, sizes: Sizes) -> int:
+    """Visual rows as the tower gives them, joined, and, where tokens are pruned, the hidden states of all rows."""
+    visual = 2 * sizes.n_visual
+    hidden = sizes.n_prompt if len(sizes.stages) > 1 else 0
+    return _F32 * model.text.n_embd * (visual + hidden)
+
+
+def _scoring_bytes(model: ModelHead, sizes: Sizes) -> int:
+    """Of the layer with the most rows: one head's scores, queries twice, keys gathered and by head."""
+    if not sizes.scored:
+        return 0
+    shape = model.text.shape
+    n = max(sizes.n_text + sizes.counts[il] for il in sizes.scored)
+    d = shape.n_embd_kv // shape.n_head_kv
+    return score_bytes(n) + _F32 * n * (2 * shape.n_head * d + 2 * shape.n_embd_kv + 2 * shape.n_head)
+
+
+def score_bytes(n: int) -> int:
+    """Scores of one head over n rows, as the CPU keeps them: blocks cut along the causal mask, or bounded."""
+    step = max(_SCORE_ROWS, -(-n // _SCORE_BLOCKS))
+    whole = sum((min(i + step, n) - i) * min(i + step, n) * _F32 for i in range(0, n, step))
+    return min(whole, SCORES_MAX_BYTES)
+
+
+# --- the memory there is ---------------------------------------------------------------------------------------------
+
+
+def program_bytes() -> int:
+    """Resident memory of this process: Python and the libraries, which a run needs as well. 0 where unknown."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had now: what the system says, or less where a container may use less. None if unknown."""
+    limits = [limit for limit in (_mem_available(), *_cgroup_rooms()) if limit is not None]
+    if limits:
+        return min(limits)
+    from ..doctor import memory_bytes
+
+    return memory_bytes()
+
+
+def _mem_available() -> int | None:
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _cgroup_rooms() -> list[int]:
+    """Room in each control group this process is in: the limit less what is used and cannot be dropped."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    rooms = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            rooms += [_room(folder, "memory.max", "memory.current") for folder in _parents("/sys/fs/cgroup", path)]
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            rooms += [_room(folder, *names) for folder in _parents("/sys/fs/cgroup/memory", path)]
+    return [room for room in rooms if room is not None]
+
+
+def _parents(root: str, path: str) -> list[Path]:
+    """The group's folder and those above it: each has its own limit."""
+    folder = Path(root + path)
+    return [folder, *(p for p in folder.parents if str(p).startswith(root))]
+
+
+def _room(folder: Path, limit: str, used: str) -> int | None:
+    try:
+        most, now = int((folder / limit).read_text()), int((folder / used).read_text())
+        cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # no such group in sight, or "max"
+        return None
+    return max(0, most - now + (int(cached[1]) if cached else 0))

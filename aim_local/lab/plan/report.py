@@ -1,0 +1,134 @@
+"""The whole plan of one prompt: outcome, suggestions, time from this machine's calibration. Plain values for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from ...media import Video
+from ...media.outline import Outline
+from .calibration import Choice, choose, total
+from .features import conditions, features, model_shape, this_machine
+from .head import ModelHead
+from .request import Outcome, Request, outline_all, work_out
+from .suggest import Suggestion, suggest, weights_alone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """seconds: by stage, empty without a calibration."""
+
+    model: str
+    outcome: Outcome
+    suggestions: tuple[Suggestion, ...]
+    choice: Choice
+    seconds: dict[str, float]
+
+    @property
+    def first_token_s(self) -> float | None:
+        return total(self.seconds) if self.seconds else None
+
+    @property
+    def warnings(self) -> list[str]:
+        said = [line for outline in self.outcome.outlines for line in outline.item.warnings]
+        return [*said, *self.choice.notes]
+
+    @property
+    def verdict(self) -> str:
+        """One line."""
+        memory, problem = self.outcome.memory, self.outcome.problem
+        needed = f"needs about {gigabytes(memory.needed)}"
+        if problem:
+            return f"does not fit: {problem}"
+        if memory.available is None:
+            return f"{needed}; how much memory there is, this system does not say"
+        verdict = "fits" if memory.fits else "does not fit"
+        return f"{verdict}: {needed} of {gigabytes(memory.available)}"
+
+    @property
+    def advice(self) -> str:
+        """What to do where it does not fit, "" where it does."""
+        if self.outcome.fits:
+            return ""
+        if self.suggestions:
+            return "try " + ", or ".join(f"{s.change} ({gigabytes(s.needed)})" for s in self.suggestions)
+        base, available = weights_alone(self.outcome), self.outcome.memory.available
+        if available is not None and base > available:
+            return f"weights and program alone need {gigabytes(base)}; take a more strongly quantised or smaller model"
+        return "no single change helps; combine fewer --frames, --tokens fast and --type-k q4_0 --type-v q4_0"
+
+    def to_dict(self) -> dict[str, Any]:
+        sizes, room, memory = self.outcome.sizes, self.outcome.room, self.outcome.memory
+        plain = {k: v for k, v in asdict(sizes).items() if k != "tokens"}
+        plain["tokens"] = {k: v for k, v in asdict(sizes.tokens).items() if not callable(v)}
+        return {
+            "model": self.model,
+            "media": [_media(outline) for outline in self.outcome.outlines],
+            "sizes": {**plain, "n_prompt": sizes.n_prompt, "rows": sizes.rows},
+            "n_ctx": room.n_ctx,
+            "kv_bytes": room.kv_bytes,
+            "memory": {"parts": memory.parts, "needed": memory.needed, "available": memory.available},
+            "fits": self.outcome.fits,
+            "verdict": self.verdict,
+            "suggestions": [asdict(s) for s in self.suggestions],
+            "advice": self.advice,
+            "seconds": self.seconds or None,
+            "first_token_s": self.first_token_s,
+            "calibration": _calibration(self.choice),
+            "warnings": self.warnings,
+        }
+
+
+def make_plan(model: ModelHead, request: Request) -> Plan:
+    """Counts, memory and time of a request. Raises MediaError, ModelError, UsageError."""
+    outcome = work_out(model, request, outline_all(model, request))
+    choice = choose(model_shape(model), conditions(model), this_machine(), remedy(model))
+    calibration, seconds = choice.calibration, dict[str, float]()
+    if calibration:
+        seconds = calibration.predict(features(model, outcome.sizes, outcome.room.kv_bytes, outcome.outlines))
+    return Plan(model.name, outcome, tuple(suggest(model, request, outcome)), choice, seconds)
+
+
+def remedy(model: ModelHead) -> str:
+    name = "" if model.name == "demo" else f" {model.paths.model}"
+    return f"`aim-local plan{name} --calibrate` measures it"
+
+
+def runs(counts: list[int]) -> list[tuple[int, int]]:
+    """(value, how many in a row)."""
+    return [(value, len(list(group))) for value, group in groupby(counts)]
+
+
+def gigabytes(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+
+
+def _media(outline: Outline) -> dict[str, Any]:
+    item = outline.item
+    facts: dict[str, Any] = {"source": item.source, "width": outline.width, "height": outline.height}
+    if isinstance(item, Video):
+        facts |= {
+            "frames": len(item.frames),
+            "timestamps": [None if t != t else round(float(t), 6) for t in item.timestamps],
+            "indices": [int(i) for i in item.indices],
+            "source_frames": item.n_source_frames,
+            "duration": None if item.duration != item.duration else item.duration,
+        }
+    return facts
+
+
+def _calibration(choice: Choice) -> dict[str, Any] | None:
+    found = choice.calibration
+    if found is None:
+        return {"used": False, "reason": choice.reason}
+    return {
+        "used": True,
+        "of_model": found.model,
+        "scaled": choice.scaled,
+        "date": found.date,
+        "age_days": found.age_days,
+        "median_error": found.median_error,
+        "n_proof": len(found.proof),
+        "reason": choice.reason,
+    }

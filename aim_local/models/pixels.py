@@ -1,0 +1,176 @@
+"""Pixels for the vision tower: what transformers' PIL processors do, on uint8 arrays, without torch.
+
+Each picture ends as tiles uint8 [n, side, side, 3]; dividing by 255, mean and std happen in the library, in one place.
+transformers resizes 8-bit pictures too and rounds there, so the tiles are the same bytes.
+Where the pieces come from: LlavaOnevisionImageProcessorPil, LlavaImageProcessorPil and CLIPImageProcessorPil of
+transformers 5 (models/*/image_processing_pil_*.py, image_transforms.py). Reading media files is media/'s concern.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import MediaError, ModelError
+from ..native.visual import AnyresPlan
+
+Pixels = NDArray[np.uint8]
+
+BICUBIC = 3  # PIL's number
+MAX_RESIZED = 1 << 27  # pixels; LLaVA-1.5 resizes a whole strip before it cuts the middle out
+KINDS = ("onevision", "clip-center-crop")
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """What the mmproj says about pictures. Sizes are pixels; `resample` is PIL's number of the filter."""
+
+    kind: str  # one of KINDS
+    side: int
+    mean: tuple[float, ...]
+    resample: int = BICUBIC
+    video_resample: int = BICUBIC
+    pinpoints: tuple[tuple[int, int], ...] = ()  # (height, width), onevision
+    max_tiles: int = 9
+    shortest_edge: int = 0  # clip-center-crop; 0: both sides are resized to `side`
+    center_crop: bool = True
+    pad_square: bool = False
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> PreprocessConfig:
+        """From the keys of a mmproj GGUF. One without aim.* keys is LLaVA-1.5 as other converters write it."""
+        kind = str(metadata.get("aim.preprocess", "clip-center-crop"))
+        side = int(metadata.get("clip.vision.image_size", 0))
+        if kind not in KINDS or side <= 0:
+            known = " and ".join(KINDS)
+            raise ModelError(
+                f"the mmproj asks for pictures {kind!r} at {side} pixels, known: {known}; convert it again"
+            )
+        resample = int(metadata.get("aim.vision.resample", BICUBIC))
+        return cls(
+            kind=kind,
+            side=side,
+            mean=tuple(float(m) for m in metadata.get("clip.vision.image_mean", (0.5, 0.5, 0.5))),
+            resample=resample,
+            video_resample=int(metadata.get("aim.video.resample", resample)),
+            pinpoints=_pinpoints(metadata.get("clip.vision.image_grid_pinpoints", ()), side),
+            max_tiles=int(metadata.get("aim.vision.max_tiles", 9)),
+            shortest_edge=int(metadata.get("aim.vision.shortest_edge", side)),
+            center_crop=bool(metadata.get("aim.vision.do_center_crop", True)),
+            pad_square=bool(metadata.get("aim.vision.do_pad", False)),
+        )
+
+
+def _pinpoints(flat: Sequence[int], side: int) -> tuple[tuple[int, int], ...]:
+    """GGUF keeps them flat and as width, height (clip.cpp reads them so); none means the whole image is one tile."""
+    pairs = tuple((int(h), int(w)) for w, h in zip(flat[::2], flat[1::2], strict=True))
+    return pairs or ((side, side),)
+
+
+# --- what is made of a picture ---------------------------------------------------------------------------------------
+
+
+def plan_image(height: int, width: int, config: PreprocessConfig, patches: int) -> AnyresPlan:
+    """Tiles and tokens of one image with LLaVA-OneVision. `patches`: per tile side."""
+    return AnyresPlan.of(height, width, config.side, patches, config.pinpoints, config.max_tiles)
+
+
+def image_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
+    """uint8 [H, W, 3] -> [n, side, side, 3]: base view and tile grid (onevision), or the one cropped picture."""
+    if config.kind == "onevision":
+        return onevision_tiles(image, config)
+    return clip_tile(image, config)[None]
+
+
+def video_frames(frames: Pixels, config: PreprocessConfig) -> Pixels:
+    """uint8 [T, H, W, 3] -> [T, side, side, 3]. Frames that have the tower's size are not touched."""
+    if config.kind == "onevision":
+        return np.stack([resize(frame, config.side, config.side, config.video_resample) for frame in frames])
+    return np.stack([clip_tile(frame, config) for frame in frames])
+
+
+# --- LLaVA-OneVision -------------------------------------------------------------------------------------------------
+
+
+def onevision_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
+    """Base view first, then the tiles of the best pinpoint row by row."""
+    side = config.side
+    plan = plan_image(image.shape[0], image.shape[1], config, patches=1)  # the pinpoint does not depend on patches
+    fitted = fit(image, plan.best_h, plan.best_w, config.resample)
+    tiles = fitted.reshape(plan.tile_rows, side, plan.tile_cols, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+    return np.concatenate([resize(image, side, side, config.resample)[None], tiles])
+
+
+def fit(image: Pixels, height: int, width: int, resample: int) -> Pixels:
+    """Resized to fit into height x width, centred on black. ref: _resize_for_patching, _pad_for_patching"""
+    old_h, old_w = image.shape[:2]
+    by_w, by_h = width / old_w, height / old_h
+    if by_w < by_h:
+        new_h, new_w = min(math.ceil(old_h * by_w), height), width
+    else:
+        new_h, new_w = height, min(math.ceil(old_w * by_h), width)
+    out = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - new_h) // 2, (width - new_w) // 2
+    out[top : top + new_h, left : left + new_w] = resize(image, new_h, new_w, resample)
+    return out
+
+
+# --- LLaVA-1.5 -------------------------------------------------------------------------------------------------------
+
+
+def clip_tile(image: Pixels, config: PreprocessConfig) -> Pixels:
+    """[H, W, 3] -> [side, side, 3]: shortest edge resized, then the centre cut out."""
+    if config.pad_square:
+        image = pad_to_square(image, config.mean)
+    height, width = clip_size(image.shape[0], image.shape[1], config)
+    resized = resize(image, height, width, config.resample)
+    return center_crop(resized, config.side) if config.center_crop else resized
+
+
+def clip_size(height: int, width: int, config: PreprocessConfig) -> tuple[int, int]:
+    """ref: get_resize_output_image_size(default_to_square=False); the longer edge is cut, not rounded"""
+    short = config.shortest_edge
+    if not short:
+        return config.side, config.side
+    long = int(short * max(height, width) / min(height, width))
+    if long * short > MAX_RESIZED:
+        raise MediaError(f"a picture of {width}x{height} is too long and thin to be resized; crop it first")
+    return (long, short) if width <= height else (short, long)
+
+
+def center_crop(image: Pixels, side: int) -> Pixels:
+    """The middle side x side; black where the image is smaller. ref: image_transforms.center_crop"""
+    height, width = image.shape[:2]
+    out = np.zeros((max(height, side), max(width, side), 3), np.uint8)
+    top, left = math.ceil((out.shape[0] - height) / 2), math.ceil((out.shape[1] - width) / 2)
+    out[top : top + height, left : left + width] = image
+    top, left = (height - side) // 2 + top, (width - side) // 2 + left  # 0 where the image is smaller
+    return out[top : top + side, left : left + side]
+
+
+# --- shared ----------------------------------------------------------------------------------------------------------
+
+
+def pad_to_square(image: Pixels, mean: Sequence[float]) -> Pixels:
+    """Centred on a square of the mean colour."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    out = np.empty((side, side, 3), np.uint8)
+    out[:] = [int(m * 255) for m in mean]
+    top, left = (side - height) // 2, (side - width) // 2
+    out[top : top + height, left : left + width] = image
+    return out
+
+
+def resize(image: Pixels, height: int, width: int, resample: int) -> Pixels:
+    """PIL's resize, rounded to 8 bits. The same size is no resize, as in PIL."""
+    if image.shape[:2] == (height, width):
+        return image
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling(resample))
+    return np.asarray(resized)

@@ -1,0 +1,155 @@
+"""From messages to prompt text with media marks, and from there to pieces.
+
+A rendered prompt is a string in which media item k stands as `mark(k)`. Knows templates and strings; tokens and
+pixels are elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ..errors import ModelError, UsageError
+
+RAW_MARKER = "<__media__>"
+MediaKind = Literal["video", "image"]
+_MARK = re.compile("\x00(\\d+)\x00")
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def mark(index: int) -> str:
+    """What stands in a rendered prompt for media item `index`."""
+    return f"\x00{index}\x00"
+
+
+@dataclass
+class Message:
+    """One turn: role, text, and the media shown with it (indices into the conversation's media, and their kinds)."""
+
+    role: str
+    text: str
+    media: list[tuple[int, MediaKind]] = field(default_factory=list)
+
+
+class ChatTemplate:
+    """A model's chat template. Media come first in a turn, as the model was trained.
+
+    source: Jinja text, None for ChatML. bos, eos: texts of those tokens. image_token, video_token: what a structured
+    template writes for a media item. structured: False for templates of other runners' models, whose media begin and
+    end tokens the vision tower adds by itself.
+    """
+
+    def __init__(
+        self, source: str | None, *, bos: str, eos: str, image_token: str, video_token: str, structured: bool = True
+    ) -> None:
+        loops = ["jinja2.ext.loopcontrols"]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=loops)
+        environment.globals["raise_exception"] = _raise
+        try:
+            self._template = environment.from_string(source or _CHATML)
+        except TemplateError as e:
+            raise ModelError(f"the model's chat template is not valid Jinja ({e}); convert the model again") from e
+        self._bos, self._eos = bos, eos
+        self._tokens: dict[str, str] = {"image": image_token, "video": video_token}
+        self._structured = structured and source is not None
+
+    def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
+        """The prompt text with marks, without BOS, which the tokenizer adds. Raises ModelError."""
+        ways = [self._structured_parts] if self._structured else []
+        for content in (*ways, self._marked_text, self._marked_part):
+            rendered = self._render(messages, content, answer_next)
+            if rendered is not None:
+                return rendered.removeprefix(self._bos) if self._bos else rendered
+        raise ModelError("the model's chat template drops what it is given; use raw=True or convert the model again")
+
+    # three forms of a turn's content; \x01i\x01 stands for the text of turn i
+
+    def _structured_parts(self, i: int, m: Message) -> Any:
+        return [*({"type": self._part_type(kind)} for _, kind in m.media), {"type": "text", "text": f"\x01{i}\x01"}]
+
+    def _marked_text(self, i: int, m: Message) -> Any:
+        marks = "".join(mark(index) for index, _ in m.media)
+        return f"{marks}\n\x01{i}\x01" if marks else f"\x01{i}\x01"
+
+    def _marked_part(self, i: int, m: Message) -> Any:
+        return [{"type": "text", "text": self._marked_text(i, m)}]
+
+    def _render(
+        self, messages: Sequence[Message], content: Callable[[int, Message], Any], answer_next: bool
+    ) -> str | None:
+        """None where the template cannot take this form of content, or loses a part of it."""
+        try:
+            out = self._template.render(
+                messages=[{"role": m.role, "content": content(i, m)} for i, m in enumerate(messages)],
+                add_generation_prompt=answer_next,
+                bos_token=self._bos,
+                eos_token=self._eos,
+            )
+        except (TemplateError, TypeError):
+            return None
+        if any(out.count(f"\x01{i}\x01") != 1 for i in range(len(messages))):
+            return None
+        if content == self._structured_parts:
+            out = self._place_marks(out, messages)
+        if any(out.count(mark(index)) != 1 for m in messages for index, _ in m.media):
+            return None
+        for i, m in enumerate(messages):
+            out = out.replace(f"\x01{i}\x01", m.text.replace("\x00", ""))
+        return out
+
+    def _part_type(self, kind: MediaKind) -> str:
+        return kind if self._tokens[kind] else "image"
+
+    def _place_marks(self, out: str, messages: Sequence[Message]) -> str:
+        """Replaces each image or video token by the mark of the next media item of that kind."""
+        queues: dict[str, list[int]] = {"image": [], "video": []}
+        for m in messages:
+            for index, kind in m.media:
+                queues[self._part_type(kind)].append(index)
+        for part, queue in queues.items():
+            token = self._tokens[part]
+            found = out.count(token) if token else 0
+            if found != len(queue):
+                raise ModelError(
+                    f"the chat template wrote {found} {token!r} for {len(queue)} media items; it does not take "
+                    f"{part}s: use raw=True with {RAW_MARKER}"
+                )
+            for index in queue:
+                out = out.replace(token, mark(index), 1)
+        return out
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def mark_raw(prompt: str, n_media: int) -> str:
+    """A raw prompt with its `<__media__>` markers numbered. Raises UsageError when their number is not n_media."""
+    parts = prompt.replace("\x00", "").split(RAW_MARKER)
+    if len(parts) - 1 != n_media:
+        raise UsageError(
+            f"the raw prompt has {len(parts) - 1} {RAW_MARKER} markers for {n_media} media items; give one each"
+        )
+    out = parts[0]
+    for index, part in enumerate(parts[1:]):
+        out += mark(index) + part
+    return out
+
+
+def split_marks(rendered: str) -> list[str | int]:
+    """Text pieces and media indices in order; empty pieces are left out."""
+    pieces: list[str | int] = []
+    for i, part in enumerate(_MARK.split(rendered)):
+        if i % 2:
+            pieces.append(int(part))
+        elif part:
+            pieces.append(part)
+    return pieces

@@ -1,0 +1,333 @@
+"""Staged prefill natively: contexts whose layers keep fewer and fewer visual rows, and their prefill.
+
+The C interface is patches/overlay/src/aim-llama.h; its prototypes stand above each binding. Counts come in as plain
+integers, one per stage of layers: which share of the visual tokens a layer keeps is the planner's business, what a
+prompt looks like is the runner's. Calls into the library release the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, c_bool, c_char_p, c_double, c_float, c_int8, c_int32, c_int64, c_uint32, c_void_p
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ContextError, ModelError, NativeError, UsageError
+from .library import libllama, llama
+
+Rows = NDArray[np.float32]
+Indices = NDArray[np.int32]
+# (il, importance float32 [n], n_keep) -> the indices to keep, in any order
+Selector = Callable[[int, Rows, int], Sequence[int] | NDArray[Any]]
+
+ROW_TOKEN, ROW_VISUAL, ROW_EMBD = 0, 1, 2
+IMPORTANCES = {"pagerank": 0, "last_query": 1, "random": 2, "grid": 3}
+OK, INVALID, UNSUPPORTED, CONTEXT_FULL, CALLBACK, ABORTED, FAILED = 0, -1, -2, -3, -4, -5, -6
+_ERRORS = {INVALID: UsageError, UNSUPPORTED: ModelError, CONTEXT_FULL: ContextError}
+KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
+
+_select_callback = ctypes.CFUNCTYPE(c_int32, c_void_p, c_int32, POINTER(c_float), c_int32, c_int32, POINTER(c_int32))
+
+
+class _PrefillParams(ctypes.Structure):
+    """struct aim_prefill_params"""
+
+    _fields_ = (
+        ("n_rows", c_int32),
+        ("rows", POINTER(c_int8)),
+        ("tokens", POINTER(c_int32)),
+        ("embd", POINTER(c_float)),
+        ("n_stages", c_int32),
+        ("n_keep", POINTER(c_int32)),
+        ("importance", c_int32),
+        ("seed", c_uint32),
+        ("select", _select_callback),
+        ("select_data", c_void_p),
+        ("n_bytes_scores", c_int64),
+    )
+
+
+class _StageInfo(ctypes.Structure):
+    """struct aim_stage_info"""
+
+    _fields_ = (
+        ("il_begin", c_int32),
+        ("il_end", c_int32),
+        ("n_cells", c_int32),
+        ("n_rows", c_int32),
+        ("n_visual", c_int32),
+        ("kv_bytes", c_int64),
+        ("prefill_ms", c_double),
+        ("importance_ms", c_double),
+    )
+
+
+def _bind(name: str, argtypes: Sequence[Any], restype: Any = c_int32) -> Callable[..., Any]:
+    function = getattr(libllama, name)
+    function.argtypes = list(argtypes)
+    function.restype = restype
+    return function  # type: ignore[no-any-return]
+
+
+_ints, _floats = POINTER(c_int32), POINTER(c_float)
+
+# const char * aim_last_error(void)
+_last_error = _bind("aim_last_error", [], c_char_p)
+# bool aim_supported(const struct llama_model * model)
+_supported = _bind("aim_supported", [c_void_p], c_bool)
+# struct llama_context * aim_context_init(struct llama_model * model, struct llama_context_params params,
+#         int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells)
+_context_init = _bind("aim_context_init", [c_void_p, llama.llama_context_params, c_int32, _ints, _ints], c_void_p)
+# int32_t aim_prefill(struct llama_context * ctx, const struct aim_prefill_params * params)
+_prefill = _bind("aim_prefill", [c_void_p, POINTER(_PrefillParams)])
+# int32_t aim_n_stages(const struct llama_context * ctx)
+_n_stages = _bind("aim_n_stages", [c_void_p])
+# int32_t aim_get_stage(const struct llama_context * ctx, int32_t s, struct aim_stage_info * info)
+_get_stage = _bind("aim_get_stage", [c_void_p, c_int32, POINTER(_StageInfo)])
+# int32_t aim_get_kept(const struct llama_context * ctx, int32_t il, int32_t * kept, int32_t n_max)
+_get_kept = _bind("aim_get_kept", [c_void_p, c_int32, _ints, c_int32])
+# int32_t aim_get_importance(const struct llama_context * ctx, int32_t il, float * importance, int32_t n_max)
+_get_importance = _bind("aim_get_importance", [c_void_p, c_int32, _floats, c_int32])
+
+
+def last_error() -> str:
+    """Why the last native call of this thread failed, "" if it did not."""
+    text: bytes = _last_error()
+    return text.decode()
+
+
+def unsupported_reason(model: int) -> str:
+    """Why a llama_model cannot be pruned, naming the architectures that can; "" if it can."""
+    return "" if _supported(model) else last_error()
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Stages of layers. il_begin[s]: first layer, n_cells[s]: KV cells of each layer of the stage (visual and text)."""
+
+    il_begin: tuple[int, ...]
+    n_cells: tuple[int, ...]
+
+    @classmethod
+    def from_layers(cls, n_visual: Sequence[int], n_text: int) -> StagePlan:
+        """One stage per run of equal counts. n_visual[il]: visual tokens entering layer il; n_text: room for others."""
+        begins = [il for il, n in enumerate(n_visual) if il == 0 or n != n_visual[il - 1]]
+        return cls(tuple(begins), tuple(n_visual[il] + n_text for il in begins))
+
+    def n_keep(self, n_visual: Sequence[int]) -> tuple[int, ...]:
+        """Counts per stage of counts per layer."""
+        return tuple(n_visual[il] for il in self.il_begin)
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """A stage of layers [il_begin, il_end) after a prefill. Times in ms."""
+
+    il_begin: int
+    il_end: int
+    n_cells: int
+    n_rows: int
+    n_visual: int
+    kv_bytes: int
+    prefill_ms: float
+    importance_ms: float
+
+
+class StagedContext:
+    """A llama_context with a staged KV cache, sequence 0. Owns the native context: use `with` or close().
+
+    model: address of a loaded llama_model, which has to outlive this. Errors: ModelError for an architecture that
+    cannot be staged, UsageError for a plan that cannot be, NativeError for what llama.cpp refuses.
+    """
+
+    def __init__(
+        self,
+        model: int,
+        plan: StagePlan,
+        *,
+        n_ubatch: int = 512,
+        n_batch: int = 2048,
+        n_threads: int = 2,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attn: bool | None = None,
+        n_outputs: int = 1,
+    ) -> None:
+        params = llama.llama_context_default_params()
+        params.n_batch, params.n_ubatch = max(n_batch, n_ubatch), n_ubatch
+        params.n_threads = params.n_threads_batch = n_threads
+        params.type_k, params.type_v = KV_TYPES[type_k], KV_TYPES[type_v]
+        params.flash_attn_type = -1 if flash_attn is None else int(flash_attn)
+        params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
+        params.no_perf = False
+        n_stages = len(plan.il_begin)
+        if len(plan.n_cells) != n_stages:
+            raise UsageError(f"{n_stages} stages have {len(plan.n_cells)} cell counts; give one each")
+        begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
+        ctx = _context_init(model, params, n_stages, begins, cells)
+        if not ctx:
+            text = last_error()
+            raise (ModelError if "supported are" in text else UsageError if "stage" in text else NativeError)(text)
+        self.ctx: int | None = ctx
+        self.plan = plan
+        self.n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+        self.n_embd: int = llama.llama_model_n_embd(model)
+        self.n_layer: int = llama.llama_model_n_layer(model)
+
+    def close(self) -> None:
+        if self.ctx is not None:
+            llama.llama_free(self.ctx)
+            self.ctx = None
+
+    def __enter__(self) -> StagedContext:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def memory(self) -> Any:
+        return llama.llama_get_memory(self.ctx)
+
+    @property
+    def n_past(self) -> int:
+        """Positions in use: the next row is at this one."""
+        return int(llama.llama_memory_seq_pos_max(self.memory, 0)) + 1
+
+    def prefill(
+        self,
+        rows: Sequence[int] | NDArray[Any],
+        tokens: Sequence[int] | NDArray[Any],
+        embd: Rows | None,
+        n_keep: Sequence[int],
+        *,
+        importance: str = "pagerank",
+        seed: int = 0,
+        select: Selector | None = None,
+        n_bytes_scores: int = 0,
+    ) -> Rows:
+        """Appends rows and returns the next-token logits, float32 [n_vocab].
+
+        rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
+        in order; n_keep: visual rows that enter each stage; n_bytes_scores: memory for the scores of one head, 0 for
+        384 MiB. An exception in `select` comes out. Whatever fails, the context stays as it was: ContextError if any
+        stage has too few cells, UsageError, NativeError.
+        """
+        kinds = np.ascontiguousarray(rows, np.int8)
+        ids = np.ascontiguousarray(tokens, np.int32)
+        floats = None if embd is None else np.ascontiguousarray(embd, np.float32)
+        n_others = int(np.isin(kinds, (ROW_VISUAL, ROW_EMBD)).sum())
+        if kinds.ndim != 1 or ids.shape != kinds.shape:
+            raise UsageError(f"rows has shape {kinds.shape}, tokens {ids.shape}; both are [n]")
+        if n_others and (floats is None or floats.shape != (n_others, self.n_embd)):
+            found = None if floats is None else floats.shape
+            raise UsageError(f"embd has shape {found}, needed is {(n_others, self.n_embd)}")
+        if importance not in IMPORTANCES:
+            raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")
+        raised: list[BaseException] = []
+        keep = (c_int32 * len(n_keep))(*n_keep)
+        params = _PrefillParams(
+            n_rows=len(kinds),
+            rows=kinds.ctypes.data_as(POINTER(c_int8)),
+            tokens=ids.ctypes.data_as(_ints),
+            embd=None if floats is None else floats.ctypes.data_as(_floats),
+            n_stages=len(n_keep),
+            n_keep=keep,
+            importance=IMPORTANCES[importance],
+            seed=seed,
+            select=_native_selector(select, raised) if select else _select_callback(),
+            n_bytes_scores=n_bytes_scores,
+        )
+        status = _prefill(self.ctx, ctypes.byref(params))
+        if raised:
+            raise raised[0]
+        if status != OK:
+            raise _ERRORS.get(status, NativeError)(last_error())
+        return self.logits()
+
+    def logits(self) -> Rows:
+        """Next-token logits after the last prefill or decode, float32 [n_vocab]."""
+        row = llama.llama_get_logits_ith(self.ctx, -1)
+        return np.ctypeslib.as_array(row, (self.n_vocab,)).copy()
+
+    def decode(self, token: int) -> Rows:
+        """Runs one token through all layers and returns the next-token logits, float32 [n_vocab]."""
+        ids = (c_int32 * 1)(token)  # a name: the batch holds its address only
+        status = llama.llama_decode(self.ctx, llama.llama_batch_get_one(ids, 1))
+        if status == 1:
+            raise ContextError("the context is full: no free KV cell for another token")
+        if status != 0:
+            raise NativeError(f"llama_decode failed with status {status}")
+        return self.logits()
+
+    def clear(self) -> None:
+        llama.llama_memory_clear(self.memory, True)
+
+    def truncate(self, n_past: int) -> None:
+        """Forgets everything from position n_past on."""
+        llama.llama_memory_seq_rm(self.memory, 0, n_past, -1)
+
+    def state(self) -> bytearray:
+        """The KV cache and its positions."""
+        data = bytearray(llama.llama_state_get_size(self.ctx))
+        del data[llama.llama_state_get_data(self.ctx, (ctypes.c_uint8 * len(data)).from_buffer(data), len(data)) :]
+        return data
+
+    def restore(self, state: bytearray) -> None:
+        """Takes a state of a context with the same stages; if it does not fit: NativeError, and an empty context."""
+        data = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        if llama.llama_state_set_data(self.ctx, data, len(state)) != len(state):
+            raise NativeError(
+                "the saved state does not fit this context: other layers, stages or KV types, or too few cells"
+            )
+
+    def stages(self) -> list[StageInfo]:
+        infos = []
+        for s in range(_n_stages(self.ctx)):
+            info = _StageInfo()
+            if _get_stage(self.ctx, s, ctypes.byref(info)) != OK:
+                raise NativeError(last_error())
+            infos.append(StageInfo(*(getattr(info, name) for name, _ in _StageInfo._fields_)))
+        return infos
+
+    def kept(self, il: int) -> Indices:
+        """The visual rows of the last prefill that entered layer il, sorted."""
+        n = _get_kept(self.ctx, il, None, 0)
+        if n < 0:
+            raise UsageError(last_error())
+        out = np.zeros(n, np.int32)
+        _get_kept(self.ctx, il, out.ctypes.data_as(_ints), n)
+        return out
+
+    def importance(self, il: int) -> Rows | None:
+        """One score per row of kept(il), None where layer il was not scored."""
+        n = _get_importance(self.ctx, il, None, 0)
+        if n < 0:
+            raise UsageError(last_error())
+        if n == 0:
+            return None
+        out = np.zeros(n, np.float32)
+        _get_importance(self.ctx, il, out.ctypes.data_as(_floats), n)
+        return out
+
+
+def _native_selector(select: Selector, raised: list[BaseException]) -> Any:
+    """`select` as the C callback. What it raises is kept in `raised`, C code cannot pass it on."""
+
+    def call(_: int | None, il: int, scores: Any, n: int, n_keep: int, out: Any) -> int:
+        try:
+            kept = np.asarray(select(il, np.ctypeslib.as_array(scores, (n,)).copy(), n_keep))
+            if kept.ndim != 1 or (kept.size and not np.issubdtype(kept.dtype, np.integer)):
+                found = f"{kept.dtype} of shape {kept.shape}"
+                raise UsageError(f"the importance callable returned {found}; needed are indices [n_keep]")
+            np.ctypeslib.as_array(out, (n,))[: min(n, kept.size)] = kept[:n]
+            return int(kept.size)
+        except BaseException as e:
+            raised.append(e)
+            return -1
+
+    return _select_callback(call)

@@ -1,0 +1,1 @@
+"""Which visual tokens stay, and what that costs: token merging, schedules, counts, FLOPs, budgets."""

@@ -1,0 +1,212 @@
+"""A conversation with its KV cache as one file: to go on after a restart without showing the media again.
+
+Layout: magic, format version, length of the header, sha256 of all that follows; the header (JSON: model, options,
+messages, what the cache holds item by item); the KV state as llama.cpp wrote it. Knows the file and the plain data in
+it; which contexts are made from it is chat.py's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from ..config import VisualTokenConfig
+from ..errors import AimError, UsageError
+from ..media import Image, Video
+from .files import replaced
+from .transcript import TranscriptError
+
+if TYPE_CHECKING:
+    from ..llm import VisionLLM
+
+SUFFIX = ".aimchat"
+VERSION = 1
+_MAGIC = b"AIMCHAT\n"
+_HEAD = struct.Struct("<8sIQ32s")
+_MAX_HEADER = 1 << 30  # a damaged length must not become an attempt to read it
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+
+
+class ChatFileError(AimError):
+    """A saved conversation that cannot be read, or belongs to another model."""
+
+
+@dataclass(frozen=True)
+class SavedChat:
+    """header: plain data (see `Chat.save`); state: the KV cache, b"" for a conversation without one."""
+
+    header: dict[str, Any]
+    state: bytearray
+
+
+def check_suffix(path: str | Path) -> Path:
+    """`path`, if it ends in .aimchat. Raises UsageError."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() != SUFFIX:
+        raise UsageError(f"{path}: a conversation that can go on ends in {SUFFIX}; name it {path.stem}{SUFFIX}")
+    return path
+
+
+def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
+    """Whole or not at all. Raises TranscriptError."""
+    text = json.dumps({**header, "n_state": len(state)}, ensure_ascii=False).encode()
+    digest = hashlib.sha256(text)
+    digest.update(state)
+    try:
+        with replaced(path) as partial, open(partial, "wb") as file:
+            file.writelines([_HEAD.pack(_MAGIC, VERSION, len(text), digest.digest()), text, state])
+    except OSError as e:
+        raise TranscriptError(f"{path}: cannot be written ({e.strerror or e}); name another file") from e
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What a file says of itself; its KV cache is neither read nor checked. Raises ChatFileError, UsageError."""
+    path = check_suffix(path)
+    try:
+        with path.open("rb") as file:
+            return _read_header(path, file)[0]
+    except OSError as e:
+        raise _unreadable(path, e) from e
+
+
+def read_chat(path: str | Path) -> SavedChat:
+    """A whole, undamaged file. Raises ChatFileError, UsageError."""
+    path = check_suffix(path)
+    try:
+        with path.open("rb") as file:
+            header, digest, wanted = _read_header(path, file)
+            state = bytearray(int(header["n_state"]))
+            n = file.readinto(state)
+            extra = file.read(1)
+    except OSError as e:
+        raise _unreadable(path, e) from e
+    if n < len(state):
+        raise ChatFileError(f"{path}: is cut short, {len(state) - n} bytes are missing; copy it again")
+    digest.update(state)
+    if extra or digest.digest() != wanted:
+        raise _damaged(path)
+    return SavedChat(header, state)
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], Any, bytes]:
+    """The header, the running sha256 and what it has to become."""
+    head = file.read(_HEAD.size)
+    if head[: len(_MAGIC)] != _MAGIC:
+        raise ChatFileError(f"{path}: is no saved conversation; name a file that /save NAME{SUFFIX} wrote")
+    if len(head) < _HEAD.size:
+        raise ChatFileError(f"{path}: is cut short after {len(head)} bytes; copy it again")
+    _, version, n_header, wanted = _HEAD.unpack(head)
+    if version != VERSION:
+        raise ChatFileError(f"{path}: has format {version}, this version reads {VERSION}; update aim-local")
+    if n_header > _MAX_HEADER:
+        raise _damaged(path)
+    text = file.read(n_header)
+    if len(text) < n_header:
+        raise ChatFileError(
+            f"{path}: is cut short, {n_header - len(text)} bytes of its header are missing; copy it again"
+        )
+    try:
+        header = json.loads(text)
+        if not isinstance(header["model"], dict) or not 0 <= header["n_state"] < 1 << 50:
+            raise _damaged(path)
+    except (ValueError, KeyError, TypeError) as e:
+        raise _damaged(path) from e
+    return header, hashlib.sha256(text), wanted
+
+
+def _damaged(path: Path) -> ChatFileError:
+    return ChatFileError(f"{path}: is damaged, its contents do not fit its checksum; copy it again")
+
+
+def _unreadable(path: Path, e: OSError) -> ChatFileError:
+    return ChatFileError(f"{path}: cannot be read ({e.strerror or e}); check the name and its permissions")
+
+
+# --- parts of the header ----------------------------------------------------------------------------------------------
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly: its head, its end and weights between.
+
+    A file of gigabytes is told from another in milliseconds; two that differ in single weights only are taken as one.
+    """
+    n_bytes = path.stat().st_size
+    digest = hashlib.sha256(str(n_bytes).encode())
+    with path.open("rb") as file:
+        for i in range(_SAMPLES):
+            file.seek(max(0, n_bytes - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def tokens_to_dict(tokens: VisualTokenConfig | None) -> dict[str, Any] | None:
+    """Raises UsageError where a callable ranks."""
+    if tokens is None:
+        return None
+    if callable(tokens.importance):
+        raise UsageError("a conversation ranked by a Python callable cannot be saved to go on; save it as .md or .json")
+    return asdict(tokens)
+
+
+def tokens_from_dict(data: dict[str, Any] | None) -> VisualTokenConfig | None:
+    if data is None:
+        return None
+    layers = data["prune_layers"]
+    return VisualTokenConfig(**{**data, "prune_layers": tuple(layers) if isinstance(layers, list) else layers})
+
+
+def media_to_dict(item: Video | Image) -> dict[str, Any]:
+    pixels = item.frames if isinstance(item, Video) else item.pixels
+    return {"source": item.source, "digest": item.digest, "shape": list(pixels.shape)}
+
+
+def media_from_dict(data: dict[str, Any]) -> Video | Image:
+    """A stand-in that counts like the media item and has no picture: every pixel is the same one zero in memory."""
+    shape, source, digest = tuple(data["shape"]), str(data["source"]), str(data["digest"])
+    pixels = np.broadcast_to(np.zeros(1, np.uint8), shape)
+    if len(shape) == 3:
+        return Image(pixels, source, (), digest)
+    unknown = float("nan")
+    times, indices = np.full(shape[0], unknown), np.arange(shape[0], dtype=np.int64)
+    return Video(pixels, times, indices, source, unknown, shape[0], unknown, (), digest)
+
+
+def identity(llm: VisionLLM) -> dict[str, Any]:
+    """The model and how its cache is kept. name and path are for messages and for finding it, fingerprints decide."""
+    paths, config = llm.paths, llm.config
+    return {
+        "name": llm.name,
+        "architecture": llm.architecture,
+        "path": str(paths.model.absolute()),
+        "mmproj": str(paths.mmproj.absolute()) if paths.mmproj else None,
+        "fingerprints": [fingerprint(p) for p in (paths.model, paths.mmproj) if p],
+        "type_k": config.type_k,
+        "type_v": config.type_v,
+        "flash_attn": config.flash_attn,
+    }
+
+
+def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raises ChatFileError where the cache of `saved` is none of `own`'s."""
+    if saved["fingerprints"] != own["fingerprints"]:
+        raise ChatFileError(
+            f"{path}: was saved with {saved['name']} ({saved['path']}), the model here is {own['name']} "
+            f"({own['path']}); load the model it was saved with"
+        )
+    kept, here = (_cache_types(facts) for facts in (saved, own))
+    if kept != here:
+        raise ChatFileError(
+            f"{path}: its KV cache was made with {kept}, the model was loaded with {here}; load it with the former"
+        )
+
+
+def _cache_types(facts: dict[str, Any]) -> str:
+    flash = {True: "on", False: "off"}.get(facts["flash_attn"], facts["flash_attn"])
+    return f"--type-k {facts['type_k']} --type-v {facts['type_v']} --flash-attn {flash}"
