@@ -19,9 +19,9 @@ import aim_local
 from aim_local import VisionLLM, VisualTokenConfig
 from aim_local.cli import app
 from aim_local.demo import held_out, write_clip
+from aim_local.drawing import layers, paint, sheet
 from aim_local.drawing.colours import RAMP, fogged, ramp
 from aim_local.errors import UsageError
-from aim_local.drawing import layers, paint, sheet
 from aim_local.lab.explain import explain, page_html, report
 from aim_local.lab.explain import needle as needle_module
 from aim_local.models.thumbnails import Thumbnails

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from gguf_files import write_folder, write_mmproj, write_model
 
-from aim_local import store
 from aim_local.errors import ModelError, UsageError
+from aim_local.store import names as store
 from aim_local.store.gguf_header import read_header
 
 
