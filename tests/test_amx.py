@@ -115,7 +115,7 @@ def skip_without_amx() -> None:
     info = Path("/proc/cpuinfo")
     if not info.exists() or "amx_int8" not in info.read_text():
         pytest.skip("this processor has no AMX, or its system does not say so")
-    from aim_local._native import llama
+    from aim_local.native.library import llama
 
     if b"AMX_INT8 = 1" not in llama.llama_print_system_info():
         pytest.skip("the libraries were built without AMX")
@@ -143,14 +143,14 @@ def test_other_users_of_the_tiles_change_nothing(tmp_path: Path, other: str) -> 
 def prompts(path: Path, with_amx: bool, *between: Callable[[], object]) -> list[np.ndarray]:
     """Logits of the same prompts after each of the calls: [call][prompt, vocabulary]."""
     from aim_local.native import log
-    from aim_local._native import llama
-    from aim_local._staged import ROW_TOKEN, StagedContext, StagePlan
+    from aim_local.native.library import llama
+    from aim_local.native.staged import ROW_TOKEN, StagedContext, StagePlan
 
     params = llama.llama_model_default_params()
     params.n_gpu_layers, params.use_extra_bufts = 0, with_amx
-    with _logs.recorded() as log:
+    with log.recorded() as lines:
         model = llama.llama_model_load_from_file(str(path).encode(), params)
-    assert ("AMX model buffer" in "".join(log)) == with_amx, "".join(log)
+    assert ("AMX model buffer" in "".join(lines)) == with_amx, "".join(lines)
     plan, exact = StagePlan.from_layers([0] * 4, 128), {"type_k": "f32", "type_v": "f32", "flash_attn": False}
     found: list[list[np.ndarray]] = [[] for _ in between]
     with StagedContext(model, plan, n_threads=1, **exact) as ctx:
