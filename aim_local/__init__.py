@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from .config import GenerateConfig as GenerateConfig
     from .config import LoadConfig as LoadConfig
     from .config import VisualTokenConfig as VisualTokenConfig
-    from .engine.run import Answer as Answer
-    from .engine.run import Prefill as Prefill
+    from .engine.plan import Answer as Answer
+    from .engine.plan import Prefill as Prefill
     from .errors import AimError as AimError
     from .llm import VisionLLM as VisionLLM
     from .media import FrameSampling as FrameSampling

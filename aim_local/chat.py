@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .config import GenerateConfig, VisualTokenConfig
 from .engine.chat_cache import Cache, plan_items, without
-from .engine.run import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
-from .engine.sampler import OnText
+from .engine.generate import OnText
+from .engine.plan import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
 from .errors import AimError, ContextError
 from .media import FrameSampling, Image, Video
 from .models.pieces import MediaPiece, count_visual

@@ -12,15 +12,15 @@ from typing import Any, Self
 from . import store
 from .chat import Chat, system_message
 from .config import GenerateConfig, LoadConfig, VisualTokenConfig
-from .engine.run import Answer, Media, Prefill, Progress, Run
-from .engine.sampler import OnText
+from .engine.generate import OnText
+from .engine.plan import Answer, Media, Prefill, Progress, Run
 from .engine.scoring import Scored, score
 from .errors import UsageError
 from .media import FrameSampling
-from .models.head import make_template
+from .models.base import make_template
 from .models.prompt import Message, mark_raw
-from .models.tower import VisionTower
-from .native.text import TextModel
+from .models.tiles import VisionTower
+from .native.llama import TextModel
 
 
 class VisionLLM:

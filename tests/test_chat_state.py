@@ -19,7 +19,7 @@ from aim_local.cli import _repl
 from aim_local.cli._app import app
 from aim_local.demo import held_out, write_clip
 from aim_local.errors import AimError, ContextError, UsageError
-from aim_local.models.tower import VisionTower
+from aim_local.models.tiles import VisionTower
 from aim_local.store.chat_file import ChatFileError, fingerprint, read_chat, write_chat
 from aim_local.store.names import resolve
 

@@ -24,7 +24,7 @@ import pytest
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertError, quantize_vision
-from aim_local.engine.sampler import generate
+from aim_local.engine.generate import generate
 from aim_local.errors import AimError, ModelError, UsageError
 from aim_local.lab.compare import cell as cell_process
 from aim_local.lab.compare import matrix, process, runner
@@ -123,7 +123,7 @@ def test_score_gives_the_logits_of_prefill(
 
 
 def _decoded(llm: VisionLLM, item: Item, tokens: VisualTokenConfig, given: list[int]) -> Any:
-    from aim_local.engine.run import Run
+    from aim_local.engine.plan import Run
 
     run = Run(llm, tokens, None, None)
     context = run.start(llm._render(run, item.question, item.media, False, None), n_answer=16)
@@ -163,7 +163,7 @@ def test_score_refuses(llm: VisionLLM) -> None:
 
 def test_what_is_drawn_can_be_watched(llm: VisionLLM) -> None:
     """The end of the turn too, which the answer does not hold."""
-    from aim_local.engine.run import Run
+    from aim_local.engine.plan import Run
 
     run, seen = Run(llm, None, None, None), list[int]()
     context = run.start(llm._render(run, "What is this?", (), False, None), n_answer=8)

@@ -417,12 +417,12 @@ def test_calibrating_measures_and_proves() -> None:
 
 def test_calibrating_without_eyes_and_without_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text-only model is measured on text; one that cannot prune on merging."""
-    import aim_local.engine.run
+    import aim_local.engine.plan
     from aim_local.lab.plan.trials import calibrate
 
     with VisionLLM.load() as llm:
         shutil.copy(llm.paths.model, tmp_path / "text.gguf")
-        monkeypatch.setattr(aim_local.engine.run, "unsupported_reason", lambda _: "not among qwen2, llama")
+        monkeypatch.setattr(aim_local.engine.plan, "unsupported_reason", lambda _: "not among qwen2, llama")
         merged = calibrate(llm, seconds=0.0)
     with VisionLLM.load(tmp_path / "text.gguf") as llm:
         text = calibrate(llm, seconds=0.0)
@@ -461,10 +461,10 @@ def test_text_only_model(tmp_path: Path, clips: list[Path], head: ModelHead) -> 
 
 
 def test_pruning_on_another_architecture(head: ModelHead, clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import aim_local.engine.run
+    import aim_local.engine.plan
 
-    assert aim_local.engine.run.unsupported_reason(head.text.handle) == ""  # known without weights
-    monkeypatch.setattr(aim_local.engine.run, "unsupported_reason", lambda _: "gemma3 is not among qwen2, llama")
+    assert aim_local.engine.plan.unsupported_reason(head.text.handle) == ""  # known without weights
+    monkeypatch.setattr(aim_local.engine.plan, "unsupported_reason", lambda _: "gemma3 is not among qwen2, llama")
     with pytest.raises(ModelError, match="qwen2, llama"):
         make_plan(head, Request("What?", clips[:1], VisualTokenConfig.paper()))
     assert make_plan(head, Request("What?", clips[:1])).outcome.sizes.tokens == VisualTokenConfig.off()

@@ -23,7 +23,7 @@ from test_visual_tokens import numpy_merge  # noqa: E402
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
-from aim_local.engine.run import Run  # noqa: E402
+from aim_local.engine.plan import Run  # noqa: E402
 from aim_local.errors import AimError, ContextError, ModelError, UsageError  # noqa: E402
 from aim_local.models.prompt import mark  # noqa: E402
 from aim_local.reduction.planner import layer_counts, layer_shares  # noqa: E402
@@ -371,9 +371,9 @@ def test_chat_until_the_model_ends(loaded: Loaded) -> None:
 
 
 def test_unsupported_architecture_is_named(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    import aim_local.engine.run
+    import aim_local.engine.plan
 
-    monkeypatch.setattr(aim_local.engine.run, "unsupported_reason", lambda _: "gemma3 is not among qwen2, llama")
+    monkeypatch.setattr(aim_local.engine.plan, "unsupported_reason", lambda _: "gemma3 is not among qwen2, llama")
     with pytest.raises(ModelError, match="qwen2, llama"):
         loaded.llm.prefill("What?", loaded.case.media, loaded.case.tokens)
     assert loaded.llm.prefill("What?", loaded.case.media).stats.flops_share == 1.0  # the default falls back to off

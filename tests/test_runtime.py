@@ -144,7 +144,7 @@ def test_context_too_small(model: Path) -> None:
 
 
 def test_counts_are_known_before_encoding(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aim_local.models.tower import VisionTower
+    from aim_local.models.tiles import VisionTower
 
     def encode(*_: Any) -> None:
         raise AssertionError("encoded although the context is too small")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ContextError
 from ..models.pieces import Piece, TextPiece
-from ..native.text import Context, Mark
-from .pruned import PrunedContext
-from .run import PromptPlan
+from ..native.llama import Context, Mark
+from .contexts import PrunedContext
+from .plan import PromptPlan
 
 if TYPE_CHECKING:
     from ..llm import VisionLLM

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ..config import GenerateConfig
 from ..errors import UsageError
-from ..native.text import Context, Mark
-from .run import Answer
+from ..native.llama import Context, Mark
+from .plan import Answer
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .plan import Run
 
 Rows = NDArray[np.float32]
 

@@ -47,7 +47,7 @@ def machine() -> dict[str, Any]:
     """Where figures come from: processor, usable cores, memory, system, versions. Plain values for JSON."""
     from importlib.metadata import version
 
-    from ..native.text import physical_cores
+    from ..native.llama import physical_cores
     from .doctor import memory_bytes, processor
 
     return {

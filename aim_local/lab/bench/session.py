@@ -15,19 +15,19 @@ from typing import Any, Self, cast
 import numpy as np
 
 from ...config import LoadConfig, VisualTokenConfig
-from ...engine.pruned import PrunedContext
-from ...engine.run import Media, PromptPlan, Run
+from ...engine.contexts import PrunedContext
+from ...engine.plan import Media, PromptPlan, Run
 from ...errors import MediaError, ModelError
 from ...llm import VisionLLM
 from ...media import FrameSampling
 from ...models.pieces import MediaPiece, VisualBlock, count_text, count_visual, count_visual_full
 from ...models.prompt import mark_raw
+from ...models.rows import RowsTower
 from ...native.library import llama
-from ...native.text import Context, TextModel, thread_count
+from ...native.llama import Context, TextModel, thread_count
 from ...results import STAGES
 from ...store.names import ModelPaths
 from ..measure import peak_rss_bytes, reset_peak_rss
-from .rows import RowsTower
 
 # 20 and 80 characters: 100 text tokens for the byte-level vocabulary of the random models
 PROMPT = (

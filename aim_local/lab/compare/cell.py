@@ -87,7 +87,7 @@ def reason_of(e: BaseException) -> str:
 def run(job: Job, events: TextIO) -> None:
     """Answers every task of the job; each line is on the disk before it is announced."""
     from ... import store
-    from ...engine.run import check_tokens
+    from ...engine.plan import check_tokens
     from ...llm import VisionLLM
     from ...native import log as _logs
 

@@ -14,7 +14,7 @@ from ...errors import ModelError, UsageError
 from ...results import Trace
 
 if TYPE_CHECKING:
-    from ...engine.run import Answer, Media, Progress
+    from ...engine.plan import Answer, Media, Progress
     from ...llm import VisionLLM
     from ...media import FrameSampling
 
@@ -72,7 +72,7 @@ def explain(
 
 def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
     """What is drawn when nothing is asked, and the sentence that says so."""
-    from ...engine.run import check_tokens
+    from ...engine.plan import check_tokens
 
     try:
         check_tokens(llm, VisualTokenConfig.paper())

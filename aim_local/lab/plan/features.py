@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...media.outline import Outline
-from ...native.text import thread_count
+from ...native.llama import thread_count
 from ...reduction.planner import kv_bytes
 from .memory import SCORES_MAX_BYTES, score_bytes, tensor_bytes
 from .sizes import Sizes

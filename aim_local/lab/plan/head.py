@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Self, cast
 from ... import store
 from ...chat import system_message
 from ...config import LoadConfig, VisualTokenConfig
-from ...engine.run import Run
+from ...engine.plan import Run
 from ...errors import ModelError
 from ...media import Image, Video
-from ...models.head import VisionHead, make_template
+from ...models.base import VisionHead, make_template
 from ...models.prompt import Message
-from ...native.text import TextModel
+from ...native.llama import TextModel
 
 if TYPE_CHECKING:
     from ...llm import VisionLLM

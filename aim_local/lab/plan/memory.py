@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES
 
-from ...engine.run import PromptPlan, Run
+from ...engine.plan import PromptPlan, Run
 from ...media import Video
 from ...media.outline import Outline
 from ...native import log as _logs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...config import VisualTokenConfig
-from ...engine.run import Media, context_size
+from ...engine.plan import Media, context_size
 from ...errors import ContextError, UsageError
 from ...media import FrameSampling, Video
 from ...media.outline import Outline, outline_media

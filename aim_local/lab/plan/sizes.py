@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...config import VisualTokenConfig
-from ...engine.run import PromptPlan, Run
+from ...engine.plan import PromptPlan, Run
 from ...media import Video
 from ...media.outline import Outline
 from ...models.pieces import count_text, count_visual, count_visual_full

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...config import VisualTokenConfig
-from ...engine.run import Run, check_tokens, context_size
+from ...engine.plan import Run, check_tokens, context_size
 from ...errors import AimError
 from ...media import FrameSampling
 from ...media.outline import outline_media

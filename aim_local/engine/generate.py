@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..config import GenerateConfig
 from ..native.library import llama
-from ..native.text import Context, TextModel
+from ..native.llama import Context, TextModel
 from ..results import Stats
 
 OnText = Callable[[str], None]

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config import VisualTokenConfig
-from ...errors import UsageError
-from ...media import Image, Video
-from ...models.head import VisionHead, plan_pieces
-from ...models.pieces import MediaPiece, Piece, VisualBlock
-from ...native.text import TextModel
-from ...native.visual import merge_count
-from ...reduction.merging import merged
-from ...results import Stats, TokenGroup
-from ...store.names import ModelPaths
+from ..config import VisualTokenConfig
+from ..errors import UsageError
+from ..media import Image, Video
+from ..native.llama import TextModel
+from ..native.visual import merge_count
+from ..reduction.merging import merged
+from ..results import Stats, TokenGroup
+from ..store.names import ModelPaths
+from .base import VisionHead, plan_pieces
+from .pieces import MediaPiece, Piece, VisualBlock
 
 N_SLOTS = 196  # of LLaVA-OneVision: 27 x 27 patches pooled to 14 x 14
 DEVIATION = 0.02

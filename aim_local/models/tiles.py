@@ -17,11 +17,11 @@ from ..errors import ModelError, NativeError
 from ..media import Image, Video
 from ..native import log as _logs
 from ..native.library import mtmd
-from ..native.text import FLASH_ATTN, TextModel, thread_count
+from ..native.llama import FLASH_ATTN, TextModel, thread_count
 from ..native.visual import AnyresPlan, TileEncoder, anyres_pack, pool_rows
 from ..reduction.merging import check_similarity, merged
 from ..results import Stats, TokenGrid, TokenGroup
-from .head import VisionHead
+from .base import VisionHead
 from .mtmd import ForeignTower
 from .pieces import MediaPiece, Piece, VisualBlock
 from .pixels import image_tiles, video_frames

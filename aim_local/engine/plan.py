@@ -18,16 +18,16 @@ from ..errors import ContextError, ModelError, UsageError
 from ..media import FrameSampling, Image, Video, open_media
 from ..models.pieces import MediaPiece, Piece, TextPiece, VisualBlock, count_text, count_visual, count_visual_full
 from ..models.prompt import MediaKind
+from ..native.llama import Context, padded_cells
 from ..native.staged import unsupported_reason
-from ..native.text import Context, padded_cells
 from ..reduction.planner import layer_counts, layer_shares, prefill_flops, resolve_budget
 from ..results import Stats, Trace
-from .pruned import PrunedContext
-from .sampler import Generated, OnDraw, OnText, generate
+from .contexts import PrunedContext
+from .generate import Generated, OnDraw, OnText, generate
 
 if TYPE_CHECKING:
     from ..llm import VisionLLM
-    from ..models.tower import VisionTower
+    from ..models.tiles import VisionTower
 
 Media = str | Path | NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]  # (stage, done, total), stage is "decode_video", "vision" or "prefill"

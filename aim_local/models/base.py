@@ -12,7 +12,7 @@ from typing import Any
 from ..config import VisualTokenConfig
 from ..errors import ModelError
 from ..media import Image, Video
-from ..native.text import TextModel, read_whole
+from ..native.llama import TextModel, read_whole
 from ..native.visual import AnyresPlan, merge_count, pool_side
 from ..reduction.planner import VisionShape
 from ..store.gguf_header import GgufHeader

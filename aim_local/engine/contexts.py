@@ -13,8 +13,8 @@ from ..config import VisualTokenConfig
 from ..errors import ContextError, UsageError
 from ..models.pieces import Piece, TextPiece, VisualBlock
 from ..native.library import llama
+from ..native.llama import Context, Mark, TextModel, thread_count
 from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan
-from ..native.text import Context, Mark, TextModel, thread_count
 from ..reduction.planner import layer_counts, stage_begins
 from ..results import Trace
 
