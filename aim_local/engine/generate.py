@@ -1,47 +1,20 @@
-"""Next tokens from a context: llama.cpp's sampler chain, stop conditions, and text that never splits a character."""
+"""Next tokens from a context: stop conditions, and text that never splits a character."""
 
 from __future__ import annotations
 
 import codecs
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..config import GenerateConfig
-from ..native.library import llama
-from ..native.llama import Context, TextModel
-from ..results import Stats
+from ..errors import CancelledError
+from ..native.sampler import Sampler
+from .contexts import Context
+from .watch import Watch
 
 OnText = Callable[[str], None]
 OnDraw = Callable[[int], None]  # a token was drawn, end of turn included; the logits it came from can still be read
-
-
-class Sampler:
-    """Greedy at temperature 0, else top-k, top-p, temperature and a seeded draw."""
-
-    def __init__(self, config: GenerateConfig) -> None:
-        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        if config.temperature == 0:
-            parts = [llama.llama_sampler_init_greedy()]
-        else:
-            seed = config.seed if config.seed is not None else secrets.randbelow(2**32 - 1)
-            parts = [
-                llama.llama_sampler_init_top_k(config.top_k),
-                llama.llama_sampler_init_top_p(config.top_p, 1),
-                llama.llama_sampler_init_temp(config.temperature),
-                llama.llama_sampler_init_dist(seed),
-            ]
-        for part in parts:
-            llama.llama_sampler_chain_add(self._chain, part)
-
-    def next(self, context: Context) -> int:
-        return int(llama.llama_sampler_sample(self._chain, context.handle, -1))
-
-    def close(self) -> None:
-        if self._chain:
-            llama.llama_sampler_free(self._chain)
-            self._chain = None
 
 
 class TextStream:
@@ -77,67 +50,84 @@ class TextStream:
 
 @dataclass(frozen=True)
 class Generated:
-    """An answer: its text, and its tokens without the end-of-turn token. The last token may not be in the KV cache."""
+    """An answer: its text, and its tokens without the end-of-turn token. The last token may not be in the KV cache.
+
+    first: time.perf_counter() when the first token was drawn. decode_ms: from there to the last one.
+    stop_reason: "eos", "length", "stop", "interrupted" or "cancelled".
+    """
 
     text: str
     tokens: list[int]
+    first: float
+    decode_ms: float
+    stop_reason: str
+
+
+class _Course:
+    """How far an answer is."""
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+        self.stop_reason = "length"
+        self.tokens: list[int] = []
+
+    def drew(self) -> None:
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
 
 
 def generate(
-    model: TextModel,
     context: Context,
     config: GenerateConfig,
-    stats: Stats,
-    on_text: OnText | None,
-    start: float,
+    on_text: OnText | None = None,
     on_draw: OnDraw | None = None,
+    watch: Watch | None = None,
 ) -> Generated:
-    """Decodes an answer after a prefilled prompt.
-
-    start: time.perf_counter() of the call, for time to first token. Ctrl-C ends the answer, not the program:
-    stats.stop_reason says why it ended ("eos", "length", "stop", "interrupted").
-    """
-    sampler, stream = Sampler(config), TextStream(config.stop, on_text)
-    stats.stop_reason = "length"
-    tokens: list[int] = []
+    """Decodes an answer after a prefilled prompt. Ctrl-C and a cancel end the answer, not the program."""
+    llama = context.text.llama
+    sampler = Sampler(config.temperature, config.top_k, config.top_p, config.seed)
+    stream, course = TextStream(config.stop, on_text), _Course()
     try:
-        for token in _tokens(model, context, sampler, config.max_tokens, stats, start, on_draw):
-            tokens.append(token)
-            stream.feed(model.piece(token))
+        for token in _tokens(context, sampler, config.max_tokens, course, on_draw, watch or Watch()):
+            course.tokens.append(token)
+            stream.feed(llama.piece(token))
             if stream.stopped:
-                stats.stop_reason = "stop"
+                course.stop_reason = "stop"
                 break
     except KeyboardInterrupt:
-        stats.stop_reason = "interrupted"
+        course.stop_reason = "interrupted"
+    except CancelledError:
+        course.stop_reason = "cancelled"
     finally:
         sampler.close()
     stream.feed(b"", final=True)
-    return Generated(stream.text, tokens)
+    decode_ms = (course.last - course.first) * 1000 if course.tokens else 0.0
+    return Generated(stream.text, course.tokens, course.first, decode_ms, course.stop_reason)
 
 
 def _tokens(
-    model: TextModel,
-    context: Context,
-    sampler: Sampler,
-    n_max: int,
-    stats: Stats,
-    start: float,
-    on_draw: OnDraw | None,
+    context: Context, sampler: Sampler, n_max: int, course: _Course, on_draw: OnDraw | None, watch: Watch
 ) -> Iterator[int]:
     """Yields up to n_max tokens; each is in the KV cache before the next is drawn, the last one yielded is not."""
-    first = 0.0
     for i in range(n_max):
-        token = sampler.next(context)
-        now = time.perf_counter()
-        if i == 0:
-            first, stats.ttft_ms = now, (now - start) * 1000
+        watch.check()
+        token = sampler.draw(context.handle)
+        is_last = context.text.llama.is_eog(token)
+        if not is_last or not i:
+            course.drew()
         if on_draw:
             on_draw(token)
-        if model.is_eog(token):
-            stats.stop_reason = "eos"
+        if is_last:
+            course.stop_reason = "eos"
             return
-        stats.n_generated, stats.decode_ms = i + 1, (now - first) * 1000
         yield token
         if i + 1 == n_max or context.n_past == context.n_ctx:
             return
         context.decode_tokens([token], logits=True)
+
+
+def cut_warning(context: Context, generated: Generated, config: GenerateConfig) -> list[str]:
+    """A line where the answer ended because the context is full."""
+    if generated.stop_reason != "length" or len(generated.tokens) >= config.max_tokens:
+        return []
+    return [f"the answer was cut: the context of {context.n_ctx} tokens is full; use a larger n_ctx"]

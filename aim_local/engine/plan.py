@@ -1,338 +1,205 @@
-"""One pass over a prompt: read media, plan, check the room, encode, prefill, generate.
+"""The plan of a prompt, before anything expensive: its pieces, which visual tokens are kept, and the room it needs.
 
-Collects stats, trace and warnings on the way. Knows the order of the stages; each stage's work is elsewhere.
+Knows sizes of media (MediaShape), not pixels, and computes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..config import GenerateConfig, VisualTokenConfig
+from ..config import VisualTokenConfig
 from ..errors import ContextError, ModelError, UsageError
-from ..media import FrameSampling, Image, Video, open_media
-from ..models.pieces import MediaPiece, Piece, TextPiece, VisualBlock, count_text, count_visual, count_visual_full
-from ..models.prompt import MediaKind
-from ..native.llama import Context, padded_cells
-from ..native.staged import unsupported_reason
-from ..reduction.planner import layer_counts, layer_shares, prefill_flops, resolve_budget
-from ..results import Stats, Trace
-from .contexts import PrunedContext
-from .generate import Generated, OnDraw, OnText, generate
-
-if TYPE_CHECKING:
-    from ..llm import VisionLLM
-    from ..models.tiles import VisionTower
-
-Media = str | Path | NDArray[np.uint8]
-Progress = Callable[[str, int, int], None]  # (stage, done, total), stage is "decode_video", "vision" or "prefill"
+from ..media import MediaShape
+from ..models.base import Tower
+from ..models.pieces import MediaPiece, Part, Piece, TextPiece, VisualPart, count_text, count_visual, count_visual_full
+from ..models.prompt import split_marks
+from ..native.llama import padded_cells
+from ..reduction.planner import layer_counts, layer_shares, resolve_budget
+from .model import Model
 
 
-@dataclass
-class Prefill:
-    """A prompt that went through the model. logits: float32 [n_vocab], for the next token."""
+@dataclass(frozen=True)
+class Plan:
+    """tokens: what is done with visual tokens; shares: of them entering each layer."""
 
-    logits: NDArray[np.float32] = field(repr=False)
-    trace: Trace = field(repr=False)
-    stats: Stats
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Answer:
-    """text: what the model said. tokens: its ids, without the end-of-turn token.
-
-    warnings: what was asked and could not be done as asked.
-    """
-
-    text: str
-    tokens: list[int] = field(repr=False)
-    stats: Stats
-    trace: Trace = field(repr=False)
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass
-class PromptPlan:
-    """A prompt before anything expensive: its pieces and what they count."""
-
-    pieces: list[Piece]
-    keep: Any = None  # owner of foreign chunks
+    pieces: tuple[Piece, ...]
+    tokens: VisualTokenConfig
+    shares: tuple[float, ...]
 
     @property
     def n(self) -> int:
-        return sum(p.n for p in self.pieces)
+        """Rows the first layer computes."""
+        return self.n_text + self.n_visual
+
+    @cached_property
+    def n_text(self) -> int:
+        return count_text(self.pieces)
+
+    @cached_property
+    def n_visual(self) -> int:
+        return count_visual(self.pieces)
+
+    @cached_property
+    def n_visual_full(self) -> int:
+        return count_visual_full(self.pieces)
 
     @property
     def media(self) -> bool:
         return any(isinstance(p, MediaPiece) for p in self.pieces)
 
-
-def media_kind(item: Video | Image) -> MediaKind:
-    return "video" if isinstance(item, Video) else "image"
-
-
-class Run:
-    """One pass over a prompt: read media, plan, encode, prefill, generate; collects stats, trace and warnings."""
-
-    def __init__(
-        self,
-        llm: VisionLLM,
-        tokens: VisualTokenConfig | None,
-        sampling: FrameSampling | None,
-        progress: Progress | None,
-        media: list[Video | Image] | None = None,
-    ) -> None:
-        self.llm, self.sampling, self.progress = llm, sampling, progress
-        if tokens is not None:
-            check_tokens(llm, tokens)
-        self.asked = tokens
-        self.tokens = VisualTokenConfig.off()  # what is done, known with the plan
-        self.shares = [1.0] * llm.text.n_layer  # of visual tokens entering each layer
-        self.stats, self.trace = Stats(), Trace()
-        self.warnings: list[str] = []
-        self.media = media if media is not None else []  # of the whole conversation
-
-    # --- media ---
-
-    def read(self, items: Sequence[Media]) -> None:
-        """Decodes media and appends them."""
-        if not len(items):
-            return
-        if not self.llm.vision:
-            raise ModelError(
-                f"{self.llm.name} is a text-only model, it cannot take a video or picture; load it with its mmproj, "
-                "or take another model"
-            )
-        if isinstance(items, (str, Path, np.ndarray)):
-            raise UsageError("media is one item; give a list of paths or arrays")
-        sampling = self.sampling or FrameSampling(n_frames=self.llm.default_frames)
-        for item in items:
-            with self.stats.timed("decode_video"):
-                found = open_media(item, sampling, progress=self._stage("decode_video"))
-            self.warnings += found.warnings
-            self.media.append(found)
-            if isinstance(found, Video):
-                self.stats.n_frames += len(found.frames)
-            else:
-                self.stats.n_images += 1
-
-    def media_refs(self, first: int) -> list[tuple[int, MediaKind]]:
-        return [(i, media_kind(self.media[i])) for i in range(first, len(self.media))]
-
-    def _stage(self, stage: str) -> Callable[[int, int], None] | None:
-        if not self.progress:
-            return None
-        progress = self.progress
-        return lambda done, total: progress(stage, done, total)
-
-    # --- prompt ---
-
-    def plan(self, rendered: str) -> PromptPlan:
-        """Pieces and counts of a rendered prompt; settles which visual tokens are kept."""
-        if self.llm.vision:
-            pieces, keep = self._plan_media(self.llm.vision, rendered)
-        else:
-            pieces, keep = [TextPiece(self.llm.text.tokenize(rendered, start=True))], None
-        if not pieces or not isinstance(pieces[-1], TextPiece):
-            raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
-        return PromptPlan(pieces, keep)
-
-    def _plan_media(self, vision: VisionTower, rendered: str) -> tuple[list[Piece], Any]:
-        asked = self.asked if self.asked is not None else default_tokens(self.llm, self.media)
-        if asked.flops_share is not None:
-            pieces, _ = vision.plan(rendered, self.media, VisualTokenConfig.off())
-            asked = self._within_budget(vision, pieces, asked, asked.flops_share)
-        self.tokens = asked
-        if self.media:
-            self.shares = layer_shares(asked, self.llm.text.n_layer)
-        return vision.plan(rendered, self.media, asked)
-
-    def _within_budget(
-        self, vision: VisionTower, pieces: list[Piece], asked: VisualTokenConfig, share: float
-    ) -> VisualTokenConfig:
-        shown = [self.media[p.media] for p in pieces if isinstance(p, MediaPiece)]
-
-        def count(retain: float) -> int:
-            return sum(vision.count(item, retain) for item in shown)
-
-        shape, n_text = self.llm.text.shape, count_text(pieces)
-        found = resolve_budget(share, shape, n_text, count_visual_full(pieces), count)
-        return replace(found, importance=asked.importance, seed=asked.seed)
-
     @property
     def prunes(self) -> bool:
         return min(self.shares) < 1
 
-    def start(self, rendered: str, n_answer: int) -> Context:
-        """A new context with the prompt in it; room for n_answer tokens."""
-        plan = self.plan(rendered)
-        context = self.open(plan, context_size(self.llm, plan, n_answer) - count_visual(plan.pieces))
-        try:
-            self.append(context, plan)
-        except BaseException:
-            context.close()
-            raise
-        return context
-
-    def open(self, plan: PromptPlan, n_text: int) -> Context:
-        """An empty context with room for the plan's visual tokens and n_text text tokens."""
-        n_visual = count_visual(plan.pieces)
-        if self.prunes:
-            return PrunedContext(self.llm.text, self.shares, n_text, n_visual)
-        return Context(self.llm.text, n_text + n_visual)
-
-    def append(self, context: Context, plan: PromptPlan) -> list[int]:
-        """Encodes the plan's media and decodes all pieces; logits of the last token can be read afterwards.
-
-        Returns how far each text token and each media piece moved the next position.
-        """
-        self._count(plan)
-        blocks = self._encode(plan)
-        with self.stats.timed("prefill"):
-            if isinstance(context, PrunedContext) and blocks:
-                positions = self._append_pruned(context, plan, blocks)
-            else:
-                positions = self._append_pieces(context, plan, blocks)
-        self.stats.n_ctx, self.stats.kv_bytes = context.n_ctx, context.kv_bytes()
-        self._count_flops(plan)
-        return positions
-
-    def _append_pruned(self, context: PrunedContext, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
-        if any(block.chunk is not None for block in blocks.values()):
-            raise UsageError(
-                "pruning is not available for this vision tower (M-RoPE or non-causal visual tokens); "
-                "set prune_layers=None"
-            )
-        context.prefill(plan.pieces, blocks, self.tokens)
-        if self.progress:
-            self.progress("prefill", plan.n, plan.n)
-        context.trace(self.trace)
-        self.stats.importance_ms += sum(stage.importance_ms for stage in context.stages())
-        return [n for p in plan.pieces for n in ([1] * p.n if isinstance(p, TextPiece) else [p.n])]
-
-    def _append_pieces(self, context: Context, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
-        done, positions = 0, list[int]()
-        for i, piece in enumerate(plan.pieces):
-            before = context.n_past
-            self._append_piece(context, piece, blocks.get(i), i + 1 == len(plan.pieces), done, plan.n)
-            positions += [1] * piece.n if isinstance(piece, TextPiece) else [context.n_past - before]
-            done += piece.n
-        self.trace.kept = [np.arange(len(self.trace.groups), dtype=np.int32)] * self.llm.text.n_layer
-        return positions
-
-    def _count_flops(self, plan: PromptPlan) -> None:
-        """Prefill FLOPs of the language model, of what was appended."""
-        shape, n_text = self.llm.text.shape, count_text(plan.pieces)
-        counts = layer_counts(count_visual(plan.pieces), self.shares)
-        self.stats.flops += prefill_flops(shape, n_text, counts)
-        self.stats.flops_full += prefill_flops(shape, n_text, [count_visual_full(plan.pieces)] * shape.n_layer)
-
-    def _count(self, plan: PromptPlan) -> None:
-        self.stats.n_text += count_text(plan.pieces)
-        self.stats.n_visual += count_visual(plan.pieces)
-        self.stats.n_visual_full += count_visual_full(plan.pieces)
-        self.stats.n_prompt += plan.n
-
-    def _encode(self, plan: PromptPlan) -> dict[int, VisualBlock]:
-        """Visual rows of every media piece, by piece index."""
-        if not self.llm.vision:
-            return {}
-        vision, blocks = self.llm.vision, {}
-        pieces = [(i, p) for i, p in enumerate(plan.pieces) if isinstance(p, MediaPiece)]
-        total = sum(vision.n_tiles(self.media[p.media]) for _, p in pieces)
-        done = 0
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            if self.progress:
-                self.progress("vision", done, total)
-
-        for i, piece in pieces:
-            blocks[i] = vision.encode(piece, self.media[piece.media], self.tokens, plan.keep, self.stats, step)
-            self.trace.add(blocks[i].groups, blocks[i].grids)
-        return blocks
-
-    def _append_piece(
-        self, context: Context, piece: Piece, block: VisualBlock | None, last: bool, done: int, total: int
-    ) -> None:
-        def step(part: int, _n: int) -> None:
-            if self.progress:
-                self.progress("prefill", done + part, total)
-
-        if isinstance(piece, TextPiece):
-            context.decode_tokens(piece.tokens, logits=last, progress=step)
-        elif block and block.chunk is not None and self.llm.vision:
-            context.decode_chunk(self.llm.vision.handle, block.chunk, block.rows)
-        elif block:
-            context.decode_rows(block.rows, progress=step)
-
-    def generate(
-        self,
-        context: Context,
-        config: GenerateConfig,
-        on_text: OnText | None,
-        start: float,
-        on_draw: OnDraw | None = None,
-    ) -> Generated:
-        generated = generate(self.llm.text, context, config, self.stats, on_text, start, on_draw)
-        if self.stats.stop_reason == "length" and self.stats.n_generated < config.max_tokens:
-            self.warnings.append(
-                f"the answer was cut: the context of {context.n_ctx} tokens is full; use a larger n_ctx"
-            )
-        return generated
+    @property
+    def counts(self) -> list[int]:
+        """Visual tokens entering each layer."""
+        return layer_counts(self.n_visual, self.shares)
 
 
-def check_tokens(llm: VisionLLM, tokens: VisualTokenConfig) -> None:
+def plan_prompt(
+    model: Model, rendered: str, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None = None
+) -> Plan:
+    """The plan of a rendered prompt. shapes: of the media its marks mean; asked: None for the default.
+
+    Raises UsageError, ModelError.
+    """
+    n_layer = model.text.n_layer
+    if model.tower is None:
+        tokens, shares = VisualTokenConfig.off(), [1.0] * n_layer
+    else:
+        tokens = _settle(model, model.tower, rendered, shapes, asked)
+        shares = layer_shares(tokens, n_layer) if shapes else [1.0] * n_layer
+    pieces = _pieces(model, rendered, shapes, tokens.merge_retain)
+    if not pieces or not isinstance(pieces[-1], TextPiece):
+        raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
+    return Plan(pieces, tokens, tuple(shares))
+
+
+def _settle(
+    model: Model, tower: Tower, rendered: str, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None
+) -> VisualTokenConfig:
+    """What is done: what was asked, the default, or what a budget comes to."""
+    if asked is None:
+        return default_tokens(model, shapes)
+    check_tokens(model, asked)
+    if asked.flops_share is None:
+        return asked
+    pieces = _pieces(model, rendered, shapes, 1.0)
+    shown = [shapes[i] for i in dict.fromkeys(p.media for p in pieces if isinstance(p, MediaPiece))]
+
+    def count(retain: float) -> int:
+        return sum(tower.count(shape, retain) for shape in shown)
+
+    shape, n_text = model.text.shape, count_text(pieces)
+    found = resolve_budget(asked.flops_share, shape, n_text, count_visual_full(pieces), count)
+    return replace(found, importance=asked.importance, seed=asked.seed)
+
+
+# --- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _pieces(model: Model, rendered: str, shapes: Sequence[MediaShape], retain: float) -> tuple[Piece, ...]:
+    """Neighbouring texts are one text before they are tokenised."""
+    pieces: list[Piece] = []
+    text, tokens = "", list[int]()
+
+    def close_text() -> None:
+        nonlocal text
+        if text:
+            tokens.extend(model.text.tokenize(text, start=not pieces and not tokens))
+            text = ""
+
+    def close_tokens() -> None:
+        close_text()
+        if tokens:
+            pieces.append(TextPiece(tuple(tokens)))
+            tokens.clear()
+
+    for part in _parts(model.tower, rendered, shapes, retain):
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, MediaPiece):
+            close_tokens()
+            pieces.append(part)
+        else:
+            close_text()
+            tokens.extend(part)
+    close_tokens()
+    return tuple(pieces)
+
+
+def _parts(
+    tower: Tower | None, rendered: str, shapes: Sequence[MediaShape], retain: float
+) -> Iterator[str | tuple[int, ...] | MediaPiece]:
+    """Texts, tokens and visual parts in order, every item laid out by its family."""
+    for found in split_marks(rendered):
+        if isinstance(found, str):
+            yield found
+        elif tower:
+            yield from _numbered(found, tower.layout(shapes[found], retain))
+
+
+def _numbered(media: int, parts: list[Part]) -> Iterator[str | tuple[int, ...] | MediaPiece]:
+    n_visual = 0
+    for part in parts:
+        if isinstance(part, VisualPart):
+            yield MediaPiece(media, n_visual, part.n, part.n_full)
+            n_visual += 1
+        else:
+            yield part
+
+
+# --- which visual tokens are kept ------------------------------------------------------------------------------------
+
+
+def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
     """Raises UsageError or ModelError for a setting this model cannot do, before anything is computed."""
     if not tokens.prunes:
         return
-    reason = unsupported_reason(llm.text.handle)
+    reason = model.text.prune_refusal()
     if reason:
         raise ModelError(
-            f"visual tokens cannot be pruned inside {llm.name}: {reason}; use --prune off (prune_layers=None)"
+            f"visual tokens cannot be pruned inside {model.name}: {reason}; use --prune off (prune_layers=None)"
         )
     if tokens.flops_share is None:
-        layer_shares(tokens, llm.text.n_layer)
+        layer_shares(tokens, model.text.n_layer)
 
 
-def default_tokens(llm: VisionLLM, media: Sequence[Video | Image]) -> VisualTokenConfig:
+def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenConfig:
     """What is done when nothing is asked: the paper's setting for videos where it is possible, nothing for pictures."""
-    video = any(isinstance(item, Video) for item in media)
-    if not video or llm.vision is None or not llm.vision.reduces_by_default:
+    video = any(shape.kind == "video" for shape in shapes)
+    if not video or model.tower is None or not model.tower.reduces_by_default:
         return VisualTokenConfig.off()
     try:
-        check_tokens(llm, VisualTokenConfig.paper())
+        check_tokens(model, VisualTokenConfig.paper())
     except (UsageError, ModelError):  # another architecture, or too few layers for the schedule
         return VisualTokenConfig.off()
     return VisualTokenConfig.paper()
 
 
-def context_size(llm: VisionLLM, plan: PromptPlan, n_answer: int) -> int:
+# --- room ------------------------------------------------------------------------------------------------------------
+
+
+def context_size(model: Model, plan: Plan, n_answer: int) -> int:
     """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit."""
-    need = plan.n + 1
-    asked = llm.config.n_ctx
-    limit = asked or llm.n_ctx_train
-    if need > padded_cells(limit):
-        raise ContextError(too_small(llm, plan, limit, asked is not None))
-    return asked or min(llm.n_ctx_train, plan.n + n_answer + 1)
+    asked = model.config.n_ctx
+    limit = asked or model.n_ctx_train
+    if plan.n + 1 > padded_cells(limit):
+        raise ContextError(_too_small(model, plan, limit, asked is not None))
+    return asked or min(model.n_ctx_train, plan.n + n_answer + 1)
 
 
-def too_small(llm: VisionLLM, plan: PromptPlan, limit: int, asked: bool) -> str:
-    visual = count_visual(plan.pieces)
-    what = f"the prompt needs {plan.n + 1} tokens, {visual} of them visual; "
-    trained = f"{llm.name} was trained for {llm.n_ctx_train}"
+def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
+    what = f"the prompt needs {plan.n + 1} tokens, {plan.n_visual} of them visual; "
+    trained = f"{model.name} was trained for {model.n_ctx_train}"
     if not asked:
         fit = trained
-    elif plan.n < llm.n_ctx_train:
+    elif plan.n < model.n_ctx_train:
         fit = f"the context holds {limit}: load with n_ctx (--ctx) {plan.n + 1} or more"
     else:
         fit = f"the context holds {limit}, and {trained}"
-    share = max(0, limit - 1 - count_text(plan.pieces)) / max(1, visual)
+    share = max(0, limit - 1 - plan.n_text) / max(1, plan.n_visual)
     return f"{what}{fit}, or take fewer frames (--frames): at most {share:.0%} of the visual tokens fit"
