@@ -9,24 +9,24 @@ if TYPE_CHECKING:
     from .config import GenerateConfig as GenerateConfig
     from .config import LoadConfig as LoadConfig
     from .config import VisualTokenConfig as VisualTokenConfig
-    from .engine.run import Answer as Answer
-    from .engine.run import Prefill as Prefill
     from .errors import AimError as AimError
     from .llm import VisionLLM as VisionLLM
     from .media import FrameSampling as FrameSampling
+    from .results import Answer as Answer
+    from .results import Prefill as Prefill
     from .results import Stats as Stats
     from .results import Trace as Trace
 
 _HOMES = {
     "AimError": "errors",
-    "Answer": "run",
+    "Answer": "results",
     "Chat": "chat",
     "FrameSampling": "media",
     "GenerateConfig": "config",
     "LoadConfig": "config",
-    "Prefill": "run",
-    "Stats": "stats",
-    "Trace": "stats",
+    "Prefill": "results",
+    "Stats": "results",
+    "Trace": "results",
     "VisionLLM": "llm",
     "VisualTokenConfig": "config",
 }

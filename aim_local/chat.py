@@ -8,75 +8,98 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from .config import GenerateConfig, VisualTokenConfig
 from .engine.chat_cache import Cache, plan_items, without
-from .engine.run import Answer, Media, Progress, PromptPlan, Run, check_tokens, context_size
-from .engine.sampler import OnText
-from .errors import AimError, ContextError
-from .media import FrameSampling, Image, Video
-from .models.pieces import MediaPiece, count_visual
-from .models.prompt import Message
+from .engine.contexts import open_context
+from .engine.generate import OnText, cut_warning
+from .engine.generate import generate as generate_answer
+from .engine.model import Model
+from .engine.plan import Plan, check_tokens, context_size, plan_prompt
+from .engine.prefill import Filled, answered, prefill
+from .engine.read import Media, Reading, read_media
+from .engine.turns import ShouldStop, Turns
+from .engine.watch import Progress, Watch
+from .errors import AimError, ClosedError, ContextError
+from .media import FrameSampling, Image, MediaShape, Video
+from .models.pieces import MediaPiece
+from .models.prompt import Message, references, system_message
+from .results import Answer
 from .store.chat_file import (
     ChatFileError,
     check_identity,
     check_suffix,
     identity,
-    media_from_dict,
-    media_to_dict,
     read_chat,
     tokens_from_dict,
     tokens_to_dict,
     write_chat,
 )
 
-if TYPE_CHECKING:
-    from .llm import VisionLLM
-
 _FIRST_CELLS = 4096  # a new conversation's context, where the model allows it; it grows when full
 _SPARE_TEXT = 1024
 
 
-def system_message(system: str | None) -> list[Message]:
-    return [Message("system", system)] if system else []
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """Media of a conversation. shapes: of all; items: those whose pictures are here, by number.
+
+    Media shown before a restart have no pictures any more.
+    """
+
+    shapes: tuple[MediaShape, ...] = ()
+    items: tuple[tuple[int, Video | Image], ...] = ()
+
+    def and_then(self, reading: Reading) -> _Shown:
+        n = len(self.shapes)
+        new = tuple((n + i, item) for i, item in enumerate(reading.items))
+        return _Shown((*self.shapes, *(item.shape for item in reading.items)), (*self.items, *new))
 
 
 class Chat:
-    """A conversation. `ask` streams; earlier turns stay in the KV cache. `close()` frees it."""
+    """A conversation. `ask` streams; earlier turns stay in the KV cache. `close()` frees it.
+
+    Threads: as for VisionLLM, whose turn it takes.
+    """
 
     def __init__(
         self,
-        llm: VisionLLM,
+        model: Model,
+        turns: Turns,
         tokens: VisualTokenConfig | None,
         system: str | None,
         generate: GenerateConfig,
         sampling: FrameSampling | None,
     ) -> None:
-        self.llm, self.system, self.options, self.sampling = llm, system, generate, sampling
+        self.model, self._turns = model, turns
+        self.system, self.options, self.sampling = system, generate, sampling
         self.tokens = tokens
         if tokens is not None:
-            check_tokens(llm, tokens)
+            check_tokens(model, tokens)
         self._cache: Cache | None = None
-        self.reset()
+        self._forget()
 
     def reset(self) -> None:
         """Forgets everything but the system prompt."""
-        self.close()
+        with self._turns.take():
+            self._drop_cache()
+            self._forget()
+
+    def _forget(self) -> None:
         self._messages: list[Message] = system_message(self.system)
-        self._media: list[Video | Image] = []
-        self._n_saved = 0  # so many of the media are stand-ins: shown before a restart, their pictures are not here
+        self._shown = _Shown()
         self._planned: VisualTokenConfig | None = None  # what a budget became with the first media; later turns keep it
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation as plain data: role, content and the sources of the media shown with each turn."""
+        shapes = self._shown.shapes
         return [
-            {"role": m.role, "content": m.text, "media": [self._media[i].source for i, _ in m.media]}
-            for m in self._messages
+            {"role": m.role, "content": m.text, "media": [shapes[i].source for i, _ in m.media]} for m in self._messages
         ]
 
     @property
@@ -95,77 +118,96 @@ class Chat:
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
         progress: Progress | None = None,
+        *,
+        should_stop: ShouldStop | None = None,
     ) -> Answer:
-        """One turn. Ctrl-C during the answer keeps what was said so far; before it, the turn is taken back."""
+        """One turn. Ctrl-C or should_stop during the answer keeps what was said so far; before it, the turn is taken
+        back (KeyboardInterrupt, CancelledError)."""
         start, options = time.perf_counter(), generate or self.options
-        n_media = len(self._media)
-        run = Run(self.llm, self._planned or self.tokens, self.sampling, progress, self._media)
+        with self._turns.take(should_stop) as check:
+            return self._ask(question, media, options, on_text, Watch(progress, check), start)
+
+    def _ask(
+        self,
+        question: str,
+        media: Sequence[Media],
+        options: GenerateConfig,
+        on_text: OnText | None,
+        watch: Watch,
+        start: float,
+    ) -> Answer:
         try:
-            run.read(media)
-            turn = Message("user", question, run.media_refs(n_media))
-            cache = self._prefill(run, [*self._messages, turn], options.max_tokens)
+            reading = read_media(self.model, media, self.sampling, watch)
+            shown = self._shown.and_then(reading)
+            new = [item.shape for item in reading.items]
+            turn = Message("user", question, references(new, len(self._shown.shapes)))
+            cache, filled = self._prefill([*self._messages, turn], shown, reading, options.max_tokens, watch)
         except BaseException:
-            del self._media[n_media:]
             self._roll_back()
             raise
         n_before = cache.context.n_past
-        answer = run.generate(cache.context, options, on_text, start)
-        decoded = answer.tokens[: cache.context.n_past - n_before]  # the last token drawn is not in the cache
+        generated = generate_answer(cache.context, options, on_text, watch=watch)
+        decoded = generated.tokens[: cache.context.n_past - n_before]  # the last token drawn is not in the cache
         cache.note(decoded, [1] * len(decoded))
-        self._messages += [turn, Message("assistant", answer.text)]
-        return Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings)
+        self._messages += [turn, Message("assistant", generated.text)]
+        self._shown = shown
+        warnings = [*reading.warnings, *cut_warning(cache.context, generated, options)]
+        stats = answered(filled.stats, generated, start)
+        return Answer(generated.text, generated.tokens, stats, filled.trace, warnings)
 
     # --- the cache ---
 
-    def _prefill(self, run: Run, messages: list[Message], n_answer: int) -> Cache:
+    def _prefill(
+        self, messages: list[Message], shown: _Shown, reading: Reading, n_answer: int, watch: Watch
+    ) -> tuple[Cache, Filled]:
         """Brings the cache to the end of the rendered conversation; what is there already is not computed again."""
-        plan = run.plan(self.llm.render(messages))
+        plan = plan_prompt(self.model, self.model.render(messages), shown.shapes, self._planned or self.tokens)
         items = plan_items(plan)
-        if self._cache and self._cache.shares != run.shares and plan.media:
-            self._check_pictures(plan)
-            self.close()  # the first video of a conversation sets which visual tokens each layer keeps
+        if self._cache and self._cache.shares != list(plan.shares) and plan.media:
+            self._check_pictures(plan, shown)
+            self._drop_cache()  # the first video of a conversation sets which visual tokens each layer keeps
         if self._cache is None:
-            self._cache = Cache(run.open(plan, self._first_text(run, plan, n_answer)), run.shares)
+            self._cache = Cache(open_context(self.model, plan, self._first_text(plan, n_answer)), plan.shares)
         same = self._cache.keep_common(items)
         rest = without(plan, same)
-        self._check_pictures(rest)
+        self._check_pictures(rest, shown)
         cache = self._make_room(self._cache, rest, n_answer)
-        cache.note(items[same:], run.append(cache.context, rest))
+        filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading)
+        cache.note(items[same:], filled.positions)
         if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
-            self._planned = run.tokens
-        return cache
+            self._planned = plan.tokens
+        return cache, filled
 
-    def _check_pictures(self, plan: PromptPlan) -> None:
+    def _check_pictures(self, plan: Plan, shown: _Shown) -> None:
         """Raises ContextError where media would be encoded whose pictures were left behind at a restart."""
+        here = dict(shown.items)
         for piece in plan.pieces:
-            if isinstance(piece, MediaPiece) and piece.media < self._n_saved:
+            if isinstance(piece, MediaPiece) and piece.media not in here:
                 raise ContextError(
-                    f"{self._media[piece.media].source} would have to be encoded again, its pictures are not in the "
+                    f"{shown.shapes[piece.media].source} would have to be encoded again, its pictures are not in the "
                     "saved conversation; start over (/reset) and attach it again"
                 )
 
-    def _first_text(self, run: Run, plan: PromptPlan, n_answer: int) -> int:
+    def _first_text(self, plan: Plan, n_answer: int) -> int:
         """Text tokens to make room for; a pruned context, whose point is to be small, starts with fewer."""
-        least, n_visual = context_size(self.llm, plan, n_answer), count_visual(plan.pieces)
-        if self.llm.config.n_ctx:
-            return self.llm.config.n_ctx - n_visual
-        cells = least + _SPARE_TEXT if run.prunes else max(least, _FIRST_CELLS)
-        return min(self.llm.n_ctx_train, cells) - n_visual
+        least, fixed = context_size(self.model, plan, n_answer), self.model.config.n_ctx
+        if fixed:
+            return fixed - plan.n_visual
+        cells = least + _SPARE_TEXT if plan.prunes else max(least, _FIRST_CELLS)
+        return min(self.model.n_ctx_train, cells) - plan.n_visual
 
-    def _make_room(self, cache: Cache, rest: PromptPlan, n_answer: int) -> Cache:
+    def _make_room(self, cache: Cache, rest: Plan, n_answer: int) -> Cache:
         """The cache itself, with a larger context of the same contents when this turn would not fit."""
         context = cache.context
-        n_visual = count_visual(rest.pieces)
-        if context.fits(rest.n - n_visual + 1, n_visual):
+        if context.fits(rest.n_text + 1, rest.n_visual):
             return cache
-        need, fixed = context.n_cells + rest.n + 1, self.llm.config.n_ctx
-        if fixed or need > self.llm.n_ctx_train:
-            limit = (
-                f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {self.llm.n_ctx_train}"
-            )
+        need, fixed, trained = context.n_cells + rest.n + 1, self.model.config.n_ctx, self.model.n_ctx_train
+        if fixed or need > trained:
+            limit = f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {trained}"
             cure = f", or load with --ctx {need} or more" if fixed else ""
             raise ContextError(f"the conversation needs {need} tokens, {limit}; start over (/reset){cure}")
-        grown = context.larger(min(self.llm.n_ctx_train, 2 * need + n_answer), n_visual)
+        grown = context.larger(min(trained, 2 * need + n_answer), rest.n_visual)
+        self.model.contexts.add(grown)
         try:
             grown.copy_from(context)
         except BaseException:
@@ -182,7 +224,12 @@ class Chat:
         try:
             self._cache.rewind(len(self._cache.items))
         except AimError:
-            self.close()
+            self._drop_cache()
+
+    def _drop_cache(self) -> None:
+        if self._cache:
+            self._cache.context.close()
+            self._cache = None
 
     # --- a conversation as a file ---
 
@@ -192,25 +239,29 @@ class Chat:
         The media are in it as what the model made of them, their pictures are not. Raises UsageError, TranscriptError.
         """
         path = check_suffix(path)
-        self._roll_back()
-        header = {
-            "model": identity(self.llm),
+        with self._turns.take():
+            self._roll_back()
+            write_chat(path, self._header(), self._cache.context.state() if self._cache else bytearray())
+        return path
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "model": _identity(self.model),
             "system": self.system,
             "tokens": tokens_to_dict(self.tokens),
             "planned": tokens_to_dict(self._planned),
             "generate": asdict(self.options),
             "sampling": asdict(self.sampling) if self.sampling else None,
             "messages": [asdict(m) for m in self._messages],
-            "media": [media_to_dict(item) for item in self._media],
+            "media": [shape.to_dict() for shape in self._shown.shapes],
             "cache": self._cache.to_dict() if self._cache else None,
         }
-        write_chat(path, header, self._cache.context.state() if self._cache else bytearray())
-        return path
 
     @classmethod
     def load(
         cls,
-        llm: VisionLLM,
+        model: Model,
+        turns: Turns,
         path: str | Path,
         generate: GenerateConfig | None = None,
         sampling: FrameSampling | None = None,
@@ -220,12 +271,14 @@ class Chat:
         chat = None
         try:
             header = saved.header
-            chat = cls(llm, tokens_from_dict(header["tokens"]), header["system"], _generate(generate, header), sampling)
-            check_identity(Path(path), header["model"], identity(llm))
-            chat._take(header, saved.state)
+            options = _generate(generate, header)
+            chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling)
+            check_identity(Path(path), header["model"], _identity(model))
+            with turns.take():
+                chat._take(header, saved.state)
         except BaseException as e:
             if chat:
-                chat.close()
+                chat._drop_cache()
             if isinstance(e, (KeyError, TypeError, ValueError, IndexError, AttributeError)):
                 raise ChatFileError(f"{path}: holds a conversation in a form this version does not know; update") from e
             raise
@@ -238,15 +291,17 @@ class Chat:
         self._messages = [
             Message(m["role"], m["text"], [(i, kind) for i, kind in m["media"]]) for m in header["messages"]
         ]
-        self._media = [media_from_dict(data) for data in header["media"]]
-        self._n_saved = len(self._media)
+        self._shown = _Shown(tuple(MediaShape.from_dict(data) for data in header["media"]))
         self._planned = tokens_from_dict(header["planned"])
         if header["cache"]:
-            self._cache = Cache.from_dict(self.llm, header["cache"], state)
+            self._cache = Cache.from_dict(self.model, header["cache"], state)
 
     def close(self) -> None:
-        if self._cache:
-            self._cache.context.close()
+        """Frees the KV cache; a model that is closed has freed it already."""
+        try:
+            with self._turns.take():
+                self._drop_cache()
+        except ClosedError:
             self._cache = None
 
     def __enter__(self) -> Self:
@@ -254,6 +309,10 @@ class Chat:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    return identity(model.paths, model.text.architecture, model.config)
 
 
 def _generate(given: GenerateConfig | None, header: dict[str, Any]) -> GenerateConfig:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UsageError
 
-# gets (il, importance float32 [n], n_keep) and returns the n_keep indices to keep, each in [0, n)
-ImportanceCallback = Callable[[int, NDArray[np.float32], int], Sequence[int] | NDArray[Any]]
+if TYPE_CHECKING:  # the help texts of the command line take names from here, and must not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    # gets (il, importance float32 [n], n_keep) and returns the n_keep indices to keep, each in [0, n)
+    ImportanceCallback = Callable[[int, NDArray[np.float32], int], Sequence[int] | NDArray[Any]]
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")

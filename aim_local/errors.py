@@ -25,6 +25,14 @@ class NativeError(AimError):
     """The native libraries are missing, stock, or failed."""
 
 
+class ClosedError(NativeError):
+    """The model was closed, by this thread before or by another one meanwhile."""
+
+
+class CancelledError(AimError):
+    """The call was cancelled from outside before it had an answer."""
+
+
 class ContextError(AimError):
     """A prompt that does not fit the context."""
 

@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from . import store
-from .chat import Chat, system_message
+from .chat import Chat
 from .config import GenerateConfig, LoadConfig, VisualTokenConfig
-from .engine.run import Answer, Media, Prefill, Progress, Run
-from .engine.sampler import OnText
-from .engine.scoring import Scored, score
+from .engine.contexts import Context, open_context
+from .engine.generate import Generated, OnText, cut_warning
+from .engine.generate import generate as generate_answer
+from .engine.model import Model, open_model
+from .engine.plan import Plan, check_tokens, context_size, plan_prompt
+from .engine.prefill import Filled, answered, prefill
+from .engine.read import Media, Reading, read_media
+from .engine.scoring import check_forced, force
+from .engine.turns import ShouldStop, Turns
+from .engine.watch import Progress, Watch
 from .errors import UsageError
 from .media import FrameSampling
-from .models.head import make_template
-from .models.prompt import Message, mark_raw
-from .models.tower import VisionTower
-from .native.text import TextModel
+from .models.prompt import Message, mark_raw, references, system_message
+from .models.text import TextModel
+from .results import Answer, Prefill, Scored
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """What is asked, as the methods of VisionLLM take it."""
+
+    text: str
+    media: Sequence[Media]
+    raw: bool
+    system: str | None
+    tokens: VisualTokenConfig | None
+    sampling: FrameSampling | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Started:
+    """A prompt in a context of its own."""
+
+    context: Context
+    filled: Filled
+    warnings: list[str]
+    watch: Watch
 
 
 class VisionLLM:
     """Loads a model once; contexts are made per prompt or conversation, when their sizes are known.
 
     Use `load`, and `close()` or `with`.
+
+    Threads: any thread may call, of a model and of its chats; calls are served one at a time, in the order they came.
+    `should_stop` of a call is asked between steps and about every 50 ms while it computes (on a GPU between batches);
+    once it is true, an answer ends with what it has (`stats.stop_reason` "cancelled"), a call without an answer yet
+    raises CancelledError and leaves a conversation as it was. Ctrl-C does the same in the main thread
+    ("interrupted", KeyboardInterrupt). `close()` in one thread ends the call of another with ClosedError. Callbacks
+    (on_text, progress, should_stop, importance) run in the calling thread, and may call the model, but not close it.
     """
 
-    def __init__(self, paths: store.ModelPaths, config: LoadConfig) -> None:
-        self.name, self.paths, self.config = paths.name, paths, config
-        with ExitStack() as stack:
-            self.text = TextModel(paths.model, config)
-            stack.callback(self.text.close)
-            self.vision = VisionTower(paths.mmproj, self.text) if paths.mmproj else None
-            if self.vision:
-                stack.callback(self.vision.close)
-            self._template = make_template(self.text, self.vision)
-            self._owned = stack.pop_all()
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.turns = Turns(model.name, model.text.llama.stop)
 
     @classmethod
     def load(
@@ -49,38 +77,48 @@ class VisionLLM:
         model: name in the local store, GGUF path, or folder written by `convert`; None is the bundled demo model.
         mmproj: GGUF of the vision tower, where `model` is a bare GGUF. Raises ModelError.
         """
-        return cls(store.resolve(model, mmproj), config or LoadConfig())
+        return cls(open_model(model, mmproj, config))
 
     # --- facts ---
 
     @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def text(self) -> TextModel:
+        """Its text tower: sizes, tokenizer."""
+        return self.model.text
+
+    @property
     def architecture(self) -> str:
-        return self.text.architecture
+        return self.model.text.architecture
 
     @property
     def has_vision(self) -> bool:
-        return self.vision is not None
+        return self.model.tower is not None
 
     @property
     def n_ctx_train(self) -> int:
-        return self.text.n_ctx_train
+        return self.model.n_ctx_train
 
     @property
     def default_frames(self) -> int:
         """Frames a video is sampled to when nothing is asked."""
-        return self.vision.default_frames if self.vision else 0
+        return self.model.default_frames
 
     def description(self) -> dict[str, Any]:
         """Plain facts for JSON."""
+        model = self.model
         return {
-            "name": self.name,
+            "name": model.name,
             "architecture": self.architecture,
-            "model": str(self.paths.model),
-            "mmproj": str(self.paths.mmproj) if self.paths.mmproj else None,
-            "projector": self.vision.projector if self.vision else None,
-            "n_layer": self.text.n_layer,
-            "n_embd": self.text.n_embd,
-            "n_vocab": self.text.n_vocab,
+            "model": str(model.paths.model),
+            "mmproj": str(model.paths.mmproj) if model.paths.mmproj else None,
+            "projector": model.tower.projector if model.tower else None,
+            "n_layer": model.text.n_layer,
+            "n_embd": model.text.n_embd,
+            "n_vocab": model.text.n_vocab,
             "n_ctx_train": self.n_ctx_train,
         }
 
@@ -96,18 +134,16 @@ class VisionLLM:
         sampling: FrameSampling | None = None,
         system: str | None = None,
         progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> Prefill:
         """Next-token logits after a prompt, in a fresh context.
 
         raw=False: prompt is the user's question, put through the chat template, media first. raw=True: prompt is the
         final text with one `<__media__>` marker per media item, in order.
         """
-        run = Run(self, tokens, sampling, progress)
-        rendered = self._render(run, prompt, media, raw, system)
-        with ExitStack() as stack:
-            context = run.start(rendered, n_answer=1)
-            stack.callback(context.close)
-            return Prefill(context.logits(), run.trace, run.stats, run.warnings)
+        asked = _Prompt(prompt, media, raw, system, tokens, sampling)
+        with self._started(asked, 1, progress, should_stop) as run:
+            return Prefill(run.context.logits(), run.filled.trace, run.filled.stats, run.warnings)
 
     def generate(
         self,
@@ -121,16 +157,14 @@ class VisionLLM:
         sampling: FrameSampling | None = None,
         system: str | None = None,
         progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> Answer:
         """Answers one prompt in a fresh context. on_text gets the answer piece by piece."""
         start, options = time.perf_counter(), generate or GenerateConfig()
-        run = Run(self, tokens, sampling, progress)
-        rendered = self._render(run, prompt, media, raw, system)
-        with ExitStack() as stack:
-            context = run.start(rendered, n_answer=options.max_tokens)
-            stack.callback(context.close)
-            answer = run.generate(context, options, on_text, start)
-        return Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings)
+        asked = _Prompt(prompt, media, raw, system, tokens, sampling)
+        with self._started(asked, options.max_tokens, progress, should_stop) as run:
+            generated = generate_answer(run.context, options, on_text, watch=run.watch)
+            return _answer(run, generated, options, start)
 
     def score(
         self,
@@ -145,6 +179,7 @@ class VisionLLM:
         sampling: FrameSampling | None = None,
         system: str | None = None,
         progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> Scored:
         """Next-token logits along a given answer (teacher forcing), and the model's own answer, in one prefill.
 
@@ -152,9 +187,11 @@ class VisionLLM:
         answer, its first n_own tokens (None: all). Scored.logits: float32 [n + 1, n_vocab], row i after the first i.
         """
         start, options = time.perf_counter(), generate or GenerateConfig()
-        run = Run(self, tokens, sampling, progress)
-        rendered = self._render(run, prompt, media, raw, system)
-        return score(run, rendered, answer_tokens, options, n_own, start)
+        given = check_forced(answer_tokens, n_own, self.text.n_vocab)
+        asked = _Prompt(prompt, media, raw, system, tokens, sampling)
+        with self._started(asked, max(options.max_tokens, len(given or ())), progress, should_stop) as run:
+            found = force(run.context, given, options, n_own, run.watch)
+            return Scored(found.logits, found.forced, _answer(run, found.generated, options, start))
 
     def chat(
         self,
@@ -164,7 +201,7 @@ class VisionLLM:
         sampling: FrameSampling | None = None,
     ) -> Chat:
         """A conversation that keeps its history and its KV cache."""
-        return Chat(self, tokens, system, generate or GenerateConfig(), sampling)
+        return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling)
 
     def load_chat(
         self, path: str | Path, generate: GenerateConfig | None = None, sampling: FrameSampling | None = None
@@ -173,28 +210,55 @@ class VisionLLM:
 
         generate, sampling: None takes those it was saved with. Raises ChatFileError: damaged, or of another model.
         """
-        return Chat.load(self, path, generate, sampling)
+        return Chat.load(self.model, self.turns, path, generate, sampling)
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
-        """A conversation as prompt text with media marks (see prompt.py)."""
-        return self._template.render(messages, answer_next=answer_next)
+        """A conversation as prompt text with media marks (see models/prompt.py)."""
+        return self.model.render(messages, answer_next=answer_next)
 
-    def _render(self, run: Run, prompt: str, media: Sequence[Media], raw: bool, system: str | None) -> str:
-        run.read(media)
-        if raw:
-            if system is not None:
+    @contextmanager
+    def _started(
+        self, asked: _Prompt, n_answer: int, progress: Progress | None, should_stop: ShouldStop | None
+    ) -> Iterator[_Started]:
+        """The way of a prompt to its first logits: read, plan, open, encode and prefill."""
+        model = self.model
+        with self.turns.take(should_stop) as check:
+            watch = Watch(progress, check)
+            if asked.tokens is not None:
+                check_tokens(model, asked.tokens)
+            reading = read_media(model, asked.media, asked.sampling, watch)
+            plan = self._plan(asked, reading)
+            context = open_context(model, plan, context_size(model, plan, n_answer) - plan.n_visual)
+            try:
+                filled = prefill(model, plan, dict(enumerate(reading.items)), context, watch, reading)
+                yield _Started(context, filled, list(reading.warnings), watch)
+            finally:
+                context.close()
+
+    def _plan(self, asked: _Prompt, reading: Reading) -> Plan:
+        shapes = [item.shape for item in reading.items]
+        if asked.raw:
+            if asked.system is not None:
                 raise UsageError("a raw prompt is final; put the system text into it and leave system out")
-            return mark_raw(prompt, len(run.media))
-        return self.render([*system_message(system), Message("user", prompt, run.media_refs(0))])
+            rendered = mark_raw(asked.text, len(shapes))
+        else:
+            rendered = self.render([*system_message(asked.system), Message("user", asked.text, references(shapes))])
+        return plan_prompt(self.model, rendered, shapes, asked.tokens)
 
     # --- life cycle ---
 
     def close(self) -> None:
-        """Frees the weights. Chats made from this model must not be used afterwards."""
-        self._owned.close()
+        """Frees the weights, and the contexts of chats made from this model. A call of another thread ends first."""
+        self.turns.close(self.model.close)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _answer(run: _Started, generated: Generated, options: GenerateConfig, start: float) -> Answer:
+    stats = answered(run.filled.stats, generated, start)
+    warnings = [*run.warnings, *cut_warning(run.context, generated, options)]
+    return Answer(generated.text, generated.tokens, stats, run.filled.trace, warnings)

@@ -1,22 +1,21 @@
-"""What a run did and what it cost: counts, milliseconds per stage, and which visual tokens were kept."""
+"""What a run did and what it cost: answers, counts, milliseconds per stage, and which visual tokens were kept."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .drawing.sheet import layer_sheet
+from .models.pieces import KeptTokens
+
 # stages in the order they run; each has a field `<stage>_ms` in Stats
 STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stats:
     """Counts and milliseconds of one prefill or answer. `prefill_ms` includes `importance_ms`."""
 
@@ -27,7 +26,6 @@ class Stats:
     n_visual: int = 0  # visual tokens that enter the LLM
     n_prompt: int = 0  # rows the first layer computes
     n_ctx: int = 0  # cells of the context
-    n_cached: int = 0  # media items whose encoding was reused
     decode_video_ms: float = 0.0
     preprocess_ms: float = 0.0
     vision_ms: float = 0.0
@@ -40,7 +38,7 @@ class Stats:
     ttft_ms: float = 0.0  # from the call to the first token
     n_generated: int = 0
     decode_ms: float = 0.0
-    stop_reason: str = ""  # "eos", "length", "stop", "interrupted"
+    stop_reason: str = ""  # "eos", "length", "stop", "interrupted", "cancelled"
 
     @property
     def decode_tps(self) -> float:
@@ -60,75 +58,51 @@ class Stats:
         rates = {"decode_tps": self.decode_tps, "prefill_tps": self.prefill_tps, "flops_share": self.flops_share}
         return {**asdict(self), **rates}
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time of the block to `<stage>_ms`."""
-        name = f"{stage}_ms"
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + (time.perf_counter() - start) * 1000)
-
-
-@dataclass(frozen=True)
-class TokenGroup:
-    """Where one visual token (after merging) comes from.
-
-    media: index of the media item in the prompt; frame: frame or tile index, -1 for none (newline rows);
-    slot: surviving raster slot in the frame's token grid, -1 for a newline row.
-    """
-
-    media: int
-    frame: int
-    slot: int
-
 
 @dataclass(frozen=True, eq=False)
-class TokenGrid:
-    """One picture the vision tower saw, and which visual token (after merging) covers each slot of its grid.
-
-    media, frame: as in TokenGroup; name: "frame", "image", or "base view" and "tile grid" of one image.
-    pixels: uint8 [h, w, 3], a thumbnail as it is displayed, of what the grid covers: its slots divide it evenly.
-    owners: int32 [rows, cols], index into Trace.groups. Newline rows cover nothing and stand in no grid.
-    index, timestamp: of a video frame in its source; -1 and NaN where there is none.
-    """
-
-    media: int
-    frame: int
-    name: str
-    pixels: NDArray[np.uint8] = field(repr=False)
-    owners: NDArray[np.int32] = field(repr=False)
-    index: int = -1
-    timestamp: float = math.nan
-
-
-@dataclass
-class Trace:
-    """Which visual tokens were kept.
-
-    kept: one per layer il, int32 [n_il], sorted indices of the post-merge visual tokens that enter layer il.
-    importance: il -> float32 [n visual tokens present in layer il], where scored.
-    groups: per post-merge visual token, where it comes from.
-    grids: the pictures and which token covers what; empty without pictures, and for towers that mtmd runs.
-    """
-
-    kept: list[NDArray[np.int32]] = field(default_factory=list)
-    importance: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    groups: list[TokenGroup] = field(default_factory=list)
-    grids: list[TokenGrid] = field(default_factory=list)
-
-    def add(self, groups: Sequence[TokenGroup], grids: Sequence[TokenGrid]) -> None:
-        """Appends one media piece; owners of its grids count from the piece's first token."""
-        n = np.int32(len(self.groups))
-        self.grids += [replace(grid, owners=grid.owners + n) for grid in grids]
-        self.groups += groups
+class Trace(KeptTokens):
+    """Which visual tokens were kept, see KeptTokens; it can be drawn."""
 
     def to_image(self, il: int) -> NDArray[np.uint8]:
         """Contact sheet of what entered layer il, uint8 RGB [H, W, 3]: kept patches bright, dropped ones veiled.
 
         Raises UsageError for a layer the model does not have, and where nothing was seen.
         """
-        from .drawing.sheet import layer_sheet
-
         return layer_sheet(self, il)
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A prompt that went through the model. logits: float32 [n_vocab], for the next token."""
+
+    logits: NDArray[np.float32] = field(repr=False)
+    trace: Trace = field(repr=False)
+    stats: Stats
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """text: what the model said. tokens: its ids, without the end-of-turn token.
+
+    warnings: what was asked and could not be done as asked.
+    """
+
+    text: str
+    tokens: list[int] = field(repr=False)
+    stats: Stats
+    trace: Trace = field(repr=False)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Next-token logits along n given tokens, and what the model itself answered.
+
+    logits: float32 [n + 1, n_vocab]; row i comes after the prompt and the first i tokens of `forced`.
+    forced: the n tokens. answer: as from generate, with stats, trace and warnings; forcing is not in its times.
+    """
+
+    logits: NDArray[np.float32] = field(repr=False)
+    forced: list[int]
+    answer: Answer

@@ -1,15 +1,21 @@
-"""Names of visual-token settings, as commands and reports write them: `paper`, `budget=0.15`, `paper:keep=0.5`.
+"""Text forms: settings of visual tokens (`paper`, `budget=0.15`, `paper:keep=0.5`), and the values that people write.
 
-Knows the text form of VisualTokenConfig and nothing else; the values are checked by VisualTokenConfig.
+Knows how a number, a pair of layers, a list and a VisualTokenConfig are written, and nothing else; what a value may be
+is checked by the dataclass that holds it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from .config import IMPORTANCE, VisualTokenConfig
 from .errors import UsageError
+
+Layers = tuple[int, int] | Literal["auto", "late"] | None
 
 PRESETS = {
     "off": VisualTokenConfig.off(),
@@ -22,6 +28,63 @@ PRESETS = {
     **{name: VisualTokenConfig(importance=name) for name in IMPORTANCE if name != "pagerank"},
 }
 _FORM = "NAME[:keep=SHARE][:prune=L1-L2|auto|late|off][:importance=HOW][:seed=N]"
+_PAIR = re.compile(r"\s*(\d+)\s*[,-]\s*(\d+)\s*", re.ASCII)
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """An error of the text forms raised inside begins with `what`: the option or the setting that was wrong."""
+    try:
+        yield
+    except UsageError as e:
+        raise UsageError(f"{what}: {e}") from e
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def parse_number(text: str | float) -> float:
+    """A number. Raises UsageError."""
+    try:
+        return float(text)
+    except ValueError as e:
+        raise UsageError(f"{text!r} is no number; give one such as 0.5") from e
+
+
+def parse_whole(text: str | int) -> int:
+    """A whole number. Raises UsageError."""
+    try:
+        return int(text)
+    except ValueError as e:
+        raise UsageError(f"{text!r} is no whole number; give one such as 8") from e
+
+
+def parse_layers(text: str) -> Layers:
+    """VisualTokenConfig.prune_layers from "14,22" or "14-22", "auto", "late" or "off". Raises UsageError."""
+    if text == "off":
+        return None
+    if text == "auto":
+        return "auto"
+    if text == "late":
+        return "late"
+    found = _PAIR.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no pair of layers; give one such as 14,22 or 14-22, or auto, late, off")
+    return int(found[1]), int(found[2])
+
+
+def parse_list(text: str) -> list[str]:
+    """Entries between commas, none empty, none twice. Raises UsageError."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if not all(entries):
+        raise UsageError(f"{text!r} has an empty entry; separate entries by single commas")
+    twice = [entry for entry in entries if entries.count(entry) > 1]
+    if twice:
+        raise UsageError(f"{text!r} names {twice[0]} twice; give each once")
+    return entries
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
 
 
 def parse_setting(text: str) -> VisualTokenConfig:
@@ -29,57 +92,42 @@ def parse_setting(text: str) -> VisualTokenConfig:
 
     A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, prune, importance, seed.
     """
-    name, *changes = text.strip().split(":")
+    name, *parts = text.strip().split(":")
     config = _preset(name, text)
-    for change in changes:
-        key, _, value = change.partition("=")
+    for part in parts:
+        key, _, value = part.partition("=")
         if key not in _CHANGES or not value:
-            raise UsageError(f"setting {text!r}: {change!r} is unknown; the form is {_FORM}")
-        if config.flops_share is not None and key in ("keep", "prune"):
-            raise UsageError(f"setting {text!r}: a budget plans what {key} says; give one or the other")
-        config = replace(config, **_CHANGES[key](value, text))
+            raise UsageError(f"setting {text!r}: {part!r} is unknown; the form is {_FORM}")
+        config = refine(config, {key: value}, f"setting {text!r}: ")
+    return config
+
+
+def refine(config: VisualTokenConfig, changes: Mapping[str, str], before: str) -> VisualTokenConfig:
+    """`config` with other values of keep, prune, importance or seed, as people write them. Raises UsageError.
+
+    before: what stands before the key in an error, such as "--" for an option.
+    """
+    for key, value in changes.items():
+        with blaming(f"{before}{key}"):
+            if config.flops_share is not None and key in ("keep", "prune"):
+                raise UsageError(f"a budget plans what {key} says; give one or the other")
+            config = _CHANGES[key](config, value)
     return config
 
 
 def _preset(name: str, text: str) -> VisualTokenConfig:
     key, _, share = name.partition("=")
     if key == "budget" and share:
-        return VisualTokenConfig.budget(_number(share, text))
+        with blaming(f"setting {text!r}"):
+            return VisualTokenConfig.budget(parse_number(share))
     if name not in PRESETS:
         raise UsageError(f"setting {text!r} is unknown; give {', '.join(PRESETS)} or budget=0.15 (a share)")
     return PRESETS[name]
 
 
-def _number(value: str, text: str) -> float:
-    try:
-        return float(value)
-    except ValueError as e:
-        raise UsageError(f"setting {text!r}: {value!r} is no number; give one such as 0.25") from e
-
-
-def _whole(value: str, text: str) -> int:
-    try:
-        return int(value)
-    except ValueError as e:
-        raise UsageError(f"setting {text!r}: {value!r} is no whole number; give one such as 8") from e
-
-
-def _layers(value: str, text: str) -> Literal["auto", "late"] | tuple[int, int] | None:
-    if value == "off":
-        return None
-    if value == "auto":
-        return "auto"
-    if value == "late":
-        return "late"
-    l1, dash, l2 = value.partition("-")
-    if not dash:
-        raise UsageError(f"setting {text!r}: {value!r} is no pair of layers; give prune=14-22, auto, late or off")
-    return _whole(l1, text), _whole(l2, text)
-
-
-_CHANGES: dict[str, Any] = {
-    "keep": lambda value, text: {"merge_retain": _number(value, text)},
-    "prune": lambda value, text: {"prune_layers": _layers(value, text)},
-    "importance": lambda value, text: {"importance": value},
-    "seed": lambda value, text: {"seed": _whole(value, text)},
+_CHANGES: dict[str, Callable[[VisualTokenConfig, str], VisualTokenConfig]] = {
+    "keep": lambda config, text: replace(config, merge_retain=parse_number(text)),
+    "prune": lambda config, text: replace(config, prune_layers=parse_layers(text)),
+    "importance": lambda config, text: replace(config, importance=text),
+    "seed": lambda config, text: replace(config, seed=parse_whole(text)),
 }

@@ -12,9 +12,10 @@ from . import _log
 from ._table import print_json
 
 if TYPE_CHECKING:
-    from aim_local.results import Stats
+    from aim_local import Answer, Stats
 
 STAGE_NAMES = {"decode_video": "video", "preprocess": "pixels", "importance": "scoring"}
+_ENDS = {"length": "cut at --max-tokens", "cancelled": "cancelled"}  # other ends are told apart from the numbers
 
 
 def stats_line(stats: Stats) -> str:
@@ -32,7 +33,7 @@ def stats_line(stats: Stats) -> str:
         _counted(stats.n_generated, "token") + (f" at {stats.decode_tps:.1f}/s" if stats.decode_tps else ""),
         f"FLOPs {stats.flops_share:.1%} of full" if stats.flops_share < 1 else "",
         f"KV cache {stats.kv_bytes / 2**20:.1f} MiB" if stats.kv_bytes else "",
-        "cut at --max-tokens" if stats.stop_reason == "length" else "",
+        _ENDS.get(stats.stop_reason, ""),
     ]
     return "stats: " + " | ".join(part for part in parts if part)
 
@@ -41,7 +42,7 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'s' if n != 1 else ''}"
 
 
-def print_notes(answer: Any, stats: bool, quiet: bool) -> None:
+def print_notes(answer: Answer, stats: bool, quiet: bool) -> None:
     """What follows an answer on stderr."""
     if not quiet:
         _log.warn(answer.warnings)
@@ -51,7 +52,7 @@ def print_notes(answer: Any, stats: bool, quiet: bool) -> None:
         _log.say(stats_line(answer.stats))
 
 
-def print_answer_json(answer: Any, question: str, model: dict[str, Any], media: list[Path]) -> None:
+def print_answer_json(answer: Answer, question: str, model: dict[str, Any], media: list[Path]) -> None:
     print_json(
         {
             "text": answer.text,

@@ -16,15 +16,24 @@ import typer
 from typer.core import TyperGroup
 
 from . import _log, bench, chat, compare, convert, doctor, explain, models, plan, quantize
-
-INTERRUPTED = 130
+from ._groups import flat
+from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
 
 
 class AimGroup(TyperGroup):
     """A command group that ends every failure the same way: one line on stderr, an exit code, no traceback."""
 
-    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
-        code = self._guarded(list(sys.argv[1:] if args is None else args), **extra)
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        names = {"prog_name": prog_name, "complete_var": complete_var, "windows_expand_args": windows_expand_args}
+        code = self._guarded(list(sys.argv[1:] if args is None else args), **names, **extra)
         if standalone_mode:
             sys.exit(code)
         return code
@@ -42,7 +51,9 @@ class AimGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (BrokenPipeError, KeyboardInterrupt) as e:  # typer would make other exit codes of them
+        except BrokenPipeError as e:  # typer would make other exit codes of these
+            return report(e)
+        except INTERRUPTIONS as e:
             return report(e)
 
 
@@ -53,9 +64,9 @@ def report(e: BaseException) -> int:
     if isinstance(e, BrokenPipeError | SystemExit):  # typer turns the first into the second while it prints help
         close_stdout()
         return 0
-    if isinstance(e, KeyboardInterrupt) or type(e).__name__ == "Abort":
+    if is_interruption(e):
         _log.say("interrupted")
-        return INTERRUPTED
+        return EXIT_CODE
     if isinstance(e, OSError):
         close_stdout()  # it may be what failed, and would fail again at exit
     if _log.debug:
@@ -142,7 +153,7 @@ for _command in (
     doctor.doctor,
     bench.bench,
 ):
-    app.command()(_command)
+    app.command()(flat(_command))
 
 
 def main() -> None:

@@ -9,18 +9,22 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aim_local.errors import AimError
 
 from . import _answer, _log, _media
+from ._interrupt import INTERRUPTIONS, was_stopped
 from ._reader import COMMANDS, Reader, make_reader
 from ._turn import Turn
+
+if TYPE_CHECKING:
+    from aim_local import Chat, Stats
 
 HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
 
 
-def run(chat: Any, model: str, media: list[Path], *, stats: bool, quiet: bool, reader: Reader | None = None) -> None:
+def run(chat: Chat, model: str, media: list[Path], *, stats: bool, quiet: bool, reader: Reader | None = None) -> None:
     """Converse until the user leaves. `media` goes with the first question."""
     repl = Repl(chat, model, stats=stats, quiet=quiet)
     if not quiet:
@@ -31,7 +35,7 @@ def run(chat: Any, model: str, media: list[Path], *, stats: bool, quiet: bool, r
     while not repl.done:
         try:
             repl.handle(reader.read())
-        except KeyboardInterrupt:
+        except INTERRUPTIONS:
             _log.say("(Ctrl-D quits)")
         except EOFError:
             break
@@ -40,13 +44,13 @@ def run(chat: Any, model: str, media: list[Path], *, stats: bool, quiet: bool, r
 class Repl:
     """One conversation. `pending` media goes with the next question."""
 
-    def __init__(self, chat: Any, model: str, *, stats: bool, quiet: bool) -> None:
+    def __init__(self, chat: Chat, model: str, *, stats: bool, quiet: bool) -> None:
         self.chat = chat
         self.model = model
         self.stats = stats
         self.quiet = quiet
         self.pending: list[Path] = []
-        self.last_stats: Any = None
+        self.last_stats: Stats | None = None
         self.done = False
         self._commands: dict[str, Callable[[str], None]] = {
             "/video": self._video,
@@ -78,8 +82,10 @@ class Repl:
         media, self.pending = self.pending, []
         try:
             with Turn(bars=not self.quiet) as turn:
-                answer = self.chat.ask(question, media=media, on_text=turn.on_text, progress=turn.progress)
-        except KeyboardInterrupt:
+                answer = self.chat.ask(
+                    question, media=media, on_text=turn.on_text, progress=turn.progress, should_stop=turn.should_stop
+                )
+        except INTERRUPTIONS:
             self.pending = media  # nothing was kept of this turn, so its media goes with the next one
             _log.say("(stopped before the answer; the question was not kept)")
             return
@@ -88,7 +94,7 @@ class Repl:
                 _log.say(f"{', '.join(path.name for path in media)} was not kept; attach it again to ask once more")
             raise
         self.last_stats = answer.stats
-        if answer.stats.stop_reason == "interrupted":
+        if was_stopped(answer.stats):
             _log.say("(stopped)")
         _answer.print_notes(answer, self.stats, self.quiet)
 

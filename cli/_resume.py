@@ -5,6 +5,7 @@ Knows the command's options and what a saved conversation says of its model; tak
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import typer
 
 from aim_local.errors import UsageError
 
-from . import _options as opt
+from ._options import FlashAttn, LoadOptions
 
 _PART_OF_IT = ("tokens", "keep", "prune", "importance", "system")
-_FLASH = {"auto": opt.FlashAttn.AUTO, True: opt.FlashAttn.ON, False: opt.FlashAttn.OFF}
+_FLASH = {"auto": FlashAttn.AUTO, True: FlashAttn.ON, False: FlashAttn.OFF}
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -44,12 +45,7 @@ def model_files(saved: dict[str, Any], model: str | None, mmproj: Path | None) -
     return saved["path"], mmproj or (Path(saved["mmproj"]) if saved["mmproj"] else None)
 
 
-def cache_types(
-    context: typer.Context, saved: dict[str, Any], type_k: str, type_v: str, flash_attn: opt.FlashAttn
-) -> tuple[str, str, opt.FlashAttn]:
-    """The file's, where the user gave none; what does not fit is told when the file is loaded."""
-    return (
-        type_k if is_given(context, "type_k") else saved["type_k"],
-        type_v if is_given(context, "type_v") else saved["type_v"],
-        flash_attn if is_given(context, "flash_attn") else _FLASH[saved["flash_attn"]],
-    )
+def saved_cache(context: typer.Context, saved: dict[str, Any], load: LoadOptions) -> LoadOptions:
+    """`load` with the file's KV types where the user gave none; what does not fit is told when the file is loaded."""
+    of_file = {"type_k": saved["type_k"], "type_v": saved["type_v"], "flash_attn": _FLASH[saved["flash_attn"]]}
+    return replace(load, **{name: value for name, value in of_file.items() if not is_given(context, name)})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _log
-from ._turn import Interrupts
+from ._interrupt import Interrupts
 
 if TYPE_CHECKING:
     from aim_local import VisionLLM

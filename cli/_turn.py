@@ -5,51 +5,16 @@ Knows the terminal; what is asked, and of whom, is the caller's business.
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
+from ._interrupt import Interrupts
 from ._progress import Bars
 
 
-class Interrupts:
-    """While active, Ctrl-C is noted, and raised as KeyboardInterrupt by the next `check`.
-
-    The native libraries call back into Python (their log does), and an exception raised in there is lost. A second
-    Ctrl-C is raised at once, for work that never reports.
-    """
-
-    def __init__(self) -> None:
-        self._noted = False
-        self._before: Any = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._noted:
-            self._noted = False
-            raise KeyboardInterrupt
-        self._noted = True
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt, once, after Ctrl-C."""
-        if self._noted:
-            self._noted = False
-            raise KeyboardInterrupt
-
-
 class Turn:
-    """A context manager around one answer; `on_text` and `progress` are the callbacks for the library."""
+    """A context manager around one answer; its methods are the callbacks for the library."""
 
     def __init__(self, bars: bool, text: bool = True) -> None:
         self._bars = Bars(wanted=bars)
@@ -70,6 +35,11 @@ class Turn:
     def progress(self, stage: str, done: int, total: int) -> None:
         self._bars(stage, done, total)
         self._interrupts.check()
+
+    def should_stop(self) -> bool:
+        """Asked while native code computes, about every 50 ms. Raises KeyboardInterrupt after Ctrl-C, else False."""
+        self._interrupts.check()
+        return False
 
     def on_text(self, piece: str) -> None:
         """The bars go before the first piece; a terminal gets no control codes."""

@@ -4,66 +4,59 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aim_local.config import KV_TYPES
+
 from . import _extra, _log
-from ._options import Debug, Json, Quiet
+from . import _options as opt
 from ._progress import ByteBar
 from ._table import print_json, print_table, size, types
 
+if TYPE_CHECKING:
+    from aim_local.convert import ConvertResult
+
+_SRC_HELP = "Checkpoint folder: config.json and weights."
+_OUT_HELP = "Folder to write. Default: the local store, under --name."
+_TYPE_HELP = f"Type of the language tower: {' '.join(KV_TYPES)}."  # the same names; a test compares them
+_TOWER_HELP = "Folder of the vision tower, for checkpoints that do not carry it."
+_NAME_HELP = "The model's name. Default: the source folder's."
+
 
 def convert(
-    src: Annotated[
-        Path, typer.Argument(help="Checkpoint folder: config.json and weights.", metavar="SRC", show_default=False)
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to write. Default: the local store, under --name.", metavar="DIR", show_default=False
-        ),
-    ] = None,
-    type: Annotated[
-        str, typer.Option(help="Type of the language tower: f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0.", metavar="TYPE")
-    ] = "f16",
-    vision_type: Annotated[str, typer.Option(help="Type of the vision tower.", metavar="TYPE")] = "f16",
-    vision_tower: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the vision tower, for checkpoints that do not carry it.", metavar="DIR", show_default=False
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="The model's name. Default: the source folder's.", metavar="NAME", show_default=False),
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    src: Annotated[Path, typer.Argument(help=_SRC_HELP, metavar="SRC", show_default=False)],
+    *,
+    out: Annotated[Path | None, opt.text(_OUT_HELP, "DIR", show_default=False)] = None,
+    type: Annotated[str, opt.text(_TYPE_HELP, "TYPE")] = "f16",
+    vision_type: Annotated[str, opt.text("Type of the vision tower.", "TYPE")] = "f16",
+    vision_tower: Annotated[Path | None, opt.text(_TOWER_HELP, "DIR", show_default=False)] = None,
+    name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", show_default=False)] = None,
+    output: opt.OutputOptions,
 ) -> None:
-    """Convert a LLaVA-OneVision or LLaVA-1.5 checkpoint to GGUF."""
+    """Convert a checkpoint of a vision-language model to GGUF."""
     from aim_local import store
 
     target = out if out is not None else store.store_path(name or src.resolve().name)
     converter = _extra.import_converter()
     config = converter.ConvertConfig(text_type=type, vision_type=vision_type, vision_tower=vision_tower, name=name)
     try:
-        with ByteBar("converting", "bytes", wanted=not quiet) as bar:
+        with ByteBar("converting", "bytes", wanted=not output.quiet) as bar:
             result = converter.convert(src, target, config, progress=bar)
     except ModuleNotFoundError as e:
         raise _extra.missing(e) from e
-    if json:
+    if output.json:
         print_json(asdict(result))
         return
     _print(result)
-    if not quiet:
+    if not output.quiet:
         for note in result.notes:
             _log.say(f"note: {note}")
         _log.say(f"try it: aim-local chat {_name_for(result, out)} --video CLIP")
 
 
-def _print(result: Any) -> None:
+def _print(result: ConvertResult) -> None:
     rows = [("FILE", "TENSORS", "SIZE", "TYPES")]
     for key, path in (("model", result.model), ("mmproj", result.mmproj)):
         rows.append((str(path), str(result.tensors[key]), size(result.n_bytes[key]), types(result.types[key])))
@@ -72,5 +65,5 @@ def _print(result: Any) -> None:
     print(f"{result.name} ({result.architecture}): {size(total)} in {result.seconds:.1f} s")
 
 
-def _name_for(result: Any, out: Path | None) -> str:
+def _name_for(result: ConvertResult, out: Path | None) -> str:
     return str(out) if out is not None else result.folder.name

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from ._options import Debug, Json
+from ._groups import Without
+from ._options import OutputOptions
 from ._table import print_json
 
 
-def doctor(json: Json = False, debug: Debug = False) -> None:
+def doctor(*, output: Annotated[OutputOptions, Without("quiet")]) -> None:
     """Show versions, libraries, devices and what is wrong; exit code 1 where something is."""
     from aim_local.lab.doctor import examine
 
     report = examine()
-    if json:
+    if output.json:
         print_json(report.to_dict())
     else:
         for section, facts in report.sections.items():

@@ -2,72 +2,52 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from aim_local.errors import UsageError
 
 from . import _log, _runtime
 from . import _options as opt
+from ._groups import Without
+from ._interrupt import check_answer
+from ._output_files import output_files
 from ._table import print_json
 from ._turn import Turn
-from .chat import TYPICAL_FRAMES, check_media
 
 if TYPE_CHECKING:
     from aim_local.lab.explain import Explanation
 
-DEFAULT_FOLDER = Path("explain")
+_PROMPT_HELP = "The question. What is kept depends on it."
+_TOKENS_HELP = "Visual tokens, as in chat. Default: paper, also for pictures and the bundled model."
+_LAYER_HELP = "Draw this layer in the PNG; may be given several times. Default: where something changes."
+
+
+@dataclass(frozen=True)
+class TokenOptions(opt.TokenOptions):
+    """Here the default is another one."""
+
+    tokens: Annotated[str | None, opt.text(_TOKENS_HELP, "SETTING")] = None
 
 
 def explain(
+    *,
     model: opt.ModelArg = None,
-    video: opt.Videos = None,
-    image: opt.Images = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="The question. What is kept depends on it.", metavar="TEXT")
-    ] = None,
+    media: opt.MediaOptions,
+    prompt: Annotated[str | None, opt.text(_PROMPT_HELP, "TEXT", "--prompt", "-p")] = None,
     mmproj: opt.Mmproj = None,
-    frames: opt.Frames = None,
-    fps: opt.Fps = None,
-    start: opt.Start = None,
-    end: opt.End = None,
-    tokens: Annotated[
-        str | None,
-        typer.Option(
-            help="Visual tokens, as in chat. Default: paper, also for pictures and the bundled model.",
-            metavar="SETTING",
-        ),
-    ] = None,
-    keep: opt.Keep = None,
-    prune: opt.Prune = None,
-    importance: opt.Importance = None,
-    ctx: opt.Ctx = None,
-    threads: opt.Threads = None,
-    gpu_layers: opt.GpuLayers = 0,
-    type_k: opt.TypeK = "f16",
-    type_v: opt.TypeV = "f16",
-    flash_attn: opt.FlashAttnOption = opt.FlashAttn.AUTO,
-    max_tokens: opt.MaxTokens = 128,
-    system: opt.System = None,
-    layer: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Draw this layer in the PNG; may be given several times. Default: where something changes.",
-            metavar="N",
-            parser=opt.parse_whole,
-        ),
-    ] = None,
+    frames: opt.FrameOptions,
+    tokens: TokenOptions,
+    load: opt.LoadOptions,
+    answer: Annotated[opt.AnswerOptions, Without("temp", "seed")] = opt.AnswerOptions(max_tokens=128),
+    layer: Annotated[list[int] | None, opt.whole(_LAYER_HELP)] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write explain.png and explain.html there. Default: explain.", metavar="FOLDER")
+        Path | None, opt.text("Write explain.png and explain.html there. Default: explain.", "FOLDER")
     ] = None,
-    png: Annotated[Path | None, typer.Option(help="Write the contact sheet to this file.", metavar="FILE")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the page to this file.", metavar="FILE")] = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    debug: opt.Debug = False,
+    png: Annotated[Path | None, opt.text("Write the contact sheet to this file.", "FILE")] = None,
+    html: Annotated[Path | None, opt.text("Write the page to this file.", "FILE")] = None,
+    output: opt.OutputOptions,
 ) -> None:
     """Show which visual tokens a question keeps: a contact sheet (PNG) and a page with a layer slider (HTML).
 
@@ -77,15 +57,12 @@ def explain(
     # 1. everything that can be wrong without the model
     if prompt is None or not prompt.strip():
         raise UsageError("the question is missing; give one: -p 'What happens?'")
-    media = [*(video or []), *(image or [])]
-    if not media:
+    if not (media.video or media.image):
         raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
-    check_media(video or [], image or [])
-    opt.frame_sampling(frames, fps, start, end, TYPICAL_FRAMES)
-    reduction = opt.visual_tokens(tokens, keep, prune, importance)
-    config = opt.load_config(ctx, threads, gpu_layers, type_k, type_v, flash_attn)
-    generate = opt.generate_config(max_tokens, None, None, opt.ONE_SHOT_TEMPERATURE)
-    places = output_files(out, png, html, json)
+    files = media.checked()
+    frames.sampling()
+    reduction, config, generate = tokens.config(), load.load_config(), answer.generate_config()
+    places = output_files(out, png, html, output.json)
 
     # 2. the model, the question, the files
     with _runtime.load(model, mmproj, config) as llm:
@@ -93,60 +70,27 @@ def explain(
         from aim_local.lab import explain as library
 
         check_layers(layer or [], llm.text.n_layer)
-        sampling = opt.frame_sampling(frames, fps, start, end, llm.default_frames or TYPICAL_FRAMES)
-        options: dict[str, Any] = {"generate": generate, "sampling": sampling, "system": system}
-        with Turn(bars=not quiet, text=False) as turn:
-            found = library.explain(llm, prompt.strip(), media, reduction, progress=turn.progress, **options)
-    if found.answer.stats.stop_reason == "interrupted":
-        raise KeyboardInterrupt
-    written = library.write_files(found, places, layer)
-    _print(found, written, json=json, quiet=quiet)
+        sampling = frames.sampling(llm.default_frames)
+        with Turn(bars=not output.quiet, text=False) as turn:
+            found = library.explain(
+                llm, prompt.strip(), files, reduction,
+                generate=generate, sampling=sampling, system=answer.system, progress=turn.progress,
+                should_stop=turn.should_stop,
+            )  # fmt: skip
+    check_answer(found.answer.stats)
+    _print(found, library.write_files(found, places, layer), output)
 
 
-def output_files(out: Path | None, png: Path | None, html: Path | None, json: bool) -> dict[str, Path]:
-    """Where "png" and "html" go. Raises UsageError where they cannot go, before anything is computed."""
-    if out is not None and (png is not None or html is not None):
-        raise UsageError("--out names a folder for both files; give it, or --png and --html")
-    if png is None and html is None:
-        if out is None and json:
-            return {}
-        folder = out or DEFAULT_FOLDER
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; --out takes a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_writable(folder)
-        return {"png": folder / "explain.png", "html": folder / "explain.html"}
-    files = {kind: path for kind, path in (("png", png), ("html", html)) if path is not None}
-    for kind, path in files.items():
-        _check_file(kind, path)
-    return files
-
-
-def _check_file(kind: str, path: Path) -> None:
-    if path.suffix.lower() != f".{kind}":
-        raise UsageError(f"--{kind} {path}: the name must end in .{kind}")
-    if path.is_dir():
-        raise UsageError(f"--{kind} {path} is a folder; give a file in it")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--{kind} {path}: the folder {path.parent} does not exist; make it first")
-    _check_writable(path.absolute().parent)
-
-
-def _check_writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder}: nothing can be written there; check its permissions, or give another folder")
-
-
-def _print(found: Explanation, written: dict[str, Path], *, json: bool, quiet: bool) -> None:
+def _print(found: Explanation, written: dict[str, Path], output: opt.OutputOptions) -> None:
     from aim_local.lab.explain import heading, report
 
-    if not quiet:
+    if not output.quiet:
         _log.warn(found.answer.warnings)
-    if json:
+    if output.json:
         print_json({**report(found), "files": {kind: str(path) for kind, path in written.items()}})
         return
     for line in heading(found)[1:]:
-        if not (quiet and line.startswith("Note:")):
+        if not (output.quiet and line.startswith("Note:")):
             print(line)
     for path in written.values():
         print(f"wrote {path}")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from . import _log
-from ._options import Debug, Json
+from ._groups import Without
+from ._options import OutputOptions
 from ._table import count, print_json, print_table, size
 
 if TYPE_CHECKING:
     from aim_local.store.names import ModelEntry
 
 
-def models(json: Json = False, debug: Debug = False) -> None:
+def models(*, output: Annotated[OutputOptions, Without("quiet")]) -> None:
     """List the bundled model and those in the local store."""
     from aim_local import store
 
     entries = store.list_models()
-    if json:
+    if output.json:
         print_json({"store": str(store.models_folder()), "models": [entry.to_dict() for entry in entries]})
         return
     if entries:

@@ -2,233 +2,84 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from aim_local.errors import UsageError
 
 from . import _log, _runtime
 from . import _options as opt
-from ._table import print_json, print_table
-from .chat import TYPICAL_FRAMES, check_media
+from ._groups import Without
+from ._plan_text import show_calibration, show_plan
+from ._table import print_json
 
 if TYPE_CHECKING:
     from aim_local.config import LoadConfig
-    from aim_local.lab.plan import Plan
-    from aim_local.lab.plan.calibration import Calibration
-
-_SHOWN_TIMES = 8
 
 
 def plan(
+    *,
     model: opt.ModelArg = None,
-    video: opt.Videos = None,
-    image: opt.Images = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="The question. Default: a short one.", metavar="TEXT")
-    ] = None,
+    media: opt.MediaOptions,
+    prompt: Annotated[str | None, opt.text("The question. Default: a short one.", "TEXT", "--prompt", "-p")] = None,
     mmproj: opt.Mmproj = None,
-    frames: opt.Frames = None,
-    fps: opt.Fps = None,
-    start: opt.Start = None,
-    end: opt.End = None,
-    tokens: opt.Tokens = None,
-    keep: opt.Keep = None,
-    prune: opt.Prune = None,
-    importance: opt.Importance = None,
-    ctx: opt.Ctx = None,
-    threads: opt.Threads = None,
-    gpu_layers: opt.GpuLayers = 0,
-    type_k: opt.TypeK = "f16",
-    type_v: opt.TypeV = "f16",
-    flash_attn: opt.FlashAttnOption = opt.FlashAttn.AUTO,
-    max_tokens: opt.MaxTokens = 512,
-    system: opt.System = None,
+    frames: opt.FrameOptions,
+    tokens: opt.TokenOptions,
+    load: opt.LoadOptions,
+    answer: Annotated[opt.AnswerOptions, Without("temp", "seed")],
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure this model on this machine, for estimates of time.")
+        bool, opt.flag("Measure this model on this machine, for estimates of time.", "--calibrate")
     ] = False,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    debug: opt.Debug = False,
+    output: opt.OutputOptions,
 ) -> None:
     """Tell what a prompt will count, how much memory it takes, how long it takes and whether it fits.
 
     Takes what `chat` takes and reads the heads of files only. --calibrate runs the model for some minutes and stores
     how fast it is here.
     """
-    config = opt.load_config(ctx, threads, gpu_layers, type_k, type_v, flash_attn)
+    config = load.load_config()
     if calibrate:
-        if video or image or prompt is not None:
+        if media.video or media.image or prompt is not None:
             raise UsageError("--calibrate brings its own clips; drop --video, --image and -p, then plan with them")
-        _calibrate(model, mmproj, config, json=json, quiet=quiet)
+        _calibrate(model, mmproj, config, output)
         return
-    check_media(video or [], image or [])
-    opt.frame_sampling(frames, fps, start, end, TYPICAL_FRAMES)
-    reduction = opt.visual_tokens(tokens, keep, prune, importance)
-    opt.generate_config(max_tokens, None, None, opt.ONE_SHOT_TEMPERATURE)
+    files, reduction = media.checked(), tokens.config()
+    frames.sampling(), answer.generate_config()
     if prompt is not None and not prompt.strip():
         raise UsageError("the question from -p is empty; give one, or drop -p for a short stand-in")
     from aim_local import store
 
     store.resolve(model, mmproj)  # an unknown name is told before the native libraries are loaded
-    from aim_local.lab.plan import ModelHead, Request, make_plan
+    from aim_local.engine.model import open_model
+    from aim_local.lab.plan import Request, make_plan
     from aim_local.lab.plan.request import PLACEHOLDER
 
-    with ModelHead.load(model, mmproj, config) as head:
-        sampling = opt.frame_sampling(frames, fps, start, end, head.default_frames or TYPICAL_FRAMES)
-        media = [*(video or []), *(image or [])]
+    with closing(open_model(model, mmproj, config, weights=False)) as opened:
+        sampling = frames.sampling(opened.default_frames)
         question = PLACEHOLDER if prompt is None else prompt.strip()
-        made = make_plan(head, Request(question, media, reduction, sampling, system, max_tokens))
-    if json:
+        made = make_plan(opened, Request(question, files, reduction, sampling, answer.system, answer.max_tokens))
+    if output.json:
         print_json(made.to_dict())
         return
-    _show(made)
-    if not quiet:
+    show_plan(made)
+    if not output.quiet:
         _log.warn(made.warnings)
 
 
-# --- the plan for people ---------------------------------------------------------------------------------------------
-
-
-def _show(made: Plan) -> None:
-    _show_counts(made)
-    print()
-    _show_stages(made)
-    print()
-    _show_memory(made)
-    print()
-    _show_time(made)
-
-
-def _show_counts(made: Plan) -> None:
-    from aim_local.lab.plan.report import runs
-
-    sizes = made.outcome.sizes
-    for facts in made.to_dict()["media"]:
-        print(_media_line(facts))
-    reduced = f", {sizes.n_visual} after merging" if sizes.n_visual != sizes.n_visual_full else ""
-    print(f"prompt      {sizes.n_text} text tokens, {sizes.n_visual_full} visual tokens{reduced}")
-    layers = ", ".join(f"{value} x {n}" for value, n in runs(sizes.rows))
-    print(f"per layer   {layers} (tokens x layers); ranked after layers {_layers(sizes.scored)}")
-    print(f"context     {made.outcome.room.n_ctx} tokens")
-
-
-def _media_line(facts: dict[str, object]) -> str:
-    source = Path(str(facts["source"])).name
-    size = f"{facts['width']}x{facts['height']}"
-    times = facts.get("timestamps")
-    if not isinstance(times, list):
-        return f"{source}   picture, {size}"
-    shown = [("?" if t is None else f"{t:.2f}") for t in times]
-    if len(shown) > _SHOWN_TIMES:
-        shown = [*shown[: _SHOWN_TIMES - 2], "...", shown[-1]]
-    whole = "" if facts["duration"] is None else f" of {facts['duration']:.1f} s"
-    return f"{source}   {size}{whole}, {facts['frames']} frames at {' '.join(shown)} s"
-
-
-def _layers(scored: list[int]) -> str:
-    return ", ".join(map(str, scored)) if scored else "none"
-
-
-def _show_stages(made: Plan) -> None:
-    sizes, seconds = made.outcome.sizes, made.seconds
-    work = {
-        "decode_video": f"{sizes.n_frames} frames",
-        "vision": f"{sizes.n_tiles} tiles, {_flop(sizes.flops['vision'])}",
-        "merge": _flop(sizes.flops["merge"]),
-        "prefill": f"{_flop(sizes.flops['prefill'])}, {sizes.flops['prefill'] / sizes.flops['full']:.1%} of unreduced",
-        "importance": f"{len(sizes.scored)} layers, {_flop(sizes.flops['importance'])}" if sizes.scored else "-",
-    }
-    names = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "other")
-    rows = [(name, work.get(name, "-"), _time(seconds.get(name))) for name in names]
-    print_table([("STAGE", "WORK", "TIME"), *rows, ("first token", "", _time(made.first_token_s))], right=(2,))
-    if seconds:
-        print(f"then {1 / seconds['decode']:.1f} tokens/s" if seconds["decode"] > 0 else "then: no time measured")
-
-
-def _flop(n: float) -> str:
-    for scale, unit in ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")):
-        if n >= scale:
-            return f"{n / scale:.2f} {unit}"
-    return f"{n:.0f} FLOP" if n else "-"
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
-
-
-def _show_memory(made: Plan) -> None:
-    from aim_local.lab.plan.report import gigabytes
-
-    parts = made.outcome.memory.parts
-    rows = [(name, gigabytes(n)) for name, n in parts.items() if n]
-    print_table([("MEMORY", "BYTES"), *rows], right=(1,))
-    print(made.verdict)
-    if made.advice:
-        print(made.advice)
-
-
-def _show_time(made: Plan) -> None:
-    found, reason = made.choice.calibration, made.choice.reason
-    if found is None:
-        print(f"no estimate of time: {reason}")
-        return
-    print(_quality(found))
-    if made.choice.scaled:
-        print("that is another model: its rates are carried over by work, which is rough")
-    if reason:
-        print(reason)
-
-
-def _quality(found: Calibration) -> str:
-    age = f"{found.age_days:.0f} days old" if found.age_days >= 1 else "made today"
-    busy = (
-        f"; the machine was busy then (runs of one setting differed by {found.median_spread:.0%}): "
-        "calibrate again when it is calm"
-    )
-    return (
-        f"times: calibration of {found.model}, {age}; on {len(found.proof)} other settings its median error was "
-        f"{found.median_error:.1%}{busy if found.was_busy else ''}"
-    )
-
-
-# --- calibration -----------------------------------------------------------------------------------------------------
-
-
-def _calibrate(model: str | None, mmproj: Path | None, config: LoadConfig, *, json: bool, quiet: bool) -> None:
+def _calibrate(model: str | None, mmproj: Path | None, config: LoadConfig, output: opt.OutputOptions) -> None:
     from aim_local.lab.plan import calibration
     from aim_local.lab.plan.trials import calibrate
 
     def progress(name: str, done: int, total: int) -> None:
-        if not quiet and done % 5 == 0:
+        if not output.quiet and done % 5 == 0:
             _log.say(f"calibrating: {done} of {total} runs")
 
     with _runtime.load(model, mmproj, config) as llm:
         made = calibrate(llm, progress)
     path = calibration.save(made)
-    if json:
+    if output.json:
         print_json({"path": str(path), **made.to_dict()})
         return
-    _show_calibration(made)
+    show_calibration(made)
     print(f"stored in {path}")
-
-
-def _show_calibration(made: Calibration) -> None:
-    from aim_local.lab.plan.calibration import total
-
-    rows = [
-        (
-            t.name,
-            "fitted" if t.fitted else "proof",
-            _time(total(t.measured)),
-            _time(total(t.predicted)),
-            f"{t.error:.1%}",
-        )
-        for t in made.trials
-    ]
-    print_table([("SETTING", "", "MEASURED", "PREDICTED", "ERROR"), *rows], right=(2, 3, 4))
-    print(_quality(made))

@@ -8,49 +8,28 @@ from typing import Annotated
 
 import typer
 
+from aim_local.config import KV_TYPES
+
 from . import _extra
-from ._options import Debug, Json, Quiet, Threads
+from . import _options as opt
 from ._progress import ByteBar
 from ._table import print_json, print_table, size, types
 
 DEFAULT = "q4_k_m"
+_SRC_HELP = "A language GGUF, a model folder, or a name in the store, with f32, f16 or bf16 weights."
+_OUT_HELP = "File or folder to write. Default: SRC's name with the type, beside it."
+_TYPE_HELP = f"q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs and others. Default: {DEFAULT}."
+_VISION_HELP = f"Type of the vision tower, of a folder's or of an mmproj file: {opt.span(KV_TYPES[1:], 4)}."
 
 
 def quantize(
-    src: Annotated[
-        str,
-        typer.Argument(
-            help="A language GGUF, a model folder, or a name in the store, with f32, f16 or bf16 weights.",
-            metavar="SRC",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Argument(
-            help="File or folder to write. Default: SRC's name with the type, beside it.",
-            metavar="OUT",
-            show_default=False,
-        ),
-    ] = None,
-    type: Annotated[
-        str | None,
-        typer.Option(
-            help="q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs and others. Default: q4_k_m.",
-            metavar="TYPE",
-            show_default=False,
-        ),
-    ] = None,
-    vision_type: Annotated[
-        str | None,
-        typer.Option(
-            help="Type of the vision tower, of a folder's or of an mmproj file: f16, bf16, q8_0, q5_1 ... q4_0.",
-            metavar="TYPE",
-        ),
-    ] = None,
-    threads: Threads = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    src: Annotated[str, typer.Argument(help=_SRC_HELP, metavar="SRC")],
+    out: Annotated[Path | None, typer.Argument(help=_OUT_HELP, metavar="OUT", show_default=False)] = None,
+    *,
+    type: Annotated[str | None, opt.text(_TYPE_HELP, "TYPE", show_default=False)] = None,
+    vision_type: Annotated[str | None, opt.text(_VISION_HELP, "TYPE")] = None,
+    threads: opt.Threads = None,
+    output: opt.OutputOptions,
 ) -> None:
     """Quantise a model's language tower; a folder's vision tower is copied, unless --vision-type says otherwise.
 
@@ -62,12 +41,12 @@ def quantize(
     source = store.source_of(src)
     alone = vision_type if vision_type is not None and type is None and source.is_file() else None
     target = out if out is not None else store.beside(source, alone or type or DEFAULT)
-    with ByteBar("quantising", "tensors", wanted=not quiet) as bar:
+    with ByteBar("quantising", "tensors", wanted=not output.quiet) as bar:
         if alone is not None:
             result = converter.quantize_vision(source, target, alone, progress=bar)
         else:
             result = converter.quantize(source, target, type or DEFAULT, bar, threads, vision_type)
-    if json:
+    if output.json:
         print_json(asdict(result))
         return
     rows = [("FILE", "BEFORE", "AFTER", "TYPES")]

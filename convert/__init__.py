@@ -2,8 +2,10 @@
 
 from .errors import ConvertError
 from .pipeline import ConvertConfig, ConvertResult, convert
-from .quantize import QUANTIZE_TYPES, QuantizeResult, quantize
+from .quantize import quantize
+from .quantize_text import QUANTIZE_TYPES
 from .quantize_vision import quantize_vision
+from .quantized import QuantizeResult
 from .types import WEIGHT_TYPES
 
 __all__ = [

@@ -3,7 +3,7 @@
 scheme                 language tower                  vision tower                         projector
 today's transformers   language_model.model.layers.0   vision_tower.encoder                 multi_modal_projector
   some 4.x and 5.x     model.language_model.layers.0   model.vision_tower.vision_model      model.multi_modal_projector
-llava-hf's files       language_model.model.layers.0   vision_tower.vision_model            multi_modal_projector
+transformers' first     language_model.model.layers.0   vision_tower.vision_model            multi_modal_projector
 original releases      model.layers.0                  model.vision_tower.vision_tower...   model.mm_projector.0
 a tower on its own     -                               vision_model, or nothing             -
 
@@ -27,7 +27,7 @@ PROJECTOR = re.compile(r"^(?:model\.)?multi_modal_projector\.linear_([12])\.(wei
 OLD_PROJECTOR = re.compile(r"^(?:model\.)?mm_projector\.([02])\.(weight|bias)$")
 NEWLINE = re.compile(r"^(?:model\.)?image_newline$")
 
-# parts no graph of ours reads: buffers, SigLIP's pooling head, the norm after the last hidden state, CLIP's text half
+# parts no graph of ours reads: buffers, a pooling head, the norm after the last hidden state, a tower's text half
 IGNORED = re.compile(
     r"rotary_emb\.inv_freq$|position_ids$|^vision\.head\.|^vision\.post_layernorm\."
     r"|^text_model\.|^logit_scale$|^logit_bias$|^visual_projection\.|^text_projection\."

@@ -14,8 +14,9 @@ import gguf
 from .checkpoint import TensorRef
 from .errors import ConvertError
 from .plan import Planned
-from .quantize import Progress, QuantizeResult, staged_file
-from .types import FILE_TYPES, UNQUANTIZED, is_quantized, parse_type, vision_type
+from .quantized import Progress, QuantizeResult, architecture_of, check_unquantized, open_gguf
+from .staging import staged_file
+from .types import FILE_TYPES, MMPROJ_ARCH, UNQUANTIZED, is_quantized, parse_type, vision_type
 from .writer import write_gguf
 
 LAYER = re.compile(r"(v|mm)\..+\.weight")
@@ -42,7 +43,7 @@ def quantize_vision(src: Path | str, out: Path | str, type: str, progress: Progr
                 writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
     with staged_file(out) as partial:
-        written = write_gguf(partial, "clip", metadata, plan, reporter(plan, progress))
+        written = write_gguf(partial, MMPROJ_ARCH, metadata, plan, reporter(plan, progress))
     return QuantizeResult(
         path=out,
         model=out,
@@ -59,19 +60,10 @@ def open_mmproj(src: Path, out: Path) -> gguf.GGUFReader:
         raise ConvertError(f"{src} does not exist; name a vision tower's GGUF (mmproj)")
     if out.exists() and out.samefile(src):
         raise ConvertError(f"{out} is the source itself; name another output")
-    try:
-        reader = gguf.GGUFReader(src)
-    except (ValueError, IndexError, KeyError, OverflowError) as e:
-        raise ConvertError(f"{src} is not a readable GGUF ({e}); name a vision tower's GGUF (mmproj)") from e
-    field = reader.fields.get(gguf.Keys.General.ARCHITECTURE)
-    if field is None or field.contents() != "clip":
+    reader = open_gguf(src, "a vision tower's GGUF (mmproj)")
+    if architecture_of(reader) != MMPROJ_ARCH:
         raise ConvertError(f"{src} is no mmproj (vision tower); quantise a language model with --type")
-    quantised = sorted({t.tensor_type.name for t in reader.tensors if t.tensor_type not in UNQUANTIZED})
-    if quantised:
-        raise ConvertError(
-            f"{src} is quantised already ({', '.join(quantised)}); quantise from an f16 file: "
-            "convert with --vision-type f16"
-        )
+    check_unquantized(src, reader, "--vision-type f16")
     return reader
 
 

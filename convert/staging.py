@@ -1,6 +1,6 @@
-"""The output folder appears whole or not at all.
+"""The output, a folder or one file, appears whole or not at all.
 
-Everything is written into a hidden folder beside the target, which takes the target's place at the end.
+Everything is written into a hidden folder or file beside the target, which takes the target's place at the end.
 """
 
 import contextlib
@@ -53,6 +53,33 @@ def staged_folder(out: Path) -> Iterator[Path]:
     finally:
         if lock >= 0:
             os.close(lock)
+
+
+@contextmanager
+def staged_file(out: Path) -> Iterator[Path]:
+    """A temporary file that becomes `out` when the block ends well and is removed when it does not."""
+    if out.is_dir():
+        raise ConvertError(f"{out} is a folder; name the file to write, or pass a model folder as the source")
+    partial: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}.partial-", dir=out.parent)
+        os.close(handle)
+        partial = Path(name)
+        yield partial
+        sync(partial)
+        os.chmod(partial, 0o644)
+        os.replace(partial, out)
+    except BaseException as e:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            raise os_error(e, out) from e
+        raise
+
+
+def sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def remove_stale(out: Path) -> None:

@@ -1,6 +1,7 @@
-"""The chat template: the checkpoint's own where it can place media, else one for the family.
+"""The chat template: the checkpoint's own where it can place media, else the one that its family gives.
 
-Templates are stored as they are and rendered with jinja2 at run time.
+Two formats that families choose from are here, under the names of the language models that brought them. Templates are
+stored as they are and rendered with jinja2 at run time.
 """
 
 from .checkpoint import Checkpoint
@@ -30,7 +31,7 @@ CHATML = (
 """
 )
 
-# what the authors' code calls vicuna_v1; one picture is all that LLaVA-1.5 was trained on, a video is sent as pictures
+# what the authors' code calls vicuna_v1
 VICUNA = (
     PARTS
     + """\
@@ -48,10 +49,8 @@ and polite answers to the user's questions. " }}
 """
 )
 
-DEFAULTS = {"llava_onevision": CHATML, "llava": VICUNA}
 
-
-def read_template(checkpoint: Checkpoint, family: str) -> tuple[str, bool]:
+def read_template(checkpoint: Checkpoint, default: str) -> tuple[str, bool]:
     """(template, is it the checkpoint's own). A text-only template of the language model cannot place media."""
     candidates = (
         checkpoint.text("chat_template.jinja"),
@@ -62,4 +61,14 @@ def read_template(checkpoint: Checkpoint, family: str) -> tuple[str, bool]:
     for found in candidates:
         if isinstance(found, str) and ("image" in found or "video" in found):
             return found, True
-    return DEFAULTS[family], False
+    return default, False
+
+
+def media_token(checkpoint: Checkpoint, kind: str) -> str:
+    """What the chat template writes where a picture or a video goes."""
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        token = checkpoint.json(name).get(f"{kind}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token:
+            return token
+    return f"<{kind}>"

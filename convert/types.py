@@ -32,6 +32,7 @@ FILE_TYPES: dict[GGMLQuantizationType, LlamaFileType] = {
     GGMLQuantizationType.Q4_0: LlamaFileType.MOSTLY_Q4_0,
 }
 
+MMPROJ_ARCH = "clip"  # general.architecture of every mmproj file, whatever tower is in it
 UNQUANTIZED = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 EMBEDDINGS = ("token_embd.weight", "output.weight")
 
@@ -54,7 +55,7 @@ def is_quantized(kind: GGMLQuantizationType) -> bool:
 
 
 def fit_row(wanted: GGMLQuantizationType, n_row: int) -> GGMLQuantizationType:
-    """`wanted`, or F16 where a row of `n_row` values is not whole blocks (SigLIP-so400m: ffn 4304 = 134.5 x 32)."""
+    """`wanted`, or F16 where a row of `n_row` values is not whole blocks (an ffn of 4304 is 134.5 x 32)."""
     block, _ = GGML_QUANT_SIZES[wanted]
     return wanted if n_row % block == 0 else GGMLQuantizationType.F16
 

@@ -9,6 +9,7 @@ inside isolated wheel builds.
   upstream.py refresh --out BUILD_DIR   edits made in BUILD_DIR/llama.cpp go back into overlay/ and the hooks
   upstream.py pristine --out BUILD_DIR  the unpatched tree, for comparisons (cmake -DAIM_STOCK=ON)
   upstream.py check   --out BUILD_DIR   hooks apply to a pristine tree, stay small, and refresh is a no-op
+  upstream.py bindings --out BUILD_DIR  the ctypes bindings of the same sdist in BUILD_DIR/bindings/llama_cpp
 
 Offline: set AIM_LLAMA_SDIST to a downloaded sdist (.tar.gz) or to an unpacked one.
 """
@@ -25,11 +26,13 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 OVERLAY = HERE / "overlay"
 MAX_HOOK_LINES = 150
 MAX_HOOK_FILES = 12
+BINDINGS = ("_ctypes_extensions.py", "llama_cpp.py", "mtmd_cpp.py")  # of llama-cpp-python: the C functions, no more
 
 
 class UpstreamError(Exception):
@@ -95,30 +98,72 @@ def fetch_sdist(out: Path) -> Path:
     return archive
 
 
-def pristine_tree(out: Path) -> Path:
-    """Unpacked, untouched llama.cpp."""
+def sdist_folder(out: Path) -> Path:
+    """The unpacked sdist; of a downloaded one only the parts that are used."""
     given = os.environ.get("AIM_LLAMA_SDIST")
     if given and Path(given).is_dir():
-        tree = Path(given) / "vendor" / "llama.cpp"
-        if not tree.is_dir():
-            raise UpstreamError(
-                f"AIM_LLAMA_SDIST names the folder {given}, which holds no vendor/llama.cpp; name an unpacked sdist"
-            )
-        return tree
-    pin = read_pin()
-    tree = out / "pristine" / pin["version"]
-    if not tree.is_dir():
+        for part in ("vendor/llama.cpp", "llama_cpp"):
+            if not (Path(given) / part).is_dir():
+                raise UpstreamError(
+                    f"AIM_LLAMA_SDIST names the folder {given}, which holds no {part}; name an unpacked sdist"
+                )
+        return Path(given)
+    folder = out / "unpacked" / read_pin()["version"]
+    if not folder.is_dir():
         archive = fetch_sdist(out)
-        tree.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=tree.parent) as tmp:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
             with tarfile.open(archive) as tar:
                 tar.extractall(tmp, filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(tmp)
             (unpacked,) = (p for p in Path(tmp).iterdir() if p.is_dir())
-            (unpacked / "vendor" / "llama.cpp").rename(tree)
-    return tree
+            shutil.rmtree(unpacked / ".git", ignore_errors=True)
+            unpacked.rename(folder)
+    return folder
+
+
+def pristine_tree(out: Path) -> Path:
+    """Unpacked, untouched llama.cpp."""
+    return sdist_folder(out) / "vendor" / "llama.cpp"
+
+
+# --- bindings --------------------------------------------------------------------------------------------------------
+
+
+def relative_imports(text: str) -> str:
+    """The source of a binding, importing its neighbours by relative names: an installed llama_cpp is another package."""
+    text = re.sub(r"^(\s*)from llama_cpp\.(\w+) import", r"\1from .\2 import", text, flags=re.MULTILINE)
+    return re.sub(r"^(\s*)import llama_cpp\.(\w+) as (\w+)$", r"\1from . import \2 as \3", text, flags=re.MULTILINE)
+
+
+def bindings(out: Path) -> Path:
+    """Brings BUILD_DIR/bindings/llama_cpp to the bindings of the pinned sdist, with its licence; returns that folder."""
+    sdist, target, pin = sdist_folder(out), out / "bindings" / "llama_cpp", read_pin()
+    target.mkdir(parents=True, exist_ok=True)
+    for name in BINDINGS:
+        source = sdist / "llama_cpp" / name
+        text = relative_imports(source.read_text(encoding="utf-8")) if source.is_file() else "import llama_cpp"
+        if re.search(r"^\s*(from|import) llama_cpp\b", text, flags=re.MULTILINE):
+            raise UpstreamError(
+                f"the bindings in {source} are not laid out as expected; adapt bindings() in patches/upstream.py"
+            )
+        (target / name).write_text(text, encoding="utf-8")
+    about = f"The ctypes bindings of {pin['package']} {pin['version']}, see LICENSE.md. Made by patches/upstream.py."
+    (target / "__init__.py").write_text(f'"""{about}"""\n\n__version__ = "{pin["version"]}"\n', encoding="utf-8")
+    shutil.copyfile(sdist / "LICENSE.md", target / "LICENSE.md")
+    return target
 
 
 # --- apply -----------------------------------------------------------------------------------------------------------
+
+
+def git(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs git, which applies and writes patches. Its exit status is the caller's matter."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, **options)
+    except FileNotFoundError as e:
+        raise UpstreamError(
+            "git is needed to patch llama.cpp and is not on the PATH; install it (apt install git) and build again"
+        ) from e
 
 
 def patched_files(pristine: Path, into: Path) -> list[str]:
@@ -133,8 +178,8 @@ def patched_files(pristine: Path, into: Path) -> list[str]:
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, into / name)
     for patch in hooks():
-        result = subprocess.run(["git", "apply", "-p1", str(patch)], cwd=into, capture_output=True, text=True,
-                                env={**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)})  # fmt: skip
+        env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)}
+        result = git("apply", "-p1", str(patch), cwd=into, env=env)
         if result.returncode != 0:
             raise UpstreamError(f"{patch.name} does not apply to {read_pin()['version']}: {result.stderr.strip()}\n"
                                 "Upstream moved the lines it hooks: edit the call site in the tree and run `make refresh`.")  # fmt: skip
@@ -183,8 +228,9 @@ def hook_text(pristine: Path, tree: Path, names: list[str]) -> str:
     """One patch over `names`, with the least context that still applies (one line), paths relative to the tree."""
     parts = []
     for name in names:
-        result = subprocess.run(["git", "diff", "--no-index", "--no-color", "-U1", "--inter-hunk-context=0", str(pristine / name), str(tree / name)],
-                                capture_output=True, text=True)  # fmt: skip
+        result = git(
+            "diff", "--no-index", "--no-color", "-U1", "--inter-hunk-context=0", str(pristine / name), str(tree / name)
+        )
         if result.returncode not in (0, 1):
             raise UpstreamError(f"git diff failed on {name}: {result.stderr.strip()}")
         body = [
@@ -204,11 +250,7 @@ def patch_header(patch: Path) -> str:
 
 def changed_upstream_files(pristine: Path, tree: Path) -> list[str]:
     """Files of the tree that differ from upstream and are not ours; new files that are not in overlay/."""
-    result = subprocess.run(
-        ["git", "diff", "--no-index", "--no-color", "--name-only", str(pristine), str(tree)],
-        capture_output=True,
-        text=True,
-    )
+    result = git("diff", "--no-index", "--no-color", "--name-only", str(pristine), str(tree))
     names = [str(Path(line).relative_to(tree)) for line in result.stdout.splitlines() if line.startswith(str(tree))]
     return [n for n in names if "__pycache__" not in n]
 
@@ -265,7 +307,7 @@ def check(out: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["apply", "pristine", "refresh", "check"])
+    parser.add_argument("command", choices=["apply", "pristine", "bindings", "refresh", "check"])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -275,6 +317,8 @@ def main() -> int:
             print(apply(out))
         elif args.command == "pristine":
             print(pristine_tree(out))
+        elif args.command == "bindings":
+            print(bindings(out))
         elif args.command == "refresh":
             print("\n".join(refresh(out)) or "nothing to take back")
         else:

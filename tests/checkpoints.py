@@ -1,12 +1,10 @@
 """Writes tiny random checkpoints, complete folders as they are found in the wild.
 
-`write_onevision` and `write_llava` build the model with transformers' own classes, then store its tensors under one of
-the naming schemes of PREFIXES, sharded or not. The weights depend on the seed alone: two folders of one shape hold one
-model.
+The `write_...` functions build the model with transformers' own classes, then store its tensors under one of the naming
+schemes of PREFIXES, sharded or not. The weights depend on the seed alone: two folders of one shape hold one model.
 """
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +12,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tiny_tokenizers import llama_tokenizer, qwen2_tokenizer, write_sentencepiece
+from tokenizers import Tokenizer
 
-CORPUS = [
-    "A chat between a curious user and an artificial intelligence assistant.",
-    "The red circle moves to the left, then the blue square follows it.",
-    "How many shapes are there? What colour is the triangle? user assistant system USER: ASSISTANT:",
-    "You are a helpful assistant. Describe the video. It's 12:30, isn't it?",
-] * 4
-QWEN2_REGEX = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 ONEVISION_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
@@ -64,82 +54,6 @@ class Shape:
     @property
     def side(self) -> int:
         return self.grid * self.patch
-
-
-# --- tokenizers -----------------------------------------------------------------------------------------------------
-
-
-def qwen2_tokenizer() -> Tokenizer:
-    """Byte-level BPE with Qwen2's word splitting; ChatML tokens and media tokens added behind."""
-    tok = Tokenizer(models.BPE())
-    tok.normalizer = normalizers.NFC()
-    tok.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_REGEX), behavior="isolated", invert=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tok.decoder = decoders.ByteLevel()
-    tok.post_processor = processors.ByteLevel(trim_offsets=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
-    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
-    tok.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
-    return tok
-
-
-def llama_tokenizer() -> Tokenizer:
-    """Sentencepiece's BPE as tokenizer.json writes it: specials, 256 bytes, merged pieces, characters."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=160, show_progress=False))
-    learnt = json.loads(trained.to_str())["model"]
-    pieces = sorted(learnt["vocab"], key=lambda t: (len(t) == 1, learnt["vocab"][t]))
-    names = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces]
-    merges = [(str(a), str(b)) for a, b in (m.split(" ") if isinstance(m, str) else m for m in learnt["merges"])]
-    vocab = {name: i for i, name in enumerate(names)}
-    tok = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    tok.decoder = decoders.Sequence(
-        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    tok.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 1)])
-    tok.add_special_tokens(
-        [AddedToken(n, special=True, normalized=False) for n in ("<unk>", "<s>", "</s>", "<image>", "<pad>")]
-    )
-    return tok
-
-
-def write_sentencepiece(tokenizer: Tokenizer, path: Path) -> None:
-    """tokenizer.model of a `llama_tokenizer`: the protobuf that sentencepiece would have written."""
-    model = json.loads(tokenizer.to_str())["model"]
-    ranks = {"".join(pair): rank for rank, pair in reversed(list(enumerate(model["merges"])))}
-
-    def message(number: int, body: bytes) -> bytes:
-        return varint(number << 3 | 2) + varint(len(body)) + body
-
-    data = b""
-    for i, text in enumerate(sorted(model["vocab"], key=model["vocab"].get)):
-        kind = 2 if i == 0 else 3 if i < 3 else 6 if text.startswith("<0x") else 1
-        score = -float(ranks.get(text, 10000)) if kind == 1 else 0.0
-        piece = (
-            message(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score) + varint(3 << 3) + varint(kind)
-        )
-        data += message(1, piece)
-    path.write_bytes(data + message(3, varint(3 << 3) + varint(1)))
-
-
-def varint(n: int) -> bytes:
-    out = b""
-    while n > 0x7F:
-        out += bytes([n & 0x7F | 0x80])
-        n >>= 7
-    return out + bytes([n])
-
-
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", config)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -275,6 +189,11 @@ def write_weights(
     write_json(folder / f"{stem}{suffix}.index.json", {"metadata": {}, "weight_map": weight_map})
 
 
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", config)
+
+
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
 
@@ -351,6 +270,38 @@ def original_onevision_config(config: dict[str, Any]) -> dict[str, Any]:
         "mm_vision_select_layer": -2,
         "mm_vision_tower": "somebody/siglip-tiny",
     }
+
+
+def write_llava_video(
+    folder: Path,
+    shape: Shape | None = None,
+    newline: str = "grid",
+    pool: str = "bilinear",
+    model: Any = None,
+    **config: Any,
+) -> Path:
+    """A LLaVA-Video checkpoint as its authors release it; `write_tower(kind="siglip")` beside it describes its tower.
+
+    `model`: an `onevision_model`, whose parts it has. `config`: further keys of config.json.
+    """
+    shape = shape or Shape()
+    model = model or onevision_model(shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, state_of(model, "original"), 1, torch.float32)
+    video = {
+        "add_faster_video": False,
+        "add_time_instruction": True,
+        "faster_token_stride": 10,
+        "force_sample": True,
+        "mm_newline_position": newline,
+        "mm_spatial_pool_mode": pool,
+        "mm_spatial_pool_stride": 2,
+        "mm_use_im_start_end": False,
+    }
+    write_json(folder / "config.json", {**original_onevision_config(model.config.to_dict()), **video, **config})
+    tokens = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer"}
+    write_tokenizer(folder, qwen2_tokenizer(), {**tokens, "chat_template": "{{ messages[0]['content'] }}"})
+    return folder
 
 
 def write_llava(

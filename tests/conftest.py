@@ -1,11 +1,16 @@
-"""What every test gets: user state in a temporary folder, so that no test reads or writes the real home."""
+"""What tests get: user state in a temporary folder, so that none touches the real home; clips and tiny models."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from staged_models import Models
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so; tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,3 +28,33 @@ def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(variable, str(home / variable.lower()))
     monkeypatch.setenv("AIM_LOCAL_HOME", str(home / "aim-local"))
     return home
+
+
+@pytest.fixture(scope="session")
+def clip_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The clip of that name in media_fixtures.CLIPS, written once."""
+    from media_fixtures import CLIPS, write_clip
+
+    folder = tmp_path_factory.mktemp("clips")
+
+    def make(name: str) -> Path:
+        path = folder / name
+        return path if path.exists() else write_clip(path, **CLIPS[name])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mp4(clip_of: Callable[[str], Path]) -> Path:
+    """H.264 with open groups of pictures, 120 frames."""
+    return clip_of("open-gop.mp4")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    """Tiny random text models, loaded when they are asked for."""
+    from staged_models import Models
+
+    made = Models(tmp_path_factory.mktemp("gguf"))
+    yield made
+    made.close()

@@ -20,6 +20,32 @@ Pixels = NDArray[np.uint8]
 RATE = 25
 BLOCK, ROWS, COLS = 16, 2, 5  # ten bits, drawn as blocks large enough to survive any codec
 
+X264_OPEN_GOP = {"x264-params": "bframes=3:b-pyramid=normal:keyint=15:open-gop=1:scenecut=0"}
+X265_OPEN_GOP = {"x265-params": "log-level=none:keyint=15:open-gop=1:bframes=3:scenecut=0"}
+FAST_VP9 = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "8"}
+
+# name -> how `write_clip` writes it; the fixture `clip_of` makes them
+CLIPS: dict[str, dict[str, Any]] = {
+    "open-gop.mp4": {"options": X264_OPEN_GOP, "n_frames": 120},
+    "open-gop-hevc.mp4": {"codec": "libx265", "options": X265_OPEN_GOP, "n_frames": 90},
+    "closed-gop.mkv": {"b_frames": 2, "gop": 15, "n_frames": 120},
+    "intra-refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}, "n_frames": 90},
+    "vp8.webm": {"codec": "libvpx", "gop": 20, "options": {"deadline": "realtime", "cpu-used": "8"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "gop": 20, "options": FAST_VP9, "n_frames": 90},
+    "stream.ts": {"b_frames": 2, "gop": 15, "n_frames": 90},
+    "flash.flv": {"codec": "flv", "gop": 15},
+    "pictures.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "h264-b-frames.avi": {"b_frames": 2},
+    "mpeg4-b-frames.avi": {"codec": "mpeg4", "b_frames": 2},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2},
+    "raw.h264": {"container_format": "h264"},
+    "windows.wmv": {"codec": "wmv2"},
+    "ten-bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "ten-bit-lossless.mkv": {"codec": "ffv1", "pix_fmt": "yuv420p10le", "n_frames": 20},
+    "odd-size.mp4": {"size": (97, 65), "pix_fmt": "yuv444p"},
+    "odd-size-subsampled.mkv": {"codec": "ffv1", "size": (101, 67), "n_frames": 20},
+}
+
 
 def picture(index: int, width: int = 96, height: int = 64) -> Pixels:
     """uint8 [H, W, 3]: the index in binary at the top left, a moving red bar below."""
@@ -84,6 +110,15 @@ def write_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def write_two_sizes(folder: Path) -> Path:
+    """A raw stream of 10 frames of 96 x 64, then 10 of 192 x 128."""
+    small = write_clip(folder / "small.h264", n_frames=10, container_format="h264")
+    large = write_clip(folder / "large.h264", n_frames=10, size=(192, 128), container_format="h264")
+    both = folder / "both.h264"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    return both
 
 
 def write_sound(path: Path, seconds: float = 0.5, cover: Pixels | None = None) -> Path:

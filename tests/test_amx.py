@@ -6,8 +6,10 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import io
 import os
 import platform
 import re
@@ -148,9 +150,11 @@ def prompts(path: Path, with_amx: bool, *between: Callable[[], object]) -> list[
 
     params = llama.llama_model_default_params()
     params.n_gpu_layers, params.use_extra_bufts = 0, with_amx
-    with log.recorded() as lines:
+    log.echo_native_log()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
         model = llama.llama_model_load_from_file(str(path).encode(), params)
-    assert ("AMX model buffer" in "".join(lines)) == with_amx, "".join(lines)
+    log.echo_native_log(False)
+    assert ("AMX model buffer" in said.getvalue()) == with_amx, said.getvalue()
     plan, exact = StagePlan.from_layers([0] * 4, 128), {"type_k": "f32", "type_v": "f32", "flash_attn": False}
     found: list[list[np.ndarray]] = [[] for _ in between]
     with StagedContext(model, plan, n_threads=1, **exact) as ctx:

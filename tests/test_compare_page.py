@@ -166,19 +166,19 @@ def test_no_figures_no_plot_but_a_page() -> None:
 )
 def test_labels_cover_neither_markers_nor_each_other(drawn: list[tuple[float, float, str]]) -> None:
     places = [(x, y) for x, y, _ in drawn]
-    markers = [plots._Box(x - 9, y - 9, x + 9, y + 9) for x, y in places]
-    parts = plots._labels([(text, (x, y)) for x, y, text in drawn], markers)
+    markers = [plots.Box(x - 9, y - 9, x + 9, y + 9) for x, y in places]
+    parts = plots.draw_labels([(text, (x, y)) for x, y, text in drawn], markers)
     boxes = []
     for part in parts:
         x, y, text = re.fullmatch(r'<text class="label" x="(.+?)" y="(.+?)">(.*)</text>', part).groups()  # type: ignore[union-attr]
-        boxes.append(plots._Box(float(x), float(y) - 10, float(x) + 6 * len(text), float(y) + 2))
+        boxes.append(plots.Box(float(x), float(y) - 10, float(x) + 6 * len(text), float(y) + 2))
     for i, box in enumerate(boxes):
         assert box.x1 <= plots.WIDTH
         assert not any(box.meets(other) for other in [*markers, *boxes[:i]])
 
 
 def test_points_at_one_place_go_aside_and_keep_their_height() -> None:
-    places = plots._places([(100.0, 50.0)] * 4)
+    places = plots.spread([(100.0, 50.0)] * 4)
     assert len(set(places)) == 4
     assert {y for _, y in places} == {50.0}
     assert max(abs(x - 100) for x, _ in places) <= 30

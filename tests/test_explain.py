@@ -1,7 +1,4 @@
-"""Pictures of kept tokens: what is bright, what is veiled, which token covers which patch, and the files and errors.
-
-Synthetic traces have numbers chosen by hand; the bundled demo model makes the real ones.
-"""
+"""`explain` on the bundled model: grids, the report, the page, the command."""
 
 from __future__ import annotations
 
@@ -10,200 +7,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import explain_case
 import numpy as np
 import pytest
+from explain_case import CLIPS, QUESTION
 from PIL import Image
 from typer.testing import CliRunner
 
-import aim_local
 from aim_local import VisionLLM, VisualTokenConfig
 from aim_local.cli import app
-from aim_local.demo import held_out, write_clip
-from aim_local.drawing import layers, paint, sheet
-from aim_local.drawing.colours import RAMP, fogged, ramp
+from aim_local.drawing import layers, paint
 from aim_local.errors import UsageError
 from aim_local.lab.explain import explain, page_html, report
-from aim_local.lab.explain import needle as needle_module
 from aim_local.models.thumbnails import Thumbnails
-from aim_local.results import TokenGrid, TokenGroup, Trace
 
-CLIPS = Path(aim_local.__file__).parent / "data" / "clips"
-QUESTION = "What appears in the middle?"
-PICTURE = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-
-# 2 x 3 slots; token 1 covers two slots that do not touch, token 4 is a newline row
-OWNERS = np.array([[0, 1, 2], [1, 0, 3]], np.int32)
+llm = explain_case.llm
 
 
-def small_trace() -> Trace:
-    """Two pictures of 3 and 1 tokens... in token numbers: 0..3 in the first, 4 a newline, 5 and 6 in the second."""
-    trace = Trace()
-    first = TokenGrid(0, 0, "frame", PICTURE[:32], OWNERS, 7, 1.25)
-    trace.add([*(TokenGroup(0, 0, s) for s in (0, 1, 2, 5)), TokenGroup(0, -1, -1)], [first])
-    second = TokenGrid(1, 0, "image", PICTURE, np.array([[0, 1], [1, 1]], np.int32))
-    trace.add([TokenGroup(1, 0, 0), TokenGroup(1, 0, 1)], [second])
-    kept = [[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6], [1, 4, 6], []]
-    trace.kept = [np.array(tokens, np.int32) for tokens in kept]
-    trace.importance = {1: np.array([1e-30, 3.0, 1e-9, 1e-9, 2.0, 0.1, 2.5], np.float32)}
-    return trace
-
-
-@pytest.fixture(scope="module")
-def llm() -> Any:
-    with VisionLLM.load() as loaded:
-        yield loaded
-
-
-# --- geometry ---------------------------------------------------------------------------------------------------------
-
-
-def test_pieces_are_numbered_through() -> None:
-    """The second piece's owners count from the first token of that piece: 5."""
-    assert small_trace().grids[1].owners.tolist() == [[5, 6], [6, 6]]
-
-
-def slot_box(owners: np.ndarray, row: int, col: int, height: int, width: int, margin: int) -> tuple[slice, slice]:
-    """Pixels of a slot, without a margin for outlines; by fractions, not by paint's integer arithmetic."""
-    rows, cols = owners.shape
-    y = slice(int(np.ceil(row * height / rows)) + margin, int((row + 1) * height / rows) - margin)
-    x = slice(int(np.ceil(col * width / cols)) + margin, int((col + 1) * width / cols) - margin)
-    return y, x
-
-
-@pytest.mark.parametrize("size", [(32, 48), (64, 96), (67, 101), (150, 225)])
-def test_kept_is_bright_and_dropped_is_veiled(size: tuple[int, int]) -> None:
-    grid, kept = small_trace().grids[0], np.zeros(7, np.bool_)
-    kept[[1, 3]] = True
-    picture, plain = paint.paint(grid, kept, size), paint.scaled(grid.pixels, *size)
-    for row, col in np.ndindex(OWNERS.shape):
-        box = slot_box(OWNERS, row, col, *size, margin=3)
-        assert picture[box].size > 0
-        if OWNERS[row, col] in (1, 3):
-            assert np.array_equal(picture[box], plain[box])
-        else:
-            assert np.ptp(picture[box], axis=-1).max() == 0  # no colour
-            assert picture[box].std() < 0.35 * plain[box].std()
-            assert np.array_equal(picture[box], fogged(plain)[box])
-
-
-def test_every_pixel_belongs_to_the_slot_that_holds_its_centre() -> None:
-    owners = np.arange(12, dtype=np.int32).reshape(3, 4)
-    got = paint.owner_map(owners, 31, 45)
-    for y, x in ((0, 0), (10, 11), (10, 10), (30, 44), (20, 33), (21, 34)):
-        assert got[y, x] == owners[int((y + 0.5) / 31 * 3), int((x + 0.5) / 45 * 4)]
-    assert set(np.unique(got)) == set(range(12))
-
-
-def test_one_token_has_no_line_inside() -> None:
-    """Slots of one token that touch are one shape: the outline runs around them, not between them."""
-    owner = paint.owner_map(np.array([[0, 0, 1]], np.int32), 30, 90)
-    line = paint.edges(owner, 2)
-    assert not line[2:28, 2:58].any()
-    assert line[:, 58:62].all()
-    assert line[:2].all()
-    assert line[:, -2:].all()
-
-
-def test_kept_tokens_have_a_colour_each() -> None:
-    """Both patches of token 1 are outlined alike, and otherwise than token 0's."""
-    grid = small_trace().grids[0]
-    picture = paint.paint(grid, np.ones(7, np.bool_), (120, 180))
-    corners = {slot: tuple(picture[slot[0] * 60 + 1, slot[1] * 60 + 30]) for slot in np.ndindex(2, 3)}
-    assert corners[0, 1] == corners[1, 0]
-    assert corners[0, 0] == corners[1, 1]
-    assert len(set(corners.values())) == 4
-
-
-# --- importance -------------------------------------------------------------------------------------------------------
-
-
-def test_heat_is_the_place_in_the_ranking() -> None:
-    """Scores 1e-30 < 1e-9 = 1e-9 < 0.1 < 2 < 2.5 < 3: places 0, 1.5, 1.5, 3, 4, 5, 6 of 6."""
-    levels = layers.heat_levels(small_trace(), 1)
-    assert levels * 6 == pytest.approx([0, 6, 1.5, 1.5, 4, 3, 5])
-
-
-def test_heat_of_tokens_that_are_gone_is_none() -> None:
-    trace = small_trace()
-    trace.importance[2] = np.array([3.0, 1.0, 2.0], np.float32)  # of tokens 1, 4, 6
-    levels = layers.heat_levels(trace, 2)
-    assert np.isnan(levels[[0, 2, 3, 5]]).all()
-    assert levels[[1, 4, 6]].tolist() == [1.0, 0.0, 0.5]
-
-
-def test_ramp_rises_in_lightness() -> None:
-    """CIE L* of the ramp rises everywhere, in about even steps."""
-    rgb = ramp(np.linspace(0, 1, 64)) / 255
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
-    steps = np.diff(lightness)
-    assert steps.min() > 0.5 * steps.mean()
-    assert steps.max() < 1.6 * steps.mean()
-    assert ramp(np.array([0.0, 1.0])).tolist() == [list(RAMP[0]), list(RAMP[-1])]
-
-
-# --- sheets -----------------------------------------------------------------------------------------------------------
-
-
-def test_to_image() -> None:
-    trace = small_trace()
-    for il in range(4):
-        image = trace.to_image(il)
-        assert image.dtype == np.uint8
-        assert image.ndim == 3
-        assert image.shape[2] == 3
-    assert np.array_equal(trace.to_image(0)[60:200], trace.to_image(1)[60:200])  # the same tokens
-    assert not np.array_equal(trace.to_image(1), trace.to_image(2))
-
-
-@pytest.mark.parametrize("il", [-1, 4, 1.5, True])
-def test_layers_that_do_not_exist(il: Any) -> None:
-    with pytest.raises(UsageError, match=r"layer .* does not exist; this model has layers 0 to 3"):
-        small_trace().to_image(il)
-
-
-def test_text_only_has_no_pictures(llm: VisionLLM) -> None:
-    trace = llm.prefill("What is it?").trace
-    with pytest.raises(UsageError, match="text only"):
-        trace.to_image(0)
-
-
-def test_tokens_without_grids() -> None:
-    trace = Trace(kept=[np.arange(1, dtype=np.int32)], groups=[TokenGroup(0, 0, 0)])
-    with pytest.raises(UsageError, match="does not tell which patches"):
-        trace.to_image(0)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 16, 31, 32, 33, 192])
-def test_sheets_wrap_and_stay_narrow(n: int) -> None:
-    for bands in (1, 3, 17):
-        layout = sheet.plan_layout(n, bands)
-        assert 1 <= layout.columns <= n
-        assert layout.width <= 1600
-
-
-def test_many_pictures_get_fewer_rows() -> None:
-    """192 frames and 6 rows of pictures would be 1,152 pictures: first and last row stay."""
-    trace = small_trace()
-    trace.grids = [trace.grids[0]] * 192
-    every, chosen = layers.all_bands(trace), layers.default_bands(trace)
-    assert len(every) == 4
-    assert len(chosen) == 2
-    assert (chosen[0], chosen[-1]) == (every[0], every[-1])
-
-
-def test_caption_counts_newlines_apart() -> None:
-    assert sheet.caption(small_trace(), layers.Band(2)) == (
-        "Layer 2: 3 of 7 visual tokens (43%), 1 of 1 newline row among them"
-    )
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00.0"), (61.25, "1:01.2"), (59.97, "1:00.0"), (600, "10:00.0")])
-def test_clock(seconds: float, text: str) -> None:
-    assert layers.clock(seconds) == text
-
-
-# --- what the model's traces say --------------------------------------------------------------------------------------
+# --- what the model's traces say -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("retain", [1.0, 0.5, 0.25])
@@ -237,6 +58,17 @@ def test_image_grids_partition_the_tokens(llm: VisionLLM, tmp_path: Path) -> Non
         assert grid.pixels.shape[1] / grid.pixels.shape[0] == pytest.approx(1.9, rel=0.12)
 
 
+def test_several_clips_are_numbered_through(llm: VisionLLM) -> None:
+    """The second clip's tokens come behind all of the first's, its newline row among them."""
+    first = llm.prefill(QUESTION, [CLIPS / "needle.mp4"], VisualTokenConfig(prune_layers=None)).trace
+    n, clips = len(first.groups), [CLIPS / "needle.mp4"] * 2
+    both = llm.prefill(QUESTION, clips, VisualTokenConfig(prune_layers=None)).trace
+    assert [group.media for group in both.groups] == [0] * n + [1] * n
+    assert [grid.media for grid in both.grids] == [0] * 8 + [1] * 8
+    for alone, again in zip([*first.grids] * 2, both.grids, strict=True):
+        assert np.array_equal(again.owners, alone.owners + again.media * n)
+
+
 def test_the_grid_lies_on_the_right_pixels(llm: VisionLLM) -> None:
     """A white quarter of a frame, merged to two tokens: one covers the quarter, one the rest."""
     frame = np.full((112, 112, 3), 10, np.uint8)
@@ -265,7 +97,7 @@ def test_thumbnails_are_small() -> None:
     assert 192 * Thumbnails(378).whole(np.zeros((384, 384, 3), np.uint8), 1, 1).nbytes < 30e6
 
 
-# --- explain ----------------------------------------------------------------------------------------------------------
+# --- explain ---------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_asked_is_the_papers_setting(llm: VisionLLM) -> None:
@@ -316,7 +148,7 @@ def test_the_page_is_self_contained(llm: VisionLLM, tmp_path: Path) -> None:
     assert [len(s["kept"]) for s in data["stages"]] == [33, 22, 11, 0]
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
 def run(*args: str | Path) -> Any:
@@ -376,48 +208,3 @@ def test_bad_usage_is_one_line(args: list[str], words: str, tmp_path: Path, monk
     assert len(result.stderr.splitlines()) == 1
     assert words in result.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-# --- needle -----------------------------------------------------------------------------------------------------------
-
-
-def test_needle_slots_are_where_the_shape_is(llm: VisionLLM, tmp_path: Path) -> None:
-    """Of the drawn frames, the patches with many pixels of the shape's colour are its patches."""
-    clip = next(clip for clip in needle_module.needle_clips(8) if not needle_module.needle(clip).moves)
-    shape = needle_module.needle(clip)
-    trace = llm.prefill(clip.question, [write_clip(clip, tmp_path / "a.mp4")]).trace
-    for grid in trace.grids:
-        frame = clip.frames(112)[grid.index].astype(int)
-        like = (np.abs(frame - np.array(shape.rgb)).max(-1) < 12).reshape(4, 28, 4, 28).mean((1, 3))
-        slots = needle_module.covered_slots(clip, grid)
-        assert slots.any() == shape.visible(grid.index)
-        assert slots[like > 0.1].all()
-        assert not like[~slots].sum() > 0.3
-    mine, seen = needle_module.needle_tokens(trace, clip, "frames")
-    assert mine.sum() == 16 * sum(shape.visible(grid.index) for grid in trace.grids)
-    assert seen.sum() == 128
-
-
-def test_shares_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens 1 and 2 of six are the needle's; of the survivors 1, 4, 6 the newline 4 does not count: 1 of 2."""
-    masks = np.array([0, 1, 1, 0, 0, 0, 0], bool), np.array([1, 1, 1, 1, 0, 1, 1], bool)
-    monkeypatch.setattr(needle_module, "needle_tokens", lambda trace, clip, kind: masks)
-    clip = next(held_out(1))
-    assert list(needle_module.shares(small_trace(), clip)) == [(2, k, 1 / 2, 2 / 6, 2.0) for k in ("frames", "patches")]
-
-
-def test_interval_by_hand() -> None:
-    """Differences 0.1, 0.2, 0.3: mean 0.2, sd 0.1, half width 1.96 * 0.1 / sqrt(3)."""
-    row = needle_module._row("grid", 7, "frames", np.array([[0.3, 0.2, 9], [0.4, 0.2, 9], [0.5, 0.2, 9]]))
-    assert (row.difference, row.share, row.chance, row.kept) == pytest.approx((0.2, 0.4, 0.2, 9))
-    assert (row.low, row.high) == pytest.approx((0.2 - 0.113161, 0.2 + 0.113161), abs=1e-5)
-
-
-def test_needle_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert needle_module.main(["--n", "2", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["importance"] for row in rows} == {"pagerank", "last_query", "random", "grid"}
-    assert {row["layer"] for row in rows} == {7, 8}
-    for args, words in ((["--n", "1"], "n is 1"), (["--tokens", "merge-only"], "prunes nothing")):
-        assert needle_module.main(args) == 2
-        assert words in capsys.readouterr().err

@@ -16,6 +16,8 @@ from checkpoints import Shape, write_onevision
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
+from aim_local.errors import UsageError
+from aim_local.lab.explain import explain
 
 SHAPE = Shape(grid=6, n_text=6, seed=21)
 N_PATCH = 36
@@ -57,8 +59,9 @@ def frames(n: int) -> np.ndarray:
 
 
 def test_picture_and_clip(llm: VisionLLM) -> None:
-    assert llm.vision is not None
-    assert llm.vision.is_foreign
+    tower = llm.model.tower
+    assert tower is not None
+    assert (tower.projector, tower.facts) == ("janus_pro", None)
     for media, n in (([frames(1)[0]], N_PATCH), ([frames(3)], 3 * N_PATCH)):
         answer = llm.generate("What is it?", media, generate=GenerateConfig(max_tokens=4))
         assert answer.stats.n_visual == answer.stats.n_visual_full == n
@@ -80,3 +83,9 @@ def test_chat_keeps_its_pictures(llm: VisionLLM) -> None:
     with llm.chat(generate=GenerateConfig(max_tokens=3)) as chat:
         chat.ask("What is it?", [frames(2)])
         assert chat.ask("And then?").stats.n_visual == 0
+
+
+def test_explain_has_nothing_to_draw(llm: VisionLLM) -> None:
+    """Told before anything is computed."""
+    with pytest.raises(UsageError, match=r"its vision tower \(janus_pro\) does not tell which patches"):
+        explain(llm, "What is it?", [frames(2)])

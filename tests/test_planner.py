@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -364,37 +361,3 @@ def test_bad_budgets(share: float) -> None:
 def test_budget_below_the_text_names_the_smallest() -> None:
     with pytest.raises(UsageError, match=r"smallest for this prompt is 0\.0161 .100 text tokens"):
         resolve(0.01, ONEVISION_7B, 100, Video(32, 196))
-
-
-# --- docs/method.md ---------------------------------------------------------------------------------------------------
-
-ROOT = Path(__file__).parent.parent
-METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
-
-
-def section(title: str) -> list[list[str]]:
-    """Cells of the first table below a heading, without its head."""
-    lines = METHOD.split(f"## {title}\n")[1].splitlines()
-    rows = [line for line in lines[: next(i for i, x in enumerate(lines) if x[:3] == "## ")] if line[:1] == "|"]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
-
-
-def test_doc_names_native_code_that_exists() -> None:
-    overlay = ROOT / "patches/overlay"
-    sources = "".join(path.read_text(encoding="utf-8") for path in overlay.rglob("*.[ch]*"))
-    for cell in [row[2] for row in section("Formulas")]:
-        for name in re.findall(r"`([^`]+)`", cell):
-            exists = (overlay / name).is_file() if "/" in name else re.search(rf"\b{name.split('::')[-1]}\b", sources)
-            assert exists, name
-
-
-def test_doc_names_python_code_that_exists() -> None:
-    for module, name in re.findall(r"`(planner|_vision_native|vision|_staged)\.([\w.]+)", METHOD):
-        found = importlib.import_module(f"aim_local.{module}")
-        for part in name.split("."):
-            found = getattr(found, part)
-
-
-def test_doc_has_the_figures() -> None:
-    shown = [(float(row[4]), None if row[5] == "-" else float(row[5])) for row in section("FLOPs")]
-    assert sorted(map(str, shown)) == sorted(str((tflop, ms)) for _, _, tflop, ms in FIGURES.values())

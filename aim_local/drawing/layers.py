@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..results import TokenGrid, Trace
+from ..models.pieces import KeptTokens, TokenGrid
 
 MAX_PICTURES = 480  # in one sheet; more are no longer looked at, and take gigabytes
 
@@ -23,7 +23,7 @@ class Band:
     heat: bool = False
 
 
-def check_pictures(trace: Trace) -> None:
+def check_pictures(trace: KeptTokens) -> None:
     """Raises UsageError where there is nothing to draw."""
     if trace.grids:
         return
@@ -32,7 +32,7 @@ def check_pictures(trace: Trace) -> None:
     raise UsageError("the trace has no pictures: this vision tower does not tell which patches a visual token covers")
 
 
-def check_layer(trace: Trace, il: int) -> None:
+def check_layer(trace: KeptTokens, il: int) -> None:
     """Raises UsageError for a layer that the model does not have."""
     check_layers([il], len(trace.kept))
 
@@ -44,19 +44,19 @@ def check_layers(layers: Sequence[int], n_layer: int) -> None:
             raise UsageError(f"layer {il!r} does not exist; this model has layers 0 to {n_layer - 1}")
 
 
-def stage_layers(trace: Trace) -> list[int]:
+def stage_layers(trace: KeptTokens) -> list[int]:
     """Layers that see other visual tokens than the one before, layer 0 first."""
     kept = trace.kept
     return [il for il in range(len(kept)) if il == 0 or not np.array_equal(kept[il], kept[il - 1])]
 
 
-def all_bands(trace: Trace) -> list[Band]:
+def all_bands(trace: KeptTokens) -> list[Band]:
     """The first layer of every stage and every scored layer, in the order they run."""
     bands = [Band(il) for il in stage_layers(trace)] + [Band(il, heat=True) for il in trace.importance]
     return sorted(bands, key=lambda band: (band.il, band.heat))
 
 
-def default_bands(trace: Trace) -> list[Band]:
+def default_bands(trace: KeptTokens) -> list[Band]:
     """All bands, or evenly chosen ones, first and last among them, where that is more than MAX_PICTURES pictures."""
     bands = all_bands(trace)
     n = max(2, MAX_PICTURES // len(trace.grids))
@@ -65,20 +65,20 @@ def default_bands(trace: Trace) -> list[Band]:
     return [bands[i * (len(bands) - 1) // (n - 1)] for i in range(n)]
 
 
-def bands_of(trace: Trace, il: int) -> list[Band]:
+def bands_of(trace: KeptTokens, il: int) -> list[Band]:
     """One layer, and its importance where it was scored."""
     check_layer(trace, il)
     return [Band(il), Band(il, heat=True)] if il in trace.importance else [Band(il)]
 
 
-def kept_tokens(trace: Trace, il: int) -> NDArray[np.bool_]:
+def kept_tokens(trace: KeptTokens, il: int) -> NDArray[np.bool_]:
     """[n tokens]: which visual tokens enter layer il."""
     found = np.zeros(len(trace.groups), np.bool_)
     found[trace.kept[il]] = True
     return found
 
 
-def heat_levels(trace: Trace, il: int) -> NDArray[np.float64]:
+def heat_levels(trace: KeptTokens, il: int) -> NDArray[np.float64]:
     """[n tokens] in [0, 1]: the place in layer il's ranking, 1 the most important; NaN for tokens it does not see.
 
     Places, not scores: PageRank's span dozens of powers of ten, and the order is what pruning goes by.
@@ -114,5 +114,5 @@ def clock(seconds: float) -> str:
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
 
 
-def n_media(trace: Trace) -> int:
+def n_media(trace: KeptTokens) -> int:
     return len({grid.media for grid in trace.grids})

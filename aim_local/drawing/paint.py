@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..results import TokenGrid
+from ..models.pieces import TokenGrid
 from .colours import Pixels, fogged, heated, hues
 
 _DROPPED_LINE = 78  # grey, a little darker than the fog

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..results import TokenGrid, Trace
+from ..models.pieces import KeptTokens, TokenGrid
 from .colours import Pixels, fogged, hues, ramp
 from .layers import (
     Band,
@@ -55,14 +55,14 @@ def plan_layout(n_pictures: int, n_bands: int) -> Layout:
     return Layout(columns, side)
 
 
-def layer_sheet(trace: Trace, il: int) -> Pixels:
+def layer_sheet(trace: KeptTokens, il: int) -> Pixels:
     """What entered layer il, uint8 RGB [H, W, 3]. Raises UsageError (no such layer, no pictures)."""
     check_pictures(trace)
     check_layer(trace, il)
     return sheet(trace, [Band(int(il))])
 
 
-def sheet(trace: Trace, bands: Sequence[Band] | None = None, title: Sequence[str] = ()) -> Pixels:
+def sheet(trace: KeptTokens, bands: Sequence[Band] | None = None, title: Sequence[str] = ()) -> Pixels:
     """Bands under each other below `title` (the first line is the heading), a legend last. uint8 RGB [H, W, 3].
 
     bands: None takes the first layer of every stage and every scored layer. Raises UsageError without pictures.
@@ -76,7 +76,7 @@ def sheet(trace: Trace, bands: Sequence[Band] | None = None, title: Sequence[str
     return np.concatenate(parts)
 
 
-def caption(trace: Trace, band: Band) -> str:
+def caption(trace: KeptTokens, band: Band) -> str:
     """Layer, and how many tokens: one line above a band."""
     n, total = len(trace.kept[band.il]), len(trace.groups)
     if band.heat:
@@ -84,7 +84,7 @@ def caption(trace: Trace, band: Band) -> str:
     return f"Layer {band.il}: {n} of {total} visual tokens ({n / total:.0%}){_newlines(trace, band.il)}"
 
 
-def _newlines(trace: Trace, il: int) -> str:
+def _newlines(trace: KeptTokens, il: int) -> str:
     """Newline rows cover no patch, so they are counted apart."""
     total = sum(group.slot < 0 for group in trace.groups)
     kept = sum(trace.groups[i].slot < 0 for i in trace.kept[il])
@@ -108,7 +108,7 @@ def _heading(lines: Sequence[str], width: int) -> Pixels:
     return np.asarray(image)
 
 
-def _band(trace: Trace, band: Band, layout: Layout) -> Pixels:
+def _band(trace: KeptTokens, band: Band, layout: Layout) -> Pixels:
     """A caption, then the pictures in rows."""
     head, foot = 36, 22
     sizes = [sized(grid, layout.side) for grid in trace.grids]

@@ -6,16 +6,14 @@ Knows tokens, media as one item each, and marks. What the items mean, and when t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from ..errors import ContextError
 from ..models.pieces import Piece, TextPiece
-from ..native.text import Context, Mark
-from .pruned import PrunedContext
-from .run import PromptPlan
-
-if TYPE_CHECKING:
-    from ..llm import VisionLLM
+from .contexts import Context, Mark, PrunedContext, open_plain, open_pruned
+from .model import Model
+from .plan import Plan
 
 Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
 
@@ -26,8 +24,8 @@ class Cache:
     shares: of visual tokens entering each layer.
     """
 
-    def __init__(self, context: Context, shares: list[float]) -> None:
-        self.context, self.shares = context, shares
+    def __init__(self, context: Context, shares: Sequence[float]) -> None:
+        self.context, self.shares = context, list(shares)
         self.items: list[Item] = []
         self.marks = [context.mark()]  # marks[k]: after k items
 
@@ -53,9 +51,9 @@ class Cache:
         return {"shares": self.shares, "n_ctx": context.n_ctx, "rooms": rooms, "items": self.items, "marks": marks}
 
     @classmethod
-    def from_dict(cls, llm: VisionLLM, data: dict[str, Any], state: bytearray) -> Cache:
+    def from_dict(cls, model: Model, data: dict[str, Any], state: bytearray) -> Cache:
         """A cache with the same contents. Raises ContextError where the model was loaded for fewer tokens."""
-        cache = cls(_open_saved(llm, data), [float(share) for share in data["shares"]])
+        cache = cls(_open_saved(model, data), [float(share) for share in data["shares"]])
         try:
             cache.items = [tuple(item) if isinstance(item, list) else int(item) for item in data["items"]]
             cache.marks = [Mark(*mark) for mark in data["marks"]]
@@ -74,20 +72,20 @@ class Cache:
             self.marks.append(Mark(last.n_past + n_pos, n_cells, last.n_visual + n_visual))
 
 
-def _open_saved(llm: VisionLLM, data: dict[str, Any]) -> Context:
+def _open_saved(model: Model, data: dict[str, Any]) -> Context:
     """An empty context as large as the saved one, or as the model's --ctx says."""
-    n_ctx, used = llm.config.n_ctx or data["n_ctx"], data["marks"][-1][1]
+    n_ctx, used = model.config.n_ctx or data["n_ctx"], data["marks"][-1][1]
     if used > n_ctx:
         raise ContextError(
             f"the saved conversation holds {used} tokens, the context {n_ctx}; load with --ctx {used} or more"
         )
     if data["rooms"] is None:
-        return Context(llm.text, n_ctx)
+        return open_plain(model, n_ctx)
     n_visual = data["rooms"][1]
-    return PrunedContext(llm.text, data["shares"], n_ctx - n_visual, n_visual)
+    return open_pruned(model, data["shares"], n_ctx - n_visual, n_visual)
 
 
-def plan_items(plan: PromptPlan) -> list[Item]:
+def plan_items(plan: Plan) -> list[Item]:
     """A plan as cache items."""
     items: list[Item] = []
     for piece in plan.pieces:
@@ -95,7 +93,7 @@ def plan_items(plan: PromptPlan) -> list[Item]:
     return items
 
 
-def without(plan: PromptPlan, n: int) -> PromptPlan:
+def without(plan: Plan, n: int) -> Plan:
     """The plan without its first n items."""
     pieces: list[Piece] = []
     for piece in plan.pieces:
@@ -103,4 +101,4 @@ def without(plan: PromptPlan, n: int) -> PromptPlan:
         if n < size:
             pieces.append(TextPiece(piece.tokens[n:]) if isinstance(piece, TextPiece) else piece)
         n = max(0, n - size)
-    return PromptPlan(pieces, plan.keep)
+    return replace(plan, pieces=tuple(pieces))

@@ -7,35 +7,27 @@ wanted; where they part, the context goes back to the fork and takes the given t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import GenerateConfig
-from ..errors import UsageError
-from ..native.text import Context, Mark
-from .run import Answer
-
-if TYPE_CHECKING:
-    from .run import Run
+from ..errors import CancelledError, UsageError
+from .contexts import Context, Mark
+from .generate import Generated, generate
+from .watch import Watch
 
 Rows = NDArray[np.float32]
 
 
-@dataclass
-class Scored:
-    """Next-token logits along n given tokens, and what the model itself answered.
+@dataclass(frozen=True, eq=False)
+class Forced:
+    """logits: float32 [len(forced) + 1, n_vocab]; generated: the model's own answer."""
 
-    logits: float32 [n + 1, n_vocab]; row i comes after the prompt and the first i tokens of `forced`.
-    forced: the n tokens. answer: as from generate, with stats, trace and warnings; forcing is not in its times.
-    """
-
-    logits: Rows = field(repr=False)
+    logits: Rows
     forced: list[int]
-    answer: Answer
+    generated: Generated
 
 
 class _Drawn:
@@ -54,29 +46,29 @@ class _Drawn:
         self._along = self._given is None or (i < len(self._given) and token == self._given[i])
 
 
-def score(
-    run: Run,
-    rendered: str,
-    answer_tokens: Sequence[int] | None,
-    options: GenerateConfig,
-    n_own: int | None,
-    start: float,
-) -> Scored:
-    """See VisionLLM.score. start: time.perf_counter() of the call."""
-    given = None if answer_tokens is None else _checked(answer_tokens, run.llm.text.n_vocab)
+def check_forced(answer_tokens: Sequence[int] | None, n_own: int | None, n_vocab: int) -> list[int] | None:
+    """The given tokens. Raises UsageError."""
+    given = None if answer_tokens is None else [int(token) for token in answer_tokens]
+    wrong = [token for token in given or () if not 0 <= token < n_vocab]
+    if wrong:
+        raise UsageError(f"answer token {wrong[0]} is not in the vocabulary; ids go from 0 to {n_vocab - 1}")
     if n_own is not None and (given is not None or n_own < 0):
         raise UsageError(f"n_own is {n_own}; it is a count from 0, for a score without answer_tokens")
-    n_given = len(given or ())
-    with ExitStack() as stack:
-        context = run.start(rendered, n_answer=max(options.max_tokens, n_given))
-        stack.callback(context.close)
-        mark, drawn = context.mark(), _Drawn(context, given, n_own if given is None else n_given)
-        answer = run.generate(context, options, None, start, drawn)
-        if run.stats.stop_reason == "interrupted":
-            raise KeyboardInterrupt
-        forced = answer.tokens[:n_own] if given is None else given
-        logits = _follow(context, mark, drawn.rows[: len(forced) + 1], forced)
-    return Scored(logits, forced, Answer(answer.text, answer.tokens, run.stats, run.trace, run.warnings))
+    return given
+
+
+def force(
+    context: Context, given: list[int] | None, options: GenerateConfig, n_own: int | None, watch: Watch
+) -> Forced:
+    """After a prefilled prompt: see VisionLLM.score. An answer that was ended from outside is no answer to score."""
+    mark, drawn = context.mark(), _Drawn(context, given, n_own if given is None else len(given))
+    generated = generate(context, options, on_draw=drawn, watch=watch)
+    if generated.stop_reason == "interrupted":
+        raise KeyboardInterrupt
+    if generated.stop_reason == "cancelled":
+        raise CancelledError("the score was cancelled before it was complete; ask again")
+    forced = generated.tokens[:n_own] if given is None else given
+    return Forced(_follow(context, mark, drawn.rows[: len(forced) + 1], forced), forced, generated)
 
 
 def _follow(context: Context, mark: Mark, rows: list[Rows], forced: list[int]) -> Rows:
@@ -90,11 +82,3 @@ def _follow(context: Context, mark: Mark, rows: list[Rows], forced: list[int]) -
             context.decode_tokens([token], logits=True)
             rows.append(context.logits())
     return np.stack(rows)
-
-
-def _checked(tokens: Sequence[int], n_vocab: int) -> list[int]:
-    found = [int(token) for token in tokens]
-    wrong = [token for token in found if not 0 <= token < n_vocab]
-    if wrong:
-        raise UsageError(f"answer token {wrong[0]} is not in the vocabulary; ids go from 0 to {n_vocab - 1}")
-    return found

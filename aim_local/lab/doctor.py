@@ -5,12 +5,10 @@ Must work where the installation does not: every fact is gathered on its own, a 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any
 
 NOT_INSTALLED = "not installed"
 REINSTALL = "reinstall aim-local (`pip install --force-reinstall aim-local`, or `pip install .` in its source folder)"
-PACKAGES = ("llama-cpp-python", "gguf", "numpy", "av", "pillow", "typer", "rich", "prompt-toolkit", "platformdirs")
+NATIVE = "aim_local.native.library"  # in sys.modules once the libraries are loaded
+PACKAGES = ("gguf", "numpy", "av", "pillow", "typer", "rich", "prompt-toolkit", "platformdirs")
 OPTIONAL = ("torch", "transformers", "safetensors")  # for `convert`; looked up, never imported
 
 
@@ -75,10 +74,21 @@ def _versions(report: Report, facts: dict[str, Any]) -> None:
             report.problem(
                 f"{package} is {found}, this aim-local needs {pin[2:]}", f"run: pip install '{package}{pin}'"
             )
+    facts["llama-cpp-python"] = _bindings(report)
     facts["ffmpeg (in av)"] = _ffmpeg(report)
     for package in OPTIONAL:
         found = _version(package)
         facts[package] = found if found != NOT_INSTALLED else "not installed (only `convert` may need it)"
+
+
+def _bindings(report: Report) -> str:
+    from ..native.bindings import bindings_version
+
+    try:
+        return f"{bindings_version()} (its bindings, part of aim-local)"
+    except Exception as e:
+        report.problem(_one_line(e), REINSTALL)
+        return NOT_INSTALLED
 
 
 def _version(package: str) -> str:
@@ -114,32 +124,38 @@ def _ffmpeg(report: Report) -> str:
 
 
 def _libraries(report: Report, facts: dict[str, Any]) -> None:
-    for variable in ("AIM_LOCAL_LIB", "LLAMA_CPP_LIB_PATH", "MTMD_CPP_LIB"):
-        if os.environ.get(variable):
-            facts[variable] = os.environ[variable]
+    if os.environ.get("AIM_LOCAL_LIB"):
+        facts["AIM_LOCAL_LIB"] = os.environ["AIM_LOCAL_LIB"]
     try:
-        from ..native import library as _native
+        if not _suitable(report, facts):
+            return
+        from ..native import library
     except Exception as e:
         facts["state"] = "do not load"
         report.problem(_one_line(e), REINSTALL)
         return
-    facts["folder"] = str(_native.LIB_FOLDER)
-    facts["libllama"] = _path(_native.libllama)
-    facts["libmtmd"] = _path(_native.libmtmd)
-    facts["ours"] = True  # _native refuses any other
-    facts["patch version"] = _native.PATCH_VERSION
-    for name in ("libllama", "libmtmd"):
-        path = Path(facts[name])
-        if path.is_absolute() and path.parent.resolve() != _native.LIB_FOLDER.resolve():
-            facts["ours"] = False
-            report.problem(
-                f"{name} was loaded from {path}, not from {_native.LIB_FOLDER}",
-                "unset LLAMA_CPP_LIB_PATH and MTMD_CPP_LIB",
-            )
+    facts["libllama"] = str(library.libllama._name)
+    facts["libmtmd"] = str(library.libmtmd._name)
+    facts["ours"] = True  # library.py refuses any other
+    facts["patch version"] = library.PATCH_VERSION
+    if library.BACKENDS:
+        facts["chosen at load"] = ", ".join(library.BACKENDS)
 
 
-def _path(library: ctypes.CDLL) -> str:
-    return str(getattr(library, "_name", "?"))
+def _suitable(report: Report, facts: dict[str, Any]) -> bool:
+    """Whether the libraries may be loaded on this CPU. Raises NativeError where there are none."""
+    from ..native import cpu
+    from ..native.installed import library_folder
+
+    folder = library_folder()
+    features = cpu.built_for(folder)
+    facts["folder"] = str(folder)
+    facts["built for"] = " ".join(features) if features is not None else "no CPU in particular, or not recorded"
+    facts["this machine has"] = str(cpu.this_cpu() or "not told by the system")
+    if why := cpu.refusal(folder):
+        facts["state"] = "refused: built for another CPU"
+        report.problem(why, cpu.CURE)
+    return not why
 
 
 def _one_line(e: Exception) -> str:
@@ -154,7 +170,7 @@ def _machine(report: Report, facts: dict[str, Any]) -> None:
     facts["cores"] = f"{_usable_cores()} usable of {os.cpu_count()}"
     memory = memory_bytes()
     facts["memory"] = f"{memory / 2**30:.1f} GiB" if memory else "unknown"
-    native = sys.modules.get(f"{__package__}._native")
+    native = sys.modules.get(NATIVE)
     if native is not None:
         facts["cpu features"] = cpu_features(native.llama.llama_print_system_info().decode())
 
@@ -194,37 +210,17 @@ def memory_bytes() -> int | None:
 
 
 def _devices(report: Report, facts: dict[str, Any]) -> None:
-    native = sys.modules.get(f"{__package__}._native")
+    native = sys.modules.get(NATIVE)
     if native is None:
         facts["found"] = "unknown, the libraries do not load"
         return
+    from ..native.devices import device_names
+
     facts["gpu offload"] = bool(native.llama.llama_supports_gpu_offload())
-    for number, device in enumerate(_device_list(native.LIB_FOLDER, native.library_name)):
+    for number, device in enumerate(device_names()):
         facts[f"device {number}"] = device
     if "device 0" not in facts:
         report.problem("ggml has no backend, not even the CPU's", REINSTALL)
-
-
-def _device_list(folder: Path, library_name: Callable[[str], str]) -> list[str]:
-    """ "CPU: AMD EPYC (62.0 GiB)" for every device of ggml's backends."""
-    ggml = ctypes.CDLL(str(folder / library_name("ggml")))
-    base = ctypes.CDLL(str(folder / library_name("ggml-base")))
-    count, get = ggml.ggml_backend_dev_count, ggml.ggml_backend_dev_get
-    name, describe, memory = base.ggml_backend_dev_name, base.ggml_backend_dev_description, base.ggml_backend_dev_memory
-    count.restype, count.argtypes = ctypes.c_size_t, []
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    for function in (name, describe):
-        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
-    memory.restype, memory.argtypes = (
-        None,
-        [ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)],
-    )
-    found = []
-    for index in range(count()):
-        device, free, total = get(index), ctypes.c_size_t(), ctypes.c_size_t()
-        memory(device, ctypes.byref(free), ctypes.byref(total))
-        found.append(f"{name(device).decode()}: {describe(device).decode()} ({total.value / 2**30:.1f} GiB)")
-    return found
 
 
 def _models(report: Report, facts: dict[str, Any]) -> None:

@@ -47,7 +47,8 @@ def machine() -> dict[str, Any]:
     """Where figures come from: processor, usable cores, memory, system, versions. Plain values for JSON."""
     from importlib.metadata import version
 
-    from ..native.text import physical_cores
+    from ..models.threads import physical_cores
+    from ..native.bindings import bindings_version
     from .doctor import memory_bytes, processor
 
     return {
@@ -57,7 +58,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "aim_local": version("aim-local"),
-        "llama_cpp_python": version("llama-cpp-python"),
+        "llama_cpp_python": bindings_version(),
     }
 
 

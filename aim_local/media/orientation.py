@@ -5,15 +5,19 @@ Knows: the display matrix of MP4, MOV and Matroska as FFmpeg hands it over. Leav
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from av import VideoFrame
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 
 from aim_local.media.types import Frames
+
+# not frame.side_data: the frame would keep it and it the frame, whose pixels then wait for the garbage collector
+# PyAV types this container as a mapping; it is made from a frame and iterates as a list
+_sides_of = cast("Callable[[VideoFrame], Iterable[SideData]]", SideDataContainer)
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,7 @@ class Orientation:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """The orientation a decoded frame asks for; angles other than quarter turns are reported and not applied."""
-    # PyAV's container of side data is typed as a mapping and iterates as a list
-    sides = cast("Iterable[SideData]", frame.side_data)
-    matrix = next((bytes(side) for side in sides if side.type is Type.DISPLAYMATRIX), None)
+    matrix = next((bytes(side) for side in _sides_of(frame) if side.type is Type.DISPLAYMATRIX), None)
     if matrix is None:
         return Orientation()
     # a stored point (x, y) is displayed at (a x + c y, b x + d y); 16.16 fixed point

@@ -1,93 +1,121 @@
 """A media item without its pixels: sizes, times, and how much a reader will have to decode.
 
-Knows: what `open_media` would give for a path. Leaves to others: reading it. The item's pixels are black and take no
-memory (one value seen through zero strides).
+Knows: what `open_media` would give for an item. Leaves to others: reading it. Of a still picture only the header is
+read, so that damage behind it shows when the picture is read.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aim_local.media import pictures
+from aim_local.media.arrays import as_frames
 from aim_local.media.files import check_file
 from aim_local.media.index import Clip, index_video
-from aim_local.media.reader import MediaItem, open_media
+from aim_local.media.reader import MediaItem, check_item
 from aim_local.media.sampling import SamplePlan, plan_samples
 from aim_local.media.seek import plan_segments
-from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Video, VideoInfo
+from aim_local.media.shape import MediaShape
+from aim_local.media.types import DEFAULT_SAMPLING, FrameSampling, VideoInfo
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Outline:
-    """item: as `open_media` gives it, black. n_file_bytes: of the file. n_packets: of its index, 0 for a picture.
+    """What reading an item will give, and cost.
 
-    n_decoded: frames that must be decoded for the chosen ones. height, width: pixels of a picture as it is stored.
+    shape:           that of the item `open_media` gives, damaged frames counted in, without a digest
+    n_file_bytes:    of the file, 0 for an array
+    n_packets:       of a video's index, frames of an animated picture, 0 for a still and an array
+    n_decoded:       frames that must be decoded for the chosen ones, 0 for an array
+    n_source_frames: of the whole clip, 1 for an image
+    warnings:        those known before pixels are read
     """
 
-    item: Video | Image
+    shape: MediaShape
     n_file_bytes: int
     n_packets: int
     n_decoded: int
-    height: int
-    width: int
+    n_source_frames: int
+    warnings: tuple[str, ...]
 
     @property
     def n_pictures(self) -> int:
-        return len(self.item.frames) if isinstance(self.item, Video) else 1
+        """Frames of a video, 1 for an image."""
+        return self.shape.n_frames
+
+    @property
+    def height(self) -> int:
+        """Pixels of one decoded picture as displayed: rotation applied, nothing fitted."""
+        return self.shape.height
+
+    @property
+    def width(self) -> int:
+        """As `height`."""
+        return self.shape.width
 
 
 def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
     """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
-    if not isinstance(item, str | os.PathLike):
-        return _outline_given(open_media(item, sampling))
+    check_item(item)
+    if isinstance(item, np.ndarray):
+        return _outline_of_array(item, sampling)
     path = check_file(item)
     kind = pictures.picture_kind(path)
-    n_bytes = path.stat().st_size
-    if kind is not None and not kind.animated:
-        given = _outline_given(open_media(path, sampling))
-        return Outline(given.item, n_bytes, 0, 1, given.height, given.width)
-    clip = None if kind else index_video(path)
-    info = clip.info if clip else pictures.animation_info(path, kind) if kind else None
-    assert info is not None, "a file is a picture or a clip"
-    chosen = plan_samples(info, sampling)
-    n_packets = len(clip.table.pts) if clip and clip.table else info.n_frames
-    return Outline(_black_video(info, chosen), n_bytes, n_packets, _n_decoded(clip, chosen), info.height, info.width)
+    if kind is None:
+        clip = index_video(path)
+        return _outline_of_clip(path, clip, plan_samples(clip.info, sampling))
+    if kind.animated:
+        info = pictures.animation_info(path, kind)
+        chosen = plan_samples(info, sampling)
+        return _outline_of_frames(path, info, chosen, info.n_frames, len(chosen.indices))
+    return _outline_of_still(path, kind)
 
 
-def _n_decoded(clip: Clip | None, chosen: SamplePlan) -> int:
-    if clip is None:
-        return len(chosen.indices)
+def _outline_of_clip(path: Path, clip: Clip, chosen: SamplePlan) -> Outline:
     if clip.table is None:  # counted by decoding all, then decoded up to the last one chosen
-        return clip.info.n_frames + int(chosen.indices[-1]) + 1
-    return sum(run.last - run.first + 1 for run in plan_segments(clip.table, list(chosen.indices)))
+        n_decoded = clip.info.n_frames + int(chosen.indices[-1]) + 1
+        return _outline_of_frames(path, clip.info, chosen, clip.info.n_frames, n_decoded)
+    runs = plan_segments(clip.table, list(chosen.indices))
+    n_decoded = sum(run.last - run.first + 1 for run in runs)
+    return _outline_of_frames(path, clip.info, chosen, len(clip.table.pts), n_decoded)
 
 
-def _black(*shape: int) -> Frames:
-    return np.broadcast_to(np.zeros(1, np.uint8), shape)
-
-
-def _black_video(info: VideoInfo, chosen: SamplePlan) -> Video:
-    return Video(
-        frames=_black(len(chosen.indices), info.height, info.width, 3),
-        timestamps=info.timestamps[chosen.indices],
-        indices=chosen.indices,
+def _outline_of_frames(path: Path, info: VideoInfo, chosen: SamplePlan, n_packets: int, n_decoded: int) -> Outline:
+    shape = MediaShape(
+        kind="video",
+        n_frames=len(chosen.indices),
+        height=info.height,
+        width=info.width,
         source=info.source,
-        duration=info.duration,
-        n_source_frames=info.n_frames,
-        source_fps=info.fps,
-        warnings=(*info.warnings, *chosen.warnings),
         digest="",
+        timestamps=tuple(info.timestamps[chosen.indices].tolist()),
+        indices=tuple(chosen.indices.tolist()),
+        duration=info.duration,
     )
+    warnings = (*info.warnings, *chosen.warnings)
+    return Outline(shape, path.stat().st_size, n_packets, n_decoded, info.n_frames, warnings)
 
 
-def _outline_given(item: Video | Image) -> Outline:
-    """Of what is in memory already."""
-    if isinstance(item, Video):
-        height, width = item.frames.shape[1:3]
-        return Outline(item, 0, 0, 0, height, width)
-    height, width = item.pixels.shape[:2]
-    black = Image(pixels=_black(height, width, 3), source=item.source, warnings=item.warnings, digest=item.digest)
-    return Outline(black, 0, 0, 0, height, width)
+def _outline_of_still(path: Path, kind: pictures.PictureKind) -> Outline:
+    height, width = pictures.picture_size(path)
+    shape = _image_shape(height, width, str(path))
+    return Outline(shape, path.stat().st_size, 0, 1, 1, pictures.page_warnings(kind))
+
+
+def _outline_of_array(array: NDArray[np.uint8], sampling: FrameSampling) -> Outline:
+    frames = as_frames(array, sampling, "auto")
+    *counts, height, width, _ = frames.shape
+    if not counts:
+        return Outline(_image_shape(height, width, "array"), 0, 0, 0, 1, ())
+    (n,) = counts
+    shape = MediaShape("video", n, height, width, "array", "", (math.nan,) * n, tuple(range(n)), math.nan)
+    return Outline(shape, 0, 0, 0, n, ())
+
+
+def _image_shape(height: int, width: int, source: str) -> MediaShape:
+    return MediaShape("image", 1, height, width, source, "", (), (), math.nan)

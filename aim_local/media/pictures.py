@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
+import PIL.TiffImagePlugin
 
 from aim_local.errors import MediaError
 from aim_local.media.canvas import Canvas
-from aim_local.media.types import Frames, VideoInfo
+from aim_local.media.types import Frames, Size, VideoInfo
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
@@ -26,6 +28,10 @@ _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _DAMAGE = (OSError, EOFError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error)
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+# where a PNG may keep an orientation besides its eXIf chunk
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_EXIF_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,27 @@ def picture_kind(path: Path) -> PictureKind | None:
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
     """The (first) picture: uint8 [H, W, 3] RGB, orientation applied, and warnings; MediaError for damage."""
     with _opened(path) as image:
-        pixels = _rgb(path, image)
+        return _rgb(path, image), page_warnings(kind)
+
+
+def picture_size(path: Path) -> Size:
+    """(height, width) that `read_picture` gives, from the file's header. Raises MediaError."""
+    with _opened(path) as image:
+        _check_mode(path, image.mode)
+        try:
+            width, height = _stored_size(image)
+            turned = _exif(path, image).get(PIL.ExifTags.Base.Orientation) in _TURNED
+        except _DAMAGE as e:
+            raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
+        return (width, height) if turned else (height, width)
+
+
+def page_warnings(kind: PictureKind) -> tuple[str, ...]:
+    """What reading a file as one still picture leaves out."""
     # the second picture in a JPEG (MPO) is a preview or a gain map of the first: nothing is lost
     if kind.n_frames > 1 and kind.format not in ("JPEG", "MPO", "ICO"):
-        return pixels, (f"the file holds {kind.n_frames} pictures; only the first is used",)
-    return pixels, ()
+        return (f"the file holds {kind.n_frames} pictures; only the first is used",)
+    return ()
 
 
 def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
@@ -131,11 +153,46 @@ def _rgb(path: Path, image: PIL.Image.Image) -> Frames:
         raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
 
 
+def _stored_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """(width, height) before the EXIF orientation is applied."""
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        # newer versions of Pillow have swapped these in image.size already
+        tags = image.tag_v2
+        return int(tags[PIL.TiffImagePlugin.IMAGEWIDTH]), int(tags[PIL.TiffImagePlugin.IMAGELENGTH])
+    return image.size
+
+
+def _exif(path: Path, image: PIL.Image.Image) -> PIL.Image.Exif:
+    if image.format == "PNG" and not _png_has_late_exif(path):
+        # the format's own method decodes the pixels to look for EXIF behind them
+        return PIL.Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _png_has_late_exif(path: Path) -> bool:
+    """Whether an orientation may stand behind a PNG's pixels."""
+    behind = False
+    with path.open("rb") as file:
+        file.seek(8)  # the signature
+        while len(head := file.read(8)) == 8:
+            n_bytes, name = struct.unpack(">I4s", head)
+            behind = behind or name == b"IDAT"
+            start = file.tell()
+            if behind and (name == b"eXIf" or (name in _PNG_TEXTS and file.read(21).startswith(_PNG_EXIF_KEYS))):
+                return True
+            file.seek(start + n_bytes + 4)  # a checksum follows the data
+    return False
+
+
+def _check_mode(path: Path, mode: str) -> None:
+    if mode == "F":
+        raise MediaError(f"{path}: has floating-point pixels; save it with 8 or 16 bits per channel")
+
+
 def _to_rgb(path: Path, image: PIL.Image.Image) -> Frames:
     if image.mode.startswith("I"):
         return _high_byte(path, np.asarray(image))
-    if image.mode == "F":
-        raise MediaError(f"{path}: has floating-point pixels; save it with 8 or 16 bits per channel")
+    _check_mode(path, image.mode)
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         # the same colours; straight to RGB Pillow complains about the alpha values it drops
         image = image.convert("RGBA")

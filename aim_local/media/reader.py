@@ -1,29 +1,28 @@
 """The media layer's front door: paths and arrays in, Video and Image out.
 
-Knows: the order of the steps. Leaves to others: each of them (files, index, sampling, decode, pictures, canvas).
+Knows: the order of the steps. Leaves to others: each of them (files, index, sampling, decode, pictures, arrays,
+canvas).
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import decode, pictures
-from aim_local.media.canvas import Canvas, Progress, Size, check_size, resize_rgb
-from aim_local.media.files import check_file, digest_array, digest_file
+from aim_local.media.arrays import ARRAY_SHAPES, Kind, media_of_array
+from aim_local.media.canvas import Canvas, Fit, Keep, Progress
+from aim_local.media.files import check_file, digest_file
 from aim_local.media.index import Clip, index_video
 from aim_local.media.sampling import plan_samples
-from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Video, VideoInfo
+from aim_local.media.types import DEFAULT_SAMPLING, FrameSampling, Image, Size, Video, VideoInfo
 
-Kind = Literal["auto", "video", "image"]
 MediaItem = str | os.PathLike[str] | NDArray[Any]
-
-_ARRAY_SHAPES = "a video is uint8 [T, H, W, 3] in RGB, an image uint8 [H, W, 3]"
 
 
 def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
@@ -42,19 +41,25 @@ def read_video(
     sampling: FrameSampling = DEFAULT_SAMPLING,
     progress: Progress | None = None,
     resize: Size | None = None,
+    *,
+    fit: Fit | None = None,
 ) -> Video:
     """The frames `sampling` picks; only they are kept in memory. A still picture is a video of one frame.
 
     progress: called as (frames done, frames wanted) after each frame
     resize:   (height, width) in pixels; each frame is resized as it comes (Pillow, bicubic), else they keep their size
+    fit:      maps one frame, uint8 [h, w, 3] of the clip's size, to what is kept of it, uint8 [H, W, 3] of one size for
+              all frames, without changing what it was given. It is called as each frame comes, so that frames of the
+              source's size are never collected; not together with resize
     Damaged frames are left out, and a warning counts them. Raises MediaError, UsageError.
     """
+    keep = Keep(resize, fit)
     checked = check_file(path)
     kind = pictures.picture_kind(checked)
     clip = None if kind else index_video(checked)
     info = clip.info if clip else _animation(checked, kind)
     plan = plan_samples(info, sampling)
-    canvas = Canvas(info, plan.indices, resize, progress)
+    canvas = Canvas(info.source, (info.height, info.width), plan.indices, keep, progress)
     near = _fill(canvas, checked, clip)
     frames, found, damage = canvas.finish()
     indices = plan.indices[found]
@@ -68,6 +73,7 @@ def read_video(
         source_fps=info.fps,
         warnings=(*info.warnings, *plan.warnings, *damage, *near),
         digest=digest_file(checked),
+        source_size=(info.height, info.width),
     )
 
 
@@ -91,8 +97,10 @@ def open_media(
     kind: Kind = "auto",
     progress: Progress | None = None,
     resize: Size | None = None,
+    *,
+    fit: Fit | None = None,
 ) -> Video | Image:
-    """A path or an array as Video or Image; sampling, progress and resize are for videos only.
+    """A path or an array as Video or Image; sampling, progress, resize and fit are for videos only (see `read_video`).
 
     kind: "auto" decides by content (an animated picture is a video, a still one an image); "video" takes a still
           picture as a video of one frame; "image" takes the first frame of an animated one and refuses videos
@@ -101,13 +109,19 @@ def open_media(
     """
     if kind not in ("auto", "video", "image"):
         raise UsageError(f"kind is {kind!r}; it must be 'auto', 'video' or 'image'")
+    keep = Keep(resize, fit)
+    check_item(item)
     if isinstance(item, np.ndarray):
-        return _from_array(item, sampling, kind, resize)
-    if not isinstance(item, str | os.PathLike):
-        raise UsageError(f"media is a {type(item).__name__}; give a path or a numpy array: {_ARRAY_SHAPES}")
+        return media_of_array(item, sampling, kind, keep)
     if kind == "image" or (kind == "auto" and _is_still(check_file(item))):
         return read_image(item)
-    return read_video(item, sampling, progress, resize)
+    return read_video(item, sampling, progress, resize, fit=fit)
+
+
+def check_item(item: object) -> None:
+    """UsageError for anything but a path or an array."""
+    if not isinstance(item, str | os.PathLike | np.ndarray):
+        raise UsageError(f"media is a {type(item).__name__}; give a path or a numpy array: {ARRAY_SHAPES}")
 
 
 def _is_still(path: Path) -> bool:
@@ -125,34 +139,3 @@ def _fill(canvas: Canvas, path: Path, clip: Clip | None) -> list[str]:
         return decode.decode_onto(canvas, clip)
     pictures.draw_onto(canvas, path)
     return []
-
-
-def _from_array(array: NDArray[Any], sampling: FrameSampling, kind: Kind, resize: Size | None) -> Video | Image:
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or array.size == 0:
-        raise UsageError(f"media is an array {array.dtype} {list(array.shape)}; {_ARRAY_SHAPES}, none of them empty")
-    if array.ndim == 3 and kind != "video":
-        return Image(pixels=array, source="array", warnings=(), digest=digest_array(array))
-    if kind == "image":
-        raise UsageError(f"media is an array {list(array.shape)}, a video; an image is uint8 [H, W, 3]")
-    if sampling.fps is not None or sampling.start is not None or sampling.end is not None:
-        raise UsageError("fps, start and end need a file; an array of frames is used as it is: drop these options")
-    return _video_of_array(array if array.ndim == 4 else array[None], resize)
-
-
-def _video_of_array(frames: Frames, resize: Size | None) -> Video:
-    digest = digest_array(frames)
-    if resize is not None:
-        size = check_size(resize)
-        frames = np.stack([resize_rgb(frame, size) for frame in frames])  # [T, H, W, 3]
-    n_frames = len(frames)
-    return Video(
-        frames=frames,
-        timestamps=np.full(n_frames, np.nan),
-        indices=np.arange(n_frames, dtype=np.int64),
-        source="array",
-        duration=float("nan"),
-        n_source_frames=n_frames,
-        source_fps=float("nan"),
-        warnings=(),
-        digest=digest,
-    )

@@ -1,6 +1,6 @@
 """Which frames to use: pure functions from a clip's timestamps and a FrameSampling to indices.
 
-Knows: the index rule of LLaVA-NeXT (linspace from the first to the last frame), fps with a cap, start and end.
+Knows: the index rule of the video models' authors (linspace from first to last frame), fps with a cap, start and end.
 Leaves to others: files and decoding.
 """
 
@@ -71,7 +71,7 @@ def _uniform(inside: Indices, n_frames: int) -> tuple[Indices, list[str]]:
     if n_frames > n_inside:
         have = "is only 1 frame" if n_inside == 1 else f"are only {n_inside} frames"
         return inside, [f"{n_frames} frames were asked for, but there {have} in the range: all used"]
-    # the frames LLaVA-NeXT takes: numpy.linspace(0, n-1, N, dtype=int)
+    # the frames the authors' code takes: numpy.linspace(0, n-1, N, dtype=int)
     return inside[np.linspace(0, n_inside - 1, n_frames, dtype=int)], []
 
 
@@ -87,7 +87,7 @@ def _at_rate(times: Seconds, inside: Indices, fps: float, cap: int | None) -> tu
     if len(chosen) < n_ticks:
         warnings.append(f"fps {fps:g} is more than the clip has: {len(chosen)} frames instead of {n_ticks:.0f}")
     if cap is not None and len(chosen) > cap:
-        # over the cap LLaVA-NeXT drops the rate and spreads the cap over the whole range
+        # over the cap the authors' code drops the rate and spreads the cap over the whole range
         warnings.append(f"fps {fps:g} gives {len(chosen)} frames, over the cap: {cap} evenly spread frames are used")
         return inside[np.linspace(0, len(inside) - 1, cap, dtype=int)], warnings
     return inside[chosen], warnings

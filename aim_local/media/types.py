@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aim_local.errors import UsageError
+from aim_local.media.shape import MediaShape
 
 Frames = NDArray[np.uint8]
 Seconds = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,12 @@ class VideoInfo:
 class Video:
     """Sampled frames of one clip.
 
-    frames:     uint8 [T, H, W, 3], RGB, rotation applied
+    frames:     uint8 [T, H, W, 3], RGB, rotation applied; resized or fitted where that was asked
     timestamps: float64 [T], seconds from the first frame of the clip; NaN where unknown (frames given as an array)
     indices:    int64 [T], frame index in the source, display order
     duration, source_fps: of the whole clip, in seconds and frames per second; NaN where unknown
     digest:     sha256 (hex) of the file's bytes, or of an array's shape and bytes
+    source_size: (height, width) of the source as displayed, before resizing or fitting; None: that of `frames`
     """
 
     frames: Frames = field(repr=False)
@@ -116,11 +119,28 @@ class Video:
     source_fps: float
     warnings: tuple[str, ...]
     digest: str
+    source_size: Size | None = None
 
     def __post_init__(self) -> None:
         assert self.frames.dtype == np.uint8
         assert self.frames.shape[3:] == (3,)
         assert self.timestamps.shape == self.indices.shape == self.frames.shape[:1] != (0,)
+
+    @property
+    def shape(self) -> MediaShape:
+        """Sizes and times without the pixels."""
+        height, width = self.source_size or self.frames.shape[1:3]
+        return MediaShape(
+            kind="video",
+            n_frames=len(self.frames),
+            height=height,
+            width=width,
+            source=self.source,
+            digest=self.digest,
+            timestamps=tuple(self.timestamps.tolist()),
+            indices=tuple(self.indices.tolist()),
+            duration=self.duration,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,3 +155,9 @@ class Image:
     def __post_init__(self) -> None:
         assert self.pixels.dtype == np.uint8
         assert self.pixels.shape[2:] == (3,)
+
+    @property
+    def shape(self) -> MediaShape:
+        """Sizes without the pixels."""
+        height, width = self.pixels.shape[:2]
+        return MediaShape("image", 1, height, width, self.source, self.digest, (), (), math.nan)

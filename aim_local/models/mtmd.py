@@ -1,4 +1,4 @@
-"""Any mmproj that llama.cpp runs and we do not: tokenised, encoded and, where needed, decoded by mtmd itself.
+"""Any other mmproj that llama.cpp runs: tokenised, encoded and, where needed, decoded by mtmd itself.
 
 Each frame of a video is one picture. Begin and end tokens around media are mtmd's. Token merging works where visual
 tokens are plain rows at consecutive positions; M-RoPE and non-causal media are decoded by mtmd, unmerged.
@@ -6,121 +6,128 @@ tokens are plain rows at consecutive positions; M-RoPE and non-causal media are 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import ModelError, NativeError, UsageError
-from ..media import Image, Video
-from ..native import log as _logs
-from ..native.library import mtmd
-from ..native.visual import merge_count, merge_rows
-from ..results import TokenGroup
-from .pieces import MediaPiece, Piece, TextPiece, VisualBlock
-from .prompt import split_marks
+from ..config import VisualTokenConfig
+from ..errors import ModelError, UsageError
+from ..media import Image, MediaShape, Video
+from ..native.mtmd import Chunks, ImageChunk, MtmdContext, TextChunk, decode_chunk, encode_chunk
+from ..native.visual import merge_rows
+from ..reduction.merging import check_similarity
+from ..reduction.planner import merge_count
+from .base import Fit, Step, TowerFacts, TowerFile
+from .pieces import Decode, Part, Rows, TokenGroup, VisualBlock, VisualPart
+from .tiles import Clock
 
-MARKER = "<__media__>"
-_TEXT, _IMAGE = 0, 1  # enum mtmd_input_chunk_type
-
-
-def media_pictures(item: Video | Image) -> list[NDArray[np.uint8]]:
-    """uint8 [H, W, 3] pictures of a media item."""
-    return list(item.frames) if isinstance(item, Video) else [item.pixels]
+_FRAMES = 8  # every frame is a whole picture
 
 
-class ChunkList:
-    """Owns mtmd's chunks of one prompt."""
+class MtmdTower:
+    """A tower whose tokens depend on the loaded file. Raises ModelError for counts where it is not loaded."""
 
-    def __init__(self) -> None:
-        self.handle = mtmd.mtmd_input_chunks_init()
+    reduces_by_default = False
 
-    def __del__(self) -> None:
-        mtmd.mtmd_input_chunks_free(self.handle)
+    def __init__(self, file: TowerFile) -> None:
+        self.file = file
+        self._context = file.open()
+        self._chunks_of = lru_cache(maxsize=64)(self._blank_chunks)
 
+    @property
+    def projector(self) -> str:
+        return self.file.projector
 
-class ForeignTower:
-    """Plans and encodes prompts through mtmd_tokenize and mtmd_encode_chunk. Borrows the mtmd context."""
+    @property
+    def default_frames(self) -> int:
+        return self.file.number("aim.video.n_frames", _FRAMES)
 
-    def __init__(self, context: Any, n_embd: int) -> None:
-        self.context, self.n_embd = context, n_embd
-        self.uses_mrope = bool(mtmd.mtmd_decode_use_mrope(context))
+    @property
+    def media_tokens(self) -> tuple[str, str] | None:
+        return None
 
-    def plan(self, rendered: str, media: Sequence[Video | Image], retain: float) -> tuple[list[Piece], ChunkList]:
-        """Pieces of a rendered prompt; the ChunkList must live as long as they do."""
-        text, order = "", []
-        for piece in split_marks(rendered):
-            if isinstance(piece, int):
-                pictures = media_pictures(media[piece])
-                text += MARKER * len(pictures)
-                order += [(piece, picture, len(pictures) > 1) for picture in pictures]
-            else:
-                text += piece.replace(MARKER, "")
-        chunks = ChunkList()
-        self._tokenize(text, [(picture, video) for _, picture, video in order], chunks)
-        return self._pieces(chunks, [index for index, _, _ in order], retain), chunks
+    @property
+    def fit(self) -> Fit | None:
+        return None
 
-    def _tokenize(self, text: str, pictures: list[tuple[NDArray[np.uint8], bool]], chunks: ChunkList) -> None:
-        with ExitStack() as stack:
-            bitmaps = []
-            for i, (picture, video) in enumerate(pictures):
-                pixels = np.ascontiguousarray(picture)
-                data = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-                bitmap = mtmd.mtmd_bitmap_init(pixels.shape[1], pixels.shape[0], data)
-                stack.callback(mtmd.mtmd_bitmap_free, bitmap)
-                mtmd.mtmd_bitmap_set_mergeable(bitmap, video)
-                mtmd.mtmd_bitmap_set_id(bitmap, str(i).encode())
-                bitmaps.append(bitmap)
-            encoded = text.encode()
-            request = mtmd.mtmd_input_text(encoded, len(encoded), True, True)
-            array = (mtmd.mtmd_bitmap_p_ctypes * max(1, len(bitmaps)))(*bitmaps)
-            _logs.clear()
-            result = mtmd.mtmd_tokenize(self.context, chunks.handle, ctypes.byref(request), array, len(bitmaps))
-        if result != 0:
-            raise NativeError(f"mtmd could not tokenise the prompt ({result}): {_logs.last_error()}")
+    @property
+    def facts(self) -> TowerFacts | None:
+        return None
 
-    def _pieces(self, chunks: ChunkList, media_of_picture: list[int], retain: float) -> list[Piece]:
-        pieces: list[Piece] = []
-        n_seen = 0  # a picture may become several chunks, and several pictures one
-        for i in range(mtmd.mtmd_input_chunks_size(chunks.handle)):
-            chunk = mtmd.mtmd_input_chunks_get(chunks.handle, i)
-            kind = mtmd.mtmd_input_chunk_get_type(chunk)
-            if kind == _TEXT:
-                n = ctypes.c_size_t()
-                tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n))
-                pieces.append(TextPiece(list(tokens[: n.value])))
-            elif kind == _IMAGE:
-                name = mtmd.mtmd_input_chunk_get_id(chunk)
-                n_seen = int(name) if name else n_seen
-                n_rows = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
-                n_kept = n_rows if self._is_mtmds(chunk, retain) else merge_count(n_rows, retain)
-                pieces.append(MediaPiece(media_of_picture[n_seen], n_kept, n_rows, chunk))
-            else:
-                raise ModelError("this mmproj makes audio tokens, which are not supported; use a vision model")
-        return pieces
+    @property
+    def context(self) -> MtmdContext:
+        if self._context is None:
+            raise ModelError(
+                f"{self.file.path}: the visual tokens of projector {self.projector!r} are known to the loaded tower "
+                "only; use `aim-local chat --stats` instead"
+            )
+        return self._context
 
-    def _is_mtmds(self, chunk: Any, retain: float) -> bool:
-        """Whether only mtmd can decode a chunk. Raises UsageError when its tokens should be merged all the same."""
-        own = self.uses_mrope or bool(mtmd.mtmd_decode_use_non_causal(self.context, chunk))
-        if own and retain < 1:
+    # --- counts ----------------------------------------------------------------------------------------------------
+
+    def count(self, shape: MediaShape, retain: float) -> int:
+        return sum(part.n for part in self.layout(shape, retain) if isinstance(part, VisualPart))
+
+    def n_tiles(self, shape: MediaShape) -> int:
+        return shape.n_frames
+
+    def layout(self, shape: MediaShape, retain: float) -> list[Part]:
+        chunks = self._chunks_of(shape.kind, shape.n_frames, shape.height, shape.width)
+        return [chunk.tokens if isinstance(chunk, TextChunk) else self._part(chunk, retain) for chunk in chunks]
+
+    def _part(self, chunk: ImageChunk, retain: float) -> VisualPart:
+        if not chunk.decodes_itself:
+            return VisualPart(merge_count(chunk.n_rows, retain), chunk.n_rows)
+        if retain < 1:
             raise UsageError(
                 "token merging is not available for this vision tower (M-RoPE or non-causal visual tokens); "
                 "set merge_retain=1.0"
             )
-        return own
+        return VisualPart(chunk.n_rows, chunk.n_rows)
 
-    def encode(self, piece: MediaPiece, chunks: ChunkList, retain: float) -> VisualBlock:
-        """Runs the vision tower on one chunk."""
-        _logs.clear()
-        if mtmd.mtmd_encode_chunk(self.context, piece.chunk) != 0:
-            raise NativeError(f"mtmd could not encode a picture: {_logs.last_error()}")
-        pointer = mtmd.mtmd_get_output_embd(self.context)
-        rows = np.ctypeslib.as_array(pointer, shape=(piece.n_full, self.n_embd)).copy()
-        if self._is_mtmds(piece.chunk, retain):
-            groups = [TokenGroup(piece.media, 0, slot) for slot in range(piece.n)]
-            return VisualBlock(rows, groups, piece.chunk, chunks)
-        merged = merge_rows(rows, retain)
-        return VisualBlock(merged.rows, [TokenGroup(piece.media, 0, int(slot)) for slot in merged.slots])
+    def _blank_chunks(self, kind: str, n_frames: int, height: int, width: int) -> list[TextChunk | ImageChunk]:
+        """Counts follow from sizes alone: mtmd is asked with black pictures."""
+        blank = np.zeros((height, width, 3), np.uint8)
+        chunks = Chunks(self.context, [blank] * n_frames, is_video=kind == "video")
+        try:
+            return chunks.chunks
+        finally:
+            chunks.close()
+
+    # --- encoding --------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+    ) -> list[VisualBlock]:
+        check_similarity(tokens, "this vision tower")
+        pictures = list(item.frames) if isinstance(item, Video) else [item.pixels]
+        chunks = Chunks(self.context, pictures, is_video=isinstance(item, Video))
+        images = [chunk for chunk in chunks.chunks if isinstance(chunk, ImageChunk)]
+        return [self._block(chunks, images[part], part, tokens.merge_retain, step) for part in wanted]
+
+    def _block(self, chunks: Chunks, chunk: ImageChunk, part: int, retain: float, step: Step) -> VisualBlock:
+        clock, context = Clock(), self.context
+        with clock.timed("vision"):
+            rows = encode_chunk(context, chunk, self.file.text.n_embd)
+        step()
+        if chunk.decodes_itself:
+            groups = tuple(TokenGroup(0, part, slot) for slot in range(chunk.n_rows))
+            return VisualBlock(rows, groups, ms=clock.ms, decode=_decoder(context, chunks, chunk, rows))
+        with clock.timed("merge"):
+            found = merge_rows(rows, retain)
+        return VisualBlock(found.rows, tuple(TokenGroup(0, part, int(slot)) for slot in found.slots), ms=clock.ms)
+
+    def close(self) -> None:
+        self._chunks_of.cache_clear()
+        if self._context:
+            self._context.close()
+            self._context = None
+
+
+def _decoder(context: MtmdContext, chunks: Chunks, chunk: ImageChunk, rows: Rows) -> Decode:
+    def decode(llama_context: object, position: int, n_batch: int) -> int:
+        assert chunks, "owns the chunk's memory"
+        return decode_chunk(context, llama_context, chunk, rows, position, n_batch)
+
+    return decode

@@ -88,11 +88,11 @@ def image_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
     return clip_tile(image, config)[None]
 
 
-def video_frames(frames: Pixels, config: PreprocessConfig) -> Pixels:
-    """uint8 [T, H, W, 3] -> [T, side, side, 3]. Frames that have the tower's size are not touched."""
+def video_frame(frame: Pixels, config: PreprocessConfig) -> Pixels:
+    """uint8 [H, W, 3] -> [side, side, 3]. A frame that has the tower's size is not touched."""
     if config.kind == "onevision":
-        return np.stack([resize(frame, config.side, config.side, config.video_resample) for frame in frames])
-    return np.stack([clip_tile(frame, config) for frame in frames])
+        return resize(frame, config.side, config.side, config.video_resample)
+    return clip_tile(frame, config)
 
 
 # --- LLaVA-OneVision -------------------------------------------------------------------------------------------------

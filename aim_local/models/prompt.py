@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import ModelError, UsageError
+from ..media import MediaShape
 
 RAW_MARKER = "<__media__>"
 MediaKind = Literal["video", "image"]
@@ -37,6 +38,16 @@ class Message:
     role: str
     text: str
     media: list[tuple[int, MediaKind]] = field(default_factory=list)
+
+
+def system_message(system: str | None) -> list[Message]:
+    """The turn a conversation begins with, none without a system prompt."""
+    return [Message("system", system)] if system else []
+
+
+def references(shapes: Sequence[MediaShape], first: int = 0) -> list[tuple[int, MediaKind]]:
+    """The media of a turn, numbered from `first` on."""
+    return [(first + i, shape.kind) for i, shape in enumerate(shapes)]
 
 
 class ChatTemplate:

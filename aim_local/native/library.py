@@ -1,77 +1,85 @@
-"""The native edge: finds our libllama and libmtmd, makes llama_cpp load them, and declares the functions we added.
+"""The native edge: finds our libraries, loads them if they suit this machine, and binds the upstream API to them.
 
-Everything ctypes is in this file. The upstream API comes from llama_cpp's bindings, whose version is pinned to the
-library we build; our own functions (prefix aim_) take and return plain C types only.
+That API comes from llama-cpp-python's bindings, taken from the very source that the libraries are built from. Our own
+functions (prefix aim_) are declared in staged.py and visual.py.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import NativeError
+from . import cpu
+from .bindings import import_bindings
+from .installed import library_folder, library_name
 
-PATCH_VERSION = 1  # the `patch` line of patches/VERSION; a test compares the two
-
-
-def library_name(base: str) -> str:
-    """File name of a shared library on this platform."""
-    if sys.platform == "win32":
-        return f"{base}.dll"
-    return f"lib{base}.dylib" if sys.platform == "darwin" else f"lib{base}.so"
+PATCH_VERSION = 2  # the `patch` line of patches/VERSION; a test compares the two
 
 
-def library_folder() -> Path:
-    """Folder with our libllama and libmtmd: AIM_LOCAL_LIB, or lib/ beside the installed package."""
-    override = os.environ.get("AIM_LOCAL_LIB")
-    if override:
-        candidates = [Path(override)]
-    else:
-        import aim_local
-
-        # an editable install has its sources and its compiled files in different folders of __path__
-        candidates = [Path(folder) / "lib" for folder in aim_local.__path__]
-        candidates += [Path(folder) / "aim_local" / "lib" for folder in sys.path]
-    for folder in candidates:
-        if (folder / library_name("llama")).is_file():
-            return folder
-    raise NativeError(
-        f"no {library_name('llama')} in {candidates[0]}; the C++ part is not built: "
-        "run `pip install .` in the source folder"
-    )
-
-
-def _load() -> tuple[ModuleType, ModuleType, Path]:
+def _load() -> tuple[ModuleType, ModuleType, Path, tuple[str, ...]]:
     folder = library_folder()
-    loaded = sys.modules.get("llama_cpp.llama_cpp")
-    if loaded is None:
-        os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
-        os.environ["MTMD_CPP_LIB"] = str(folder)
+    cpu.check(folder)
     try:
-        import llama_cpp.llama_cpp as llama
-        import llama_cpp.mtmd_cpp as mtmd
-    except (OSError, RuntimeError, FileNotFoundError, AttributeError) as e:
+        ggml = _open("ggml", folder)
+        backends = load_backends(ggml, folder)
+        llama, mtmd = import_bindings(lambda base, _: _open(base, folder))
+    except (OSError, AttributeError) as e:
         raise NativeError(f"the libraries in {folder} do not load ({e}); reinstall aim-local") from e
-    check_patch(llama._lib, "aim_llama_patch_version", "libllama", loaded is not None)
-    check_patch(mtmd._libmtmd, "aim_mtmd_patch_version", "libmtmd", loaded is not None)
-    return llama, mtmd, folder
+    check_patch(llama._lib, "aim_llama_patch_version", "libllama")
+    check_patch(mtmd._libmtmd, "aim_mtmd_patch_version", "libmtmd")
+    check_ggml(ggml, llama._lib)
+    return llama, mtmd, folder, backends
 
 
-def check_patch(lib: ctypes.CDLL, symbol: str, name: str, imported_earlier: bool) -> None:
+def _open(base: str, folder: Path) -> ctypes.CDLL:
+    if sys.platform == "win32":
+        os.add_dll_directory(str(folder))
+        for variable in ("CUDA_PATH", "HIP_PATH"):
+            if (bin_folder := Path(os.environ.get(variable, ""), "bin")).is_absolute() and bin_folder.is_dir():
+                os.add_dll_directory(str(bin_folder))
+    return ctypes.CDLL(str(folder / library_name(base)))
+
+
+def load_backends(ggml: ctypes.CDLL, folder: Path) -> tuple[str, ...]:
+    """Loads the backends that are files of their own, the best of the CPU's for this machine; returns the files' names.
+
+    Only a portable build has such files (GGML_BACKEND_DL); in others libggml is linked with its backends, and this does
+    nothing. Raises NativeError if none of the CPU's variants runs here.
+    """
+    if hasattr(ggml, "ggml_backend_cpu_reg"):
+        return ()
+    lines: list[str] = []
+    base = _open("ggml-base", folder)
+    # typedef void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data);
+    log_type = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    collect = log_type(lambda level, text, data: lines.append(text.decode(errors="replace")))
+    base.ggml_log_set.argtypes, base.ggml_log_set.restype = [log_type, ctypes.c_void_p], None
+    ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+    ggml.ggml_backend_load_all_from_path.restype = None
+    base.ggml_log_set(collect, None)
+    try:
+        ggml.ggml_backend_load_all_from_path(str(folder).encode())
+    finally:
+        base.ggml_log_set(log_type(), None)  # ggml's own again
+    found = re.findall(r"loaded \S+ backend from (.+)", "".join(lines))
+    if sys.platform != "win32" and not any("ggml-cpu" in path for path in found):
+        raise NativeError(f"no CPU backend in {folder} runs on this machine: {cpu.CURE}")
+    return tuple(Path(path).name for path in found)
+
+
+def check_patch(lib: ctypes.CDLL, symbol: str, name: str) -> None:
     """Raises NativeError unless `lib` is our build of the patch version this Python code was written for."""
     where = getattr(lib, "_name", "?")
     try:
         function = getattr(lib, symbol)
     except AttributeError as e:
-        cure = (
-            "import aim_local before llama_cpp"
-            if imported_earlier
-            else "unset AIM_LOCAL_LIB or reinstall aim-local so that its own libraries are found"
-        )
+        cure = "unset AIM_LOCAL_LIB or reinstall aim-local so that its own libraries are found"
         raise NativeError(f"{where} is a stock {name} without the aim-local patches; {cure}") from e
     function.restype = ctypes.c_int32
     found = function()
@@ -79,8 +87,24 @@ def check_patch(lib: ctypes.CDLL, symbol: str, name: str, imported_earlier: bool
         raise NativeError(f"{where} has patch version {found}, version {PATCH_VERSION} is needed; reinstall aim-local")
 
 
+def check_ggml(ggml: ctypes.CDLL, user: ctypes.CDLL) -> None:
+    """Raises NativeError if `user` was bound to another libggml than ours.
+
+    A stock llama.cpp may be in the same process: ctypes loads it for itself (RTLD_LOCAL), and llama-cpp-python's own
+    build has other sonames. A library of our soname that was loaded earlier would take the place of ours.
+    """
+    if sys.platform == "win32":  # a handle finds its own functions only
+        return
+    ours, used = (ctypes.cast(lib.ggml_backend_dev_count, ctypes.c_void_p).value for lib in (ggml, user))
+    if ours != used:
+        raise NativeError(
+            f"{user._name} was joined to another {library_name('ggml')}, which this program had loaded earlier; "
+            "import aim_local first"
+        )
+
+
 llama: Any
 mtmd: Any
-llama, mtmd, LIB_FOLDER = _load()
+llama, mtmd, LIB_FOLDER, BACKENDS = _load()  # BACKENDS: files that ggml chose at load, none in an ordinary build
 libllama: ctypes.CDLL = llama._lib
 libmtmd: ctypes.CDLL = mtmd._libmtmd

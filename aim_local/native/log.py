@@ -1,30 +1,37 @@
-"""What the native libraries log: kept out of the terminal, its last error lines kept for our messages."""
+"""What the native libraries log: kept out of the terminal, a thread's last error lines kept for its messages."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .library import llama, mtmd
 
 _ERROR, _CONT = 4, 5  # enum ggml_log_level
-_recent: deque[str] = deque(maxlen=20)
-_state = {"echo": False, "least": 0, "level": 0}
-_listeners: list[list[str]] = []
+_echo = {"on": False, "least": 0}
+
+
+class _Lines(threading.local):
+    """What one thread's native calls logged: two models in two threads do not see each other's errors."""
+
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=20)
+        self.level = 0  # of the line being written, which may come in pieces
+
+
+_lines = _Lines()
 
 
 def _on_log(level: int, text: bytes, _user_data: Any) -> None:
+    """Called by the libraries, on whichever thread logs."""
     line = text.decode("utf-8", "replace") if text else ""
     if level != _CONT:
-        _state["level"] = level
-    if _state["level"] >= _ERROR and line.strip():
-        _recent.append(line.strip())
-    for lines in _listeners:
-        lines.append(line)
-    if _state["echo"] and _state["level"] >= _state["least"]:
+        _lines.level = level
+    if _lines.level >= _ERROR and line.strip():
+        _lines.errors.append(line.strip())
+    if _echo["on"] and _lines.level >= _echo["least"]:
         sys.stderr.write(line)
 
 
@@ -42,27 +49,15 @@ _install()
 
 def echo_native_log(on: bool = True, *, errors_only: bool = False) -> None:
     """Passes everything llama.cpp logs, or its errors, on to stderr."""
-    _state["echo"], _state["least"] = on, _ERROR if errors_only else 0
-
-
-@contextmanager
-def recorded() -> Iterator[list[str]]:
-    """Everything that is logged inside the block, piece by piece."""
-    lines: list[str] = []
-    _install()
-    _listeners.append(lines)
-    try:
-        yield lines
-    finally:
-        _listeners.remove(lines)
+    _echo["on"], _echo["least"] = on, _ERROR if errors_only else 0
 
 
 def clear() -> None:
-    """Before a native call: its errors only. Installs the callback again, other users of llama_cpp set theirs."""
+    """Before a native call of this thread: its errors only. Installs the callback again, others may have set theirs."""
     _install()
-    _recent.clear()
+    _lines.errors.clear()
 
 
 def last_error(default: str = "llama.cpp gave no reason") -> str:
-    """The first error line since the last clear(): the cause, later lines only say that loading failed."""
-    return _recent[0] if _recent else default
+    """This thread's first error line since its last clear(): the cause, later lines only say that loading failed."""
+    return _lines.errors[0] if _lines.errors else default

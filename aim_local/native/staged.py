@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, c_bool, c_char_p, c_double, c_float, c_int8, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_double, c_float, c_int8, c_int32, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ContextError, ModelError, NativeError, UsageError
+from ..errors import ContextError, NativeError, UsageError
+from .binding import bind, check_size
 from .library import libllama, llama
+from .status import ABORTED, LLAMA
+from .stop import StopHook
 
 Rows = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -26,9 +29,9 @@ Selector = Callable[[int, Rows, int], Sequence[int] | NDArray[Any]]
 
 ROW_TOKEN, ROW_VISUAL, ROW_EMBD = 0, 1, 2
 IMPORTANCES = {"pagerank": 0, "last_query": 1, "random": 2, "grid": 3}
-OK, INVALID, UNSUPPORTED, CONTEXT_FULL, CALLBACK, ABORTED, FAILED = 0, -1, -2, -3, -4, -5, -6
-_ERRORS = {INVALID: UsageError, UNSUPPORTED: ModelError, CONTEXT_FULL: ContextError}
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
+
+_DECODE_ABORTED = 2  # of llama_decode, which has status numbers of its own
 
 _select_callback = ctypes.CFUNCTYPE(c_int32, c_void_p, c_int32, POINTER(c_float), c_int32, c_int32, POINTER(c_int32))
 
@@ -66,43 +69,56 @@ class _StageInfo(ctypes.Structure):
     )
 
 
-def _bind(name: str, argtypes: Sequence[Any], restype: Any = c_int32) -> Callable[..., Any]:
-    function = getattr(libllama, name)
-    function.argtypes = list(argtypes)
-    function.restype = restype
-    return function  # type: ignore[no-any-return]
-
-
 _ints, _floats = POINTER(c_int32), POINTER(c_float)
 
-# const char * aim_last_error(void)
-_last_error = _bind("aim_last_error", [], c_char_p)
 # bool aim_supported(const struct llama_model * model)
-_supported = _bind("aim_supported", [c_void_p], c_bool)
+_supported = bind(libllama, "aim_supported", [c_void_p], c_bool)
 # struct llama_context * aim_context_init(struct llama_model * model, struct llama_context_params params,
 #         int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells)
-_context_init = _bind("aim_context_init", [c_void_p, llama.llama_context_params, c_int32, _ints, _ints], c_void_p)
+_context_init = bind(
+    libllama, "aim_context_init", [c_void_p, llama.llama_context_params, c_int32, _ints, _ints], c_void_p
+)
 # int32_t aim_prefill(struct llama_context * ctx, const struct aim_prefill_params * params)
-_prefill = _bind("aim_prefill", [c_void_p, POINTER(_PrefillParams)])
+_prefill = bind(libllama, "aim_prefill", [c_void_p, POINTER(_PrefillParams)])
 # int32_t aim_n_stages(const struct llama_context * ctx)
-_n_stages = _bind("aim_n_stages", [c_void_p])
+_n_stages = bind(libllama, "aim_n_stages", [c_void_p])
 # int32_t aim_get_stage(const struct llama_context * ctx, int32_t s, struct aim_stage_info * info)
-_get_stage = _bind("aim_get_stage", [c_void_p, c_int32, POINTER(_StageInfo)])
+_get_stage = bind(libllama, "aim_get_stage", [c_void_p, c_int32, POINTER(_StageInfo)])
 # int32_t aim_get_kept(const struct llama_context * ctx, int32_t il, int32_t * kept, int32_t n_max)
-_get_kept = _bind("aim_get_kept", [c_void_p, c_int32, _ints, c_int32])
+_get_kept = bind(libllama, "aim_get_kept", [c_void_p, c_int32, _ints, c_int32])
 # int32_t aim_get_importance(const struct llama_context * ctx, int32_t il, float * importance, int32_t n_max)
-_get_importance = _bind("aim_get_importance", [c_void_p, c_int32, _floats, c_int32])
+_get_importance = bind(libllama, "aim_get_importance", [c_void_p, c_int32, _floats, c_int32])
+# int64_t aim_compute_bytes(const struct llama_context * ctx)
+_compute_bytes = bind(libllama, "aim_compute_bytes", [c_void_p], c_int64)
+# int64_t aim_score_bytes(int32_t n_rows)
+_score_bytes = bind(libllama, "aim_score_bytes", [c_int32], c_int64)
+# int64_t aim_scores_max_bytes(void)
+_scores_max_bytes = bind(libllama, "aim_scores_max_bytes", [], c_int64)
 
-
-def last_error() -> str:
-    """Why the last native call of this thread failed, "" if it did not."""
-    text: bytes = _last_error()
-    return text.decode()
+# int32_t aim_prefill_params_size(void)
+check_size(libllama, "aim_prefill_params_size", _PrefillParams)
+# int32_t aim_stage_info_size(void)
+check_size(libllama, "aim_stage_info_size", _StageInfo)
 
 
 def unsupported_reason(model: int) -> str:
     """Why a llama_model cannot be pruned, naming the architectures that can; "" if it can."""
-    return "" if _supported(model) else last_error()
+    return "" if _supported(model) else LLAMA.text()
+
+
+def compute_bytes(ctx: int) -> int:
+    """Bytes of a llama_context's compute buffers over all backends; of a model without weights, what they would be."""
+    return LLAMA.checked(_compute_bytes(ctx))
+
+
+def score_bytes(n: int) -> int:
+    """Bytes of one head's scores over n rows, as the CPU holds them: blocks cut along the causal mask, or the limit."""
+    return LLAMA.checked(_score_bytes(n))
+
+
+def scores_max_bytes() -> int:
+    """The most bytes that one head's scores take; longer prompts are scored in blocks, anew in each step."""
+    return int(_scores_max_bytes())
 
 
 @dataclass(frozen=True)
@@ -140,8 +156,9 @@ class StageInfo:
 class StagedContext:
     """A llama_context with a staged KV cache, sequence 0. Owns the native context: use `with` or close().
 
-    model: address of a loaded llama_model, which has to outlive this. Errors: ModelError for an architecture that
-    cannot be staged, UsageError for a plan that cannot be, NativeError for what llama.cpp refuses.
+    model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
+    it raises comes out of them. Errors: ModelError for an architecture that cannot be staged, UsageError for a plan
+    that cannot be, NativeError for what llama.cpp refuses.
     """
 
     def __init__(
@@ -156,7 +173,11 @@ class StagedContext:
         type_v: str = "f16",
         flash_attn: bool | None = None,
         n_outputs: int = 1,
+        stop: StopHook | None = None,
     ) -> None:
+        n_stages = len(plan.il_begin)
+        if len(plan.n_cells) != n_stages:
+            raise UsageError(f"{n_stages} stages have {len(plan.n_cells)} cell counts; give one each")
         params = llama.llama_context_default_params()
         params.n_batch, params.n_ubatch = max(n_batch, n_ubatch), n_ubatch
         params.n_threads = params.n_threads_batch = n_threads
@@ -164,16 +185,14 @@ class StagedContext:
         params.flash_attn_type = -1 if flash_attn is None else int(flash_attn)
         params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
         params.no_perf = False
-        n_stages = len(plan.il_begin)
-        if len(plan.n_cells) != n_stages:
-            raise UsageError(f"{n_stages} stages have {len(plan.n_cells)} cell counts; give one each")
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
         ctx = _context_init(model, params, n_stages, begins, cells)
         if not ctx:
-            text = last_error()
-            raise (ModelError if "supported are" in text else UsageError if "stage" in text else NativeError)(text)
+            raise LLAMA.error()
         self.ctx: int | None = ctx
-        self.plan = plan
+        self.plan, self._stop = plan, stop
+        if stop:
+            stop.attach_context(ctx)
         self.n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
         self.n_embd: int = llama.llama_model_n_embd(model)
         self.n_layer: int = llama.llama_model_n_layer(model)
@@ -214,9 +233,36 @@ class StagedContext:
 
         rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
         in order; n_keep: visual rows that enter each stage; n_bytes_scores: memory for the scores of one head, 0 for
-        384 MiB. An exception in `select` comes out. Whatever fails, the context stays as it was: ContextError if any
-        stage has too few cells, UsageError, NativeError.
+        384 MiB. An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
+        ContextError if any stage has too few cells, UsageError, NativeError.
         """
+        if importance not in IMPORTANCES:
+            raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")
+        kinds, ids, floats = self._checked_rows(rows, tokens, embd)
+        raised: list[BaseException] = []
+        params = _PrefillParams(
+            n_rows=len(kinds),
+            rows=kinds.ctypes.data_as(POINTER(c_int8)),
+            tokens=ids.ctypes.data_as(_ints),
+            embd=None if floats is None else floats.ctypes.data_as(_floats),
+            n_stages=len(n_keep),
+            n_keep=(c_int32 * len(n_keep))(*n_keep),
+            importance=IMPORTANCES[importance],
+            seed=seed,
+            select=_native_selector(select, raised) if select else _select_callback(),
+            n_bytes_scores=n_bytes_scores,
+        )
+        status = _prefill(self.ctx, ctypes.byref(params))
+        if raised:
+            raise raised[0]
+        self._raise_stopped(status == ABORTED)
+        LLAMA.checked(status)
+        return self.logits()
+
+    def _checked_rows(
+        self, rows: Sequence[int] | NDArray[Any], tokens: Sequence[int] | NDArray[Any], embd: Rows | None
+    ) -> tuple[NDArray[np.int8], Indices, Rows | None]:
+        """Kinds and token ids [n] and embeddings [n of other rows, n_embd], as C reads them. Raises UsageError."""
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
         floats = None if embd is None else np.ascontiguousarray(embd, np.float32)
@@ -226,28 +272,12 @@ class StagedContext:
         if n_others and (floats is None or floats.shape != (n_others, self.n_embd)):
             found = None if floats is None else floats.shape
             raise UsageError(f"embd has shape {found}, needed is {(n_others, self.n_embd)}")
-        if importance not in IMPORTANCES:
-            raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")
-        raised: list[BaseException] = []
-        keep = (c_int32 * len(n_keep))(*n_keep)
-        params = _PrefillParams(
-            n_rows=len(kinds),
-            rows=kinds.ctypes.data_as(POINTER(c_int8)),
-            tokens=ids.ctypes.data_as(_ints),
-            embd=None if floats is None else floats.ctypes.data_as(_floats),
-            n_stages=len(n_keep),
-            n_keep=keep,
-            importance=IMPORTANCES[importance],
-            seed=seed,
-            select=_native_selector(select, raised) if select else _select_callback(),
-            n_bytes_scores=n_bytes_scores,
-        )
-        status = _prefill(self.ctx, ctypes.byref(params))
-        if raised:
-            raise raised[0]
-        if status != OK:
-            raise _ERRORS.get(status, NativeError)(last_error())
-        return self.logits()
+        return kinds, ids, floats
+
+    def _raise_stopped(self, aborted: bool) -> None:
+        """Raises what the stop hook raised inside an aborted call."""
+        if aborted and self._stop:
+            self._stop.reraise()
 
     def logits(self) -> Rows:
         """Next-token logits after the last prefill or decode, float32 [n_vocab]."""
@@ -260,6 +290,7 @@ class StagedContext:
         status = llama.llama_decode(self.ctx, llama.llama_batch_get_one(ids, 1))
         if status == 1:
             raise ContextError("the context is full: no free KV cell for another token")
+        self._raise_stopped(status == _DECODE_ABORTED)
         if status != 0:
             raise NativeError(f"llama_decode failed with status {status}")
         return self.logits()
@@ -289,25 +320,20 @@ class StagedContext:
         infos = []
         for s in range(_n_stages(self.ctx)):
             info = _StageInfo()
-            if _get_stage(self.ctx, s, ctypes.byref(info)) != OK:
-                raise NativeError(last_error())
+            LLAMA.checked(_get_stage(self.ctx, s, ctypes.byref(info)))
             infos.append(StageInfo(*(getattr(info, name) for name, _ in _StageInfo._fields_)))
         return infos
 
     def kept(self, il: int) -> Indices:
         """The visual rows of the last prefill that entered layer il, sorted."""
-        n = _get_kept(self.ctx, il, None, 0)
-        if n < 0:
-            raise UsageError(last_error())
+        n = LLAMA.checked(_get_kept(self.ctx, il, None, 0))
         out = np.zeros(n, np.int32)
         _get_kept(self.ctx, il, out.ctypes.data_as(_ints), n)
         return out
 
     def importance(self, il: int) -> Rows | None:
         """One score per row of kept(il), None where layer il was not scored."""
-        n = _get_importance(self.ctx, il, None, 0)
-        if n < 0:
-            raise UsageError(last_error())
+        n = LLAMA.checked(_get_importance(self.ctx, il, None, 0))
         if n == 0:
             return None
         out = np.zeros(n, np.float32)

@@ -8,7 +8,7 @@ by preprocess.py; what a whole prompt looks like is runner business. Calls into 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_uint8, c_void_p
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import NativeError
+from ..errors import ModelError
+from .binding import bind, check_size
 from .library import libmtmd
+from .status import ABORTED, MTMD, UNSUPPORTED
+from .stop import StopHook
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.float32]
@@ -34,65 +37,46 @@ class _Layout(ctypes.Structure):
     _fields_ = tuple((name, c_int32) for name in _LAYOUT)
 
 
-def _bind(name: str, argtypes: Sequence[Any], restype: Any = c_int32) -> Callable[..., Any]:
-    function = getattr(libmtmd, name)
-    function.argtypes = list(argtypes)
-    function.restype = restype
-    return function  # type: ignore[no-any-return]
-
-
 _floats, _bytes, _ints, _layout = POINTER(c_float), POINTER(c_uint8), POINTER(c_int32), POINTER(_Layout)
 
-# const char * aim_mtmd_last_error(void)
-_last_error = _bind("aim_mtmd_last_error", [], c_char_p)
 # const char * aim_mtmd_projector(mtmd_context * ctx)
-_projector = _bind("aim_mtmd_projector", [c_void_p], c_char_p)
+_projector = bind(libmtmd, "aim_mtmd_projector", [c_void_p], c_char_p)
 # int32_t aim_mtmd_has_tiles(mtmd_context * ctx)
-_has_tiles = _bind("aim_mtmd_has_tiles", [c_void_p])
+_has_tiles = bind(libmtmd, "aim_mtmd_has_tiles", [c_void_p])
 # int32_t aim_mtmd_tile_side(mtmd_context * ctx)
-_tile_side = _bind("aim_mtmd_tile_side", [c_void_p])
+_tile_side = bind(libmtmd, "aim_mtmd_tile_side", [c_void_p])
 # int32_t aim_mtmd_patches_per_side(mtmd_context * ctx)
-_patches_per_side = _bind("aim_mtmd_patches_per_side", [c_void_p])
+_patches_per_side = bind(libmtmd, "aim_mtmd_patches_per_side", [c_void_p])
 # int32_t aim_mtmd_n_embd(mtmd_context * ctx)
-_n_embd = _bind("aim_mtmd_n_embd", [c_void_p])
+_n_embd = bind(libmtmd, "aim_mtmd_n_embd", [c_void_p])
 # int32_t aim_mtmd_newline(mtmd_context * ctx, float * out)
-_newline = _bind("aim_mtmd_newline", [c_void_p, _floats])
+_newline = bind(libmtmd, "aim_mtmd_newline", [c_void_p, _floats])
 # int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out)
-_encode_tile = _bind("aim_mtmd_encode_tile", [c_void_p, _bytes, c_int32, _floats])
+_encode_tile = bind(libmtmd, "aim_mtmd_encode_tile", [c_void_p, _bytes, c_int32, _floats])
 # int32_t aim_pool_side(int32_t side)
-_pool_side = _bind("aim_pool_side", [c_int32])
+_pool_side = bind(libmtmd, "aim_pool_side", [c_int32])
 # int32_t aim_pool_rows(const float * rows, int32_t side, int32_t n_embd, float * out)
-_pool_rows = _bind("aim_pool_rows", [_floats, c_int32, c_int32, _floats])
-# int32_t aim_anyres_layout_size(void)
-_layout_size = _bind("aim_anyres_layout_size", [])
+_pool_rows = bind(libmtmd, "aim_pool_rows", [_floats, c_int32, c_int32, _floats])
 # int32_t aim_anyres_plan(int32_t image_h, int32_t image_w, int32_t side_px, int32_t patches_per_side,
 #                         const int32_t * pinpoints, int32_t n_pinpoints, int32_t max_tiles,
 #                         struct aim_anyres_layout * out)
-_anyres_plan = _bind("aim_anyres_plan", [c_int32, c_int32, c_int32, c_int32, _ints, c_int32, c_int32, _layout])
+_anyres_plan = bind(libmtmd, "aim_anyres_plan", [c_int32, c_int32, c_int32, c_int32, _ints, c_int32, c_int32, _layout])
 # int32_t aim_anyres_count(const struct aim_anyres_layout * layout, double retain)
-_anyres_count = _bind("aim_anyres_count", [_layout, c_double])
+_anyres_count = bind(libmtmd, "aim_anyres_count", [_layout, c_double])
 # int32_t aim_anyres_pack(const struct aim_anyres_layout * layout, const float * tile_rows, int32_t n_embd,
 #                         const float * newline, double retain, int32_t n_threads, float * out_rows, int32_t * out_slot,
 #                         int32_t * out_owner)
-_anyres_pack = _bind("aim_anyres_pack", [_layout, _floats, c_int32, _floats, c_double, c_int32, _floats, _ints, _ints])
+_anyres_pack = bind(
+    libmtmd, "aim_anyres_pack", [_layout, _floats, c_int32, _floats, c_double, c_int32, _floats, _ints, _ints]
+)
 # int32_t aim_merge_count(int32_t n, double retain)
-_merge_count = _bind("aim_merge_count", [c_int32, c_double])
+_merge_count = bind(libmtmd, "aim_merge_count", [c_int32, c_double])
 # int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads,
 #                        float * out_rows, int32_t * out_slot, int32_t * out_owner)
-_merge_rows = _bind("aim_merge_rows", [_floats, c_int32, c_int32, c_double, c_int32, _floats, _ints, _ints])
+_merge_rows = bind(libmtmd, "aim_merge_rows", [_floats, c_int32, c_int32, c_double, c_int32, _floats, _ints, _ints])
 
-if _layout_size() != ctypes.sizeof(_Layout):
-    raise NativeError("libmtmd and aim_local disagree about aim_anyres_layout; reinstall aim-local as a whole")
-
-
-_UNSUPPORTED = -2  # AIM_ERR_UNSUPPORTED
-
-
-def _checked(status: int) -> int:
-    """The count a call returned, or its error."""
-    if status < 0:
-        raise NativeError(_last_error().decode(errors="replace"))
-    return status
+# int32_t aim_anyres_layout_size(void)
+check_size(libmtmd, "aim_anyres_layout_size", _Layout)
 
 
 def _float_ptr(array: Rows, *shape: int | None) -> Any:
@@ -115,20 +99,21 @@ class TileEncoder:
     """The vision tower and projector of a loaded mmproj, one square tile at a time.
 
     `context` is an mtmd_context pointer (mtmd_init_from_file); it must outlive the encoder and runs one tile at a time.
+    stop: what ends it from outside, already attached to the context; what it raises comes out of encode().
     """
 
-    def __init__(self, context: Any, n_threads: int = 0) -> None:
+    def __init__(self, context: Any, n_threads: int = 0, stop: StopHook | None = None) -> None:
         if not self.supports(context):
-            raise NativeError(f"projector {projector(context)} takes whole pictures; use mtmd_tokenize instead")
+            raise ModelError(f"projector {projector(context)} takes whole pictures; use mtmd_tokenize instead")
         self._context = _pointer(context)
-        self.n_threads = n_threads  # 0: all cores
-        self.side = _checked(_tile_side(self._context))  # pixels
-        self.patches_per_side = _checked(_patches_per_side(self._context))
-        self.n_embd = _checked(_n_embd(self._context))
+        self.n_threads, self._stop = n_threads, stop  # 0: all cores
+        self.side = MTMD.checked(_tile_side(self._context))  # pixels
+        self.patches_per_side = MTMD.checked(_patches_per_side(self._context))
+        self.n_embd = MTMD.checked(_n_embd(self._context))
 
     @staticmethod
     def supports(context: Any) -> bool:
-        """Whether this mmproj takes tiles (LLaVA-OneVision, LLaVA-1.5). Any other goes through mtmd_tokenize."""
+        """Whether this mmproj takes tiles. Any other goes through mtmd_tokenize."""
         return bool(_has_tiles(_pointer(context)) == 1)  # an error, no vision tower, is a no as well
 
     def encode(self, tile: Pixels) -> Rows:
@@ -139,21 +124,24 @@ class TileEncoder:
         tile = np.ascontiguousarray(tile)
         rows = np.empty((self.patches_per_side**2, self.n_embd), np.float32)
         pixels, out = tile.ctypes.data_as(_bytes), rows.ctypes.data_as(_floats)
-        _checked(_encode_tile(self._context, pixels, self.n_threads, out))
+        status = _encode_tile(self._context, pixels, self.n_threads, out)
+        if status == ABORTED and self._stop:
+            self._stop.reraise()
+        MTMD.checked(status)
         return rows
 
     def newline(self) -> Rows | None:
-        """The newline embedding, [n_embd]; None where the mmproj has none (LLaVA-1.5)."""
+        """The newline embedding, [n_embd]; None where the mmproj has none."""
         out = np.empty(self.n_embd, np.float32)
         status = _newline(self._context, out.ctypes.data_as(_floats))
-        return None if status == _UNSUPPORTED else (_checked(status), out)[1]
+        return None if status == UNSUPPORTED else (MTMD.checked(status), out)[1]
 
 
 def projector(context: Any) -> str:
-    """clip.projector_type of the loaded mmproj; NativeError without a vision tower."""
+    """clip.projector_type of the loaded mmproj; ModelError without a vision tower."""
     name = _projector(_pointer(context))
     if name is None:
-        raise NativeError(_last_error().decode(errors="replace"))
+        raise MTMD.error()
     return str(name.decode())
 
 
@@ -166,15 +154,15 @@ def _pointer(context: Any) -> Any:
 
 def pool_side(side: int) -> int:
     """Patches per side of a pooled frame: ceil(side / 2)."""
-    return _checked(_pool_side(side))
+    return MTMD.checked(_pool_side(side))
 
 
 def pool_rows(rows: Rows, side: int) -> Rows:
-    """[side^2, n_embd] -> [pool_side^2, n_embd]: bilinear, align_corners False, as LLaVA-OneVision pools frames."""
+    """[side^2, n_embd] -> [pool_side^2, n_embd]: bilinear, align_corners False, no antialiasing."""
     n_embd = rows.shape[-1]
     pointer = _float_ptr(rows, side * side, n_embd)
     out = np.empty((pool_side(side) ** 2, n_embd), np.float32)
-    _checked(_pool_rows(pointer, side, n_embd, out.ctypes.data_as(_floats)))
+    MTMD.checked(_pool_rows(pointer, side, n_embd, out.ctypes.data_as(_floats)))
     return out
 
 
@@ -192,7 +180,7 @@ class Merged:
 
 def merge_count(n: int, retain: float) -> int:
     """Rows left of n: max(1, floor(n * retain + 1e-9)); 0 of 0. `retain` in (0, 1]."""
-    return _checked(_merge_count(n, retain))
+    return MTMD.checked(_merge_count(n, retain))
 
 
 def merge_rows(rows: Rows, retain: float, n_threads: int = 0) -> Merged:
@@ -202,7 +190,7 @@ def merge_rows(rows: Rows, retain: float, n_threads: int = 0) -> Merged:
     n_out = merge_count(n, retain)
     out = Merged(np.empty((n_out, n_embd), np.float32), np.empty(n_out, np.int32), np.empty(n, np.int32))
     arguments = (out.rows.ctypes.data_as(_floats), _int_ptr(out.slots), _int_ptr(out.owners))
-    _checked(_merge_rows(pointer, n, n_embd, retain, n_threads, *arguments))
+    MTMD.checked(_merge_rows(pointer, n, n_embd, retain, n_threads, *arguments))
     return out
 
 
@@ -239,7 +227,7 @@ class AnyresPlan:
         flat = np.array(pinpoints, np.int32).reshape(-1)
         layout = _Layout()
         n = len(pinpoints)
-        _checked(_anyres_plan(height, width, side, patches, _int_ptr(flat), n, max_tiles, ctypes.byref(layout)))
+        MTMD.checked(_anyres_plan(height, width, side, patches, _int_ptr(flat), n, max_tiles, ctypes.byref(layout)))
         return cls(*(getattr(layout, name) for name in _LAYOUT))
 
     @property
@@ -249,7 +237,7 @@ class AnyresPlan:
 
     def count(self, retain: float = 1.0) -> int:
         """Tokens when base view and grid are merged apart to this share."""
-        return _checked(_anyres_count(ctypes.byref(self._layout()), retain))
+        return MTMD.checked(_anyres_count(ctypes.byref(self._layout()), retain))
 
     def _layout(self) -> _Layout:
         return _Layout(*(getattr(self, name) for name in _LAYOUT))
@@ -266,5 +254,5 @@ def anyres_pack(plan: AnyresPlan, tile_rows: Rows, newline: Rows, retain: float 
     n_out = plan.count(retain)
     out = Merged(np.empty((n_out, n_embd), np.float32), np.empty(n_out, np.int32), np.empty(plan.n_slots, np.int32))
     arguments = (out.rows.ctypes.data_as(_floats), _int_ptr(out.slots), _int_ptr(out.owners))
-    _checked(_anyres_pack(ctypes.byref(plan._layout()), tiles, n_embd, end, retain, n_threads, *arguments))
+    MTMD.checked(_anyres_pack(ctypes.byref(plan._layout()), tiles, n_embd, end, retain, n_threads, *arguments))
     return out

@@ -13,18 +13,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-import numpy as np
-
-from ..config import VisualTokenConfig
+from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
-from ..media import Image, Video
 from .files import replaced
+from .names import ModelPaths
 from .transcript import TranscriptError
-
-if TYPE_CHECKING:
-    from ..llm import VisionLLM
 
 SUFFIX = ".aimchat"
 VERSION = 1
@@ -162,28 +157,11 @@ def tokens_from_dict(data: dict[str, Any] | None) -> VisualTokenConfig | None:
     return VisualTokenConfig(**{**data, "prune_layers": tuple(layers) if isinstance(layers, list) else layers})
 
 
-def media_to_dict(item: Video | Image) -> dict[str, Any]:
-    pixels = item.frames if isinstance(item, Video) else item.pixels
-    return {"source": item.source, "digest": item.digest, "shape": list(pixels.shape)}
-
-
-def media_from_dict(data: dict[str, Any]) -> Video | Image:
-    """A stand-in that counts like the media item and has no picture: every pixel is the same one zero in memory."""
-    shape, source, digest = tuple(data["shape"]), str(data["source"]), str(data["digest"])
-    pixels = np.broadcast_to(np.zeros(1, np.uint8), shape)
-    if len(shape) == 3:
-        return Image(pixels, source, (), digest)
-    unknown = float("nan")
-    times, indices = np.full(shape[0], unknown), np.arange(shape[0], dtype=np.int64)
-    return Video(pixels, times, indices, source, unknown, shape[0], unknown, (), digest)
-
-
-def identity(llm: VisionLLM) -> dict[str, Any]:
+def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[str, Any]:
     """The model and how its cache is kept. name and path are for messages and for finding it, fingerprints decide."""
-    paths, config = llm.paths, llm.config
     return {
-        "name": llm.name,
-        "architecture": llm.architecture,
+        "name": paths.name,
+        "architecture": architecture,
         "path": str(paths.model.absolute()),
         "mmproj": str(paths.mmproj.absolute()) if paths.mmproj else None,
         "fingerprints": [fingerprint(p) for p in (paths.model, paths.mmproj) if p],

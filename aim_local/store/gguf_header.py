@@ -123,6 +123,15 @@ def read_header(path: str | Path) -> GgufHeader:
         raise ModelError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}); check its permissions") from e
 
 
+def read_whole(path: str | Path) -> GgufHeader:
+    """The head of a GGUF file that is not cut short. Raises ModelError."""
+    header = read_header(path)
+    missing = header.missing_bytes()
+    if missing:
+        raise ModelError(f"{path}: is truncated, {missing} bytes of weights are missing; download or convert it again")
+    return header
+
+
 def array_sha256(path: str | Path, key: str) -> str:
     """sha256 (hex) of the bytes of an array in the head, its length among them; "" where there is no such key.
 

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from aim_local.demo.clips import held_out, is_right, read_clip, write_clip
 from aim_local.demo.training.make_pool import resize
@@ -25,7 +25,7 @@ class Answerer:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
     def prompt(self, question: str) -> torch.Tensor:
         """Token ids [1, n], the video token repeated once per visual row."""

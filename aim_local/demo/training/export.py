@@ -1,4 +1,4 @@
-"""Turn a training state into a checkpoint folder that `LlavaOnevisionForConditionalGeneration.from_pretrained` reads.
+"""Turn a training state into a checkpoint folder that transformers' `from_pretrained` reads.
 
 The folder holds the weights (F16), the tokenizer with its chat template and the processor's settings. The auxiliary
 heads are left behind.
@@ -17,27 +17,27 @@ from aim_local.demo.world import N_SAMPLED, SIDE
 HALF = [0.5, 0.5, 0.5]
 
 
-def settings() -> dict[str, dict[str, object]]:
+def settings(family: str) -> dict[str, dict[str, object]]:
     """Processor files: frames to SIDE x SIDE, bicubic, mean and deviation 0.5; 64 patches a frame.
 
-    Written as plain JSON, since transformers' own classes for them need torchvision.
+    family: how transformers' class names begin. Plain JSON, since its own classes for processors need torchvision.
     """
     pixels: dict[str, object] = {
         "do_resize": True, "size": {"height": SIDE, "width": SIDE}, "resample": 3, "do_convert_rgb": True,
         "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": HALF, "image_std": HALF,
-        "processor_class": "LlavaOnevisionProcessor",
+        "processor_class": f"{family}Processor",
     }  # fmt: skip
     image = {
-        "image_processor_type": "LlavaOnevisionImageProcessor",
+        "image_processor_type": f"{family}ImageProcessor",
         "do_pad": False,
         "image_grid_pinpoints": [[SIDE, SIDE]],
     }
     return {
         "preprocessor_config.json": pixels | image,
         "video_preprocessor_config.json": pixels
-        | {"video_processor_type": "LlavaOnevisionVideoProcessor", "num_frames": N_SAMPLED},
+        | {"video_processor_type": f"{family}VideoProcessor", "num_frames": N_SAMPLED},
         "processor_config.json": {
-            "processor_class": "LlavaOnevisionProcessor", "image_token": "<image>", "video_token": "<video>",
+            "processor_class": f"{family}Processor", "image_token": "<image>", "video_token": "<video>",
             "num_image_tokens": GRID * GRID, "vision_feature_select_strategy": "full",
             "vision_aspect_ratio": "anyres_max_9",
         },
@@ -53,7 +53,7 @@ def export(state: Path, tokenizer_folder: Path, out: Path) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    for name, content in settings().items():
+    for name, content in settings(type(model).__name__.removesuffix("ForConditionalGeneration")).items():
         (out / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import gguf
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedModel
 
 from aim_local.convert.names import IGNORED, sanitize
-from aim_local.convert.vision import LAYER
+from aim_local.convert.vision_towers import LAYER
 from aim_local.demo.training.model import build
 
 PARTS = {
@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {t.name: torch.from_numpy(t.data.astype("float32")) for t in tensors}
 
 
-def load(model: LlavaOnevisionForConditionalGeneration, folder: Path) -> None:
+def load(model: PreTrainedModel, folder: Path) -> None:
     """Fill the model from model.gguf and mmproj.gguf. Raises ValueError unless every tensor has its place."""
     tensors = read_tensors(folder / "model.gguf") | read_tensors(folder / "mmproj.gguf")
     state = model.state_dict()

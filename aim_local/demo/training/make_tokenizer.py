@@ -1,7 +1,7 @@
 """Build the demo model's tokenizer: byte-level BPE with Qwen2's pre-tokenizer and fewer than 512 tokens.
 
 The merges are learnt from the demo world's questions and answers, so their words are single tokens; every other
-text still encodes, byte by byte where need be. The chat template is the one of the LLaVA-OneVision processors.
+text still encodes, byte by byte where need be. The chat template is that of the family's processors.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The demo model: a small LLaVA-OneVision, and a forward pass that answers many questions about a clip at once.
+"""The demo model: a small one of a family of `convert`, and a forward pass that answers many questions at once.
 
 The weights live in transformers' own modules, so `save_pretrained` is the export. `packed_forward` computes what
 those modules compute, on rows laid out as [prefix | visual rows | question 1 | question 2 | ...]: every question
@@ -11,14 +11,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    PreTrainedTokenizerBase,
-    Qwen2Config,
-    SiglipVisionConfig,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerBase
 
+from aim_local.convert.families import DEMO_FAMILY
 from aim_local.demo.world import COLOURS, KINDS, N_SAMPLED, SIDE
 from aim_local.reduction.planner import layer_counts, schedule
 
@@ -31,30 +26,30 @@ PruneLayers = tuple[int, int]  # l1 and l2 of planner.schedule
 N_COLOURS, N_KINDS, N_WAYS, N_PARTS, N_CORNERS = len(COLOURS) + 1, len(KINDS) + 1, 6, 4, 5
 
 
-def build(tokenizer: PreTrainedTokenizerBase) -> LlavaOnevisionForConditionalGeneration:
-    """A freshly initialised model for this tokenizer, about 4 million parameters."""
-    vision = SiglipVisionConfig(
-        hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-        image_size=SIDE, patch_size=PATCH, vision_use_head=False,
-    )  # fmt: skip
-    text = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=160, intermediate_size=320, num_hidden_layers=12,
-        num_attention_heads=5, num_key_value_heads=5, max_position_embeddings=4096, tie_word_embeddings=False,
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=None, pad_token_id=tokenizer.pad_token_id,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-    )  # fmt: skip
-    config = LlavaOnevisionConfig(
-        vision_config=vision, text_config=text, vision_feature_layer=-1, vision_feature_select_strategy="full",
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A freshly initialised model for this tokenizer, about 4 million parameters, with the family's own towers."""
+    vision = {
+        "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "image_size": SIDE, "patch_size": PATCH, "vision_use_head": False,
+    }  # fmt: skip
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 160, "intermediate_size": 320, "num_hidden_layers": 12,
+        "num_attention_heads": 5, "num_key_value_heads": 5, "max_position_embeddings": 4096,
+        "tie_word_embeddings": False, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
+        "pad_token_id": tokenizer.pad_token_id, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }  # fmt: skip
+    config = AutoConfig.for_model(
+        DEMO_FAMILY.name, vision_config=vision, text_config=text, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"), image_grid_pinpoints=[[SIDE, SIDE]],
         tie_word_embeddings=False,
     )  # fmt: skip
-    model = LlavaOnevisionForConditionalGeneration(config)
+    model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
     initialise(model)
     return model
 
 
-def initialise(model: LlavaOnevisionForConditionalGeneration) -> None:
+def initialise(model: PreTrainedModel) -> None:
     """1/sqrt(fan_in) weights, residual branches scaled down with depth: quicker than 0.02 at this width."""
     for name, p in model.named_parameters():
         if p.ndim >= 2 and "embed" not in name:
@@ -211,7 +206,7 @@ def visual_counts(n_visual: int, prune: PruneLayers | None, n_layer: int) -> lis
 
 
 def packed_forward(
-    model: LlavaOnevisionForConditionalGeneration, pixels: Tensor, prefix: Tensor, tokens: Tensor, share: float = 1.0,
+    model: PreTrainedModel, pixels: Tensor, prefix: Tensor, tokens: Tensor, share: float = 1.0,
     prune: PruneLayers | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Answer Q questions about each of B clips.

@@ -174,7 +174,7 @@ class Trainer:
 
 
 def normalised(frames: Tensor) -> Tensor:
-    """uint8 [B, 8, 112, 112, 3] -> float [B, 8, 3, 112, 112], mean 0.5 and deviation 0.5 as SigLIP has it."""
+    """uint8 [B, 8, 112, 112, 3] -> float [B, 8, 3, 112, 112], mean 0.5 and deviation 0.5."""
     return (frames.float() / 127.5 - 1).permute(0, 1, 4, 2, 3)
 
 

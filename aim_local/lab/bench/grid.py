@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ...errors import AimError, UsageError
+from ...errors import AimError
 from .session import Measured
 
 WARM_UP = 0  # the round that counts for nothing
@@ -86,25 +86,3 @@ def _round(grid: Grid, n_frames: int, arms: Sequence[Arm], number: int, say: Say
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def parse_frames(text: str) -> list[int]:
-    """Numbers of frames from "8,32". Raises UsageError."""
-    return [_frames(part, text) for part in parse_list(text, "--frames")]
-
-
-def _frames(part: str, text: str) -> int:
-    if not part.isascii() or not part.isdigit() or int(part) < 1:
-        raise UsageError(f"--frames {text!r}: {part!r} is no number of frames; give numbers such as 8,32")
-    return int(part)
-
-
-def parse_list(text: str, option: str) -> list[str]:
-    """Parts between commas, none empty, none twice. Raises UsageError."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise UsageError(f"{option} {text!r} has an empty part; give values with commas between them")
-    twice = [part for part in parts if parts.count(part) > 1]
-    if twice:
-        raise UsageError(f"{option} {text!r} names {twice[0]} twice; give each once")
-    return parts

@@ -1,33 +1,39 @@
 """One loaded model, and runs of it measured stage by stage: frames in, a number of decoded tokens out.
 
-The product's own run (run.py) is what is timed. Leaves to others: which runs, in which order, and what they say.
+The product's own functions (engine/) are what is timed, in the product's order. Leaves to others: which runs, in which
+order, and what they say.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
 import numpy as np
 
 from ...config import LoadConfig, VisualTokenConfig
-from ...engine.pruned import PrunedContext
-from ...engine.run import Media, PromptPlan, Run
+from ...engine.contexts import Context, open_context, open_plain
+from ...engine.encode import encode_media
+from ...engine.model import Model
+from ...engine.plan import Plan, context_size, plan_prompt
+from ...engine.read import Media, read_media
+from ...engine.watch import Watch
 from ...errors import MediaError, ModelError
-from ...llm import VisionLLM
-from ...media import FrameSampling
-from ...models.pieces import MediaPiece, VisualBlock, count_text, count_visual, count_visual_full
+from ...media import FrameSampling, MediaShape
+from ...media.outline import outline_media
 from ...models.prompt import mark_raw
-from ...native.library import llama
-from ...native.text import Context, TextModel, thread_count
+from ...models.registry import open_tower
+from ...models.rows import RowsTower
+from ...models.text import TextModel
+from ...reduction.planner import prefill_flops
 from ...results import STAGES
 from ...store.names import ModelPaths
 from ..measure import peak_rss_bytes, reset_peak_rss
-from .rows import RowsTower
+from .given import given_tokens
 
 # 20 and 80 characters: 100 text tokens for the byte-level vocabulary of the random models
 PROMPT = (
@@ -43,24 +49,6 @@ class Counts:
     n_text: int
     n_visual: int
     n_visual_full: int
-
-
-class _TimedRun(Run):
-    """A run that also counts the processor time of its prefill, of all threads."""
-
-    cpu_ms = 0.0
-
-    def _append_pruned(self, context: PrunedContext, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
-        start = time.process_time()
-        positions = super()._append_pruned(context, plan, blocks)
-        self.cpu_ms += (time.process_time() - start) * 1e3
-        return positions
-
-    def _append_pieces(self, context: Context, plan: PromptPlan, blocks: dict[int, VisualBlock]) -> list[int]:
-        start = time.process_time()
-        positions = super()._append_pieces(context, plan, blocks)
-        self.cpu_ms += (time.process_time() - start) * 1e3
-        return positions
 
 
 @dataclass(frozen=True)
@@ -102,105 +90,74 @@ class Session:
     def __init__(
         self, paths: ModelPaths, config: LoadConfig, *, video: Path | None = None, skip_vision: bool = False
     ) -> None:
-        self.paths, self.video = paths, video
-        self.llm = VisionLLM(replace(paths, mmproj=None) if skip_vision else paths, config)
+        self.video = video
         self._rows: RowsTower | None = None
-        try:
-            self._take_tower(skip_vision)
-        except BaseException:
-            self.llm.close()
-            raise
-
-    def _take_tower(self, skip_vision: bool) -> None:
+        if not skip_vision and paths.mmproj is None:
+            raise ModelError(f"{paths.name} has no vision tower; name it with --mmproj, or take --skip-vision")
         if skip_vision:
-            self._rows = RowsTower.like(self.paths, self.llm.text)
-            self.llm.vision = cast(Any, self._rows)
-        elif self.llm.vision is None:
-            raise ModelError(f"{self.paths.name} has no vision tower; name it with --mmproj, or take --skip-vision")
+            self.model, self._rows = open_without_vision(paths, config)
+        else:
+            self.model = Model.open(paths, config)
 
     @property
     def text(self) -> TextModel:
-        return self.llm.text
-
-    @property
-    def n_threads(self) -> int:
-        return thread_count(self.llm.config.n_threads, self.text.n_embd)
+        return self.model.text
 
     def count(self, n_frames: int, tokens: VisualTokenConfig) -> Counts:
         """Tokens of the prompt that `run` would take; computes nothing."""
-        run = self._read(n_frames, tokens)
-        pieces = run.plan(mark_raw(PROMPT, 1)).pieces
-        assert any(isinstance(p, MediaPiece) for p in pieces)
-        return Counts(count_text(pieces), count_visual(pieces), count_visual_full(pieces))
+        outline = outline_media(self._media(n_frames), FrameSampling(n_frames=n_frames))
+        plan = self._plan(outline.shape, n_frames, tokens)
+        return Counts(plan.n_text, plan.n_visual, plan.n_visual_full)
 
     def run(self, n_frames: int, tokens: VisualTokenConfig, n_decode: int = 32) -> Measured:
         """Video to first token, then n_decode given tokens one by one, in a fresh context."""
+        model, watch, media = self.model, Watch(), self._media(n_frames)
         if self._rows:
             self._rows.prepare(n_frames)
         is_apart, start = reset_peak_rss(), time.perf_counter()
-        run = self._read(n_frames, tokens)
-        with ExitStack() as stack:
-            context = run.start(mark_raw(PROMPT, 1), n_answer=n_decode + 1)
-            stack.callback(context.close)
-            waited = self._wait(context)  # a GPU is still at work here
-            ms = {stage: float(getattr(run.stats, f"{stage}_ms")) for stage in STAGES}
-            ms["prefill"] += waited
-            ms["prefill_cpu"] = run.cpu_ms
+        reading = read_media(model, [media], FrameSampling(n_frames=n_frames), watch)
+        plan = self._plan(reading.items[0].shape, n_frames, tokens)
+        with closing(open_context(model, plan, context_size(model, plan, n_decode + 1) - plan.n_visual)) as context:
+            encoded = encode_media(model, plan, dict(enumerate(reading.items)), watch)
+            clock = _Clock()
+            appended = context.append(plan.pieces, encoded.blocks, plan.tokens, watch)
+            context.decoder.wait()  # a GPU is still at work here
+            ms = dict.fromkeys(STAGES, 0.0) | reading.ms
+            ms |= {stage: ms[stage] + spent for stage, spent in encoded.ms.items()}
+            ms |= {"importance": appended.importance_ms, **clock.prefill()}
             ms["first_token"] = (time.perf_counter() - start) * 1e3
-            ms["decode"] = self._decode(context, n_decode)
-        stats = run.stats
+            ms["decode"] = _decode(context, n_decode)
+            kv_bytes, peak = context.kv_bytes(), peak_rss_bytes() if is_apart else None
+        measured = {k: v for k, v in ms.items() if not (self._rows and k in SKIPPED)}
+        flops = prefill_flops(self.text.shape, plan.n_text, plan.counts)
         return Measured(
-            n_frames, stats.n_text, stats.n_visual, stats.n_visual_full, stats.n_prompt, stats.kv_bytes,
-            peak_rss_bytes() if is_apart else None, stats.flops,
-            {k: v for k, v in ms.items() if not (self._rows and k in SKIPPED)},
-        )  # fmt: skip
+            n_frames, plan.n_text, plan.n_visual, plan.n_visual_full, plan.n, kv_bytes, peak, flops, measured
+        )
 
     def run_tokens(self, n_frames: int, n_decode: int = 32) -> Measured:
         """As many text tokens as `run` has rows unreduced: the same tokens that stock llama.cpp is given."""
-        from ...reduction.planner import prefill_flops
-
         counts, shape = self.count(n_frames, VisualTokenConfig.off()), self.text.shape
-        n, is_apart = counts.n_text + counts.n_visual_full, reset_peak_rss()
-        context = Context(self.text, n + n_decode)
-        try:
-            start, start_cpu = time.perf_counter(), time.process_time()
+        n, full, is_apart = counts.n_text + counts.n_visual_full, counts.n_visual_full, reset_peak_rss()
+        with closing(open_plain(self.model, n + n_decode)) as context:
+            clock = _Clock()
             context.decode_tokens(given_tokens(n), logits=True)
-            self._wait(context)
-            prefill, cpu = (time.perf_counter() - start) * 1e3, (time.process_time() - start_cpu) * 1e3
-            ms = {"prefill": prefill, "prefill_cpu": cpu, "decode": self._decode(context, n_decode)}
-            kv_bytes, rss = context.kv_bytes(), peak_rss_bytes() if is_apart else None
-        finally:
-            context.close()
-        flops = prefill_flops(shape, counts.n_text, [counts.n_visual_full] * shape.n_layer)
-        full = counts.n_visual_full
-        return Measured(n_frames, counts.n_text, full, full, n, kv_bytes, rss, flops, ms)
+            context.decoder.wait()
+            ms = {**clock.prefill(), "decode": _decode(context, n_decode)}
+            kv_bytes, peak = context.kv_bytes(), peak_rss_bytes() if is_apart else None
+        flops = prefill_flops(shape, counts.n_text, [full] * shape.n_layer)
+        return Measured(n_frames, counts.n_text, full, full, n, kv_bytes, peak, flops, ms)
 
-    def _read(self, n_frames: int, tokens: VisualTokenConfig) -> _TimedRun:
-        run = _TimedRun(self.llm, tokens, FrameSampling(n_frames=n_frames), None)
-        media: Media = np.zeros((n_frames, 2, 2, 3), np.uint8) if self._rows or not self.video else self.video
-        run.read([media])
-        if run.stats.n_frames != n_frames:
-            raise MediaError(
-                f"{self.video} has {run.stats.n_frames} frames, {n_frames} are asked for; take a longer clip"
-            )
-        return run
+    def _media(self, n_frames: int) -> Media:
+        """The clip; where no vision tower looks at it, so many tiny frames."""
+        return np.zeros((n_frames, 2, 2, 3), np.uint8) if self.video is None or self._rows else self.video
 
-    def _wait(self, context: Context) -> float:
-        """Milliseconds until the device is done."""
-        start = time.perf_counter()
-        llama.llama_synchronize(context.handle)
-        return (time.perf_counter() - start) * 1e3
-
-    def _decode(self, context: Context, n: int) -> float:
-        """Milliseconds a token."""
-        start = time.perf_counter()
-        for token in given_tokens(n):
-            context.decode_tokens([token], logits=True)
-            llama.llama_synchronize(context.handle)
-        return (time.perf_counter() - start) * 1e3 / n
+    def _plan(self, shape: MediaShape, n_frames: int, tokens: VisualTokenConfig) -> Plan:
+        if shape.n_frames != n_frames:
+            raise MediaError(f"{self.video} has {shape.n_frames} frames, {n_frames} are asked for; take a longer clip")
+        return plan_prompt(self.model, mark_raw(PROMPT, 1), [shape], tokens)
 
     def close(self) -> None:
-        self.llm.close()
+        self.model.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +166,41 @@ class Session:
         self.close()
 
 
-def given_tokens(n: int) -> list[int]:
-    """Token ids that every vocabulary has; stock_side.py writes the same."""
-    return [7 * i % 100 for i in range(n)]
+def open_without_vision(paths: ModelPaths, config: LoadConfig) -> tuple[Model, RowsTower]:
+    """The language model alone; random rows are in the tower's place. Raises ModelError, UsageError."""
+    model = Model.open(replace(paths, mmproj=None), config)
+    try:
+        rows = _rows_like(paths.mmproj, model.text)
+    except BaseException:
+        model.close()
+        raise
+    return model.with_tower(rows), rows
+
+
+def _rows_like(mmproj: Path | None, text: TextModel) -> RowsTower:
+    """As many as the tower of that file would make; its weights are not loaded."""
+    if mmproj is None:
+        return RowsTower.like(None, text)
+    with closing(open_tower(mmproj, text, weights=False)) as tower:
+        return RowsTower.like(tower, text)
+
+
+class _Clock:
+    """Time and processor time, of all threads, since it was made."""
+
+    def __init__(self) -> None:
+        self._start, self._start_cpu = time.perf_counter(), time.process_time()
+
+    def prefill(self) -> dict[str, float]:
+        """Milliseconds so far, as a prefill's."""
+        elapsed, cpu = time.perf_counter() - self._start, time.process_time() - self._start_cpu
+        return {"prefill": elapsed * 1e3, "prefill_cpu": cpu * 1e3}
+
+
+def _decode(context: Context, n: int) -> float:
+    """Milliseconds a token."""
+    start = time.perf_counter()
+    for token in given_tokens(n):
+        context.decode_tokens([token], logits=True)
+        context.decoder.wait()
+    return (time.perf_counter() - start) * 1e3 / n

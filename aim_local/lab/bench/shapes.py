@@ -16,7 +16,6 @@ from ...reduction.planner import TextShape, VisionShape
 from .weights import write_gguf
 
 N_CTX = 131072  # of the random models: costs nothing, and 192 unreduced frames are 37,633 tokens
-N_FRAMES = 32
 BYTE_TOKENS = 256  # the random vocabulary: a token per byte, one merge, the chat's special tokens, padding
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _FORM = "NAME or layers=24,embd=896,ff=4864,heads=14,kv=2, then changes such as vlayers=2"
@@ -43,7 +42,7 @@ VISION_KEYS = {
 
 @dataclass(frozen=True)
 class VisionSize:
-    """A SigLIP tower. Defaults: SigLIP-so400m-patch14-384 as LLaVA-OneVision runs it, 196 tokens a frame."""
+    """A vision tower. Defaults: the published video models' tower, a so400m of 384 pixels, 196 tokens a frame."""
 
     n_layer: int = 26
     n_embd: int = 1152
@@ -59,7 +58,7 @@ class VisionSize:
 
 @dataclass(frozen=True)
 class RandomShape:
-    """A LLaVA-OneVision model: Qwen2 text tower, SigLIP vision tower. Raises UsageError for sizes that cannot be."""
+    """A video model: a text tower and a vision tower. Raises UsageError for sizes that cannot be."""
 
     name: str
     n_layer: int
@@ -157,17 +156,18 @@ def text_plan(shape: RandomShape, type_name: str) -> list[Any]:
     from aim_local.convert.text import plan_text, text_needs
     from aim_local.convert.types import parse_type
 
-    spec = _spec(shape).text
+    spec = _text_spec(shape)
     return list(plan_text(spec, _refs(text_needs(spec)), parse_type(type_name, "--type")))
 
 
 def vision_plan(shape: RandomShape, type_name: str) -> list[Any]:
     """As text_plan, of vision tower and projector."""
     from aim_local.convert.types import parse_type
-    from aim_local.convert.vision import plan_vision, vision_needs
+    from aim_local.convert.vision import plan_vision
 
-    spec = _spec(shape)
-    return list(plan_vision(spec, _refs(n for n, _ in vision_needs(spec)), parse_type(type_name, "--vision-type")))
+    model = _model(shape)
+    refs = _refs(need for need, _ in model.vision_needs())
+    return list(plan_vision(model, refs, parse_type(type_name, "--vision-type")))
 
 
 def write_text_gguf(
@@ -178,46 +178,44 @@ def write_text_gguf(
     from aim_local.convert.types import parse_type
     from aim_local.convert.vocab import vocab_metadata
 
-    spec = _spec(shape).text
+    spec = _text_spec(shape)
 
     def keys(writer: Any) -> None:
         text_metadata(writer, spec, f"random {shape.name}", parse_type(type_name, "--type"))
         vocab_metadata(writer, _vocab(), shape.n_vocab)
 
-    write_gguf(path, "qwen2", keys, text_plan(shape, type_name), report)
+    write_gguf(path, spec.arch, keys, text_plan(shape, type_name), report)
 
 
 def write_vision_gguf(
     shape: RandomShape, path: Path, type_name: str = "f16", report: Callable[[int], None] | None = None
 ) -> None:
     """A mmproj with random weights for the text tower of the same shape."""
-    from aim_local.convert.types import parse_type
+    from aim_local.convert.types import MMPROJ_ARCH, parse_type
     from aim_local.convert.vision import vision_metadata
 
     def keys(writer: Any) -> None:
-        vision_metadata(writer, _spec(shape), f"random {shape.name}", parse_type(type_name, "--vision-type"))
+        vision_metadata(writer, _model(shape), f"random {shape.name}", parse_type(type_name, "--vision-type"))
 
-    write_gguf(path, "clip", keys, vision_plan(shape, type_name), report)
+    write_gguf(path, MMPROJ_ARCH, keys, vision_plan(shape, type_name), report)
 
 
-def _spec(shape: RandomShape) -> Any:
-    """The shape as a checkpoint's spec."""
-    from aim_local.convert.preprocess import Preprocess
-    from aim_local.convert.spec import ModelSpec
-    from aim_local.convert.towers import Rope, TextSpec, VisionSpec
+def _text_spec(shape: RandomShape) -> Any:
+    """The text tower as the converter describes one that it read."""
+    from aim_local.convert.text import Rope, TextSpec
 
-    v, d_head = shape.vision, shape.n_embd // shape.n_head
-    text = TextSpec(
-        "qwen2", shape.n_vocab, shape.n_embd, shape.n_ff, shape.n_layer, shape.n_head, shape.n_head_kv, d_head,
-        n_ctx=N_CTX, rms_eps=1e-6, rope=Rope(1e6), tied=shape.tied, qkv_bias=True, o_bias=False, mlp_bias=False,
+    return TextSpec(
+        "qwen2", shape.n_vocab, shape.n_embd, shape.n_ff, shape.n_layer, shape.n_head, shape.n_head_kv,
+        shape.n_embd // shape.n_head, n_ctx=N_CTX, rms_eps=1e-6, rope=Rope(1e6), tied=shape.tied,
+        qkv_bias=True, o_bias=False, mlp_bias=False,
     )  # fmt: skip
-    vision = VisionSpec(
-        "siglip", v.image_size, v.patch_size, v.n_embd, v.n_ff, v.n_layer, v.n_layer, v.n_head, 1e-6, "gelu"
-    )
-    half, side = (0.5, 0.5, 0.5), v.image_size
-    pinpoints = tuple((side * h, side * w) for h in range(1, 7) for w in range(1, 7))
-    pixels = Preprocess(half, half, 3, 3, N_FRAMES, None, False, False, pinpoints, 9, False)
-    return ModelSpec("llava_onevision", False, text, vision, pixels, "<image>", "<video>")
+
+
+def _model(shape: RandomShape) -> Any:
+    """The shape as a model that the converter has read."""
+    from aim_local.convert.families import plain_model
+
+    return plain_model(_text_spec(shape), **_plain(shape.vision, {field: field for field in VISION_KEYS.values()}))
 
 
 def _refs(needs: Any) -> dict[str, Any]:

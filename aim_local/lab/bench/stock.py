@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import NativeError
-from ...native.library import library_name
+from ...native.installed import library_name
 from ...store.names import cache_folder
 
 Say = Callable[[str], None]

@@ -1,82 +1,31 @@
-"""Measuring in processes of their own: lines of JSON to and from a worker. Run as a module it is our side's worker.
+"""Measuring in processes of their own (lab/child.py). Run as a module this is our side's worker.
 
 Both sides of a pair with the unpatched library are workers, so that neither is at an advantage.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 from ...config import LoadConfig
-from ...errors import AimError, NativeError
+from ...native.installed import bindings_folder
+from ...native.staged import KV_TYPES
 from ...reduction.planner import TextShape
 from ...settings import parse_setting
 from ...store.names import ModelPaths
+from ..child import Child, Message, Parent
 from .session import Measured, Session
-
-
-class Worker:
-    """A process that answers each line of JSON with one. Own it: `close()` or `with`."""
-
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        self.name = name
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=env, text=True
-        )
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Raises NativeError for what the worker could not do, or when it died."""
-        assert self._process.stdin
-        assert self._process.stdout
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise NativeError(f"{self.name} died with exit code {self._process.wait()}: {self._last_line()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise NativeError(f"{self.name}: {answer['error']}")
-        return answer
-
-    def _last_line(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing; there may not be enough memory"
-
-    def close(self) -> None:
-        """Ends the process; one that is at work is not waited for."""
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
 
 # --- our side -------------------------------------------------------------------------------------------------------
 
 
-class OurWorker(Worker):
+class OurWorker(Child):
     """A Session in a process of its own, its language model alone. Facts of the model are known once it is made."""
 
     def __init__(self, paths: ModelPaths, config: LoadConfig) -> None:
-        super().__init__("our side", [sys.executable, "-m", "aim_local.lab.bench.workers"])
+        super().__init__("our side", ["-m", __name__])
         try:
             files = {"name": paths.name, "model": str(paths.model), "mmproj": str(paths.mmproj or "")}
             self.facts = self.ask(paths=files, config=asdict(config))
@@ -97,7 +46,35 @@ class OurWorker(Worker):
         return Measured(**self.ask(what=what, n_frames=n_frames, setting=setting, n_decode=n_decode))
 
 
-def answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
+class _OurSide:
+    """What the worker does: the first message opens the session, the others measure."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+
+    def answer(self, request: Message) -> Message:
+        if self._session is None:
+            self._session = open_session(request)
+            return facts(self._session)
+        return measure(self._session, request)
+
+
+def open_session(request: Message) -> Session:
+    files = request["paths"]
+    paths = ModelPaths(files["name"], Path(files["model"]), Path(files["mmproj"]) if files["mmproj"] else None)
+    return Session(paths, LoadConfig(**request["config"]), skip_vision=True)
+
+
+def facts(session: Session) -> Message:
+    """What the other side needs to do the same."""
+    return {
+        "n_threads": session.text.n_threads,
+        "kv_bytes_per_cell": session.text.kv_bytes_per_cell(),
+        "shape": asdict(session.text.shape),
+    }
+
+
+def measure(session: Session, request: Message) -> Message:
     n_frames, tokens = request["n_frames"], parse_setting(request["setting"])
     if request["what"] == "count":
         return asdict(session.count(n_frames, tokens))
@@ -106,48 +83,16 @@ def answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
     return asdict(session.run(n_frames, tokens, request["n_decode"]))
 
 
-def open_session(request: dict[str, Any]) -> Session:
-    files = request["paths"]
-    paths = ModelPaths(files["name"], Path(files["model"]), Path(files["mmproj"]) if files["mmproj"] else None)
-    return Session(paths, LoadConfig(**request["config"]), skip_vision=True)
-
-
-def facts(session: Session) -> dict[str, Any]:
-    """What the other side needs to do the same."""
-    return {
-        "n_threads": session.n_threads,
-        "kv_bytes_per_cell": session.text.kv_bytes_per_cell(),
-        "shape": asdict(session.text.shape),
-    }
-
-
-def main() -> None:
-    session: Session | None = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if session is None:
-                session = open_session(request)
-                found = facts(session)
-            else:
-                found = answer(session, request)
-        except (AimError, MemoryError) as e:
-            found = {"error": str(e) or "not enough memory"}
-        print(json.dumps(found), flush=True)
-
-
 # --- the unpatched side ---------------------------------------------------------------------------------------------
 
 
-class StockWorker(Worker):
+class StockWorker(Child):
     """stock_side.py with the libraries in `folder`. `ours` tells its facts, so that both use the same threads."""
 
     def __init__(self, folder: Path, paths: ModelPaths, config: LoadConfig, ours: OurWorker) -> None:
-        from ...native.staged import KV_TYPES
-
-        script = str(Path(__file__).with_name("stock_side.py"))
-        env = {**os.environ, "LLAMA_CPP_LIB_PATH": str(folder), "MTMD_CPP_LIB": str(folder)}
-        super().__init__("the unpatched library", [sys.executable, "-P", script], env)
+        env = {"LLAMA_CPP_LIB_PATH": str(folder), "MTMD_CPP_LIB": str(folder)}
+        side = ["-m", f"{__package__}.stock_side"]
+        super().__init__("the unpatched library", side, env=env, modules=[bindings_folder()])
         self._kv_bytes_per_cell = ours.facts["kv_bytes_per_cell"]
         try:
             hello = self.ask(
@@ -173,4 +118,4 @@ class StockWorker(Worker):
 
 
 if __name__ == "__main__":
-    main()
+    Parent().serve(_OurSide().answer)

@@ -1,25 +1,23 @@
-"""One cell in a process of its own: reads a job from stdin, loads the model once, answers, appends a line per item.
+"""One cell in a process of its own: gets a job, loads the model once, answers, appends a line per item.
 
-Started by runner.py as `python -m aim_local.lab.compare.cell`. Says on stdout, in JSON lines, what is done or why it
-cannot go on; ends when stdin does, which is when its parent is gone. Which items are left, and what the results mean,
-is the runner's business.
+Started by process.py as `python -m aim_local.lab.compare.cell`. Says what is done or why it cannot go on; ends with its
+parent. Which items are left, and what the results mean, is the runner's business.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 from ...config import GenerateConfig
 from ...errors import AimError, ModelError
 from ...settings import parse_setting
+from ..child import Parent, reason_of
 from .job import Job, Task
 from .records import ItemResult
 
@@ -27,38 +25,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ...engine.scoring import Scored
     from ...llm import VisionLLM
+    from ...results import Scored
 
 
 def main() -> int:
-    events = _own_stdout()
-    job = Job.from_json(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = Parent()
+    message = parent.receive()
+    if message is None:
+        return 1
+    job = Job.from_dict(message)
+    parent.end_with()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         if job.options.memory_limit:
             limit_memory(job.options.memory_limit)
-        run(job, events)
+        run(job, parent)
     except BaseException as e:
-        say(events, event="failed", reason=reason_of(e))
+        parent.say(event="failed", reason=reason_of(e))
         traceback.print_exc()
         return 1
     return 0
-
-
-def _own_stdout() -> TextIO:
-    """Standard output for events alone: what a library prints goes to stderr, the cell's log."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
-
-
-def _end_with_parent() -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):  # not sys.stdin: its lock would be waited for at exit
-            pass
-    os._exit(1)
 
 
 def limit_memory(n_bytes: int) -> None:
@@ -70,31 +57,18 @@ def limit_memory(n_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
 
 
-def say(events: TextIO, **event: Any) -> None:
-    print(json.dumps(event), file=events, flush=True)
-
-
-def reason_of(e: BaseException) -> str:
-    """One line for what ended a cell."""
-    text = " ".join(str(e).split())
-    if isinstance(e, AimError):
-        return text
-    if isinstance(e, MemoryError):
-        return f"not enough memory{': ' + text if text else ''}"
-    return f"{type(e).__name__}: {text}"
-
-
-def run(job: Job, events: TextIO) -> None:
+def run(job: Job, parent: Parent) -> None:
     """Answers every task of the job; each line is on the disk before it is announced."""
     from ... import store
-    from ...engine.run import check_tokens
+    from ...engine.model import Model
+    from ...engine.plan import check_tokens
     from ...llm import VisionLLM
-    from ...native import log as _logs
+    from ...native.log import echo_native_log
 
-    _logs.echo_native_log(errors_only=True)  # the last words of a process that dies
+    echo_native_log(errors_only=True)  # the last words of a process that dies
     paths = store.ModelPaths(job.name, job.model, job.mmproj)
-    with VisionLLM(paths, job.options.load) as llm, open(job.results, "ab") as file:
-        check_tokens(llm, parse_setting(job.setting))
+    with VisionLLM(Model.open(paths, job.options.load)) as llm, open(job.results, "ab") as file:
+        check_tokens(llm.model, parse_setting(job.setting))
         for k, task in enumerate(job.tasks):
             try:
                 result = answer(llm, job, task, first=k == 0)
@@ -103,7 +77,7 @@ def run(job: Job, events: TextIO) -> None:
             file.write(json.dumps(result.to_dict(), allow_nan=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-            say(events, event="item", id=task.item.id)
+            parent.say(event="item", id=task.item.id)
 
 
 def answer(llm: VisionLLM, job: Job, task: Task, *, first: bool) -> ItemResult:

@@ -1,8 +1,9 @@
-"""What a cell's process is told: plain frozen data and its JSON form, one line. Computes nothing."""
+"""What a cell's process is told: plain frozen data and its JSON form. Computes nothing."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,13 @@ class Job:
     results: Path
     logits: Path
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), default=str)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return plain
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Job:
-        data = json.loads(text)
+    def from_dict(cls, data: Mapping[str, Any]) -> Job:
         options = data["options"]
         return cls(
             name=data["name"],
@@ -92,7 +94,7 @@ class Job:
         )
 
 
-def _task(data: dict[str, Any]) -> Task:
+def _task(data: Mapping[str, Any]) -> Task:
     item = data["item"]
     parts = {key: tuple(item[key]) for key in ("choices", "tags")}
     media = tuple(Path(path) for path in item["media"])

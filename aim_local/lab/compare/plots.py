@@ -36,13 +36,13 @@ class Point:
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
     x0: float
     y0: float
     x1: float
     y1: float
 
-    def meets(self, other: _Box) -> bool:
+    def meets(self, other: Box) -> bool:
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
 
@@ -51,14 +51,14 @@ def scatter(name: str, title: str, x: Measure, y: Measure, points: Sequence[Poin
     ends = [value for p in points for value in (p.y, p.low, p.high) if value is not None]
     xs = scale([p.x for p in points], x, LEFT, WIDTH - RIGHT)
     ys = scale(ends, y, HEIGHT - BOTTOM, TOP)
-    places = _places([(xs.at(p.x), ys.at(p.y)) for p in points])
+    places = spread([(xs.at(p.x), ys.at(p.y)) for p in points])
     best = front([(p.x, p.y) if p.ranked else None for p in points], x.better, y.better)
     parts = [
         _grid(xs, ys, x, y),
         *(_interval(p, at[0], ys) for p, at in zip(points, places, strict=True)),
         _front_line([places[i] for i in best]),
         *(_marker(p, at, i in best) for i, (p, at) in enumerate(zip(points, places, strict=True))),
-        *_labels([(points[i].label, places[i]) for i in best], _obstacles(points, places, best, ys)),
+        *draw_labels([(points[i].label, places[i]) for i in best], _obstacles(points, places, best, ys)),
     ]
     about = _description(x, y, points, best)
     return (
@@ -72,7 +72,7 @@ def _description(x: Measure, y: Measure, points: Sequence[Point], best: Sequence
     return f"{len(points)} points, {y.label} over {x.label}. On the Pareto front: {names or 'none'}."
 
 
-def _places(exact: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def spread(exact: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Pixels of the points; one that would cover another goes aside in x, by whole markers, never in y."""
     taken: list[tuple[float, float]] = []
     for x, y in exact:
@@ -139,29 +139,29 @@ def _marker(point: Point, at: tuple[float, float], on_front: bool) -> str:
 
 def _obstacles(
     points: Sequence[Point], places: Sequence[tuple[float, float]], best: Sequence[int], ys: Scale
-) -> list[_Box]:
+) -> list[Box]:
     """What a label may not cover: markers, intervals, the line of the front."""
-    markers = [_Box(x - 9, y - 9, x + 9, y + 9) for x, y in places]
+    markers = [Box(x - 9, y - 9, x + 9, y + 9) for x, y in places]
     bars = [
-        _Box(x - 3, ys.at(p.high), x + 3, ys.at(p.low))
+        Box(x - 3, ys.at(p.high), x + 3, ys.at(p.low))
         for p, (x, _) in zip(points, places, strict=True)
         if p.low is not None and p.high is not None
     ]
     steps = []
     for (x0, y0), (x1, y1) in pairwise([places[i] for i in best]):
-        steps.append(_Box(min(x0, x1) - 1, y0 - 1, max(x0, x1) + 1, y0 + 1))
-        steps.append(_Box(x1 - 1, min(y0, y1) - 1, x1 + 1, max(y0, y1) + 1))
+        steps.append(Box(min(x0, x1) - 1, y0 - 1, max(x0, x1) + 1, y0 + 1))
+        steps.append(Box(x1 - 1, min(y0, y1) - 1, x1 + 1, max(y0, y1) + 1))
     return [*markers, *bars, *steps]
 
 
-def _labels(named: Sequence[tuple[str, tuple[float, float]]], obstacles: Sequence[_Box]) -> list[str]:
+def draw_labels(named: Sequence[tuple[str, tuple[float, float]]], obstacles: Sequence[Box]) -> list[str]:
     """Names beside the points of the front, each where it covers nothing; one without such a place is left out."""
     taken = list(obstacles)
     parts: list[str] = []
     for text, (x, y) in named:
         wide = 0.56 * _FONT * len(text) + 4
-        room = [_Box(x0, y0, x0 + wide, y0 + 14) for x0, y0 in _around(x, y, wide)]
-        inside = _Box(LEFT, 0, WIDTH, HEIGHT - BOTTOM)
+        room = [Box(x0, y0, x0 + wide, y0 + 14) for x0, y0 in _around(x, y, wide)]
+        inside = Box(LEFT, 0, WIDTH, HEIGHT - BOTTOM)
         fits = [b for b in room if b.x0 >= inside.x0 and b.x1 <= inside.x1 and b.y0 >= 0 and b.y1 <= inside.y1]
         box = next((b for b in fits if not any(b.meets(other) for other in taken)), None)
         if box is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import AimError, ModelError
+from ...native.bindings import bindings_version
 from ...settings import parse_setting
 from ...store.gguf_header import ArrayInfo, read_header
 from ..measure import machine
@@ -182,7 +183,7 @@ class Runner:
             "options": self.options.result_facts(),
             "role": role,
             "reference": self._digest if role == "paired" else None,
-            "versions": {name: version(name) for name in ("aim-local", "llama-cpp-python")},
+            "versions": {"aim-local": version("aim-local"), "llama-cpp-python": bindings_version()},
         }
 
     def _finished(self, folder: CellFolder, inputs: dict[str, Any], key: str, role: str) -> list[ItemResult]:

@@ -65,8 +65,7 @@ def check_types(types: Sequence[str], vision_types: Sequence[str]) -> None:
     """Raises UsageError for a type that is unknown or given twice."""
     if not types and not vision_types:
         return  # the converter is not loaded for nothing
-    from ...convert.quantize import QUANTIZE_TYPES
-    from ...convert.types import WEIGHT_TYPES
+    from ...convert import QUANTIZE_TYPES, WEIGHT_TYPES
 
     for option, given, known in (
         ("--types", types, [*QUANTIZE_TYPES, "f32"]),

@@ -1,7 +1,7 @@
 """Pictures of which visual tokens were merged, ranked and kept: contact sheets, heat maps and an HTML page.
 
-Knows traces (stats.Trace) and draws them. What is kept, and why, is decided elsewhere; `explain` asks a model and keeps
-what is needed to draw.
+Draws traces (results.Trace). What is kept, and why, is decided elsewhere; `explain` asks a model and keeps what is
+needed to draw.
 """
 
 from .asking import Explanation, explain

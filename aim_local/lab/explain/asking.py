@@ -11,10 +11,12 @@ import numpy as np
 from ...config import GenerateConfig, VisualTokenConfig
 from ...drawing.layers import check_pictures, stage_layers
 from ...errors import ModelError, UsageError
-from ...results import Trace
+from ...results import Answer, Trace
 
 if TYPE_CHECKING:
-    from ...engine.run import Answer, Media, Progress
+    from ...engine.read import Media
+    from ...engine.turns import ShouldStop
+    from ...engine.watch import Progress
     from ...llm import VisionLLM
     from ...media import FrameSampling
 
@@ -50,6 +52,7 @@ def explain(
     sampling: FrameSampling | None = None,
     system: str | None = None,
     progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> Explanation:
     """Asks and keeps what can be drawn. tokens None: the paper's setting, else there would be nothing to see.
 
@@ -57,25 +60,33 @@ def explain(
     """
     if not len(media):
         raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
-    if llm.vision is not None and llm.vision.is_foreign:
-        raise UsageError(
-            f"{llm.name}: its vision tower ({llm.vision.projector}) does not tell which patches a visual token covers; "
-            "take a LLaVA-OneVision or LLaVA-1.5 model"
-        )
+    _check_tower(llm)
     asked, why = (tokens, "") if tokens is not None else assumed_tokens(llm)
     options = generate or GenerateConfig(max_tokens=_MAX_TOKENS)
-    answer = llm.generate(question, media, asked, options, sampling=sampling, system=system, progress=progress)
+    answer = llm.generate(
+        question, media, asked, options, sampling=sampling, system=system, progress=progress, should_stop=should_stop
+    )
     check_pictures(answer.trace)
     names = ["array" if isinstance(item, np.ndarray) else str(item) for item in media]
     return Explanation(llm.name, question, tuple(names), asked, why, answer)
 
 
+def _check_tower(llm: VisionLLM) -> None:
+    """Raises UsageError, before anything is computed, for a tower whose tokens cannot be drawn."""
+    tower = llm.model.tower
+    if tower is not None and tower.facts is None:
+        raise UsageError(
+            f"{llm.name}: its vision tower ({tower.projector}) does not tell which patches a visual token covers; "
+            "docs/explain.md names the families that do"
+        )
+
+
 def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
     """What is drawn when nothing is asked, and the sentence that says so."""
-    from ...engine.run import check_tokens
+    from ...engine.plan import check_tokens
 
     try:
-        check_tokens(llm, VisualTokenConfig.paper())
+        check_tokens(llm.model, VisualTokenConfig.paper())
     except (ModelError, UsageError) as e:
         only = f"no setting was asked, so token merging alone is shown ({e})"
         return VisualTokenConfig(prune_layers=None), only

@@ -27,7 +27,8 @@ from ...config import IMPORTANCE, VisualTokenConfig
 from ...demo import FAMILIES, Clip, Shape, draw, held_out, write_clip
 from ...drawing.layers import stage_layers, tokens_of
 from ...errors import AimError, UsageError
-from ...results import TokenGrid, Trace
+from ...models.pieces import TokenGrid
+from ...results import Trace
 from ...settings import parse_setting
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def measure(
                 trace = llm.prefill(clip.question, [path], replace(tokens, importance=how, seed=i)).trace
                 for layer, kind, *values in shares(trace, clip):
                     found.setdefault((how, layer, kind), []).append((values[0], values[1], int(values[2])))
-    return [_row(*key, np.array(values)) for key, values in found.items()]
+    return [make_row(*key, np.array(values)) for key, values in found.items()]
 
 
 def needle_clips(n: int, seed: int = 0) -> list[Clip]:
@@ -130,7 +131,8 @@ def covered_slots(clip: Clip, grid: TokenGrid) -> NDArray[np.bool_]:
     return np.asarray(slots.mean((1, 3)) >= COVERED)
 
 
-def _row(how: str, layer: int, kind: str, values: NDArray[np.float64]) -> Row:
+def make_row(how: str, layer: int, kind: str, values: NDArray[np.float64]) -> Row:
+    """values: float64 [clips, 3], share, chance and survivors of each clip."""
     share, chance, kept = values.T
     differences = share - chance
     half = _Z95 * differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.inf

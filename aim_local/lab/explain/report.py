@@ -23,7 +23,7 @@ from ...drawing.layers import (
     tokens_of,
 )
 from ...drawing.sheet import sheet
-from ...results import TokenGrid
+from ...models.pieces import TokenGrid
 from .. import html
 from .asking import Explanation, setting_line
 

@@ -7,25 +7,21 @@ template, copies), "decode" is one later token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
+from ...engine.model import Model
 from ...media.outline import Outline
-from ...native.text import thread_count
+from ...native.staged import score_bytes, scores_max_bytes
 from ...reduction.planner import kv_bytes
-from .memory import SCORES_MAX_BYTES, score_bytes, tensor_bytes
-from .sizes import Sizes
-
-if TYPE_CHECKING:
-    from ...llm import VisionLLM
-    from .head import ModelHead
+from .memory import mmproj_header, tensor_bytes
+from .sizes import Sizes, tower_facts
 
 STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "other", "decode")
-_STEPS = 5  # products of the ranking; beyond SCORES_MAX_BYTES each computes the scores again
+_STEPS = 5  # products of the ranking; beyond scores_max_bytes() each computes the scores again
 
 
-def features(
-    model: ModelHead | VisionLLM, sizes: Sizes, cache_bytes: int, outlines: Sequence[Outline]
-) -> dict[str, dict[str, float]]:
+def features(model: Model, sizes: Sizes, cache_bytes: int, outlines: Sequence[Outline]) -> dict[str, dict[str, float]]:
     """Amounts by stage. cache_bytes: of the KV cache, which is cleared when it is made."""
     shape, config = model.text.shape, model.config
     pixels = float(sum(o.n_pictures * o.height * o.width for o in outlines))
@@ -61,37 +57,34 @@ def _scoring(sizes: Sizes) -> float:
     if sizes.tokens.importance == "last_query" or not sizes.scored:
         return 0.0
     most = max(sizes.rows[il] for il in sizes.scored)
-    again = _STEPS if score_bytes(most) == SCORES_MAX_BYTES else 1
+    again = _STEPS if score_bytes(most) == scores_max_bytes() else 1
     return sizes.flops["importance"] * again
 
 
 # --- what a calibration is of ----------------------------------------------------------------------------------------
 
 
-def model_shape(model: ModelHead | VisionLLM) -> dict[str, Any]:
+def model_shape(model: Model) -> dict[str, Any]:
     """What makes two models equally fast: sizes and weight types of both towers. Plain values for JSON."""
-    from dataclasses import asdict
-
-    vision = model.vision
-    towers = [model.text.header] + ([vision.header] if vision else [])
+    facts, mmproj = tower_facts(model), mmproj_header(model)
+    files = [model.text.header] + ([mmproj] if mmproj else [])
     return {
         "architecture": model.text.architecture,
         "text": asdict(model.text.shape),
         "text_types": model.text.header.types(),
-        "projector": vision.projector if vision else None,
-        "vision": asdict(vision.shape) if vision and not vision.is_foreign else None,
-        "vision_types": vision.header.types() if vision else None,
-        "n_params": sum(tower.n_params for tower in towers),
+        "projector": model.tower.projector if model.tower else None,
+        "vision": asdict(facts.vision) if facts else None,
+        "vision_types": mmproj.types() if mmproj else None,
+        "n_params": sum(header.n_params for header in files),
     }
 
 
-def conditions(model: ModelHead | VisionLLM) -> dict[str, Any]:
+def conditions(model: Model) -> dict[str, Any]:
     """What a run is made with and its speed depends on. Plain values for JSON."""
-    config, vision = model.config, model.vision
-    width = int(vision.metadata.get("clip.vision.embedding_length", 0)) if vision else 0
+    config, facts = model.config, tower_facts(model)
     return {
-        "threads": thread_count(config.n_threads, model.text.n_embd),
-        "vision_threads": thread_count(config.n_threads, width) if vision else None,
+        "threads": model.text.n_threads,
+        "vision_threads": facts.n_threads if facts else None,
         "n_ubatch": config.n_ubatch,
         "n_gpu_layers": config.n_gpu_layers,
         "flash_attn": config.flash_attn,

@@ -1,6 +1,7 @@
 """Memory a prompt will take, part by part, and the memory there is. Bytes.
 
-Asked of llama.cpp where it can tell without allocating (KV cache, compute buffers); the rest from sizes.
+Asked of the native libraries where they can tell without allocating (KV cache, compute buffers, importance scores); the
+rest from sizes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES
 
-from ...engine.run import PromptPlan, Run
-from ...media import Video
+from ...engine.contexts import open_context
+from ...engine.model import Model
+from ...engine.plan import Plan
 from ...media.outline import Outline
-from ...native import log as _logs
-from ...store.gguf_header import GgufHeader
-from .head import ModelHead
-from .sizes import Sizes
+from ...models.base import Tower, TowerFacts
+from ...models.thumbnails import SIDE as THUMBNAIL_SIDE
+from ...native.staged import compute_bytes, score_bytes
+from ...store.gguf_header import GgufHeader, read_whole
+from .sizes import Sizes, tower_facts
 
-SCORES_MAX_BYTES = 384 << 20  # AIM_SCORES_MAX_BYTES in patches/overlay/src/aim-importance.h; a test compares
-_SCORE_BLOCKS, _SCORE_ROWS = 8, 128  # plan_scores() in aim-importance.cpp, on the CPU
-_BUFFER = re.compile(r"compute buffer size =\s*([\d.]+) MiB")
 _F32 = 4
 
 
@@ -37,13 +37,14 @@ class Room:
     compute_bytes: int
 
 
-def measure_room(run: Run, prompt: PromptPlan, n_text: int) -> Room:
-    """Makes the context that the run would make, without memory, and asks it. Raises ContextError, NativeError."""
-    with _logs.recorded() as lines:
-        context = run.open(prompt, n_text)
+def measure_room(model: Model, plan: Plan, n_text: int) -> Room:
+    """Makes the context of a plan with room for n_text text tokens and asks it. Raises ContextError, NativeError.
+
+    Without weights it takes no memory.
+    """
+    context = open_context(model, plan, n_text)
     try:
-        found = _BUFFER.findall("".join(lines))
-        return Room(context.n_ctx, context.kv_bytes(), int(sum(float(mib) for mib in found) * 2**20))
+        return Room(context.n_ctx, context.kv_bytes(), compute_bytes(context.handle))
     finally:
         context.close()
 
@@ -64,20 +65,29 @@ class Memory:
         return None if self.available is None else self.needed <= self.available
 
 
-def expect_memory(model: ModelHead, sizes: Sizes, room: Room, outlines: Sequence[Outline]) -> Memory:
+def expect_memory(model: Model, sizes: Sizes, room: Room, outlines: Sequence[Outline]) -> Memory:
+    facts, mmproj = tower_facts(model), mmproj_header(model)
     parts = {
         "language weights": tensor_bytes(model.text.header),
-        "vision weights": tensor_bytes(model.vision.header) if model.vision else 0,
+        "vision weights": tensor_bytes(mmproj) if mmproj else 0,
         "KV cache": room.kv_bytes,
         "compute buffers": room.compute_bytes,
-        "vision buffers": _vision_bytes(model) if sizes.n_tiles else 0,
-        "frames": sum(_pixel_bytes(model, outline) for outline in outlines),
+        "vision buffers": _vision_bytes(model, facts) if facts and sizes.n_tiles else 0,
+        "frames": sum(_pixel_bytes(model.tower, facts, o) for o in outlines) if model.tower and facts else 0,
         "visual tokens": _row_bytes(model, sizes),
         "importance scores": _scoring_bytes(model, sizes),
         "logits": 3 * _F32 * model.text.n_vocab,  # the context's, our copy, the sampler's candidates
         "program": program_bytes(),
     }
     return Memory(parts, available_bytes())
+
+
+def mmproj_header(model: Model) -> GgufHeader | None:
+    """Of the vision tower's file; None for a text-only model."""
+    facts = tower_facts(model)
+    if facts and facts.header:
+        return facts.header
+    return read_whole(model.paths.mmproj) if model.paths.mmproj else None
 
 
 def tensor_bytes(header: GgufHeader) -> int:
@@ -90,31 +100,35 @@ def _size(kind: int, shape: Iterable[int]) -> int:
     return int(prod(shape) // block * size)
 
 
-def _vision_bytes(model: ModelHead) -> int:
+def _vision_bytes(model: Model, facts: TowerFacts) -> int:
     """One tile's graph: the widest moment is the feed-forward block, or one layer's scores without flash attention."""
-    assert model.vision, "there are tiles"
-    shape = model.vision.shape
+    shape = facts.vision
     wide = shape.n_patch * (2 * shape.n_ff + 4 * shape.n_embd)
     scores = 0 if model.config.flash_attn is True else 2 * shape.n_head * shape.n_patch**2
     return _F32 * (wide + scores)
 
 
-def _pixel_bytes(model: ModelHead, outline: Outline) -> int:
-    """Pixels at the source's size, kept while the prompt runs, and the tower's tiles."""
-    tiles = model.vision.n_tiles(outline.item) if model.vision else 0
-    side = int(model.vision.metadata.get("clip.vision.image_size", 0)) if model.vision else 0
-    n = outline.n_pictures if isinstance(outline.item, Video) else 1
-    return 3 * (n * outline.height * outline.width + 2 * tiles * side * side)
+def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
+    """Of a video every frame as the tower keeps it; of a picture its own size, fitted to the tiles, and the tiles.
+
+    And what is kept to be drawn: a thumbnail for each frame, of a picture one for each of its two views. The one frame
+    at the clip's size that is being decoded is gone before the KV cache and the encoder's buffers are there.
+    """
+    tile, source = 3 * facts.tile_px**2, 3 * outline.height * outline.width
+    thumbnail = 3 * min(THUMBNAIL_SIDE, facts.tile_px) ** 2
+    if outline.shape.kind == "video":
+        return outline.n_pictures * ((tile if tower.fit else source) + thumbnail)
+    return source + 2 * tower.n_tiles(outline.shape) * tile + 2 * thumbnail
 
 
-def _row_bytes(model: ModelHead, sizes: Sizes) -> int:
+def _row_bytes(model: Model, sizes: Sizes) -> int:
     """Visual rows as the tower gives them, joined, and, where tokens are pruned, the hidden states of all rows."""
     visual = 2 * sizes.n_visual
     hidden = sizes.n_prompt if len(sizes.stages) > 1 else 0
     return _F32 * model.text.n_embd * (visual + hidden)
 
 
-def _scoring_bytes(model: ModelHead, sizes: Sizes) -> int:
+def _scoring_bytes(model: Model, sizes: Sizes) -> int:
     """Of the layer with the most rows: one head's scores, queries twice, keys gathered and by head."""
     if not sizes.scored:
         return 0
@@ -122,13 +136,6 @@ def _scoring_bytes(model: ModelHead, sizes: Sizes) -> int:
     n = max(sizes.n_text + sizes.counts[il] for il in sizes.scored)
     d = shape.n_embd_kv // shape.n_head_kv
     return score_bytes(n) + _F32 * n * (2 * shape.n_head * d + 2 * shape.n_embd_kv + 2 * shape.n_head)
-
-
-def score_bytes(n: int) -> int:
-    """Scores of one head over n rows, as the CPU keeps them: blocks cut along the causal mask, or bounded."""
-    step = max(_SCORE_ROWS, -(-n // _SCORE_BLOCKS))
-    whole = sum((min(i + step, n) - i) * min(i + step, n) * _F32 for i in range(0, n, step))
-    return min(whole, SCORES_MAX_BYTES)
 
 
 # --- the memory there is ---------------------------------------------------------------------------------------------

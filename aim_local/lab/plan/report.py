@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from ...media import Video
+from ...engine.model import Model
 from ...media.outline import Outline
 from .calibration import Choice, choose, total
 from .features import conditions, features, model_shape, this_machine
-from .head import ModelHead
 from .request import Outcome, Request, outline_all, work_out
 from .suggest import Suggestion, suggest, weights_alone
 
@@ -31,7 +30,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        said = [line for outline in self.outcome.outlines for line in outline.item.warnings]
+        said = [line for outline in self.outcome.outlines for line in outline.warnings]
         return [*said, *self.choice.notes]
 
     @property
@@ -80,7 +79,7 @@ class Plan:
         }
 
 
-def make_plan(model: ModelHead, request: Request) -> Plan:
+def make_plan(model: Model, request: Request) -> Plan:
     """Counts, memory and time of a request. Raises MediaError, ModelError, UsageError."""
     outcome = work_out(model, request, outline_all(model, request))
     choice = choose(model_shape(model), conditions(model), this_machine(), remedy(model))
@@ -90,7 +89,7 @@ def make_plan(model: ModelHead, request: Request) -> Plan:
     return Plan(model.name, outcome, tuple(suggest(model, request, outcome)), choice, seconds)
 
 
-def remedy(model: ModelHead) -> str:
+def remedy(model: Model) -> str:
     name = "" if model.name == "demo" else f" {model.paths.model}"
     return f"`aim-local plan{name} --calibrate` measures it"
 
@@ -105,15 +104,15 @@ def gigabytes(n: int) -> str:
 
 
 def _media(outline: Outline) -> dict[str, Any]:
-    item = outline.item
-    facts: dict[str, Any] = {"source": item.source, "width": outline.width, "height": outline.height}
-    if isinstance(item, Video):
+    shape = outline.shape
+    facts: dict[str, Any] = {"source": shape.source, "width": outline.width, "height": outline.height}
+    if shape.kind == "video":
         facts |= {
-            "frames": len(item.frames),
-            "timestamps": [None if t != t else round(float(t), 6) for t in item.timestamps],
-            "indices": [int(i) for i in item.indices],
-            "source_frames": item.n_source_frames,
-            "duration": None if item.duration != item.duration else item.duration,
+            "frames": shape.n_frames,
+            "timestamps": [None if t != t else round(t, 6) for t in shape.timestamps],
+            "indices": list(shape.indices),
+            "source_frames": outline.n_source_frames,
+            "duration": None if shape.duration != shape.duration else shape.duration,
         }
     return facts
 

@@ -1,17 +1,21 @@
-"""What is to be planned, and its outcome in numbers: one prompt with its media and settings on one model's head."""
+"""What is to be planned, and its outcome in numbers: one prompt with its media and settings on one model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 
 from ...config import VisualTokenConfig
-from ...engine.run import Media, context_size
-from ...errors import ContextError, UsageError
-from ...media import FrameSampling, Video
+from ...engine.model import Model
+from ...engine.plan import Plan, context_size, plan_prompt
+from ...engine.read import Media
+from ...errors import ContextError, ModelError, UsageError
+from ...media import FrameSampling, MediaShape
 from ...media.outline import Outline, outline_media
-from ...models.pieces import count_visual
-from .head import ModelHead, render_question, start_run
+from ...models.prompt import Message, references, system_message
 from .memory import Memory, Room, expect_memory, measure_room
 from .sizes import Sizes, measure_sizes
 
@@ -46,34 +50,46 @@ class Outcome:
         return not self.problem and self.memory.fits is not False
 
 
-def outline_all(model: ModelHead, request: Request) -> tuple[Outline, ...]:
-    """Raises MediaError, UsageError."""
-    if isinstance(request.media, str):
+def outline_all(model: Model, request: Request) -> tuple[Outline, ...]:
+    """Raises MediaError, ModelError, UsageError."""
+    if isinstance(request.media, (str, Path, np.ndarray)):
         raise UsageError("media is one item; give a list of paths or arrays")
-    if request.media and model.vision is None:
-        start_run(model, None, [_nothing()])  # its error comes before a file is opened
+    if len(request.media):
+        _check_sees(model)
     sampling = request.sampling or FrameSampling(n_frames=max(1, model.default_frames))
     return tuple(outline_media(item, sampling) for item in request.media)
 
 
-def _nothing() -> Video:
-    import numpy as np
+def _check_sees(model: Model) -> None:
+    """Raises ModelError where media cannot be planned, before a file is opened."""
+    if model.tower is None:
+        raise ModelError(
+            f"{model.name} is a text-only model, it cannot take a video or picture; name its mmproj with --mmproj, "
+            "or take another model"
+        )
+    if model.tower.facts is None:
+        raise ModelError(
+            f"{model.name}: what media take with projector {model.tower.projector!r} is known to the loaded tower "
+            "only; use `aim-local chat --stats` instead"
+        )
 
-    times, none = np.zeros(1), np.zeros(1, np.int64)
-    return Video(np.zeros((1, 1, 1, 3), np.uint8), times, none, "", 0.0, 1, 0.0, (), "")
+
+def plan_request(model: Model, request: Request, shapes: Sequence[MediaShape]) -> Plan:
+    """The plan of its prompt, as VisionLLM.generate makes it. shapes: of its media. Raises ModelError, UsageError."""
+    messages = [*system_message(request.system), Message("user", request.prompt, references(shapes))]
+    return plan_prompt(model, model.render(messages), shapes, request.tokens)
 
 
-def work_out(model: ModelHead, request: Request, outlines: tuple[Outline, ...]) -> Outcome:
+def work_out(model: Model, request: Request, outlines: tuple[Outline, ...]) -> Outcome:
     """Counts and memory of a request. Raises ModelError, UsageError for settings the model cannot do."""
-    run = start_run(model, request.tokens, [outline.item for outline in outlines])
-    prompt = run.plan(render_question(model, run, request.prompt, request.system))
+    plan = plan_request(model, request, [outline.shape for outline in outlines])
     problem = ""
     try:
-        n_ctx = context_size(run.llm, prompt, request.n_answer)
+        n_ctx = context_size(model, plan, request.n_answer)
     except ContextError as e:
-        problem, n_ctx = str(e), prompt.n + request.n_answer + 1
-    sizes = measure_sizes(model, run, prompt, outlines)
-    room = measure_room(run, prompt, n_ctx - count_visual(prompt.pieces))
+        problem, n_ctx = str(e), plan.n + request.n_answer + 1
+    sizes = measure_sizes(model, plan, outlines)
+    room = measure_room(model, plan, n_ctx - plan.n_visual)
     return Outcome(outlines, sizes, room, expect_memory(model, sizes, room, outlines), problem)
 
 

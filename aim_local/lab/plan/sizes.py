@@ -1,25 +1,23 @@
-"""What a prompt counts: tokens, layers, stages, FLOPs. Run and planner decide; this asks them and keeps the answers.
+"""What a prompt counts: tokens, layers, stages, FLOPs. The engine's plan decides; this keeps its numbers and adds work.
 
-Works on a model's head and on a loaded model alike, so that a calibration describes its runs with the same numbers.
+A model with its weights and one without give the same, so that a calibration describes its runs as a plan does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 from ...config import VisualTokenConfig
-from ...engine.run import PromptPlan, Run
-from ...media import Video
+from ...engine.model import Model
+from ...engine.plan import Plan
 from ...media.outline import Outline
-from ...models.pieces import count_text, count_visual, count_visual_full
+from ...models.base import TowerFacts
 from ...reduction.planner import (
     Stage,
     attention_flops,
     encoder_flops,
     head_flops,
-    layer_counts,
     merging_flops,
     prefill_flops,
     row_flops,
@@ -27,10 +25,6 @@ from ...reduction.planner import (
     scoring_flops,
     stages,
 )
-
-if TYPE_CHECKING:
-    from ...llm import VisionLLM
-    from .head import ModelHead
 
 
 @dataclass(frozen=True)
@@ -66,28 +60,32 @@ class Sizes:
         return [self.n_text + n for n in self.counts]
 
 
-def measure_sizes(model: ModelHead | VisionLLM, run: Run, prompt: PromptPlan, outlines: Sequence[Outline]) -> Sizes:
-    """Counts of a planned prompt. `run` has planned it."""
-    counts = layer_counts(count_visual(prompt.pieces), run.shares)
-    rows = [count_text(prompt.pieces) + n for n in counts]
-    ranked = run.tokens.importance not in ("random", "grid")
-    videos = [o for o in outlines if isinstance(o.item, Video)]
+def measure_sizes(model: Model, plan: Plan, outlines: Sequence[Outline]) -> Sizes:
+    """Counts of a planned prompt. outlines: of its media."""
+    counts = plan.counts
+    rows = [plan.n_text + n for n in counts]
+    ranked = plan.tokens.importance not in ("random", "grid")
+    videos = [o for o in outlines if o.shape.kind == "video"]
     sizes = Sizes(
         n_frames=sum(o.n_pictures for o in videos),
         n_images=len(outlines) - len(videos),
-        n_text=count_text(prompt.pieces),
-        n_visual_full=count_visual_full(prompt.pieces),
-        n_visual=count_visual(prompt.pieces),
+        n_text=plan.n_text,
+        n_visual_full=plan.n_visual_full,
+        n_visual=plan.n_visual,
         counts=counts,
         stages=stages(counts),
         scored=scored_layers(counts) if ranked else [],
-        n_tiles=sum(model.vision.n_tiles(o.item) for o in outlines) if model.vision else 0,
+        n_tiles=sum(model.tower.n_tiles(o.shape) for o in outlines) if model.tower else 0,
         n_passes=sum(-(-n // model.config.n_ubatch) for n in rows),
         n_pairs=sum(_pairs(n, model.config.n_ubatch) for n in rows),
-        tokens=run.tokens,
+        tokens=plan.tokens,
     )
-    sizes.flops.update(_flops(model, sizes))
-    return sizes
+    return replace(sizes, flops=_flops(model, sizes))
+
+
+def tower_facts(model: Model) -> TowerFacts | None:
+    """Sizes of the vision tower; None without one, and for one whose sizes only the loaded tower knows."""
+    return model.tower.facts if model.tower else None
 
 
 def _pairs(n: int, n_ubatch: int) -> int:
@@ -95,10 +93,10 @@ def _pairs(n: int, n_ubatch: int) -> int:
     return sum(min(n_ubatch, n - i) * min(i + n_ubatch, n) for i in range(0, n, n_ubatch))
 
 
-def _flops(model: ModelHead | VisionLLM, sizes: Sizes) -> dict[str, float]:
-    shape = model.text.shape
+def _flops(model: Model, sizes: Sizes) -> dict[str, float]:
+    shape, facts = model.text.shape, tower_facts(model)
     return {
-        "vision": encoder_flops(model.vision.shape, sizes.n_tiles) if model.vision and sizes.n_tiles else 0.0,
+        "vision": encoder_flops(facts.vision, sizes.n_tiles) if facts and sizes.n_tiles else 0.0,
         "merge": _merging(model, sizes),
         "prefill": prefill_flops(shape, sizes.n_text, sizes.counts),
         "full": prefill_flops(shape, sizes.n_text, [sizes.n_visual_full] * shape.n_layer),
@@ -108,11 +106,12 @@ def _flops(model: ModelHead | VisionLLM, sizes: Sizes) -> dict[str, float]:
     }
 
 
-def _merging(model: ModelHead | VisionLLM, sizes: Sizes) -> float:
+def _merging(model: Model, sizes: Sizes) -> float:
     """Of frames, and of pictures as if each tile were merged alone (base view and grid are merged apart)."""
-    if model.vision is None or not sizes.n_tiles or sizes.tokens.merge_retain == 1:
+    facts, retain = tower_facts(model), sizes.tokens.merge_retain
+    if facts is None or not sizes.n_tiles or retain == 1:
         return 0.0
-    n_embd, retain = model.text.n_embd, sizes.tokens.merge_retain
-    frames = sizes.n_frames * merging_flops(model.vision.frame_slots, n_embd, retain)
-    tiles = (sizes.n_tiles - sizes.n_frames) * merging_flops(model.vision.patches_per_side**2, n_embd, retain)
+    n_embd = model.text.n_embd
+    frames = sizes.n_frames * merging_flops(facts.n_slots, n_embd, retain)
+    tiles = (sizes.n_tiles - sizes.n_frames) * merging_flops(facts.patches**2, n_embd, retain)
     return frames + tiles

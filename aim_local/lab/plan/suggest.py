@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ...config import VisualTokenConfig
+from ...engine.model import Model
 from ...errors import AimError, UsageError
-from ...media import Video
 from ...settings import PRESETS
-from .head import ModelHead
 from .request import Outcome, Request, outline_all, with_frames, work_out
 
 _SETTINGS = ("paper", "fast")
@@ -27,7 +26,7 @@ class Suggestion:
         return self.change
 
 
-def suggest(model: ModelHead, request: Request, outcome: Outcome) -> list[Suggestion]:
+def suggest(model: Model, request: Request, outcome: Outcome) -> list[Suggestion]:
     """Single changes that make the prompt fit; empty where it fits already, or nothing helps."""
     if outcome.fits:
         return []
@@ -40,7 +39,7 @@ def weights_alone(outcome: Outcome) -> int:
     return sum(parts[name] for name in ("language weights", "vision weights", "program"))
 
 
-def _tried(model: ModelHead, request: Request, outcome: Outcome | None = None) -> Outcome | None:
+def _tried(model: Model, request: Request, outcome: Outcome | None = None) -> Outcome | None:
     """The outcome where the request can be done and fits; the outlines of `outcome` are used again."""
     try:
         found = work_out(model, request, outcome.outlines if outcome else outline_all(model, request))
@@ -49,8 +48,8 @@ def _tried(model: ModelHead, request: Request, outcome: Outcome | None = None) -
     return found if found.fits else None
 
 
-def _frames(model: ModelHead, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
-    most = max((o.n_pictures for o in outcome.outlines if isinstance(o.item, Video)), default=0)
+def _frames(model: Model, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
+    most = max((o.n_pictures for o in outcome.outlines if o.shape.kind == "video"), default=0)
     found = largest(most - 1, lambda n: _tried(model, with_frames(request, n, model.default_frames)))
     if found:
         yield Suggestion(f"--frames {found[0]}", found[1].memory.needed)
@@ -69,7 +68,7 @@ def largest(most: int, try_out: Callable[[int], Outcome | None]) -> tuple[int, O
     return best
 
 
-def _settings(model: ModelHead, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
+def _settings(model: Model, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
     for name in _SETTINGS:
         found = _smaller(model, request, outcome, PRESETS[name])
         if found:
@@ -77,15 +76,15 @@ def _settings(model: ModelHead, request: Request, outcome: Outcome) -> Iterator[
             return
 
 
-def _smaller(model: ModelHead, request: Request, outcome: Outcome, tokens: VisualTokenConfig) -> Outcome | None:
+def _smaller(model: Model, request: Request, outcome: Outcome, tokens: VisualTokenConfig) -> Outcome | None:
     found = _tried(model, replace(request, tokens=tokens), outcome)
     return found if found and found.sizes.flops["prefill"] < outcome.sizes.flops["prefill"] else None
 
 
-def _types(model: ModelHead, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
+def _types(model: Model, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
     for name in _KV_TYPES:
         try:
-            other = model.with_types(name, name)
+            other = model.with_config(replace(model.config, type_k=name, type_v=name))
         except UsageError:  # quantised values need flash attention
             return
         found = _tried(other, request, outcome)

@@ -10,7 +10,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -20,16 +19,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...config import VisualTokenConfig
-from ...engine.run import Run, check_tokens, context_size
+from ...engine.contexts import Context, open_context
+from ...engine.model import Model
+from ...engine.plan import check_tokens, context_size
+from ...engine.prefill import prefill
+from ...engine.read import read_media
+from ...engine.watch import Watch
 from ...errors import AimError
 from ...media import FrameSampling
-from ...media.outline import outline_media
 from ...results import Stats
 from ...settings import parse_setting
 from .calibration import Calibration, Seconds, Trial, fit, predict, total
 from .features import STAGES, conditions, features, model_shape, this_machine
-from .head import render_question, start_run
-from .sizes import measure_sizes
+from .request import Request, outline_all, plan_request
+from .sizes import measure_sizes, tower_facts
 
 if TYPE_CHECKING:
     from ...llm import VisionLLM
@@ -93,44 +96,53 @@ _MERGED |= {"late-drop": "merge-only:keep=0.75"}
 def calibrate(llm: VisionLLM, progress: OnTrial | None = None, seconds: float = SECONDS) -> Calibration:
     """Measures, fits, and compares with settings that were not fitted. Raises AimError."""
     say = progress or (lambda *_: None)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, llm.turns.take() as check:
         clips = [write_clip(Path(folder) / f"{i}.mp4", *size) for i, size in enumerate(_CLIPS)]
-        bench = _Bench(llm, clips)
+        bench = _Bench(llm.model, clips, Watch(check=check))
         most, rounds = bench.extent(seconds)
-        found: list[list[Seconds]] = [[] for _ in SETTINGS]
+        found: list[list[_Timed]] = [[] for _ in SETTINGS]
         for i in range(rounds):
             for k, at in enumerate(np.random.default_rng(i).permutation(len(SETTINGS))):
                 say(SETTINGS[at].name, i * len(SETTINGS) + k, rounds * len(SETTINGS))
                 found[at].append(bench.run(SETTINGS[at], most))
         say("done", rounds * len(SETTINGS), rounds * len(SETTINGS))
-        return _proved(llm, bench, most, found)
+        return _proved(bench, most, found)
 
 
-def _proved(llm: VisionLLM, bench: _Bench, most: int, found: list[list[Seconds]]) -> Calibration:
-    amounts = [bench.amounts(setting, most) for setting in SETTINGS]
-    measured = [{stage: statistics.median(one[stage] for one in rounds) for stage in STAGES} for rounds in found]
+@dataclass(frozen=True)
+class _Timed:
+    """One run: seconds by stage, and the size of its KV cache."""
+
+    seconds: Seconds
+    kv_bytes: int
+
+
+def _proved(bench: _Bench, most: int, found: list[list[_Timed]]) -> Calibration:
+    model = bench.model
+    amounts = [bench.amounts(s, most, timed[0].kv_bytes) for s, timed in zip(SETTINGS, found, strict=True)]
+    times = [[timed.seconds for timed in rounds] for rounds in found]
+    measured = [{stage: statistics.median(one[stage] for one in rounds) for stage in STAGES} for rounds in times]
     known = [i for i, setting in enumerate(SETTINGS) if setting.fitted]
     rates = fit([amounts[i] for i in known], [measured[i] for i in known])
     trials = tuple(
         Trial(s.label(bench.n_frames(s, most)), s.fitted, len(f), _spread(f), m, predict(rates, a))
-        for s, f, m, a in zip(SETTINGS, found, measured, amounts, strict=True)
+        for s, f, m, a in zip(SETTINGS, times, measured, amounts, strict=True)
     )
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Calibration(llm.name, date, model_shape(llm), conditions(llm), this_machine(), rates, trials)
+    return Calibration(model.name, date, model_shape(model), conditions(model), this_machine(), rates, trials)
 
 
 class _Bench:
     """Runs settings on one model. most: the most frames."""
 
-    def __init__(self, llm: VisionLLM, clips: Sequence[Path]) -> None:
-        self.llm, self.clips = llm, clips
-        self.sees = llm.vision is not None and not llm.vision.is_foreign
+    def __init__(self, model: Model, clips: Sequence[Path], watch: Watch) -> None:
+        self.model, self.clips, self.watch = model, clips, watch
+        self.sees = tower_facts(model) is not None
         self.prunes = self._can_prune()
-        self._caches: dict[Setting, int] = {}
 
     def _can_prune(self) -> bool:
         try:
-            check_tokens(self.llm, VisualTokenConfig.paper())
+            check_tokens(self.model, VisualTokenConfig.paper())
         except AimError:
             return False
         return True
@@ -142,9 +154,9 @@ class _Bench:
         """(most frames, rounds) so that measuring takes about `seconds`, judged by one small run."""
         small = replace(SETTINGS[0], share=1.0)
         self.run(small, 1)  # pages and caches
-        once = sum(self.run(small, 1).values())
+        once = sum(self.run(small, 1).seconds.values())
         shares = sum(setting.share for setting in SETTINGS)
-        wanted = min(_MOST_FRAMES, 2 * self.llm.default_frames) if self.sees else _MOST_FRAMES
+        wanted = min(_MOST_FRAMES, 2 * self.model.default_frames) if self.sees else _MOST_FRAMES
         least, most = ROUNDS
         fits = [n for n in (32, 16, 8) if n <= wanted and least * shares * n * once <= seconds]
         n_frames = fits[0] if fits else min(4, wanted)
@@ -160,38 +172,40 @@ class _Bench:
         n = setting.words + (0 if self.sees else round(setting.share * most * _WORDS_A_FRAME))
         return " ".join(["what"] * n)
 
-    def _media(self, setting: Setting) -> list[Path]:
-        return [self.clips[setting.clip]] if self.sees else []
-
-    def run(self, setting: Setting, most: int) -> Seconds:
-        """Seconds by stage of one run."""
-        start = time.perf_counter()
+    def _request(self, setting: Setting, most: int) -> Request:
+        media = [self.clips[setting.clip]] if self.sees else []
         sampling = FrameSampling(n_frames=max(1, self.n_frames(setting, most)))
-        run = Run(self.llm, self._tokens(setting), sampling, None)
-        run.read(self._media(setting))
-        rendered = render_question(self.llm, run, self._question(setting, most), None)
-        with ExitStack() as stack:
-            context = run.start(rendered, n_answer=_N_DECODE + 1)
-            stack.callback(context.close)
+        return Request(self._question(setting, most), media, self._tokens(setting), sampling, n_answer=_N_DECODE + 1)
+
+    def run(self, setting: Setting, most: int) -> _Timed:
+        """One run, from the file to a few decoded tokens."""
+        model, request, start = self.model, self._request(setting, most), time.perf_counter()
+        reading = read_media(model, request.media, request.sampling, self.watch)
+        plan = plan_request(model, request, [item.shape for item in reading.items])
+        context = open_context(model, plan, context_size(model, plan, request.n_answer) - plan.n_visual)
+        try:
+            filled = prefill(model, plan, dict(enumerate(reading.items)), context, self.watch, reading)
             token = int(np.argmax(context.logits()))
-            first = time.perf_counter()
-            self._caches[setting] = run.stats.kv_bytes
-            times = []
-            for _ in range(_N_DECODE):
-                begin = time.perf_counter()
-                context.decode_tokens([token], logits=True)
-                context.logits()
-                times.append(time.perf_counter() - begin)
-        return _by_stage(run.stats, first - start, statistics.median(times))
+            first_token = time.perf_counter() - start
+            decode = statistics.median(_decode_once(context, token) for _ in range(_N_DECODE))
+        finally:
+            context.close()
+        return _Timed(_by_stage(filled.stats, first_token, decode), filled.stats.kv_bytes)
 
-    def amounts(self, setting: Setting, most: int) -> dict[str, dict[str, float]]:
+    def amounts(self, setting: Setting, most: int, kv_bytes: int) -> dict[str, dict[str, float]]:
         """What that run had to do, as the plan counts it."""
-        sampling = FrameSampling(n_frames=max(1, self.n_frames(setting, most)))
-        outlines = [outline_media(path, sampling) for path in self._media(setting)]
-        run = start_run(self.llm, self._tokens(setting), [outline.item for outline in outlines])
-        prompt = run.plan(render_question(self.llm, run, self._question(setting, most), None))
-        context_size(self.llm, prompt, _N_DECODE + 1)
-        return features(self.llm, measure_sizes(self.llm, run, prompt, outlines), self._caches[setting], outlines)
+        request = self._request(setting, most)
+        outlines = outline_all(self.model, request)
+        plan = plan_request(self.model, request, [outline.shape for outline in outlines])
+        return features(self.model, measure_sizes(self.model, plan, outlines), kv_bytes, outlines)
+
+
+def _decode_once(context: Context, token: int) -> float:
+    """Seconds of one more token."""
+    start = time.perf_counter()
+    context.decode_tokens([token], logits=True)
+    context.logits()
+    return time.perf_counter() - start
 
 
 def _spread(rounds: list[Seconds]) -> float:

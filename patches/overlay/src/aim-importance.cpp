@@ -1,11 +1,12 @@
 #include "aim-importance.h"
 
+#include "aim-error.h"
+
 #include "ggml.h"
 
 #include <algorithm>
 #include <cmath>
 #include <deque>
-#include <stdexcept>
 
 ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
     if (n_nodes > n_nodes_max) {
@@ -22,7 +23,8 @@ ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
 
 class aim_graph {
 public:
-    aim_graph(aim_backends & on, size_t n_nodes) : sched(on.get_sched(n_nodes)) {
+    // purpose: for errors
+    aim_graph(aim_backends & on, size_t n_nodes, const char * purpose) : sched(on.get_sched(n_nodes)), purpose(purpose) {
         const ggml_init_params params = {
             /*.mem_size   =*/ 2*n_nodes*ggml_tensor_overhead() + ggml_graph_overhead_custom(n_nodes, false),
             /*.mem_buffer =*/ nullptr,
@@ -54,13 +56,19 @@ public:
 
     void alloc() const {
         if (!ggml_backend_sched_alloc_graph(sched, gf)) {
-            throw std::runtime_error("not enough memory to score a layer");
+            aim_fail(AIM_STATUS_FAILED, "not enough memory for %s", purpose);
         }
     }
 
     void compute() const {
-        if (ggml_backend_sched_graph_compute(sched, gf) != GGML_STATUS_SUCCESS) {
-            throw std::runtime_error("a scoring graph failed or was aborted");
+        const ggml_status status = ggml_backend_sched_graph_compute(sched, gf);
+
+        if (status == GGML_STATUS_ABORTED) {
+            aim_fail(AIM_STATUS_ABORTED, "aborted in %s", purpose);
+        }
+
+        if (status != GGML_STATUS_SUCCESS) {
+            aim_fail(AIM_STATUS_FAILED, "%s failed to compute", purpose);
         }
     }
 
@@ -70,10 +78,11 @@ public:
 private:
     ggml_context_ptr     ctx_owner;
     ggml_backend_sched_t sched;
+    const char *         purpose;
 };
 
 void aim_get_rows(aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out) {
-    const aim_graph g(on, 8);
+    const aim_graph g(on, 8, "the token embeddings");
 
     ggml_tensor * idxs = g.input(GGML_TYPE_I32, rows.size());
     ggml_tensor * res  = ggml_get_rows(g.ctx, matrix, idxs); // [n_embd, n_rows]
@@ -113,22 +122,32 @@ static std::vector<row_block> split_rows(int64_t n_q, int64_t n_rows) {
     return res;
 }
 
+static size_t n_bytes_of(const std::vector<row_block> & blocks, int64_t n_past) {
+    size_t res = 0;
+
+    for (const row_block & block : blocks) {
+        res += (block.i1 - block.i0)*(n_past + block.i1)*sizeof(float);
+    }
+
+    return res;
+}
+
 static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool on_host) {
     // on the CPU, eight blocks skip nearly half of the square, which the causal mask would clear; a GPU does better with one
     // one op takes all of them, see product_host(), and GGML_MAX_SRC is 10
     const auto blocks = split_rows(n_q, on_host ? std::max<int64_t>(128, (n_q + 7)/8) : n_q);
 
-    size_t n_bytes = 0;
-
-    for (const row_block & block : blocks) {
-        n_bytes += (block.i1 - block.i0)*(n_k - n_q + block.i1)*sizeof(float);
-    }
-
-    if (n_bytes <= n_bytes_max) {
+    if (n_bytes_of(blocks, n_k - n_q) <= n_bytes_max) {
         return { blocks, true };
     }
 
     return { split_rows(n_q, std::max<int64_t>(1, n_bytes_max/(n_k*sizeof(float)))), false };
+}
+
+size_t aim_importance_bytes(int64_t n_rows) {
+    const score_plan plan = plan_scores(n_rows, n_rows, AIM_SCORES_MAX_BYTES, true);
+
+    return plan.keep ? n_bytes_of(plan.blocks, 0) : AIM_SCORES_MAX_BYTES;
 }
 
 // columns whose sums stay in the L1 cache
@@ -215,7 +234,7 @@ public:
         scale(layer.kq_scale/temperature),
         on_host(ggml_backend_buffer_is_host(layer.k->buffer)),
         plan(plan_scores(n_q, n_k, layer.n_bytes_max, on_host)),
-        g(on, 64 + (plan.keep ? 32 : 80)*layer.n_head*plan.blocks.size()) {
+        g(on, 64 + (plan.keep ? 32 : 80)*layer.n_head*plan.blocks.size(), "the scores of a layer") {
         cells = g.input(GGML_TYPE_I32, n_k);
         q     = g.input(GGML_TYPE_F32, layer.n_embd_head, n_q, layer.n_head);
 

@@ -1,4 +1,4 @@
-// importance of prompt rows from one layer's queries and cached keys
+// importance of prompt rows from one layer's queries and cached keys; throws aim_error
 // flash attention keeps no scores, so they are computed apart: head by head, in row blocks, with ggml ops on the backend that holds the keys
 #pragma once
 
@@ -58,6 +58,9 @@ std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_l
 
 // FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer);
+
+// what the first one holds of one head's scores on the CPU, where all n_rows keys are new ones
+size_t aim_importance_bytes(int64_t n_rows);
 
 // rows of an embedding matrix of any type as f32
 void aim_get_rows(aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out);

@@ -1,42 +1,27 @@
 #include "aim-llama.h"
 
 #include "aim-error.h"
+#include "aim-importance.h"
 #include "aim-prefill.h"
+#include "aim-stop.h"
 
 #include "llama-context.h"
 #include "llama-model.h"
 
 #include <algorithm>
 
-static thread_local std::string last_error;
-
-// runs f, which returns a status, a count or a pointer; a failure becomes on_error and a line for aim_last_error()
-template <typename F, typename E>
-static auto guarded(F f, E on_error) -> decltype(f()) {
-    last_error.clear();
-
-    try {
-        return f();
-    } catch (const aim_error & e) {
-        last_error = e.what();
-        return on_error(e.status);
-    } catch (const std::exception & e) {
-        last_error = e.what();
-        return on_error(AIM_STATUS_FAILED);
-    }
-}
-
-template <typename F>
-static int32_t guarded_status(F f) {
-    return guarded([&]() -> int32_t { return f(); }, [](aim_status status) -> int32_t { return status; });
-}
+static thread_local aim_outcome last;
 
 int32_t aim_llama_patch_version(void) {
     return AIM_PATCH_VERSION;
 }
 
 const char * aim_last_error(void) {
-    return last_error.c_str();
+    return last.text.c_str();
+}
+
+int32_t aim_last_status(void) {
+    return last.status;
 }
 
 //
@@ -91,28 +76,22 @@ static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int
 }
 
 bool aim_supported(const llama_model * model) {
-    return guarded([&] {
-        if (!model) {
-            throw aim_error(AIM_STATUS_INVALID, "model is NULL");
-        }
-
+    return aim_guarded(last, [&] {
+        aim_expect(model, "model");
         check_supported(*model);
 
         return true;
-    }, [](aim_status) { return false; });
+    });
 }
 
 llama_context * aim_context_init(
         llama_model * model, llama_context_params params, int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells) {
-    return guarded([&] {
-        if (!model) {
-            throw aim_error(AIM_STATUS_INVALID, "model is NULL");
-        }
-
+    return aim_guarded(last, [&] {
+        aim_expect(model, "model");
         check_supported(*model);
 
         if (params.n_seq_max > 1 || params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.embeddings) {
-            throw aim_error(AIM_STATUS_UNSUPPORTED, "a staged context holds one sequence and gives logits: n_seq_max 1, no embeddings, default type");
+            throw aim_error(AIM_STATUS_INVALID, "a staged context holds one sequence and gives logits: n_seq_max 1, no embeddings, default type");
         }
 
         const aim_plan plan = make_plan(*model, n_stages, il_begin, n_cells, params.offload_kqv);
@@ -128,7 +107,7 @@ llama_context * aim_context_init(
         }
 
         return ctx;
-    }, [](aim_status) -> llama_context * { return nullptr; });
+    });
 }
 
 //
@@ -145,13 +124,14 @@ static aim_kv_cache & get_kv(const llama_context * ctx) {
     return *kv;
 }
 
-int32_t aim_prefill(llama_context * ctx, const aim_prefill_params * params) {
-    return guarded_status([&] {
-        get_kv(ctx);
+int32_t aim_prefill_params_size(void) {
+    return sizeof(aim_prefill_params);
+}
 
-        if (!params) {
-            throw aim_error(AIM_STATUS_INVALID, "params is NULL");
-        }
+int32_t aim_prefill(llama_context * ctx, const aim_prefill_params * params) {
+    return aim_guarded(last, [&]() -> int32_t {
+        get_kv(ctx);
+        aim_expect(params, "params");
 
         aim_prefill_run(*ctx, *params).run();
 
@@ -184,6 +164,10 @@ static size_t find_stage(const aim_kv_cache & kv, int32_t il) {
     throw aim_error(AIM_STATUS_INVALID, format("there is no layer %d, the model has %d", il, plan.back().il_end));
 }
 
+int32_t aim_stage_info_size(void) {
+    return sizeof(aim_stage_info);
+}
+
 int32_t aim_n_stages(const llama_context * ctx) {
     const aim_kv_cache * kv = ctx ? aim_prefill_run::get_kv(*ctx) : nullptr;
 
@@ -191,7 +175,7 @@ int32_t aim_n_stages(const llama_context * ctx) {
 }
 
 int32_t aim_get_stage(const llama_context * ctx, int32_t s, aim_stage_info * info) {
-    return guarded_status([&] {
+    return aim_guarded(last, [&]() -> int32_t {
         const aim_kv_cache & kv = get_kv(ctx);
 
         if (s < 0 || size_t(s) >= kv.get_plan().size() || !info) {
@@ -217,7 +201,7 @@ int32_t aim_get_stage(const llama_context * ctx, int32_t s, aim_stage_info * inf
 }
 
 int32_t aim_get_kept(const llama_context * ctx, int32_t il, int32_t * kept, int32_t n_max) {
-    return guarded_status([&] {
+    return aim_guarded(last, [&]() -> int32_t {
         const aim_kv_cache & kv = get_kv(ctx);
 
         const size_t s = find_stage(kv, il);
@@ -227,7 +211,7 @@ int32_t aim_get_kept(const llama_context * ctx, int32_t il, int32_t * kept, int3
 }
 
 int32_t aim_get_importance(const llama_context * ctx, int32_t il, float * importance, int32_t n_max) {
-    return guarded_status([&] {
+    return aim_guarded(last, [&]() -> int32_t {
         const aim_kv_cache & kv = get_kv(ctx);
 
         find_stage(kv, il);
@@ -236,4 +220,53 @@ int32_t aim_get_importance(const llama_context * ctx, int32_t il, float * import
 
         return it != kv.trace.importance.end() ? copy_out(it->second, importance, n_max) : 0;
     });
+}
+
+//
+// any context
+//
+
+int32_t aim_set_stop(llama_context * ctx, aim_stop_callback poll, void * data) {
+    return aim_guarded(last, [&]() -> int32_t {
+        aim_expect(ctx, "context");
+
+        auto stop = poll ? std::make_shared<aim_stop>(poll, data) : nullptr;
+
+        ctx->set_abort_callback(stop ? aim_stop::ask : nullptr, stop.get());
+        ctx->stop = std::move(stop); // the earlier one goes when no backend has it any more
+
+        return AIM_STATUS_OK;
+    });
+}
+
+//
+// memory
+//
+
+int64_t aim_compute_bytes(const llama_context * ctx) {
+    return aim_guarded(last, [&]() -> int64_t {
+        aim_expect(ctx, "context");
+
+        int64_t res = 0;
+
+        for (const auto & [buft, bytes] : ctx->memory_breakdown()) {
+            res += bytes.compute;
+        }
+
+        return res;
+    });
+}
+
+int64_t aim_score_bytes(int32_t n_rows) {
+    return aim_guarded(last, [&]() -> int64_t {
+        if (n_rows < 0) {
+            aim_fail(AIM_STATUS_INVALID, "%d rows have no scores", n_rows);
+        }
+
+        return aim_importance_bytes(n_rows);
+    });
+}
+
+int64_t aim_scores_max_bytes(void) {
+    return AIM_SCORES_MAX_BYTES;
 }

@@ -4,9 +4,10 @@
 // keep it in their KV cache. the caller plans the counts, see aim_context_init() and aim_prefill_params::n_keep; nothing here
 // knows a schedule. method: AIM (arXiv 2412.03248)
 //
-// functions that can fail return a status below zero (or NULL), and aim_last_error() says why. none of them aborts on bad input
+// functions that can fail return an enum aim_status below zero (or NULL), and aim_last_error() says why. none of them aborts on bad input
 #pragma once
 
+#include "aim-status.h"
 #include "llama.h"
 
 #ifdef __cplusplus
@@ -16,18 +17,10 @@ extern "C" {
 // the `patch` line of patches/VERSION this library was built from; a stock library lacks the symbol
 LLAMA_API int32_t aim_llama_patch_version(void);
 
-enum aim_status {
-    AIM_STATUS_OK           =  0,
-    AIM_STATUS_INVALID      = -1, // an argument that cannot be what was meant
-    AIM_STATUS_UNSUPPORTED  = -2, // this model or context cannot be staged
-    AIM_STATUS_CONTEXT_FULL = -3, // a stage has not enough free cells
-    AIM_STATUS_CALLBACK     = -4, // the selection callback gave up or returned no valid selection
-    AIM_STATUS_ABORTED      = -5, // the context's abort callback
-    AIM_STATUS_FAILED       = -6, // out of memory, or a backend failed
-};
-
-// one line about this thread's last failed call, "" if there was none; valid until the thread's next call
+// how this thread's last call that can fail ended: one line about why it failed, "" if it did not, valid until the thread's next
+// call; and its enum aim_status, which NULL and false do not tell
 LLAMA_API const char * aim_last_error(void);
+LLAMA_API int32_t      aim_last_status(void);
 
 // whether the model's text architecture can be staged; if not, aim_last_error() names those that can
 LLAMA_API bool aim_supported(const struct llama_model * model);
@@ -74,6 +67,9 @@ struct aim_prefill_params {
     int64_t             n_bytes_scores; // memory for the scores of one head; 0 is 384 MiB. more rows than fit are scored in blocks, slower
 };
 
+// sizeof(struct aim_prefill_params) here, for bindings to compare with their own
+LLAMA_API int32_t aim_prefill_params_size(void);
+
 // appends rows to the context's sequence 0, at the positions after its last one, stage by stage; the next-token logits of the last
 // row are then at llama_get_logits_ith(ctx, -1). rows of earlier calls are keys only: they are neither pruned nor ranked again
 // a call that fails leaves the context as it was before
@@ -94,6 +90,9 @@ struct aim_stage_info {
     double   importance_ms; // scoring and selecting at the stage's last layer
 };
 
+// sizeof(struct aim_stage_info) here, for bindings to compare with their own
+LLAMA_API int32_t aim_stage_info_size(void);
+
 // 0 for a context that is not staged
 LLAMA_API int32_t aim_n_stages(const struct llama_context * ctx);
 
@@ -105,6 +104,27 @@ LLAMA_API int32_t aim_get_kept(const struct llama_context * ctx, int32_t il, int
 
 // one score per row of aim_get_kept(il); 0 if layer il was not scored
 LLAMA_API int32_t aim_get_importance(const struct llama_context * ctx, int32_t il, float * importance, int32_t n_max);
+
+//
+// any context, staged or not
+//
+
+// from now on `poll` can stop what this context computes: llama_decode then returns 2 and keeps the ubatches before, aim_prefill
+// returns AIM_STATUS_ABORTED with the context as it was. takes the place of llama_set_abort_callback. NULL takes it away
+// poll and data have to live as long as they are set
+LLAMA_API int32_t aim_set_stop(struct llama_context * ctx, aim_stop_callback poll, void * data);
+
+//
+// memory, in bytes
+//
+
+// compute buffers of a context over all backends; of a model loaded with no_alloc, what they would be
+LLAMA_API int64_t aim_compute_bytes(const struct llama_context * ctx);
+
+// scores of one head that aim_prefill holds while it ranks n_rows rows on the CPU (pagerank, the context was empty, n_bytes_scores
+// is 0), and the most it ever holds: beyond that the scores are computed in blocks, anew in each step
+LLAMA_API int64_t aim_score_bytes(int32_t n_rows);
+LLAMA_API int64_t aim_scores_max_bytes(void);
 
 #ifdef __cplusplus
 }

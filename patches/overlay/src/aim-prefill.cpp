@@ -256,6 +256,8 @@ void aim_prefill_run::run_segment(const segment & seg) {
     size_t i0 = 0;
 
     do {
+        check_stop();
+
         const llama_ubatch & ubatch = mctx->get_ubatch();
 
         ctx.n_outputs = is_last && i0 + ubatch.n_tokens == rows.size() ? 1 : 0;
@@ -264,8 +266,10 @@ void aim_prefill_run::run_segment(const segment & seg) {
         auto * res = ctx.process_ubatch(ubatch, LLM_GRAPH_TYPE_DEFAULT, mctx.get(), status);
 
         if (!res) {
-            throw status == GGML_STATUS_ABORTED ? aim_error(AIM_STATUS_ABORTED, "aborted")
-                                                : aim_error(AIM_STATUS_FAILED, format("layers %d to %d failed to compute", range.il_begin, range.il_end - 1));
+            const bool is_abort = status == GGML_STATUS_ABORTED;
+
+            aim_fail(is_abort ? AIM_STATUS_ABORTED : AIM_STATUS_FAILED, "%s in layers %d to %d",
+                    is_abort ? "aborted" : "failed to compute", range.il_begin, range.il_end - 1);
         }
 
         collect(*res, ubatch, i0, seg);
@@ -296,6 +300,7 @@ void aim_prefill_run::prune(const segment & seg) {
     std::vector<float> importance;
 
     if (seg.is_scored) {
+        check_stop();
         importance = score(il, seg.s_end - 1);
     }
 
@@ -311,6 +316,13 @@ void aim_prefill_run::prune(const segment & seg) {
 //
 // parts of steps
 //
+
+// on the CPU a graph asks by itself, other backends do not
+void aim_prefill_run::check_stop() const {
+    if (ctx.abort_callback && ctx.abort_callback(ctx.abort_callback_data)) {
+        aim_fail(AIM_STATUS_ABORTED, "aborted between two graphs");
+    }
+}
 
 // a ubatch that reads its rows from `hidden`
 llama_ubatch aim_prefill_run::make_ubatch(size_t i0, size_t n) const {

@@ -59,6 +59,7 @@ private:
     void                 prune(const segment & seg);
 
     // parts of steps
+    void                 check_stop() const;
     llama_ubatch         make_ubatch(size_t i0, size_t n) const;
     void                 collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg);
     void                 collect_q(llm_graph_result & res, size_t i0, size_t n);

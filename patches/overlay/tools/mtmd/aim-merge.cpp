@@ -1,8 +1,7 @@
 // token merging: bipartite soft matching in rounds (AIM, arXiv 2412.03248; ToMe, arXiv 2210.09461)
 // knows rows only. Frames, images and newlines are the callers' concern: they never mix rows of two frames
 
-#include "aim-mtmd.h"
-#include "aim-error.h"
+#include "aim-guard.h"
 
 #include "ggml.h"
 #include "ggml-backend.h"
@@ -59,7 +58,7 @@ class similarity {
         ggml_init_params params = { 4*ggml_tensor_overhead() + ggml_graph_overhead_custom(8, false), nullptr, true };
         ctx.reset(ggml_init(params));
         if (!backend || !ctx) {
-            aim_fail(AIM_ERR_RUNTIME, "ggml's CPU backend could not be started");
+            aim_fail(AIM_STATUS_FAILED, "ggml's CPU backend could not be started");
         }
         set_threads(n_threads);
         a = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n_embd, n_a);
@@ -69,7 +68,7 @@ class similarity {
         ggml_build_forward_expand(graph, s);
         buffer.reset(ggml_backend_alloc_ctx_tensors(ctx.get(), backend.get()));
         if (!buffer) {
-            aim_fail(AIM_ERR_RUNTIME, "out of memory while merging tokens");
+            aim_fail(AIM_STATUS_FAILED, "out of memory while merging tokens");
         }
     }
 
@@ -79,7 +78,7 @@ class similarity {
 
     void compute() {
         if (ggml_backend_graph_compute(backend.get(), graph) != GGML_STATUS_SUCCESS) {
-            aim_fail(AIM_ERR_RUNTIME, "ggml failed while merging tokens");
+            aim_fail(AIM_STATUS_FAILED, "ggml failed while merging tokens");
         }
     }
 
@@ -204,7 +203,7 @@ void merge_round(token_set & x, int32_t target, int32_t n_threads) {
 
 static void expect_share(double retain) {
     if (!(retain > 0.0f && retain <= 1.0f)) { // written so that nan fails
-        aim_fail(AIM_ERR_ARGUMENT, "the retained share is %g, it must lie in (0, 1]", retain);
+        aim_fail(AIM_STATUS_INVALID, "the retained share is %g, it must lie in (0, 1]", retain);
     }
 }
 
@@ -212,7 +211,7 @@ int32_t aim_merge_count(int32_t n, double retain) {
     return aim_guard([&]() -> int32_t {
         expect_share(retain);
         if (n < 0) {
-            aim_fail(AIM_ERR_ARGUMENT, "%d rows cannot be merged", n);
+            aim_fail(AIM_STATUS_INVALID, "%d rows cannot be merged", n);
         }
         return n == 0 ? 0 : std::max(1, (int32_t) std::floor(n * retain + 1e-9));
     });
@@ -221,14 +220,11 @@ int32_t aim_merge_count(int32_t n, double retain) {
 int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads, float * out_rows,
         int32_t * out_slot, int32_t * out_owner) {
     return aim_guard([&]() -> int32_t {
-        const int32_t target = aim_merge_count(n, retain);
-        if (target < 0) {
-            return target;
-        }
+        const int32_t target = aim_checked(aim_merge_count(n, retain));
         aim_expect(rows, "rows");
         aim_expect(out_rows, "out_rows");
         if (n_embd < 1) {
-            aim_fail(AIM_ERR_ARGUMENT, "rows of width %d cannot be merged", n_embd);
+            aim_fail(AIM_STATUS_INVALID, "rows of width %d cannot be merged", n_embd);
         }
         token_set x = { n_embd, std::vector<float>(rows, rows + (size_t) n * n_embd), std::vector<int32_t>(n), std::vector<int32_t>(n) };
         std::iota(x.slot.begin(), x.slot.end(), 0);

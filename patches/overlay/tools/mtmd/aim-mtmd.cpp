@@ -2,16 +2,20 @@
 
 #include "aim-mtmd.h"
 #include "aim-clip.h"
-#include "aim-error.h"
+#include "aim-guard.h"
+#include "aim-stop.h"
 
 #include "ggml-backend.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 // hooks: the structs behind these are defined in mtmd.cpp and clip.cpp only
 clip_ctx * aim_mtmd_clip_ctx(mtmd_context * ctx);
 const clip_model * aim_clip_model(const clip_ctx * ctx);
+const std::vector<ggml_backend_t> & aim_clip_backends(const clip_ctx * ctx);
+std::shared_ptr<aim_stop> & aim_clip_stop(clip_ctx * ctx);
 
 int32_t aim_mtmd_patch_version(void) {
     return AIM_PATCH_VERSION;
@@ -21,7 +25,7 @@ static clip_ctx * vision_of(mtmd_context * ctx) {
     aim_expect(ctx, "mtmd context");
     clip_ctx * vision = aim_mtmd_clip_ctx(ctx);
     if (vision == nullptr) {
-        aim_fail(AIM_ERR_UNSUPPORTED, "the mmproj has no vision tower");
+        aim_fail(AIM_STATUS_UNSUPPORTED, "the mmproj has no vision tower");
     }
     return vision;
 }
@@ -41,7 +45,7 @@ const char * aim_mtmd_projector(mtmd_context * ctx) {
         // MLP_NORM (Yi) has no name of its own, upstream finds it by its tensors
         const auto it = PROJECTOR_TYPE_NAMES.find(clip_get_projector_type(vision_of(ctx)));
         name = it == PROJECTOR_TYPE_NAMES.end() ? "mlp_norm" : it->second.c_str();
-        return AIM_OK;
+        return AIM_STATUS_OK;
     });
     return name;
 }
@@ -67,7 +71,7 @@ int32_t aim_mtmd_newline(mtmd_context * ctx, float * out) {
         const ggml_tensor * newline = aim_clip_model(vision_of(ctx))->image_newline;
         aim_expect(out, "out");
         if (newline == nullptr) {
-            aim_fail(AIM_ERR_UNSUPPORTED, "the mmproj has no newline embedding (%s)", TN_IMAGE_NEWLINE);
+            aim_fail(AIM_STATUS_UNSUPPORTED, "the mmproj has no newline embedding (%s)", TN_IMAGE_NEWLINE);
         }
         std::vector<uint8_t> data(ggml_nbytes(newline));
         ggml_backend_tensor_get(newline, data.data(), 0, data.size());
@@ -77,7 +81,7 @@ int32_t aim_mtmd_newline(mtmd_context * ctx, float * out) {
         } else {
             ggml_get_type_traits(newline->type)->to_float(data.data(), out, n);
         }
-        return AIM_OK;
+        return AIM_STATUS_OK;
     });
 }
 
@@ -98,15 +102,34 @@ int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_
         aim_expect(rgb, "rgb");
         aim_expect(out, "out");
         if (!has_tiles(vision)) {
-            aim_fail(AIM_ERR_UNSUPPORTED, "projector %s does not take single tiles; use mtmd_tokenize and mtmd_encode_chunk",
+            aim_fail(AIM_STATUS_UNSUPPORTED, "projector %s does not take single tiles; use mtmd_tokenize and mtmd_encode_chunk",
                 aim_mtmd_projector(ctx));
+        }
+        aim_stop * stop = aim_clip_stop(vision).get();
+        if (stop) {
+            stop->reset();
         }
         const clip_image_f32 image = normalised(*clip_get_hparams(vision), rgb);
         std::vector<float> rows((size_t) clip_n_output_tokens(vision, &image) * clip_n_mmproj_embd(vision)); // [n_patches, n_embd]
         if (!clip_image_encode(vision, aim_thread_count(n_threads), &image, rows)) {
-            aim_fail(AIM_ERR_RUNTIME, "the vision tower could not be run; its log has the reason");
+            if (stop && stop->is_stopped()) {
+                aim_fail(AIM_STATUS_ABORTED, "the vision tower was stopped");
+            }
+            aim_fail(AIM_STATUS_FAILED, "the vision tower could not be run; its log has the reason");
         }
         std::copy(rows.begin(), rows.end(), out);
-        return AIM_OK;
+        return AIM_STATUS_OK;
+    });
+}
+
+int32_t aim_mtmd_set_stop(mtmd_context * ctx, aim_stop_callback poll, void * data) {
+    return aim_guard([&]() -> int32_t {
+        clip_ctx * vision = vision_of(ctx);
+        auto stop = poll ? std::make_shared<aim_stop>(poll, data) : nullptr;
+        for (ggml_backend_t backend : aim_clip_backends(vision)) {
+            aim_stop::install(backend, stop.get());
+        }
+        aim_clip_stop(vision) = std::move(stop); // the earlier one goes when no backend has it any more
+        return AIM_STATUS_OK;
     });
 }

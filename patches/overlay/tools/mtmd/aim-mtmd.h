@@ -1,35 +1,31 @@
 // what aim-local adds to libmtmd: a plain C interface, called from Python through ctypes
 //
 // rows: float32, [n, n_embd], row-major, one row per visual token. slots: raster indices (row * width + column) in a patch
-// grid. shares: the part that is retained, in (0, 1]. Functions return AIM_OK or a count (>= 0), else a negative AIM_ERR_*
-// with one line from aim_mtmd_last_error(). No exception leaves this interface. Everything but aim_mtmd_encode_tile may be
-// called from several threads at once; a context encodes one tile at a time.
+// grid. shares: the part that is retained, in (0, 1]. Functions return a count (>= 0) or an enum aim_status, and
+// aim_mtmd_last_error() says why one failed. No exception leaves this interface. Everything but aim_mtmd_encode_tile and
+// aim_mtmd_set_stop may be called from several threads at once; a context encodes one tile at a time.
 #pragma once
 
+#include "aim-status.h"
 #include "mtmd.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum aim_status {
-    AIM_OK              =  0,
-    AIM_ERR_ARGUMENT    = -1, // a value out of range, or a null pointer
-    AIM_ERR_UNSUPPORTED = -2, // this mmproj cannot do that
-    AIM_ERR_RUNTIME     = -3, // out of memory, or the backend failed
-};
-
 // the `patch` line of patches/VERSION this library was built from; a stock library lacks the symbol
 MTMD_API int32_t aim_mtmd_patch_version(void);
 
-// why the last call of this thread failed; empty if none did. Valid until the next failing call of the thread
+// how this thread's last call that can fail ended: why it failed, empty if it did not, valid until the thread's next call;
+// and its enum aim_status
 MTMD_API const char * aim_mtmd_last_error(void);
+MTMD_API int32_t      aim_mtmd_last_status(void);
 
 //
 // the loaded mmproj (aim-mtmd.cpp)
 //
 
-// clip.projector_type, e.g. "llava_onevision"; null without a vision tower
+// clip.projector_type, e.g. "llava_onevision"; null and AIM_STATUS_UNSUPPORTED without a vision tower
 MTMD_API const char * aim_mtmd_projector(mtmd_context * ctx);
 
 // 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
@@ -39,12 +35,17 @@ MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per sid
 MTMD_API int32_t aim_mtmd_patches_per_side(mtmd_context * ctx); // 27 for 384 px and patches of 14 px: the rest is cut off
 MTMD_API int32_t aim_mtmd_n_embd(mtmd_context * ctx);          // width of a projected row
 
-// copies the newline embedding [n_embd] to out; AIM_ERR_UNSUPPORTED where the file has none
+// copies the newline embedding [n_embd] to out; AIM_STATUS_UNSUPPORTED where the file has none
 MTMD_API int32_t aim_mtmd_newline(mtmd_context * ctx, float * out);
 
 // one square tile through tower and projector. rgb: uint8 [side, side, 3], normalised here as (x/255 - mean)/std.
-// out: [patches * patches, n_embd] in raster order. n_threads <= 0: all cores. Blocks until the rows are there
+// out: [patches * patches, n_embd] in raster order. n_threads <= 0: all cores. Blocks until the rows are there;
+// AIM_STATUS_ABORTED when it was stopped, out is then untouched
 MTMD_API int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out);
+
+// from now on `poll` can stop work of the vision tower: aim_mtmd_encode_tile, and mtmd_encode_chunk, which then fails.
+// Null takes it away. poll and data have to live as long as they are set
+MTMD_API int32_t aim_mtmd_set_stop(mtmd_context * ctx, aim_stop_callback poll, void * data);
 
 //
 // visual tokens of videos and images, no model needed (aim-visual-tokens.cpp)

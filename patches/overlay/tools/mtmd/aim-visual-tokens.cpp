@@ -2,8 +2,7 @@
 // counts are planned by integer functions before any row exists; rows are then copied or blended
 // ref: transformers 5, models/llava_onevision/modeling_llava_onevision.py and image_processing_utils.py
 
-#include "aim-mtmd.h"
-#include "aim-error.h"
+#include "aim-guard.h"
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +15,7 @@ constexpr int32_t MAX_SIDE = 1 << 20; // pixels or patches per side; keeps every
 
 void expect_range(int32_t value, int32_t min, int32_t max, const char * name) {
     if (value < min || value > max) {
-        aim_fail(AIM_ERR_ARGUMENT, "%s is %d, it must lie in [%d, %d]", name, value, min, max);
+        aim_fail(AIM_STATUS_INVALID, "%s is %d, it must lie in [%d, %d]", name, value, min, max);
     }
 }
 
@@ -131,7 +130,7 @@ void expect_pinpoints(const int32_t * pinpoints, int32_t n_pinpoints, int32_t si
     for (int32_t i = 0; i < 2*n_pinpoints; i++) {
         expect_range(pinpoints[i], side, MAX_SIDE, "a pinpoint");
         if (pinpoints[i] % side != 0) {
-            aim_fail(AIM_ERR_ARGUMENT, "pinpoint %d is no multiple of the tile side %d", pinpoints[i], side);
+            aim_fail(AIM_STATUS_INVALID, "pinpoint %d is no multiple of the tile side %d", pinpoints[i], side);
         }
     }
 }
@@ -151,7 +150,7 @@ void expect_layout(const aim_anyres_layout * l) {
         l->crop_y + l->crop_h <= l->tile_rows * l->patches && l->crop_x + l->crop_w <= l->tile_cols * l->patches;
     const bool grid  = crop && l->grid_h >= 0 && l->grid_h <= l->crop_h && l->grid_w >= 0 && l->grid_w <= l->crop_w;
     if (!grid) {
-        aim_fail(AIM_ERR_ARGUMENT, "the layout was not made by aim_anyres_plan");
+        aim_fail(AIM_STATUS_INVALID, "the layout was not made by aim_anyres_plan");
     }
 }
 
@@ -197,16 +196,10 @@ struct merged {
 };
 
 merged merge(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads) {
-    const int32_t n_left = aim_merge_count(n, retain);
-    if (n_left < 0) {
-        throw aim_error(n_left, aim_mtmd_last_error());
-    }
+    const int32_t n_left = aim_checked(aim_merge_count(n, retain));
     merged m = { std::vector<float>((size_t) n_left * n_embd), std::vector<int32_t>(n_left), std::vector<int32_t>(n) };
     if (n > 0) {
-        const int32_t status = aim_merge_rows(rows, n, n_embd, retain, n_threads, m.rows.data(), m.slot.data(), m.owner.data());
-        if (status < 0) {
-            throw aim_error(status, aim_mtmd_last_error());
-        }
+        aim_checked(aim_merge_rows(rows, n, n_embd, retain, n_threads, m.rows.data(), m.slot.data(), m.owner.data()));
     }
     return m;
 }
@@ -297,16 +290,16 @@ int32_t aim_anyres_plan(int32_t image_h, int32_t image_w, int32_t side_px, int32
         shrink(max_tiles, l);
         l.n_tokens  = n_base(l) + l.grid_h * (l.grid_w + 1);
         *out = l;
-        return AIM_OK;
+        return AIM_STATUS_OK;
     });
 }
 
 int32_t aim_anyres_count(const aim_anyres_layout * layout, double retain) {
     return aim_guard([&]() -> int32_t {
         expect_layout(layout);
-        const int32_t base = aim_merge_count(n_base(*layout), retain);
-        const int32_t grid = aim_merge_count(n_grid(*layout), retain);
-        return base < 0 ? base : base + grid + layout->grid_h; // a bad share fails for both alike
+        const int32_t base = aim_checked(aim_merge_count(n_base(*layout), retain));
+        const int32_t grid = aim_checked(aim_merge_count(n_grid(*layout), retain));
+        return base + grid + layout->grid_h;
     });
 }
 

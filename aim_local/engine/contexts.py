@@ -1,0 +1,411 @@
+"""What holds a conversation's KV cache: one interface, a plain context, and one whose layers keep fewer and fewer rows.
+
+Knows positions, cells and room. The native mechanisms are native/llama.py and native/staged.py; which share of the
+visual tokens each layer keeps is the plan's business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import VisualTokenConfig
+from ..errors import ContextError, ModelError, NativeError, UsageError
+from ..models.pieces import Piece, Rows, TextPiece, VisualBlock
+from ..models.text import TextModel
+from ..native.llama import Decoder, LlamaContext, padded_cells
+from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan
+from ..reduction.planner import layer_counts, stage_begins
+from .model import Model
+from .plan import Plan
+from .watch import Watch
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a context: next position, cells used in the first layer, and how many of them are visual tokens.
+
+    M-RoPE media take more cells than positions.
+    """
+
+    n_past: int
+    n_cells: int
+    n_visual: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Appended:
+    """What appending pieces did. positions: how far each text token and each media piece moved the next position.
+
+    kept: per layer, which of the new visual tokens entered it; importance: il -> their scores, where scored.
+    """
+
+    positions: list[int]
+    kept: list[NDArray[np.int32]]
+    importance: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    importance_ms: float = 0.0
+
+
+class Context(ABC):
+    """Sequence 0 of a native context. What fails or is stopped leaves it as it was. `close()` frees it."""
+
+    n_ctx: int  # cells of the first layer
+
+    def __init__(self, text: TextModel) -> None:
+        self.text = text
+        self.n_past = self.n_cells = self.n_visual = 0
+
+    # --- what the kinds do differently -----------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """Raises NativeError when closed."""
+
+    @property
+    @abstractmethod
+    def handle(self) -> Any:
+        """The llama_context. Raises NativeError when closed."""
+
+    @abstractmethod
+    def append(
+        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig, watch: Watch
+    ) -> Appended:
+        """Decodes pieces; logits of the last token can be read afterwards. blocks: visual rows by piece index."""
+
+    @abstractmethod
+    def check_room(self, n: int) -> None:
+        """Raises ContextError where n more text tokens do not fit."""
+
+    @abstractmethod
+    def fits(self, n_text: int, n_visual: int) -> bool:
+        """Whether so many more tokens fit."""
+
+    @abstractmethod
+    def larger(self, n_ctx: int, n_visual: int) -> Self:
+        """An empty context of the same kind with n_ctx cells, n_visual of them for more visual tokens."""
+
+    @abstractmethod
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache, all cells."""
+
+    @abstractmethod
+    def state(self) -> bytearray:
+        """The KV cache and its positions; `mark` says what they hold."""
+
+    @abstractmethod
+    def restore(self, state: bytearray, mark: Mark) -> None:
+        """Takes the state of a context of the same kind into an empty one; it must fit."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    # --- what they share -------------------------------------------------------------------------------------------
+
+    @property
+    def n_batch(self) -> int:
+        return self.decoder.n_batch
+
+    def decode_tokens(self, tokens: Sequence[int], *, logits: bool, watch: Watch | None = None) -> None:
+        """Appends text tokens; with `logits`, those after the last one can be read."""
+        self.check_room(len(tokens))
+        for start in range(0, len(tokens), self.n_batch):
+            part = tokens[start : start + self.n_batch]
+            end = start + len(part)
+            self.decoder.tokens(part, self.n_past, logits=logits and end == len(tokens))
+            self._moved(len(part))
+            if watch:
+                watch.step("prefill", end, len(tokens))
+
+    def _moved(self, n: int) -> None:
+        self.n_past += n
+        self.n_cells += n
+
+    def logits(self) -> Rows:
+        """float32 [n_vocab], a copy of the logits after the last decoded token."""
+        return self.decoder.logits()
+
+    def mark(self) -> Mark:
+        return Mark(self.n_past, self.n_cells, self.n_visual)
+
+    def _go_to(self, mark: Mark) -> None:
+        self.n_past, self.n_cells, self.n_visual = mark.n_past, mark.n_cells, mark.n_visual
+
+    def rewind(self, mark: Mark) -> None:
+        """Forgets everything after `mark`."""
+        if not self.decoder.truncate(mark.n_past):
+            raise NativeError(f"this model's memory cannot go back to position {mark.n_past}; start over with /reset")
+        self._go_to(mark)
+
+    def copy_from(self, other: Context) -> None:
+        """Takes over another context's contents; they must fit."""
+        self.restore(other.state(), other.mark())
+
+
+def open_context(model: Model, plan: Plan, n_text: int) -> Context:
+    """An empty context with room for the plan's visual tokens and n_text text tokens. Raises ContextError."""
+    if plan.prunes:
+        return open_pruned(model, plan.shares, n_text, plan.n_visual)
+    return open_plain(model, n_text + plan.n_visual)
+
+
+def open_plain(model: Model, n_ctx: int) -> PlainContext:
+    """Raises ContextError."""
+    context = PlainContext(model.text, n_ctx)
+    model.contexts.add(context)
+    return context
+
+
+def open_pruned(model: Model, shares: Sequence[float], n_text: int, n_visual: int) -> PrunedContext:
+    """Raises ContextError, ModelError."""
+    context = PrunedContext(model.text, shares, n_text, n_visual)
+    model.contexts.add(context)
+    return context
+
+
+# --- plain -----------------------------------------------------------------------------------------------------------
+
+
+class PlainContext(Context):
+    """Every layer keeps every token."""
+
+    def __init__(self, text: TextModel, n_ctx: int) -> None:
+        super().__init__(text)
+        try:
+            self._native = LlamaContext(text.llama, n_ctx, text.options)
+        except NativeError as e:
+            need = padded_cells(n_ctx) * text.kv_bytes_per_cell() / 2**20
+            raise ContextError(
+                f"a context of {n_ctx} tokens ({need:.0f} MiB of KV cache) cannot be made: {e}; "
+                "take fewer frames or a smaller KV type"
+            ) from e
+        self.n_ctx = self._native.n_ctx
+
+    @property
+    def decoder(self) -> Decoder:
+        return self._native.decoder
+
+    @property
+    def handle(self) -> Any:
+        return self._native.handle
+
+    def append(
+        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig, watch: Watch
+    ) -> Appended:
+        start, total = self.mark(), sum(piece.n for piece in pieces)
+        try:
+            positions = self._append_each(pieces, blocks, watch, total)
+        except BaseException:
+            self.rewind(start)
+            raise
+        n_visual = self.n_visual - start.n_visual
+        return Appended(positions, [np.arange(n_visual, dtype=np.int32)] * self.text.n_layer)
+
+    def _append_each(
+        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], watch: Watch, total: int
+    ) -> list[int]:
+        done, positions = 0, list[int]()
+        for i, piece in enumerate(pieces):
+            before, part = self.n_past, _Part(watch, done, total)
+            if isinstance(piece, TextPiece):
+                self.decode_tokens(piece.tokens, logits=i + 1 == len(pieces), watch=part.watch)
+                positions += [1] * piece.n
+            else:
+                self._append_block(blocks[i], part.watch)
+                positions.append(self.n_past - before)
+            done += piece.n
+        return positions
+
+    def _append_block(self, block: VisualBlock, watch: Watch) -> None:
+        rows = block.rows
+        if rows.ndim != 2 or rows.shape[1] != self.text.n_embd:
+            raise ModelError(f"visual tokens are {list(rows.shape)}, the language model takes [n, {self.text.n_embd}]")
+        self.check_room(len(rows))
+        if block.decode:
+            self.n_past = block.decode(self.handle, self.n_past, self.n_batch)
+            self.n_cells += len(rows)
+        else:
+            self._append_rows(rows, watch)
+        self.n_visual += len(rows)
+
+    def _append_rows(self, rows: Rows, watch: Watch) -> None:
+        for start in range(0, len(rows), self.n_batch):
+            part = rows[start : start + self.n_batch]
+            self.decoder.rows(part, self.n_past)
+            self._moved(len(part))
+            watch.step("prefill", start + len(part), len(rows))
+
+    def check_room(self, n: int) -> None:
+        if self.n_cells + n > self.n_ctx:
+            raise ContextError(
+                f"the context is full: {self.n_cells} of {self.n_ctx} tokens used, {n} more needed; "
+                "start over (/reset) or load with a larger --ctx"
+            )
+
+    def fits(self, n_text: int, n_visual: int) -> bool:
+        return self.n_cells + n_text + n_visual <= self.n_ctx
+
+    def larger(self, n_ctx: int, n_visual: int) -> Self:
+        return type(self)(self.text, n_ctx)
+
+    def kv_bytes(self) -> int:
+        return self.n_ctx * self.text.kv_bytes_per_cell()
+
+    def state(self) -> bytearray:
+        return self._native.state()
+
+    def restore(self, state: bytearray, mark: Mark) -> None:
+        self._native.restore(state)
+        self._go_to(mark)
+
+    def close(self) -> None:
+        self._native.close()
+
+
+class _Part:
+    """Progress of one piece as progress of the whole prompt."""
+
+    def __init__(self, watch: Watch, done: int, total: int) -> None:
+        self._watch, self._done, self._total = watch, done, total
+        self.watch = Watch(self._step, watch.check)
+
+    def _step(self, stage: str, done: int, _total: int) -> None:
+        if self._watch.progress:
+            self._watch.progress(stage, self._done + done, self._total)
+
+
+# --- pruned ----------------------------------------------------------------------------------------------------------
+
+
+class PrunedContext(Context):
+    """One KV cache per stage of layers.
+
+    shares: share of visual tokens that enters each layer. n_text, n_visual: room for text tokens, and for visual tokens
+    of the first layer; a stage with share r has n_text + floor(n_visual * r) cells (a little more with several media).
+    """
+
+    def __init__(self, text: TextModel, shares: Sequence[float], n_text: int, n_visual: int) -> None:
+        super().__init__(text)
+        self.shares, self.n_text_room, self.n_visual_room = list(shares), n_text, n_visual
+        self._begins = stage_begins(self.shares)
+        counts = layer_counts(n_visual, self.shares)
+        plan = StagePlan(tuple(self._begins), tuple(n_text + counts[il] for il in self._begins))
+        options = text.options
+        self._native = StagedContext(
+            text.llama.handle,
+            plan,
+            n_ubatch=options.n_ubatch,
+            n_batch=options.n_ubatch,
+            n_threads=options.n_threads,
+            type_k=options.type_k,
+            type_v=options.type_v,
+            flash_attn=None if options.flash_attn == "auto" else bool(options.flash_attn),
+            stop=text.llama.stop,
+        )
+        self._decoder = Decoder(text.llama, self._native.ctx)
+        self.n_ctx = n_text + n_visual
+
+    @property
+    def decoder(self) -> Decoder:
+        if self._native.ctx is None:
+            raise NativeError("the context is closed")
+        return self._decoder
+
+    @property
+    def handle(self) -> Any:
+        if self._native.ctx is None:
+            raise NativeError("the context is closed")
+        return self._native.ctx
+
+    def append(
+        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig, watch: Watch
+    ) -> Appended:
+        """A prompt with media goes through all stages in one call; text alone is decoded as it is."""
+        if not blocks:
+            return self._append_text(pieces, watch)
+        if any(block.decode for block in blocks.values()):
+            raise UsageError(
+                "pruning is not available for this vision tower (M-RoPE or non-causal visual tokens); "
+                "set prune_layers=None"
+            )
+        watch.check()
+        self._prefill(pieces, blocks, tokens)
+        total = sum(piece.n for piece in pieces)
+        watch.step("prefill", total, total)
+        layers = range(self.text.n_layer)
+        scores = {il: self._native.importance(il) for il in layers}
+        return Appended(
+            positions=[n for p in pieces for n in ([1] * p.n if isinstance(p, TextPiece) else [p.n])],
+            kept=[self._native.kept(il) for il in layers],
+            importance={il: score for il, score in scores.items() if score is not None},
+            importance_ms=sum(stage.importance_ms for stage in self.stages()),
+        )
+
+    def _append_text(self, pieces: Sequence[Piece], watch: Watch) -> Appended:
+        tokens = [token for piece in pieces if isinstance(piece, TextPiece) for token in piece.tokens]
+        self.decode_tokens(tokens, logits=True, watch=watch)
+        return Appended([1] * len(tokens), [np.arange(0, dtype=np.int32)] * self.text.n_layer)
+
+    def _prefill(self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig) -> None:
+        kinds: list[int] = []
+        ids: list[int] = []
+        for piece in pieces:
+            is_text = isinstance(piece, TextPiece)
+            kinds += [ROW_TOKEN if is_text else ROW_VISUAL] * piece.n
+            ids += piece.tokens if isinstance(piece, TextPiece) else [0] * piece.n
+        n_visual = kinds.count(ROW_VISUAL)
+        counts = layer_counts(n_visual, self.shares)
+        how = tokens.importance
+        self._native.prefill(
+            kinds,
+            ids,
+            np.concatenate([block.rows for block in blocks.values()]),
+            [counts[il] for il in self._begins],
+            importance=how if isinstance(how, str) else "pagerank",
+            seed=tokens.seed,
+            select=None if isinstance(how, str) else how,
+        )
+        self._moved(len(kinds))
+        self.n_visual += n_visual
+
+    def check_room(self, n: int) -> None:
+        used = self.n_cells - self.n_visual
+        if used + n > self.n_text_room:
+            raise ContextError(
+                f"the context is full: {used} of {self.n_text_room} text tokens used, {n} more needed; "
+                "start over (/reset) or load with a larger --ctx"
+            )
+
+    def fits(self, n_text: int, n_visual: int) -> bool:
+        text = self.n_cells - self.n_visual + n_text
+        return text <= self.n_text_room and self.n_visual + n_visual <= self.n_visual_room
+
+    def larger(self, n_ctx: int, n_visual: int) -> Self:
+        n_visual += self.n_visual
+        return type(self)(self.text, self.shares, max(self.n_text_room, n_ctx - n_visual), n_visual)
+
+    def kv_bytes(self) -> int:
+        return sum(stage.kv_bytes for stage in self.stages())
+
+    def stages(self) -> list[StageInfo]:
+        return self._native.stages()
+
+    def state(self) -> bytearray:
+        return self._native.state()
+
+    def restore(self, state: bytearray, mark: Mark) -> None:
+        self._native.restore(state)
+        self._go_to(mark)
+
+    def copy_from(self, other: Context) -> None:
+        if not isinstance(other, PrunedContext) or other.shares != self.shares:
+            raise UsageError("a pruned conversation can only move to a context with the same stages")
+        super().copy_from(other)
+
+    def close(self) -> None:
+        self._native.close()

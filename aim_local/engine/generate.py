@@ -1,0 +1,133 @@
+"""Next tokens from a context: stop conditions, and text that never splits a character."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..config import GenerateConfig
+from ..errors import CancelledError
+from ..native.sampler import Sampler
+from .contexts import Context
+from .watch import Watch
+
+OnText = Callable[[str], None]
+OnDraw = Callable[[int], None]  # a token was drawn, end of turn included; the logits it came from can still be read
+
+
+class TextStream:
+    """Token bytes in, text out; holds back unfinished UTF-8 and what may become a stop string."""
+
+    def __init__(self, stop: tuple[str, ...], on_text: OnText | None) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stop, self._on_text = stop, on_text
+        self._held = ""
+        self.text = ""
+        self.stopped = False
+
+    def feed(self, data: bytes, *, final: bool = False) -> None:
+        self._held += self._decoder.decode(data, final)
+        for stop in self._stop:
+            at = self._held.find(stop)
+            if at >= 0:
+                self._held, self.stopped = self._held[:at], True
+        hold = 0 if final or self.stopped else self._may_become_stop()
+        out, self._held = self._held[: len(self._held) - hold], self._held[len(self._held) - hold :]
+        if out:
+            self.text += out
+            if self._on_text:
+                self._on_text(out)
+
+    def _may_become_stop(self) -> int:
+        """Length of the longest tail that begins a stop string."""
+        for n in range(min(len(self._held), max((len(s) for s in self._stop), default=0)), 0, -1):
+            if any(s.startswith(self._held[-n:]) for s in self._stop):
+                return n
+        return 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """An answer: its text, and its tokens without the end-of-turn token. The last token may not be in the KV cache.
+
+    first: time.perf_counter() when the first token was drawn. decode_ms: from there to the last one.
+    stop_reason: "eos", "length", "stop", "interrupted" or "cancelled".
+    """
+
+    text: str
+    tokens: list[int]
+    first: float
+    decode_ms: float
+    stop_reason: str
+
+
+class _Course:
+    """How far an answer is."""
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+        self.stop_reason = "length"
+        self.tokens: list[int] = []
+
+    def drew(self) -> None:
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
+
+
+def generate(
+    context: Context,
+    config: GenerateConfig,
+    on_text: OnText | None = None,
+    on_draw: OnDraw | None = None,
+    watch: Watch | None = None,
+) -> Generated:
+    """Decodes an answer after a prefilled prompt. Ctrl-C and a cancel end the answer, not the program."""
+    llama = context.text.llama
+    sampler = Sampler(config.temperature, config.top_k, config.top_p, config.seed)
+    stream, course = TextStream(config.stop, on_text), _Course()
+    try:
+        for token in _tokens(context, sampler, config.max_tokens, course, on_draw, watch or Watch()):
+            course.tokens.append(token)
+            stream.feed(llama.piece(token))
+            if stream.stopped:
+                course.stop_reason = "stop"
+                break
+    except KeyboardInterrupt:
+        course.stop_reason = "interrupted"
+    except CancelledError:
+        course.stop_reason = "cancelled"
+    finally:
+        sampler.close()
+    stream.feed(b"", final=True)
+    decode_ms = (course.last - course.first) * 1000 if course.tokens else 0.0
+    return Generated(stream.text, course.tokens, course.first, decode_ms, course.stop_reason)
+
+
+def _tokens(
+    context: Context, sampler: Sampler, n_max: int, course: _Course, on_draw: OnDraw | None, watch: Watch
+) -> Iterator[int]:
+    """Yields up to n_max tokens; each is in the KV cache before the next is drawn, the last one yielded is not."""
+    for i in range(n_max):
+        watch.check()
+        token = sampler.draw(context.handle)
+        is_last = context.text.llama.is_eog(token)
+        if not is_last or not i:
+            course.drew()
+        if on_draw:
+            on_draw(token)
+        if is_last:
+            course.stop_reason = "eos"
+            return
+        yield token
+        if i + 1 == n_max or context.n_past == context.n_ctx:
+            return
+        context.decode_tokens([token], logits=True)
+
+
+def cut_warning(context: Context, generated: Generated, config: GenerateConfig) -> list[str]:
+    """A line where the answer ended because the context is full."""
+    if generated.stop_reason != "length" or len(generated.tokens) >= config.max_tokens:
+        return []
+    return [f"the answer was cut: the context of {context.n_ctx} tokens is full; use a larger n_ctx"]

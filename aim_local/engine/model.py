@@ -1,0 +1,106 @@
+"""A model as the engine sees it: text tower, vision tower, chat template.
+
+It is loaded with its weights, or from the heads of its files alone: planning needs no weights.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, Self
+
+from .. import store
+from ..config import LoadConfig
+from ..models.base import Tower
+from ..models.prompt import ChatTemplate, Message
+from ..models.registry import open_tower
+from ..models.text import TextModel
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Use `open`, and `close()`, which also closes the contexts that were made from it."""
+
+    paths: store.ModelPaths
+    config: LoadConfig
+    text: TextModel
+    tower: Tower | None
+    template: ChatTemplate
+    contexts: weakref.WeakSet[Closable]
+
+    @classmethod
+    def open(cls, paths: store.ModelPaths, config: LoadConfig, *, weights: bool = True) -> Self:
+        """weights=False: what a plan needs, read from the heads of the files. Raises ModelError."""
+        with ExitStack() as stack:
+            text = TextModel(paths.model, config, weights=weights)
+            stack.callback(text.close)
+            tower = open_tower(paths.mmproj, text, weights=weights) if paths.mmproj else None
+            if tower:
+                stack.callback(tower.close)
+            found = cls(paths, config, text, tower, make_template(text, tower), weakref.WeakSet())
+            stack.pop_all()
+        return found
+
+    @property
+    def name(self) -> str:
+        return self.paths.name
+
+    @property
+    def n_ctx_train(self) -> int:
+        return self.text.n_ctx_train
+
+    @property
+    def default_frames(self) -> int:
+        """Frames a video is sampled to when nothing is asked."""
+        return self.tower.default_frames if self.tower else 0
+
+    def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
+        """A conversation as prompt text with media marks (models/prompt.py)."""
+        return self.template.render(messages, answer_next=answer_next)
+
+    def with_config(self, config: LoadConfig) -> Self:
+        """The same model with other options of its contexts; it borrows this one's towers."""
+        return replace(self, config=config, text=self.text.with_config(config))
+
+    def with_tower(self, tower: Tower) -> Self:
+        """The same text model with another vision tower; it borrows this one's text tower."""
+        return replace(self, tower=tower, template=make_template(self.text, tower))
+
+    def close(self) -> None:
+        for context in list(self.contexts):
+            context.close()
+        if self.tower:
+            self.tower.close()
+        self.text.close()
+
+
+def open_model(
+    model: str | Path | None = None,
+    mmproj: str | Path | None = None,
+    config: LoadConfig | None = None,
+    *,
+    weights: bool = True,
+) -> Model:
+    """The model that a name, a folder or a file means, see `VisionLLM.load`. Raises ModelError."""
+    return Model.open(store.resolve(model, mmproj), config or LoadConfig(), weights=weights)
+
+
+def make_template(text: TextModel, tower: Tower | None) -> ChatTemplate:
+    """The model's chat template, with what it writes for media. Raises ModelError."""
+    tokens = tower.media_tokens if tower else None
+    image, video = tokens or ("<image>", "")
+    return ChatTemplate(
+        text.chat_template,
+        bos=text.llama.bos_text,
+        eos=text.llama.eos_text,
+        image_token=image,
+        video_token=video,
+        structured=tower is None or tokens is not None,
+    )

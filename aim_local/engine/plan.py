@@ -1,0 +1,205 @@
+"""The plan of a prompt, before anything expensive: its pieces, which visual tokens are kept, and the room it needs.
+
+Knows sizes of media (MediaShape), not pixels, and computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..config import VisualTokenConfig
+from ..errors import ContextError, ModelError, UsageError
+from ..media import MediaShape
+from ..models.base import Tower
+from ..models.pieces import MediaPiece, Part, Piece, TextPiece, VisualPart, count_text, count_visual, count_visual_full
+from ..models.prompt import split_marks
+from ..native.llama import padded_cells
+from ..reduction.planner import layer_counts, layer_shares, resolve_budget
+from .model import Model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """tokens: what is done with visual tokens; shares: of them entering each layer."""
+
+    pieces: tuple[Piece, ...]
+    tokens: VisualTokenConfig
+    shares: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """Rows the first layer computes."""
+        return self.n_text + self.n_visual
+
+    @cached_property
+    def n_text(self) -> int:
+        return count_text(self.pieces)
+
+    @cached_property
+    def n_visual(self) -> int:
+        return count_visual(self.pieces)
+
+    @cached_property
+    def n_visual_full(self) -> int:
+        return count_visual_full(self.pieces)
+
+    @property
+    def media(self) -> bool:
+        return any(isinstance(p, MediaPiece) for p in self.pieces)
+
+    @property
+    def prunes(self) -> bool:
+        return min(self.shares) < 1
+
+    @property
+    def counts(self) -> list[int]:
+        """Visual tokens entering each layer."""
+        return layer_counts(self.n_visual, self.shares)
+
+
+def plan_prompt(
+    model: Model, rendered: str, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None = None
+) -> Plan:
+    """The plan of a rendered prompt. shapes: of the media its marks mean; asked: None for the default.
+
+    Raises UsageError, ModelError.
+    """
+    n_layer = model.text.n_layer
+    if model.tower is None:
+        tokens, shares = VisualTokenConfig.off(), [1.0] * n_layer
+    else:
+        tokens = _settle(model, model.tower, rendered, shapes, asked)
+        shares = layer_shares(tokens, n_layer) if shapes else [1.0] * n_layer
+    pieces = _pieces(model, rendered, shapes, tokens.merge_retain)
+    if not pieces or not isinstance(pieces[-1], TextPiece):
+        raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
+    return Plan(pieces, tokens, tuple(shares))
+
+
+def _settle(
+    model: Model, tower: Tower, rendered: str, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None
+) -> VisualTokenConfig:
+    """What is done: what was asked, the default, or what a budget comes to."""
+    if asked is None:
+        return default_tokens(model, shapes)
+    check_tokens(model, asked)
+    if asked.flops_share is None:
+        return asked
+    pieces = _pieces(model, rendered, shapes, 1.0)
+    shown = [shapes[i] for i in dict.fromkeys(p.media for p in pieces if isinstance(p, MediaPiece))]
+
+    def count(retain: float) -> int:
+        return sum(tower.count(shape, retain) for shape in shown)
+
+    shape, n_text = model.text.shape, count_text(pieces)
+    found = resolve_budget(asked.flops_share, shape, n_text, count_visual_full(pieces), count)
+    return replace(found, importance=asked.importance, seed=asked.seed)
+
+
+# --- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _pieces(model: Model, rendered: str, shapes: Sequence[MediaShape], retain: float) -> tuple[Piece, ...]:
+    """Neighbouring texts are one text before they are tokenised."""
+    pieces: list[Piece] = []
+    text, tokens = "", list[int]()
+
+    def close_text() -> None:
+        nonlocal text
+        if text:
+            tokens.extend(model.text.tokenize(text, start=not pieces and not tokens))
+            text = ""
+
+    def close_tokens() -> None:
+        close_text()
+        if tokens:
+            pieces.append(TextPiece(tuple(tokens)))
+            tokens.clear()
+
+    for part in _parts(model.tower, rendered, shapes, retain):
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, MediaPiece):
+            close_tokens()
+            pieces.append(part)
+        else:
+            close_text()
+            tokens.extend(part)
+    close_tokens()
+    return tuple(pieces)
+
+
+def _parts(
+    tower: Tower | None, rendered: str, shapes: Sequence[MediaShape], retain: float
+) -> Iterator[str | tuple[int, ...] | MediaPiece]:
+    """Texts, tokens and visual parts in order, every item laid out by its family."""
+    for found in split_marks(rendered):
+        if isinstance(found, str):
+            yield found
+        elif tower:
+            yield from _numbered(found, tower.layout(shapes[found], retain))
+
+
+def _numbered(media: int, parts: list[Part]) -> Iterator[str | tuple[int, ...] | MediaPiece]:
+    n_visual = 0
+    for part in parts:
+        if isinstance(part, VisualPart):
+            yield MediaPiece(media, n_visual, part.n, part.n_full)
+            n_visual += 1
+        else:
+            yield part
+
+
+# --- which visual tokens are kept ------------------------------------------------------------------------------------
+
+
+def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
+    """Raises UsageError or ModelError for a setting this model cannot do, before anything is computed."""
+    if not tokens.prunes:
+        return
+    reason = model.text.prune_refusal()
+    if reason:
+        raise ModelError(
+            f"visual tokens cannot be pruned inside {model.name}: {reason}; use --prune off (prune_layers=None)"
+        )
+    if tokens.flops_share is None:
+        layer_shares(tokens, model.text.n_layer)
+
+
+def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenConfig:
+    """What is done when nothing is asked: the paper's setting for videos where it is possible, nothing for pictures."""
+    video = any(shape.kind == "video" for shape in shapes)
+    if not video or model.tower is None or not model.tower.reduces_by_default:
+        return VisualTokenConfig.off()
+    try:
+        check_tokens(model, VisualTokenConfig.paper())
+    except (UsageError, ModelError):  # another architecture, or too few layers for the schedule
+        return VisualTokenConfig.off()
+    return VisualTokenConfig.paper()
+
+
+# --- room ------------------------------------------------------------------------------------------------------------
+
+
+def context_size(model: Model, plan: Plan, n_answer: int) -> int:
+    """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit."""
+    asked = model.config.n_ctx
+    limit = asked or model.n_ctx_train
+    if plan.n + 1 > padded_cells(limit):
+        raise ContextError(_too_small(model, plan, limit, asked is not None))
+    return asked or min(model.n_ctx_train, plan.n + n_answer + 1)
+
+
+def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
+    what = f"the prompt needs {plan.n + 1} tokens, {plan.n_visual} of them visual; "
+    trained = f"{model.name} was trained for {model.n_ctx_train}"
+    if not asked:
+        fit = trained
+    elif plan.n < model.n_ctx_train:
+        fit = f"the context holds {limit}: load with n_ctx (--ctx) {plan.n + 1} or more"
+    else:
+        fit = f"the context holds {limit}, and {trained}"
+    share = max(0, limit - 1 - plan.n_text) / max(1, plan.n_visual)
+    return f"{what}{fit}, or take fewer frames (--frames): at most {share:.0%} of the visual tokens fit"

@@ -1,0 +1,201 @@
+"""A process that speaks lines of JSON with the one that started it, and what is said when it dies. Both ends are here.
+
+Knows pipes and processes; what the messages mean is up to their two sides. Loads no native library, so that a child may
+load another one than ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from ..errors import AimError, NativeError
+
+Message = dict[str, Any]  # plain values for JSON
+
+ERROR = "error"  # the key under which a child says why it could not do what was asked
+_LAST_WORDS = 300  # characters of a dead child's last line
+
+
+# --- the parent's end ------------------------------------------------------------------------------------------------
+
+
+class Child:
+    """A Python process that gets messages on stdin and says its own on stdout. Own it: `close()` or `with`.
+
+    name: in error messages. arguments: of Python, such as ["-m", module]. env: variables set beside ours.
+    modules: folders in which the child finds modules before those that we see.
+    log: file for its stderr, written anew; None: a temporary one. held: open file descriptors that it inherits.
+
+    Ctrl-C in the terminal is for the parent alone. A child has to end when its stdin does: then its parent is gone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        modules: Sequence[Path] = (),
+        log: Path | None = None,
+        held: tuple[int, ...] = (),
+    ) -> None:
+        self.name = name
+        self._errors: IO[bytes] = open(log, "w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115  (see close)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**_environment(modules), **(env or {})},
+            pass_fds=held,
+            start_new_session=True,
+        )
+
+    def send(self, **message: Any) -> None:
+        """To a child that is gone nothing is sent; `receive` tells."""
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(_line(message))
+            self._process.stdin.flush()
+
+    def receive(self) -> Message | None:
+        """Its next message, None where it ended. Lines that are no message are passed over."""
+        assert self._process.stdout
+        return next(_messages(self._process.stdout), None)
+
+    def ask(self, **message: Any) -> Message:
+        """Its answer to a message. Raises NativeError for what it could not do, and where it died."""
+        self.send(**message)
+        answer = self.receive()
+        if answer is None:
+            raise NativeError(f"{self.name}: {self.death()}")
+        if ERROR in answer:
+            raise NativeError(f"{self.name}: {answer[ERROR]}")
+        return answer
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended; below zero: the signal that ended it."""
+        return self._process.wait()
+
+    def death(self) -> str:
+        """One line on how it ended, with the last line it wrote to stderr. Waits for the end."""
+        code = self.wait()
+        self._errors.seek(0)
+        return describe_death(code, self._errors.read().decode(errors="replace"))
+
+    def close(self) -> None:
+        """Ends the process; one that is at work is not waited for."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _environment(modules: Sequence[Path]) -> dict[str, str]:
+    """Our own, so that the child finds the modules we found; a crash writes no debugger's output."""
+    path = os.pathsep.join([*map(str, modules), *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1"}
+
+
+def describe_death(code: int, words: str) -> str:
+    """One line on a process that ended: its exit code or signal, and the last line of what it wrote to stderr."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    how = f"its process ended with exit code {code}" if code >= 0 else _killed(-code)
+    return f"{how}: {lines[-1][:_LAST_WORDS]}" if lines else how
+
+
+def _killed(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"killed by {name}{', as the system does when memory runs out' if name == 'SIGKILL' else ''}"
+
+
+# --- the child's end -------------------------------------------------------------------------------------------------
+
+
+class Parent:
+    """The one who started this process. Make one, first of all: from then on standard output is for messages alone.
+
+    What libraries print there goes to stderr.
+    """
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)
+
+    def say(self, **message: Any) -> None:
+        self._out.write(_line(message))
+        self._out.flush()
+
+    def receive(self) -> Message | None:
+        """The next message, None where the parent is gone."""
+        return next(_messages(sys.stdin.buffer), None)
+
+    def end_with(self) -> None:
+        """Ends this process as soon as the parent is gone, even at work. No message can be received any more."""
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+
+    def serve(self, answer: Callable[[Message], Message]) -> None:
+        """Answers messages until the parent is gone. What `answer` raises is said instead, and traced to stderr."""
+        while (message := self.receive()) is not None:
+            try:
+                found = answer(message)
+            except Exception as e:  # whatever fails is the parent's error line
+                traceback.print_exc()
+                found = {ERROR: reason_of(e)}
+            self.say(**found)
+
+
+def reason_of(e: BaseException) -> str:
+    """One line for what went wrong in a child."""
+    text = " ".join(str(e).split())
+    if isinstance(e, AimError):
+        return text
+    if isinstance(e, MemoryError):
+        return f"not enough memory{': ' + text if text else ''}"
+    return f"{type(e).__name__}: {text}"
+
+
+def _end_with_stdin() -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):  # not sys.stdin: its lock would be waited for at exit
+            pass
+    os._exit(1)
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _line(message: Message) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _messages(stream: IO[bytes]) -> Iterator[Message]:
+    """Lines that are messages, as they come."""
+    while line := stream.readline():
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                yield found

@@ -1,0 +1,148 @@
+"""What the rest asks of a vision-language family: one small protocol, and the file a family is made from.
+
+A family says how many visual tokens an item becomes and how it stands in the prompt (from sizes alone), what is kept of
+a frame, and makes visual tokens of pixels. Which family a file is: registry.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import VisualTokenConfig
+from ..errors import ModelError
+from ..media import Image, MediaShape, Video
+from ..native.mtmd import MtmdContext
+from ..reduction.planner import VisionShape
+from ..store.gguf_header import GgufHeader, read_whole
+from .pieces import Part, VisualBlock
+from .text import TextModel
+from .threads import thread_count
+
+Frame = NDArray[np.uint8]
+Fit = Callable[[Frame], Frame]
+Step = Callable[[], None]
+
+
+class Tower(Protocol):
+    """A vision tower beside its text model. Made without weights it counts and lays out, and cannot encode."""
+
+    @property
+    def projector(self) -> str:
+        """clip.projector_type of its file, or what stands in for it."""
+
+    @property
+    def default_frames(self) -> int:
+        """Frames a video is sampled to when nothing is asked."""
+
+    @property
+    def reduces_by_default(self) -> bool:
+        """Whether a video's visual tokens are reduced when nothing is asked."""
+
+    @property
+    def media_tokens(self) -> tuple[str, str] | None:
+        """What the chat template writes for an image and for a video ("": it writes none); None: it knows no media."""
+
+    @property
+    def fit(self) -> Fit | None:
+        """What is kept of a decoded frame, uint8 [h, w, 3] -> uint8 [side, side, 3]; None: the frame as it is."""
+
+    @property
+    def facts(self) -> TowerFacts | None:
+        """Sizes for plans and figures; None where they depend on the loaded tower."""
+
+    def count(self, shape: MediaShape, retain: float) -> int:
+        """Visual tokens of an item when token merging leaves the share `retain`, newline rows included."""
+
+    def layout(self, shape: MediaShape, retain: float) -> list[Part]:
+        """How an item stands in the prompt: its visual parts, and the text that its family writes around them."""
+
+    def n_tiles(self, shape: MediaShape) -> int:
+        """Encoder runs an item takes."""
+
+    def encode(
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+    ) -> list[VisualBlock]:
+        """Visual tokens of the wanted visual parts of an item. `step` is called after every encoder run."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class TowerFacts:
+    """What a plan and a calibration need to know. n_slots: visual tokens of a frame before token merging.
+
+    tile_px: pixels of a tile's side. patches: per tile side. n_threads: it computes with.
+    """
+
+    vision: VisionShape
+    header: GgufHeader | None
+    n_slots: int
+    tile_px: int
+    patches: int
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class TowerFile:
+    """A mmproj beside its text model. weights: whether to load it."""
+
+    path: Path
+    header: GgufHeader
+    text: TextModel
+    weights: bool
+
+    @classmethod
+    def read(cls, path: Path, text: TextModel, *, weights: bool) -> TowerFile:
+        """Raises ModelError for a file that is no mmproj."""
+        header = read_whole(path)
+        found = header.architecture
+        if found != "clip":
+            raise ModelError(f"{path}: is a {found or 'nameless'} language model, not a mmproj; give it as model")
+        return cls(path, header, text, weights)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.header.metadata
+
+    @property
+    def projector(self) -> str:
+        return str(self.metadata.get("clip.projector_type", ""))
+
+    def size(self, key: str) -> int:
+        """A number of the vision tower, 0 where the file has none."""
+        return int(self.metadata.get(f"clip.vision.{key}", 0))
+
+    def number(self, key: str, default: int) -> int:
+        return int(self.metadata.get(key, default))
+
+    @property
+    def n_threads(self) -> int:
+        return thread_count(self.text.config.n_threads, self.size("embedding_length"))
+
+    def check_width(self) -> None:
+        """Refuses what mtmd would refuse with less to go on."""
+        width = self.metadata.get("clip.vision.projection_dim")
+        if width and width != self.text.n_embd:
+            raise ModelError(
+                f"{self.path}: makes visual tokens of width {width}, {self.text.path} takes {self.text.n_embd}; "
+                "take the mmproj that was converted with this model"
+            )
+
+    def open(self) -> MtmdContext | None:
+        """The loaded tower, None without weights. Raises ModelError."""
+        if not self.weights:
+            return None
+        config = self.text.config
+        return MtmdContext(
+            self.path,
+            self.text.llama,
+            n_threads=self.n_threads,
+            use_gpu=config.n_gpu_layers != 0,
+            flash_attn=config.flash_attn,
+        )

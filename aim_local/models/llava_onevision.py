@@ -1,0 +1,97 @@
+"""LLaVA-OneVision: SigLIP tiles, frames pooled to half the side, one newline row behind the last frame.
+
+Pictures of any resolution become a base view and a grid of tiles with a newline behind each row of patches.
+ref: transformers 5, models/llava_onevision/modeling_llava_onevision.py: apply_pooling, pack_image_features
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import VisualTokenConfig
+from ..media import Image, MediaShape
+from ..native.visual import AnyresPlan, anyres_pack, pool_rows, pool_side
+from ..reduction.merging import check_similarity
+from .base import Step, TowerFile
+from .pieces import Rows, TokenGrid, TokenGroup, VisualBlock
+from .pixels import image_tiles, plan_image
+from .thumbnails import square
+from .tiles import NEWLINE, Clock, TileTower
+
+_MANY_TOKENS = 64  # per frame; the paper's setting was found at 196
+
+
+class LlavaOnevision(TileTower):
+    """projector "llava_onevision"."""
+
+    def __init__(self, file: TowerFile) -> None:
+        super().__init__(file)
+        self._newline = self.read_newline() if file.weights else None
+
+    @classmethod
+    def handles(cls, file: TowerFile) -> bool:
+        return file.projector == "llava_onevision"
+
+    @property
+    def frame_side(self) -> int:
+        return pool_side(self.patches_per_side)
+
+    @property
+    def reduces_by_default(self) -> bool:
+        """Not where a frame has few tokens to begin with, as in the demo model."""
+        return self.frame_side**2 >= _MANY_TOKENS
+
+    @property
+    def n_end_newlines(self) -> int:
+        return 1
+
+    @property
+    def newline(self) -> Rows | None:
+        return self._newline
+
+    def pool(self, patches: Rows) -> Rows:
+        return pool_rows(patches, self.patches_per_side)
+
+    # --- pictures --------------------------------------------------------------------------------------------------
+
+    def image_count(self, shape: MediaShape, retain: float) -> int:
+        return self._plan(shape).count(retain)
+
+    def image_tiles(self, shape: MediaShape) -> int:
+        return self._plan(shape).n_tiles
+
+    def _plan(self, shape: MediaShape) -> AnyresPlan:
+        return plan_image(shape.height, shape.width, self.pixels, self.patches_per_side)
+
+    def encode_image(self, item: Image, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+        check_similarity(tokens, "pictures of any resolution")
+        clock, plan = Clock(), self._plan(item.shape)
+        with clock.timed("preprocess"):
+            tiles = image_tiles(item.pixels, self.pixels)
+        encoded = self.encode_tiles(tiles, clock, step)
+        assert self.newline is not None, "read when the tower was loaded"
+        with clock.timed("merge"):
+            packed = anyres_pack(plan, np.stack(encoded), self.newline, tokens.merge_retain)
+        n_base = self.patches_per_side**2
+        groups = tuple(_image_group(int(slot), n_base) for slot in packed.slots)
+        return VisualBlock(packed.rows, groups, self._grids(item, plan, tiles, packed.owners), clock.ms)
+
+    def _grids(
+        self, item: Image, plan: AnyresPlan, tiles: NDArray[np.uint8], owners: NDArray[np.int32]
+    ) -> tuple[TokenGrid, ...]:
+        height, width = item.pixels.shape[:2]
+        n_base = plan.patches**2
+        base = self.thumbs.whole(tiles[0], height, width)
+        grid = owners[n_base:].reshape(plan.grid_h, plan.grid_w)
+        return (
+            TokenGrid(0, 0, "base view", base, square(owners[:n_base])),
+            TokenGrid(0, 1, "tile grid", self.thumbs.grid(tiles[1:], plan), grid),
+        )
+
+
+def _image_group(slot: int, n_base: int) -> TokenGroup:
+    """Frame 0 is the base view, frame 1 the tiles' grid."""
+    if slot < 0:
+        return TokenGroup(0, 1, NEWLINE)
+    return TokenGroup(0, 0, slot) if slot < n_base else TokenGroup(0, 1, slot - n_base)

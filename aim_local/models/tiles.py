@@ -1,0 +1,216 @@
+"""What the families share whose tower we run one square tile at a time: pixels, frames, merging, pictures of a tile.
+
+A family on top of it says how a frame's patches become slots, and which newline rows stand where.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import VisualTokenConfig
+from ..errors import ModelError, NativeError
+from ..media import Image, MediaShape, Video
+from ..native.mtmd import MtmdContext
+from ..native.visual import Merged, TileEncoder
+from ..reduction.merging import merged
+from ..reduction.planner import VisionShape, merge_count
+from .base import Fit, Step, TowerFacts, TowerFile
+from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
+from .pixels import PreprocessConfig, video_frame
+from .thumbnails import Thumbnails, square
+
+NEWLINE = -1  # frame and slot of a newline row
+
+Pixels = NDArray[np.uint8]
+
+
+class TileTower:
+    """Base of such a family. `close()` frees it."""
+
+    def __init__(self, file: TowerFile) -> None:
+        file.check_width()
+        self.file = file
+        self.pixels = PreprocessConfig.from_metadata(file.metadata)
+        self.patches_per_side = file.size("image_size") // max(1, file.size("patch_size"))
+        self.thumbs = Thumbnails(self.patches_per_side * file.size("patch_size") or self.pixels.side)
+        self._context = file.open()
+        self._encoder = _encoder(file, self._context)
+
+    # --- what a family decides -------------------------------------------------------------------------------------
+
+    @property
+    def frame_side(self) -> int:
+        """Slots per side of a frame before token merging."""
+        return self.patches_per_side
+
+    @property
+    def reduces_by_default(self) -> bool:
+        return False
+
+    @property
+    def n_frame_newlines(self) -> int:
+        """Newline rows inside each frame."""
+        return 0
+
+    @property
+    def n_end_newlines(self) -> int:
+        """Newline rows behind the last frame."""
+        return 0
+
+    @property
+    def newline(self) -> Rows | None:
+        """float32 [n_embd]; None for families without one."""
+        return None
+
+    def frame_shape(self, shape: MediaShape) -> tuple[int, int]:
+        """(height, width) in which a frame's thumbnail is shown."""
+        return shape.height, shape.width
+
+    def pool(self, patches: Rows) -> Rows:
+        """[patches_per_side^2, n_embd] -> [frame_side^2, n_embd]"""
+        return patches
+
+    def close_frame(self, found: Merged) -> Merged:
+        """A merged frame with its newline rows."""
+        return found
+
+    def image_count(self, shape: MediaShape, retain: float) -> int:
+        raise NotImplementedError
+
+    def image_tiles(self, shape: MediaShape) -> int:
+        raise NotImplementedError
+
+    def encode_image(self, item: Image, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+        raise NotImplementedError
+
+    # --- the protocol ----------------------------------------------------------------------------------------------
+
+    @property
+    def projector(self) -> str:
+        return self.file.projector
+
+    @property
+    def default_frames(self) -> int:
+        return self.file.number("aim.video.n_frames", 32)
+
+    @property
+    def media_tokens(self) -> tuple[str, str] | None:
+        metadata = self.file.metadata
+        return str(metadata.get("aim.image_token", "<image>")), str(metadata.get("aim.video_token", ""))
+
+    @property
+    def fit(self) -> Fit | None:
+        pixels = self.pixels
+        return lambda frame: video_frame(frame, pixels)
+
+    @property
+    def facts(self) -> TowerFacts | None:
+        file = self.file
+        vision = VisionShape(
+            n_layer=file.size("block_count"),
+            n_embd=file.size("embedding_length"),
+            n_ff=file.size("feed_forward_length"),
+            n_head=file.size("attention.head_count"),
+            n_patch=self.patches_per_side**2,
+            patch_px=file.size("patch_size"),
+            n_embd_text=file.text.n_embd,
+        )
+        slots, side = self.frame_side**2, file.size("image_size")
+        return TowerFacts(vision, file.header, slots, side, self.patches_per_side, file.n_threads)
+
+    def count(self, shape: MediaShape, retain: float) -> int:
+        if shape.kind == "image":
+            return self.image_count(shape, retain)
+        frame = merge_count(self.frame_side**2, retain) + self.n_frame_newlines
+        return shape.n_frames * frame + self.n_end_newlines
+
+    def layout(self, shape: MediaShape, retain: float) -> list[Part]:
+        return [VisualPart(self.count(shape, retain), self.count(shape, 1.0))]
+
+    def n_tiles(self, shape: MediaShape) -> int:
+        return shape.n_frames if shape.kind == "video" else self.image_tiles(shape)
+
+    def encode(
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+    ) -> list[VisualBlock]:
+        del wanted  # an item is one part
+        if isinstance(item, Video):
+            return [self._encode_video(item, tokens, step)]
+        return [self.encode_image(item, tokens, step)]
+
+    def close(self) -> None:
+        if self._context:
+            self._context.close()
+            self._context = self._encoder = None
+
+    # --- encoding --------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> TileEncoder:
+        if self._encoder is None:
+            raise NativeError(f"{self.file.path}: the vision tower is not loaded")
+        return self._encoder
+
+    def encode_tiles(self, tiles: Pixels, clock: Clock, step: Step) -> list[Rows]:
+        """uint8 [n, side, side, 3] -> n times float32 [patches_per_side^2, n_embd]"""
+        rows = []
+        for tile in tiles:
+            with clock.timed("vision"):
+                rows.append(self.encoder.encode(tile))
+            step()
+        return rows
+
+    def _encode_video(self, item: Video, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+        clock, rows, groups, grids = Clock(), list[Rows](), list[TokenGroup](), list[TokenGrid]()
+        height, width = self.frame_shape(item.shape)
+        for frame, tile in enumerate(item.frames):
+            (patches,) = self.encode_tiles(tile[None], clock, step)
+            with clock.timed("merge"):
+                found = self.close_frame(merged(self.pool(patches), tokens))
+            thumb = self.thumbs.whole(tile, height, width)
+            when = int(item.indices[frame]), float(item.timestamps[frame])
+            owners = square(found.owners) + np.int32(len(groups))
+            grids.append(TokenGrid(0, frame, "frame", thumb, owners, *when))
+            rows.append(found.rows)
+            groups += frame_groups(frame, found)
+        if self.n_end_newlines and self.newline is not None:
+            rows.append(self.newline[None])
+            groups.append(TokenGroup(0, NEWLINE, NEWLINE))
+        return VisualBlock(np.concatenate(rows), tuple(groups), tuple(grids), clock.ms)
+
+    def read_newline(self) -> Rows:
+        """float32 [n_embd]. Raises ModelError where the file lacks it."""
+        found = self.encoder.newline()
+        if found is None:
+            raise ModelError(f"{self.file.path}: lacks v.image_newline; convert the checkpoint again")
+        return found
+
+
+def _encoder(file: TowerFile, context: MtmdContext | None) -> TileEncoder | None:
+    return TileEncoder(context.handle, file.n_threads, context.stop) if context else None
+
+
+def frame_groups(frame: int, found: Merged) -> list[TokenGroup]:
+    """One group per row of a merged frame or picture."""
+    return [TokenGroup(0, frame, int(slot)) for slot in found.slots]
+
+
+class Clock:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time of the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[stage] = self.ms.get(stage, 0.0) + (time.perf_counter() - start) * 1000

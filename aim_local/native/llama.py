@@ -1,0 +1,234 @@
+"""A language model natively: its vocabulary, and contexts that decode tokens and embedding rows.
+
+Plain Python values in and out. Which contexts are made, what their cells hold and what a prompt looks like is decided
+above. A decode that fails or is stopped leaves the context as it was before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
+
+from ..errors import ModelError, NativeError
+from . import log
+from .library import llama
+from .stop import StopHook
+
+Rows = NDArray[np.float32]
+FLASH_ATTN = {"auto": -1, False: 0, True: 1}
+N_CTX_STEP = 256  # llama.cpp pads a context to this many cells
+_ABORTED = 2  # llama_decode: the abort callback said so
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """How contexts compute. type_k, type_v: ggml types by name. flash_attn: "auto", True or False."""
+
+    n_ubatch: int
+    n_threads: int
+    type_k: str
+    type_v: str
+    flash_attn: str | bool
+
+
+class LlamaModel:
+    """A loaded llama_model. `close()` frees it; contexts made from it must be closed first.
+
+    weights=False reads the vocabulary and sizes only: contexts made from it know how large they would be, and hold
+    nothing. Nothing can be computed with them. stop: ends the work of every context made from it.
+    """
+
+    def __init__(self, path: Path, n_gpu_layers: int, *, weights: bool = True) -> None:
+        self.path, self.stop = path, StopHook()
+        llama.llama_backend_init()
+        params = llama.llama_model_default_params()
+        params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
+        if not weights:
+            params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
+        log.clear()
+        self._model = llama.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise ModelError(f"{path} does not load: {log.last_error()}")
+        self.n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
+        self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
+        self.n_layer = int(llama.llama_model_n_layer(self._model))
+        self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
+
+    @property
+    def handle(self) -> Any:
+        if not self._model:
+            raise NativeError("the model is closed; load it again")
+        return self._model
+
+    @property
+    def _vocab(self) -> Any:
+        return llama.llama_model_get_vocab(self.handle)
+
+    def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
+        """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
+        data = text.encode("utf-8")
+        n = len(data) + 16
+        buffer = (ctypes.c_int32 * n)()
+        found = llama.llama_tokenize(self._vocab, data, len(data), buffer, n, start, special)
+        if found < 0:
+            buffer = (ctypes.c_int32 * -found)()
+            found = llama.llama_tokenize(self._vocab, data, len(data), buffer, -found, start, special)
+        return list(buffer[:found])
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """UTF-8 bytes of one token, possibly part of a character."""
+        buffer = ctypes.create_string_buffer(64)
+        n = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[:n]
+
+    def token_text(self, token: int) -> str:
+        """A token's text with special tokens spelled out, "" for none (-1)."""
+        return "" if token < 0 else self.piece(token, special=True).decode("utf-8", "replace")
+
+    @property
+    def bos_text(self) -> str:
+        return self.token_text(llama.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos_text(self) -> str:
+        return self.token_text(llama.llama_vocab_eos(self._vocab))
+
+    def is_eog(self, token: int) -> bool:
+        """Whether `token` ends a turn."""
+        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+
+    def close(self) -> None:
+        if self._model:
+            llama.llama_model_free(self._model)
+            self._model = None
+
+
+def padded_cells(n: int) -> int:
+    """Cells a context really has when n are asked for."""
+    return -(-n // N_CTX_STEP) * N_CTX_STEP
+
+
+class Decoder:
+    """Tokens and rows into sequence 0 of a context that somebody else owns."""
+
+    def __init__(self, model: LlamaModel, context: Any) -> None:
+        self._model, self._ctx = model, context
+        self.n_batch = int(llama.llama_n_batch(context))
+
+    def tokens(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
+        """At most n_batch tokens at consecutive positions; with `logits`, those after the last one can be read."""
+        ids = np.asarray(tokens, dtype=np.int32)
+        batch, keep = _batch(len(ids), position, logits)
+        batch.token = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        self._decode(batch, position)
+        del keep
+
+    def rows(self, rows: Rows, position: int) -> None:
+        """At most n_batch embedding rows, float32 [n, n_embd], causal, at consecutive positions."""
+        data = np.ascontiguousarray(rows, dtype=np.float32)
+        batch, keep = _batch(len(data), position, False)
+        batch.embd = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self._decode(batch, position)
+        del keep
+
+    def _decode(self, batch: Any, position: int) -> None:
+        log.clear()
+        status = llama.llama_decode(self._ctx, batch)
+        if status == 0:
+            return
+        self.truncate(position)
+        if status == _ABORTED:
+            self._model.stop.reraise()
+        raise NativeError(f"llama_decode failed with {status} at position {position}: {log.last_error()}")
+
+    def logits(self) -> Rows:
+        """float32 [n_vocab], a copy of the logits after the last decoded token."""
+        pointer = llama.llama_get_logits_ith(self._ctx, -1)
+        if not pointer:
+            raise NativeError("no logits: nothing was decoded with logits=True")
+        return np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
+
+    def truncate(self, position: int) -> bool:
+        """Forgets everything from `position` on. False where this model's memory cannot go back."""
+        return bool(llama.llama_memory_seq_rm(llama.llama_get_memory(self._ctx), 0, position, -1))
+
+    def wait(self) -> None:
+        """Until the device is done: a GPU may still be at work when a decode returns."""
+        llama.llama_synchronize(self._ctx)
+
+
+def _batch(n: int, position: int, logits_last: bool) -> tuple[Any, tuple[Any, ...]]:
+    """A llama_batch of n rows from `position` on, and the arrays it points into."""
+    pos = np.arange(position, position + n, dtype=np.int32)
+    flags = np.zeros(n, dtype=np.int8)
+    flags[-1] = logits_last
+    batch = llama.llama_batch()
+    batch.n_tokens = n
+    batch.pos = pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+    batch.logits = flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+    return batch, (pos, flags)  # n_seq_id and seq_id stay null: sequence 0
+
+
+class LlamaContext:
+    """A llama_context of one sequence with a plain KV cache. Raises NativeError. `close()` frees it."""
+
+    def __init__(self, model: LlamaModel, n_ctx: int, options: ContextOptions) -> None:
+        log.clear()
+        self._ctx = llama.llama_init_from_model(model.handle, _params(n_ctx, options))
+        if not self._ctx:
+            raise NativeError(log.last_error())
+        model.stop.attach_context(self._ctx)
+        self.n_ctx = int(llama.llama_n_ctx(self._ctx))
+        self.decoder = Decoder(model, self._ctx)
+
+    @property
+    def handle(self) -> Any:
+        if not self._ctx:
+            raise NativeError("the context is closed")
+        return self._ctx
+
+    def state(self) -> bytearray:
+        """The KV cache and its positions. Raises NativeError."""
+        data = bytearray(llama.llama_state_seq_get_size(self.handle, 0))
+        n_got = llama.llama_state_seq_get_data(self.handle, _bytes_of(data), len(data), 0)
+        if n_got == 0:
+            raise NativeError("the conversation's KV cache cannot be read; start over with /reset")
+        del data[n_got:]
+        return data
+
+    def restore(self, state: bytearray) -> None:
+        """Takes the state of a context of the same kind into an empty one. Raises NativeError."""
+        if llama.llama_state_seq_set_data(self.handle, _bytes_of(state), len(state), 0) == 0:
+            raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
+
+    def close(self) -> None:
+        if self._ctx:
+            llama.llama_free(self._ctx)
+            self._ctx = None
+
+
+def _params(n_ctx: int, options: ContextOptions) -> Any:
+    params = llama.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = params.n_ubatch = options.n_ubatch  # one ubatch a call: progress and Ctrl-C get a turn
+    params.n_seq_max = 1
+    params.n_threads = params.n_threads_batch = options.n_threads
+    params.type_k, params.type_v = (int(GGMLQuantizationType[t.upper()]) for t in (options.type_k, options.type_v))
+    params.flash_attn_type = FLASH_ATTN[options.flash_attn]
+    params.no_perf = True
+    return params
+
+
+def _bytes_of(data: bytearray) -> Any:
+    """`data` as a C array, not copied."""
+    return (ctypes.c_uint8 * len(data)).from_buffer(data)

@@ -1,0 +1,161 @@
+"""A loaded mmproj natively, and pictures through mtmd's own tokenizer: what llama.cpp's tools do with them.
+
+Towers that we run tile by tile go through visual.py on the same context.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError, NativeError
+from . import log
+from .library import llama, mtmd
+from .llama import FLASH_ATTN, LlamaModel
+from .stop import StopHook
+
+MARKER = "<__media__>"
+_TEXT, _IMAGE = 0, 1  # enum mtmd_input_chunk_type
+
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.float32]
+
+
+class MtmdContext:
+    """Vision tower and projector beside a loaded language model. Raises ModelError. `close()` frees it."""
+
+    def __init__(self, path: Path, model: LlamaModel, *, n_threads: int, use_gpu: bool, flash_attn: str | bool) -> None:
+        params = mtmd.mtmd_context_params_default()
+        params.use_gpu = use_gpu
+        params.print_timings = False
+        params.warmup = False
+        params.flash_attn_type = FLASH_ATTN[flash_attn]
+        params.n_threads = n_threads
+        log.clear()
+        self._ctx = mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
+        if not self._ctx:
+            raise ModelError(f"{path}: does not load: {log.last_error()}")
+        if not mtmd.mtmd_support_vision(self._ctx):
+            self.close()
+            raise ModelError(f"{path}: has no vision tower; take the model's vision mmproj")
+        self.stop: StopHook = model.stop
+        self.stop.attach_vision(self._ctx)
+        self.uses_mrope = bool(mtmd.mtmd_decode_use_mrope(self._ctx))
+
+    @property
+    def handle(self) -> Any:
+        if not self._ctx:
+            raise NativeError("the vision tower is closed")
+        return self._ctx
+
+    def close(self) -> None:
+        if self._ctx:
+            mtmd.mtmd_free(self._ctx)
+            self._ctx = None
+
+
+@dataclass(frozen=True)
+class TextChunk:
+    """Tokens that mtmd puts around pictures."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageChunk:
+    """Rows of one or more pictures, alive as long as its Chunks.
+
+    n_rows: visual tokens. decodes_itself: only mtmd knows its positions or its mask.
+    """
+
+    n_rows: int
+    decodes_itself: bool
+    handle: Any
+
+
+class Chunks:
+    """mtmd's chunks of some pictures, as it tokenises them. Owns their memory."""
+
+    def __init__(self, context: MtmdContext, pictures: Sequence[Pixels], *, is_video: bool) -> None:
+        """pictures: uint8 [H, W, 3] each. is_video: neighbours may become one chunk. Raises ModelError, NativeError."""
+        self._context, self._handle = context, mtmd.mtmd_input_chunks_init()
+        try:
+            self._tokenize(pictures, is_video)
+            self.chunks = [self._chunk(i) for i in range(mtmd.mtmd_input_chunks_size(self._handle))]
+        except BaseException:
+            self.close()
+            raise
+
+    def _tokenize(self, pictures: Sequence[Pixels], is_video: bool) -> None:
+        with ExitStack() as stack:
+            bitmaps = []
+            for picture in pictures:
+                pixels = np.ascontiguousarray(picture)
+                data = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+                bitmap = mtmd.mtmd_bitmap_init(pixels.shape[1], pixels.shape[0], data)
+                stack.callback(mtmd.mtmd_bitmap_free, bitmap)
+                mtmd.mtmd_bitmap_set_mergeable(bitmap, is_video)
+                bitmaps.append(bitmap)
+            text = (MARKER * len(bitmaps)).encode()
+            request = mtmd.mtmd_input_text(text, len(text), False, True)
+            array = (mtmd.mtmd_bitmap_p_ctypes * max(1, len(bitmaps)))(*bitmaps)
+            log.clear()
+            context = self._context.handle
+            status = mtmd.mtmd_tokenize(context, self._handle, ctypes.byref(request), array, len(bitmaps))
+        if status != 0:
+            raise NativeError(f"mtmd could not tokenise the pictures ({status}): {log.last_error()}")
+
+    def _chunk(self, i: int) -> TextChunk | ImageChunk:
+        chunk = mtmd.mtmd_input_chunks_get(self._handle, i)
+        kind = mtmd.mtmd_input_chunk_get_type(chunk)
+        if kind == _TEXT:
+            n = ctypes.c_size_t()
+            tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n))
+            return TextChunk(tuple(tokens[: n.value]))
+        if kind != _IMAGE:
+            raise ModelError("this mmproj makes audio tokens, which are not supported; use a vision model")
+        alone = self._context.uses_mrope or bool(mtmd.mtmd_decode_use_non_causal(self._context.handle, chunk))
+        return ImageChunk(int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), alone, chunk)
+
+    def close(self) -> None:
+        if self._handle:
+            mtmd.mtmd_input_chunks_free(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def encode_chunk(context: MtmdContext, chunk: ImageChunk, n_embd: int) -> Rows:
+    """Visual rows of a chunk, float32 [n_rows, n_embd]. Raises NativeError."""
+    log.clear()
+    if mtmd.mtmd_encode_chunk(context.handle, chunk.handle) != 0:
+        context.stop.reraise()
+        raise NativeError(f"mtmd could not encode a picture: {log.last_error()}")
+    pointer = mtmd.mtmd_get_output_embd(context.handle)
+    return np.ctypeslib.as_array(pointer, shape=(chunk.n_rows, n_embd)).copy()
+
+
+def decode_chunk(
+    context: MtmdContext, llama_context: Any, chunk: ImageChunk, rows: Rows, position: int, n_batch: int
+) -> int:
+    """Appends encoded rows as mtmd does (M-RoPE, masks that are not causal); returns the next position."""
+    after = llama.llama_pos(0)
+    data = np.ascontiguousarray(rows, dtype=np.float32)
+    pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    log.clear()
+    status = mtmd.mtmd_helper_decode_image_chunk(
+        context.handle, llama_context, chunk.handle, pointer, position, 0, n_batch, ctypes.byref(after),
+        mtmd.mtmd_helper_post_decode_callback(), None,
+    )  # fmt: skip
+    if status != 0:
+        context.stop.reraise()
+        raise NativeError(f"mtmd could not decode a media chunk ({status}): {log.last_error()}")
+    return int(after.value)

@@ -1,0 +1,94 @@
+"""An unpatched llama.cpp, in a process of its own: one process can load one llama.cpp.
+
+PYTHONPATH says where the bindings are, LLAMA_CPP_LIB_PATH and MTMD_CPP_LIB for which library. Imports nothing that
+loads ours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import NativeError
+
+
+@dataclass(frozen=True)
+class StockOptions:
+    """type_k, type_v: numbers of ggml types. Flash attention is on: llama.cpp's best flags."""
+
+    n_threads: int
+    n_gpu_layers: int
+    type_k: int
+    type_v: int
+    n_batch: int
+    n_ubatch: int
+
+
+class StockLibrary:
+    """The library and, once loaded, a model in it."""
+
+    def __init__(self) -> None:
+        self._llama: Any = importlib.import_module("llama_cpp.llama_cpp")  # loads the library
+        self._quiet = self._llama.llama_log_callback(lambda *_: None)  # kept: callbacks die with their last reference
+        self._llama.llama_log_set(self._quiet, None)
+        self._llama.llama_backend_init()
+
+    @property
+    def is_patched(self) -> bool:
+        return hasattr(self._llama._lib, "aim_llama_patch_version")
+
+    def load(self, path: str, options: StockOptions) -> StockModel:
+        """Raises NativeError."""
+        params = self._llama.llama_model_default_params()
+        params.n_gpu_layers = options.n_gpu_layers
+        model = self._llama.llama_model_load_from_file(path.encode(), params)
+        if not model:
+            raise NativeError(f"{path} does not load in the unpatched library")
+        return StockModel(self._llama, model, options)
+
+
+class StockModel:
+    """Lives as long as the process."""
+
+    def __init__(self, llama: Any, model: Any, options: StockOptions) -> None:
+        self._llama, self._model, self.options = llama, model, options
+
+    def context(self, n_ctx: int) -> StockContext:
+        """Raises NativeError."""
+        params, options = self._llama.llama_context_default_params(), self.options
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, options.n_batch, options.n_ubatch
+        params.n_threads = params.n_threads_batch = options.n_threads
+        params.type_k, params.type_v = options.type_k, options.type_v
+        params.flash_attn_type, params.n_outputs_max = 1, 1
+        ctx = self._llama.llama_init_from_model(self._model, params)
+        if not ctx:
+            raise NativeError(f"the unpatched library cannot make a context of {n_ctx} tokens")
+        return StockContext(self._llama, ctx)
+
+
+class StockContext:
+    """Sequence 0 of a context. `close()` frees it."""
+
+    def __init__(self, llama: Any, ctx: Any) -> None:
+        self._llama, self._ctx = llama, ctx
+        self.n_ctx = int(llama.llama_n_ctx(ctx))
+
+    def decode(self, ids: Sequence[int]) -> None:
+        """Appends at most n_batch tokens; the last one's logits are computed. Raises NativeError."""
+        tokens = (ctypes.c_int32 * len(ids))(*ids)
+        status = self._llama.llama_decode(self._ctx, self._llama.llama_batch_get_one(tokens, len(ids)))
+        if status != 0:
+            raise NativeError(f"llama_decode failed with {status} in the unpatched library")
+
+    def truncate(self, n_past: int) -> None:
+        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._ctx), 0, n_past, -1)
+
+    def wait(self) -> None:
+        """Until the device is done."""
+        self._llama.llama_synchronize(self._ctx)
+
+    def close(self) -> None:
+        self._llama.llama_free(self._ctx)

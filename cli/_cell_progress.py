@@ -1,0 +1,99 @@
+"""Progress of a comparison on stderr: a bar over all questions, or a line per finished cell. Knows rich, no models."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from aim_local.lab.compare.runner import Watch
+
+from . import _log
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from aim_local.lab.compare.records import CellSummary
+
+
+class CellProgress(Watch):
+    """Progress over all questions of all cells on stderr; a line per finished cell where stderr is no terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._progress: Progress | None = None
+        self._wanted = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._total = self._done = self._whole = 0  # questions: in all, answered, of cells that have ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    # --- what the engine calls ---
+
+    def note(self, line: str) -> None:
+        if not self._quiet:
+            self._above(line)
+
+    def start(self, total: int) -> None:
+        self._total = total
+
+    def quantising(self, done: int, total: int, label: str) -> None:
+        self._show(f"quantising {label}", done, total)
+
+    def cell(self, key: str, done: int, total: int) -> None:
+        self._done = self._whole + done
+        if self._wanted and done:  # from an earlier run: the estimate must not take it for speed
+            self._bar().reset(self._bar().task_ids[0], total=self._total, completed=self._done, description=key)
+        self._show(key, self._done, self._total)
+
+    def item(self, key: str) -> None:
+        self._done += 1
+        self._show(key, self._done, self._total)
+
+    def finished(self, summary: CellSummary) -> None:
+        self._whole += summary.n_items
+        if not self._wanted and not self._quiet:
+            _log.say(cell_line(summary))
+        elif summary.status == "failed":
+            self.note(cell_line(summary))
+
+    # --- the bar ---
+
+    def _show(self, label: str, done: int, total: int) -> None:
+        if self._wanted:
+            self._bar().update(self._bar().task_ids[0], description=label, completed=done, total=total)
+
+    def _bar(self) -> Progress:
+        if self._progress is None:
+            from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+            from ._progress import make_progress
+
+            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left, after"))
+            self._progress.add_task("", total=None)
+            self._progress.start()
+        return self._progress
+
+    def _above(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            _log.say(line)
+
+
+def cell_line(summary: CellSummary) -> str:
+    """A finished cell in one line."""
+    counts = f"{summary.key}: {summary.n_done} of {summary.n_items}"
+    if summary.status == "failed":
+        return f"{counts}, failed: {summary.reason}"
+    right = f", {summary.accuracy.share:.1%} right" if summary.accuracy else ""
+    kld = f", KLD {summary.divergence.mean:.2g}" if summary.divergence else ""
+    return f"{counts}{right}{kld}"

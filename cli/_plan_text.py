@@ -1,0 +1,135 @@
+"""A plan and a calibration as text for people, on stdout. Knows their numbers; the numbers are aim_local.lab.plan's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._table import print_table
+
+if TYPE_CHECKING:
+    from aim_local.lab.plan import Plan
+    from aim_local.lab.plan.calibration import Calibration
+
+_SHOWN_TIMES = 8
+
+
+def show_plan(made: Plan) -> None:
+    _show_counts(made)
+    print()
+    _show_stages(made)
+    print()
+    _show_memory(made)
+    print()
+    _show_time(made)
+
+
+def _show_counts(made: Plan) -> None:
+    from aim_local.lab.plan.report import runs
+
+    sizes = made.outcome.sizes
+    for facts in made.to_dict()["media"]:
+        print(_media_line(facts))
+    reduced = f", {sizes.n_visual} after merging" if sizes.n_visual != sizes.n_visual_full else ""
+    print(f"prompt      {sizes.n_text} text tokens, {sizes.n_visual_full} visual tokens{reduced}")
+    layers = ", ".join(f"{value} x {n}" for value, n in runs(sizes.rows))
+    print(f"per layer   {layers} (tokens x layers); ranked after layers {_layers(sizes.scored)}")
+    print(f"context     {made.outcome.room.n_ctx} tokens")
+
+
+def _media_line(facts: dict[str, object]) -> str:
+    source = Path(str(facts["source"])).name
+    size = f"{facts['width']}x{facts['height']}"
+    times = facts.get("timestamps")
+    if not isinstance(times, list):
+        return f"{source}   picture, {size}"
+    shown = [("?" if t is None else f"{t:.2f}") for t in times]
+    if len(shown) > _SHOWN_TIMES:
+        shown = [*shown[: _SHOWN_TIMES - 2], "...", shown[-1]]
+    whole = "" if facts["duration"] is None else f" of {facts['duration']:.1f} s"
+    return f"{source}   {size}{whole}, {facts['frames']} frames at {' '.join(shown)} s"
+
+
+def _layers(scored: list[int]) -> str:
+    return ", ".join(map(str, scored)) if scored else "none"
+
+
+def _show_stages(made: Plan) -> None:
+    sizes, seconds = made.outcome.sizes, made.seconds
+    work = {
+        "decode_video": f"{sizes.n_frames} frames",
+        "vision": f"{sizes.n_tiles} tiles, {_flop(sizes.flops['vision'])}",
+        "merge": _flop(sizes.flops["merge"]),
+        "prefill": f"{_flop(sizes.flops['prefill'])}, {sizes.flops['prefill'] / sizes.flops['full']:.1%} of unreduced",
+        "importance": f"{len(sizes.scored)} layers, {_flop(sizes.flops['importance'])}" if sizes.scored else "-",
+    }
+    names = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "other")
+    rows = [(name, work.get(name, "-"), _time(seconds.get(name))) for name in names]
+    print_table([("STAGE", "WORK", "TIME"), *rows, ("first token", "", _time(made.first_token_s))], right=(2,))
+    if seconds:
+        print(f"then {1 / seconds['decode']:.1f} tokens/s" if seconds["decode"] > 0 else "then: no time measured")
+
+
+def _flop(n: float) -> str:
+    for scale, unit in ((1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")):
+        if n >= scale:
+            return f"{n / scale:.2f} {unit}"
+    return f"{n:.0f} FLOP" if n else "-"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def _show_memory(made: Plan) -> None:
+    from aim_local.lab.plan.report import gigabytes
+
+    parts = made.outcome.memory.parts
+    rows = [(name, gigabytes(n)) for name, n in parts.items() if n]
+    print_table([("MEMORY", "BYTES"), *rows], right=(1,))
+    print(made.verdict)
+    if made.advice:
+        print(made.advice)
+
+
+def _show_time(made: Plan) -> None:
+    found, reason = made.choice.calibration, made.choice.reason
+    if found is None:
+        print(f"no estimate of time: {reason}")
+        return
+    print(_quality(found))
+    if made.choice.scaled:
+        print("that is another model: its rates are carried over by work, which is rough")
+    if reason:
+        print(reason)
+
+
+def _quality(found: Calibration) -> str:
+    age = f"{found.age_days:.0f} days old" if found.age_days >= 1 else "made today"
+    busy = (
+        f"; the machine was busy then (runs of one setting differed by {found.median_spread:.0%}): "
+        "calibrate again when it is calm"
+    )
+    return (
+        f"times: calibration of {found.model}, {age}; on {len(found.proof)} other settings its median error was "
+        f"{found.median_error:.1%}{busy if found.was_busy else ''}"
+    )
+
+
+def show_calibration(made: Calibration) -> None:
+    from aim_local.lab.plan.calibration import total
+
+    rows = [
+        (
+            t.name,
+            "fitted" if t.fitted else "proof",
+            _time(total(t.measured)),
+            _time(total(t.predicted)),
+            f"{t.error:.1%}",
+        )
+        for t in made.trials
+    ]
+    print_table([("SETTING", "", "MEASURED", "PREDICTED", "ERROR"), *rows], right=(2, 3, 4))
+    print(_quality(made))

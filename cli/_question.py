@@ -1,0 +1,44 @@
+"""One question: where it comes from, and its answer on the terminal. A conversation is _repl.py's business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from aim_local.errors import UsageError
+
+from . import _answer, _log
+from ._interrupt import check_answer
+from ._turn import Turn
+
+if TYPE_CHECKING:
+    from aim_local import Answer, VisionLLM
+
+    from ._options import OutputOptions
+
+
+def question_from(prompt: str | None, stdin: TextIO | None) -> str | None:
+    """The question, from -p or from a stdin that is no terminal; None for a conversation. Raises UsageError."""
+    if prompt is None and stdin is not None and stdin.isatty():
+        return None
+    text = prompt if prompt is not None else stdin.read() if stdin is not None else ""
+    if not text.strip():
+        source = "-p" if prompt is not None else "stdin"
+        raise UsageError(f"the question from {source} is empty; give one: -p 'What happens?'")
+    return text.strip()
+
+
+def ask_once(
+    llm: VisionLLM, ask: Callable[..., Answer], question: str, media: list[Path], *, stats: bool, output: OutputOptions
+) -> None:
+    """Stream the answer to stdout, or print it as JSON. Raises KeyboardInterrupt where Ctrl-C cut it short."""
+    with Turn(bars=not output.quiet, text=not output.json) as turn:
+        answer = ask(question, media, on_text=turn.on_text, progress=turn.progress, should_stop=turn.should_stop)
+    if output.json:
+        _answer.print_answer_json(answer, question, llm.description(), media)
+        if stats:
+            _log.say(_answer.stats_line(answer.stats))
+    else:
+        _answer.print_notes(answer, stats, output.quiet)
+    check_answer(answer.stats)

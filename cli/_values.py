@@ -1,0 +1,75 @@
+"""How an option's value is written: typer parsers. Numbers and lists are the library's text forms (settings.py).
+
+Knows text, no options. What a value may be is checked by the library's dataclass that holds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+
+from aim_local import settings
+from aim_local.errors import UsageError
+
+# [[hours:]minutes:]seconds; seconds after a colon are below 60, minutes after one too
+_TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):(?=[0-5]?\d(?:\.|$)))?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+T = TypeVar("T")
+
+
+def _told_by_typer(parse: Callable[[str], T], text: object) -> T:
+    """What `parse` makes of `text`; its error becomes typer's, which names the option."""
+    try:
+        return parse(str(text).strip())
+    except UsageError as e:
+        raise typer.BadParameter(str(e)) from e
+
+
+def parse_whole(text: str | int) -> int:
+    """A whole number. Raises BadParameter."""
+    return _told_by_typer(settings.parse_whole, text)
+
+
+def parse_number(text: str | float) -> float:
+    """A number. Raises BadParameter."""
+    return _told_by_typer(settings.parse_number, text)
+
+
+def parse_time(text: str | float) -> float:
+    """Seconds from "75", "75.5", "1:15", "1:15.5" or "0:01:15". Raises BadParameter."""
+    found = _TIME.fullmatch(str(text).strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no time; give seconds (75 or 75.5), mm:ss or mm:ss.sss (1:15.5)")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes from "800M", "2G", "1.5GiB": units are powers of 1024. Raises BadParameter."""
+    found = _SIZE.fullmatch(str(text).strip())
+    if not found or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is no size; give one such as 800M or 2G")
+    return int(float(found[1]) * 1024 ** _UNITS[found[2].upper()])
+
+
+def parse_list(text: str | None, option: str) -> list[str]:
+    """Entries between commas, none empty, none twice; none at all where nothing was given. Raises UsageError."""
+    if text is None:
+        return []
+    with settings.blaming(option):
+        return settings.parse_list(text)
+
+
+def parse_frames(text: str | None, option: str) -> list[int]:
+    """Numbers of frames from "8,32", none where nothing was given. Raises UsageError."""
+    return [_frames(entry, option) for entry in parse_list(text, option)]
+
+
+def _frames(entry: str, option: str) -> int:
+    if not entry.isascii() or not entry.isdigit() or int(entry) < 1:
+        raise UsageError(f"{option}: {entry!r} is no number of frames; give numbers such as 8,32")
+    return int(entry)

@@ -1,0 +1,42 @@
+"""The registry: every family, and which of them a checkpoint is. A new family is a file here and a line below."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..checkpoint import Checkpoint
+from ..errors import ConvertError, Unsupported
+from .base import Family
+from .layouts import architecture
+from .llava import Llava
+from .llava_onevision import LlavaOnevision, plain_model
+
+# the first that recognises a config has it, so a variant stands before what it is a variant of
+FAMILIES: tuple[type[Family], ...] = (
+    LlavaOnevision,
+    Llava,
+)
+
+DEMO_FAMILY = LlavaOnevision  # demo/training builds a small model of it
+
+
+def family_of(config: Mapping[str, Any]) -> type[Family]:
+    """The family of a checkpoint with this config.json. Raises Unsupported."""
+    for family in FAMILIES:
+        if family.recognises(config):
+            return family
+    raise Unsupported(f"architecture {architecture(config)} is not supported")
+
+
+def read_model(checkpoint: Checkpoint, tower: Checkpoint | None) -> Family:
+    """The model of `checkpoint`; `tower` is the folder that --vision-tower names.
+
+    Raises ConvertError with one line, which names the supported families where the checkpoint is of none.
+    """
+    try:
+        return family_of(checkpoint.config).read(checkpoint, tower)
+    except Unsupported as e:
+        *most, last = (family.title for family in FAMILIES)
+        raise ConvertError(f"{e}; supported are {', '.join(most)} and {last}") from e
+
+
+__all__ = ["DEMO_FAMILY", "FAMILIES", "Family", "family_of", "plain_model", "read_model"]

@@ -1,0 +1,69 @@
+"""What tests of `compare` share: a few drawn clips, the bundled demo model, short answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aim_local import VisualTokenConfig
+from aim_local.lab.compare.demo_suite import draw_demo_suite
+from aim_local.lab.compare.job import Options
+from aim_local.lab.compare.records import ItemResult, Report, Suite
+from aim_local.lab.compare.suite import load_suite
+from aim_local.store.names import bundled_folder
+
+FOLDER = bundled_folder() or Path()
+SHORT = Options(max_tokens=6, kld_tokens=4)
+OFF, PAPER = VisualTokenConfig.off(), VisualTokenConfig.paper()
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+@pytest.fixture(scope="module")
+def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_demo_suite(tmp_path_factory.mktemp("suite"), n=6)
+
+
+@pytest.fixture(scope="module")
+def suite(suite_file: Path) -> Suite:
+    return load_suite(suite_file, limit=3)
+
+
+def cells(report: Report) -> dict[str, Any]:
+    return {cell.key: cell for cell in report.cells}
+
+
+def lines(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every cell's lines, without what a clock or the memory says."""
+    found = {}
+    for path in sorted((out / "cells").glob("*/items.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["stats"] = {k: v for k, v in row["stats"].items() if not k.endswith(("_ms", "_tps"))}
+            row.pop("first"), row.pop("peak_rss_bytes")
+        found[path.parent.name] = sorted(rows, key=lambda row: str(row["id"]))
+    return found
+
+
+def item_row(name: str, **fields: Any) -> ItemResult:
+    stats = {"ttft_ms": 1.0, "n_visual": 4, "n_visual_full": 8, "flops_share": 0.5, "kv_bytes": 100}
+    times = dict.fromkeys(("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "decode"), 0.0)
+    stats |= {f"{k}_ms": v for k, v in times.items()} | {"prefill_tps": 0.0, "decode_tps": 0.0}
+    return replace(ItemResult(name, name, [1], name, None, None, None, stats), **fields)
+
+
+def other_words(root: Path) -> Path:
+    """The demo model with one token of another name."""
+    shutil.copytree(FOLDER, root / "other")
+    path = root / "other" / "model.gguf"
+    data = path.read_bytes()
+    start = data.index(b"tokenizer.ggml.tokens")
+    at = data.index(b"\x05\x00\x00\x00\x00\x00\x00\x00green", start) + 8
+    path.write_bytes(data[:at] + b"gruen" + data[at + 5 :])
+    return root / "other"

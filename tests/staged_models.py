@@ -1,0 +1,110 @@
+"""Tiny random text models for tests of staged prefill, their prompts and contexts.
+
+The numbers of such a model mean nothing, their agreement does. The fixture `models` is in conftest.py.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from reference_aim import Reference
+from tiny_text import TextShape, make_model, write_gguf
+
+from aim_local.native import log
+from aim_local.native.library import llama
+from aim_local.native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StagePlan
+
+SHAPE = TextShape(n_layer=6)
+COUNTS = (24, 24, 18, 11, 4, 0)
+
+log.clear()  # llama.cpp's log goes there, and not to the terminal
+
+
+class Models:
+    """Native models by shape and weight type, loaded once; and their transformers twins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.twins: dict[TextShape, Any] = {}
+        self.native: dict[tuple[TextShape, str], int] = {}
+
+    def twin(self, shape: TextShape) -> Any:
+        if shape not in self.twins:
+            self.twins[shape] = make_model(shape)
+        return self.twins[shape]
+
+    def path(self, shape: TextShape, weights: str = "F32") -> Path:
+        path = self.folder / f"{abs(hash(shape))}-{weights}.gguf"
+        if not path.exists():
+            write_gguf(self.twin(shape), shape, path, gguf.GGMLQuantizationType[weights])
+        return path
+
+    def load(self, shape: TextShape, weights: str = "F32") -> int:
+        if (shape, weights) not in self.native:
+            params = llama.llama_model_default_params()
+            params.n_gpu_layers = 0
+            path = str(self.path(shape, weights)).encode()
+            self.native[shape, weights] = llama.llama_model_load_from_file(path, params)
+        return self.native[shape, weights]
+
+    def close(self) -> None:
+        gc.collect()
+        for model in self.native.values():
+            llama.llama_model_free(model)
+
+
+@dataclass
+class Prompt:
+    """Token ids, -1 for a visual row; and the visual rows."""
+
+    ids: list[int]
+    visual: torch.Tensor
+
+    @property
+    def is_visual(self) -> list[bool]:
+        return [i < 0 for i in self.ids]
+
+    @property
+    def rows(self) -> list[int]:
+        return [ROW_VISUAL if i < 0 else ROW_TOKEN for i in self.ids]
+
+    def embeds(self, reference: Reference) -> torch.Tensor:
+        x = reference.embed([max(i, 0) for i in self.ids])
+        x[torch.tensor(self.is_visual, dtype=torch.bool)] = self.visual.double()
+        return x
+
+
+def make_prompt(shape: TextShape, parts: Sequence[int], seed: int = 0) -> Prompt:
+    """parts: rows of text, visual, text, ... in turn."""
+    g = torch.Generator().manual_seed(seed)
+    ids: list[int] = []
+    for i, n in enumerate(parts):
+        ids += [-1] * n if i % 2 else torch.randint(0, shape.n_vocab, (n,), generator=g).tolist()
+    visual = 0.5 * torch.randn(sum(parts[1::2]), shape.n_head * shape.d_head, generator=g)
+    return Prompt(ids, visual)
+
+
+def open_context(
+    models: Models, shape: TextShape, counts: Sequence[int], n_text: int = 64, weights: str = "F32", **options: Any
+) -> StagedContext:
+    # one thread: ggml's threads wait by spinning, which on a busy machine takes longer than these models do
+    exact: dict[str, Any] = {"type_k": "f32", "type_v": "f32", "flash_attn": False, "n_threads": 1}
+    options = exact | options
+    return StagedContext(models.load(shape, weights), StagePlan.from_layers(counts, n_text), **options)
+
+
+def run(ctx: StagedContext, prompt: Prompt, counts: Sequence[int], **options: Any) -> np.ndarray[Any, Any]:
+    embd = prompt.visual.numpy() if len(prompt.visual) else None
+    return ctx.prefill(prompt.rows, prompt.ids, embd, ctx.plan.n_keep(counts), **options)
+
+
+def distance(a: Any, b: Any) -> float:
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    return float((a - b).abs().max() / b.abs().max())

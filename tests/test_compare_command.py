@@ -1,0 +1,92 @@
+"""The command `compare`: bad input is one line; models with other vocabularies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import compare_case
+import gguf
+from compare_case import FOLDER, other_words
+
+from aim_local.lab.compare import matrix
+from aim_local.store.gguf_header import array_sha256
+
+suite_file = compare_case.suite_file
+
+
+def test_bad_input_is_one_line(suite_file: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from aim_local.cli._app import app
+
+    (tmp_path / "file").write_text("")
+    other = other_words(tmp_path)
+    given = ["--suite", str(suite_file)]
+    cases: list[tuple[list[str], int, str]] = [
+        ([], 2, "give either --suite FILE or --demo"),
+        ([*given, "--demo"], 2, "give either --suite FILE or --demo"),
+        (["--suite", str(tmp_path / "none.jsonl")], 1, "none.jsonl: no such file"),
+        (["--suite", str(tmp_path / "file")], 1, "file"),
+        ([*given, "--tokens", "off,papre"], 2, "setting 'papre' is unknown"),
+        ([*given, "--tokens", "off,,paper"], 2, "--tokens: 'off,,paper' has an empty entry"),
+        ([*given, "--tokens", "off,off"], 2, "--tokens: 'off,off' names off twice"),
+        ([*given, "--types", "q9"], 2, "--types 'q9' is unknown; allowed are q2_k"),
+        ([*given, "--vision-types", "q4_k_m"], 2, "--vision-types 'q4_k_m' is unknown; allowed are f32"),
+        ([*given, "--reference", "demo/off"], 2, "the reference 'demo/off' is no cell"),
+        ([*given, "nosuchmodel"], 1, "no model called 'nosuchmodel'"),
+        ([*given, "demo", "demo"], 2, "model demo is given twice"),
+        ([*given, "--out", str(tmp_path / "file" / "out")], 1, "cannot be written (Not a directory)"),
+        ([*given, "--kld-tokens", "0"], 2, "--kld-tokens is 0; give 1 or more, or --no-kld"),
+        ([*given, "--memory-limit", "much"], 2, "'much' is no size"),
+        ([*given, "demo", str(other)], 2, "cells demo / off and other / off have different vocabularies"),
+    ]
+    for arguments, code, line in cases:
+        out = [] if "--out" in arguments else ["--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, ["compare", *arguments, *out])
+        assert result.exit_code == code, (arguments, result.stderr)
+        assert line in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_different_vocabularies_without_kld(suite_file: Path, tmp_path: Path) -> None:
+    """The third model has no vision tower: its row says so, the others are there, and the exit code is 1."""
+    from typer.testing import CliRunner
+
+    from aim_local.cli._app import app
+
+    other, blind = other_words(tmp_path), tmp_path / "blind" / "small.gguf"
+    blind.parent.mkdir()
+    shutil.copyfile(FOLDER / "model.gguf", blind)
+    arguments = [
+        "demo",
+        str(other),
+        str(blind),
+        "--suite",
+        str(suite_file),
+        "--limit",
+        "2",
+        "--tokens",
+        "off",
+        "--no-kld",
+    ]
+    result = CliRunner().invoke(app, ["compare", *arguments, "--json", "--quiet", "--out", str(tmp_path / "out")])
+    found = {cell["model"]: cell for cell in json.loads(result.stdout)["cells"]}
+    assert result.exit_code == 1
+    assert [found[name]["status"] for name in ("demo", "other", "small")] == ["done", "done", "failed"]
+    assert (found["other"]["divergence"], found["other"]["agreement"]["n"]) == (None, 2)
+    assert "text-only model" in found["small"]["reason"]
+    assert "1 of 3 cells failed (small / off: item" in result.stderr
+    assert not list((tmp_path / "out" / "reference" / "logits").iterdir())
+
+
+def test_vocabulary_digest(tmp_path: Path) -> None:
+    demo, other = FOLDER / "model.gguf", other_words(tmp_path) / "model.gguf"
+    assert array_sha256(demo, matrix.TOKENS) != array_sha256(other, matrix.TOKENS)
+    tokens = gguf.GGUFReader(demo).fields[matrix.TOKENS]
+    value = b"".join(part.tobytes() for part in tokens.parts[3:])  # before it: the name's length, the name, the type
+    assert array_sha256(demo, matrix.TOKENS) == hashlib.sha256(value).hexdigest()
+    assert array_sha256(FOLDER / "model.gguf", "no.such.key") == ""

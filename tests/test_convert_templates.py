@@ -1,0 +1,66 @@
+"""Chat templates: the checkpoint's own, or the one its family gives."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from checkpoints import LLAVA_TEMPLATE, ONEVISION_TEMPLATE, write_json  # noqa: E402
+from convert_models import WRITE, convert_all, keys, model_of, write_all  # noqa: E402
+
+from aim_local.convert import convert, templates  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_all(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return convert_all(folders, tmp_path_factory.mktemp("converted"))
+
+
+def render(template: str, messages: list[dict[str, Any]]) -> str:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # as transformers renders
+    return str(environment.from_string(template).render(messages=messages, add_generation_prompt=True))
+
+
+def test_the_checkpoints_template_is_stored_as_it_is(converted: dict[str, Path]) -> None:
+    assert keys(converted["llava_onevision"] / "model.gguf")["tokenizer.chat_template"] == ONEVISION_TEMPLATE
+    assert keys(converted["llava"] / "model.gguf")["tokenizer.chat_template"] == LLAVA_TEMPLATE
+
+
+def test_a_text_only_template_gives_way_to_the_familys(tmp_path: Path) -> None:
+    for family, default in (("llava_onevision", templates.CHATML), ("llava", templates.VICUNA)):
+        src = WRITE[family](tmp_path / family, model=model_of(family))
+        (src / "chat_template.jinja").unlink()
+        config = json.loads((src / "tokenizer_config.json").read_text())
+        write_json(src / "tokenizer_config.json", {**config, "chat_template": "{{ messages[0]['content'] }}"})
+        result = convert(src, tmp_path / f"{family}-out")
+        assert keys(result.model)["tokenizer.chat_template"] == default
+        assert any("chat template" in note for note in result.notes)
+
+
+def test_the_familys_templates_write_the_authors_prompts() -> None:
+    question = [{"type": "video"}, {"type": "text", "text": "What is it?"}]
+    talk: list[dict[str, Any]] = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": "Sure?"},
+    ]
+    assert render(templates.CHATML, talk) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<video>\nWhat is it?<|im_end|>\n"
+        "<|im_start|>assistant\nA cat.<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    question[0]["type"] = "image"
+    assert render(templates.VICUNA, talk) == (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+        "USER: <image>\nWhat is it? ASSISTANT: A cat.</s>USER: Sure? ASSISTANT:"
+    )

@@ -1,0 +1,153 @@
+"""`plan` on memory: weights, buffers, limits, and suggestions that fit."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import plan_case
+import pytest
+from gguf import GGUFReader
+from media_fixtures import picture, write_clip
+from PIL import Image as Picture
+
+from aim_local import FrameSampling, LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.engine.model import Model, open_model
+from aim_local.engine.read import read_media
+from aim_local.engine.watch import Watch
+from aim_local.errors import ContextError
+from aim_local.lab.plan import Request, make_plan
+from aim_local.lab.plan import memory as plan_memory
+from aim_local.lab.plan.memory import tensor_bytes
+from aim_local.lab.plan.request import outline_all, work_out
+from aim_local.lab.plan.suggest import largest
+from aim_local.media import Video
+from aim_local.native import log
+from aim_local.native.staged import score_bytes, scores_max_bytes
+
+clips = plan_case.clips
+model = plan_case.model
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_the_tensors_of_the_file(model: Model) -> None:
+    reader = GGUFReader(str(model.paths.model))
+    assert tensor_bytes(model.text.header) == sum(int(t.n_bytes) for t in reader.tensors)
+
+
+def test_scores_memory_of_the_causal_blocks() -> None:
+    assert score_bytes(100) == 100 * 100 * 4  # one block, its rows see all keys
+    assert score_bytes(256) == (128 * 128 + 128 * 256) * 4
+    assert score_bytes(1024) == sum(128 * 128 * i for i in range(1, 9)) * 4
+    assert score_bytes(0) == 0
+    assert score_bytes(40_000) == scores_max_bytes()
+
+
+def test_compute_buffers_are_those_of_a_loaded_model(
+    model: Model, clips: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan asks a context without memory; llama.cpp logs what the one with memory takes."""
+    wanted = Request("What?", clips[:1], VisualTokenConfig.paper(), n_answer=1)
+    outcome = work_out(model, wanted, outline_all(model, wanted))
+    log.echo_native_log()
+    with VisionLLM.load() as llm:
+        llm.prefill("What?", clips[:1], VisualTokenConfig.paper())
+    log.echo_native_log(False)
+    found = re.findall(r"sched_reserve: .* compute buffer size = +([\d.]+) MiB", capsys.readouterr().err)
+    assert found
+    assert outcome.room.compute_bytes == pytest.approx(sum(map(float, found)) * 2**20, abs=0.01 * 2**20 * len(found))
+
+
+def test_frames_are_what_a_run_holds(tmp_path: Path) -> None:
+    """Frames at the tower's size and their thumbnails, however large the clip; of a picture nearly so much."""
+    clip = write_clip(tmp_path / "large.mp4", n_frames=12, size=(640, 360))
+    still = tmp_path / "large.png"
+    Picture.fromarray(picture(3, 640, 360)).save(still)
+    with VisionLLM.load() as llm:
+        for path in (clip, still):
+            request = Request("What?", [path], VisualTokenConfig.off(), FrameSampling(n_frames=12))
+            outcome = work_out(llm.model, request, outline_all(llm.model, request))
+            (item,) = read_media(llm.model, [path], request.sampling, Watch()).items
+            grids = llm.prefill("What?", [path], request.tokens, sampling=request.sampling).trace.grids
+            pixels = item.frames if isinstance(item, Video) else item.pixels
+            held = pixels.nbytes + sum(grid.pixels.nbytes for grid in grids)
+            assert held <= outcome.memory.parts["frames"] <= 1.5 * held
+
+
+def test_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("600000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 50000\n")
+    assert plan_memory._room(tmp_path, "memory.max", "memory.current") == 450_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert plan_memory._room(tmp_path, "memory.max", "memory.current") is None
+    monkeypatch.setattr(plan_memory, "_mem_available", lambda: 10**12)
+    monkeypatch.setattr(plan_memory, "_cgroup_rooms", lambda: [450_000])
+    assert plan_memory.available_bytes() == 450_000
+
+
+# --- what fits -------------------------------------------------------------------------------------------------------
+
+
+def test_suggestions_are_tried_and_the_largest(
+    model: Model, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Request("What?", clips[:1], VisualTokenConfig.off(), FrameSampling(n_frames=40), n_answer=1)
+
+    def needed(n: int) -> int:
+        request = replace(wanted, sampling=FrameSampling(n_frames=n))
+        return work_out(model, request, outline_all(model, request)).memory.needed
+
+    monkeypatch.setattr(plan_memory, "program_bytes", lambda: 10**8)
+    limit = needed(17)
+    monkeypatch.setattr(plan_memory, "available_bytes", lambda: limit)
+    fits = [n for n in range(1, 41) if needed(n) <= limit]
+    made = make_plan(model, wanted)
+    assert not made.outcome.fits
+    assert made.verdict.startswith("does not fit: needs about")
+    assert f"--frames {max(fits)}" in [s.change for s in made.suggestions]
+    assert all(s.needed <= limit for s in made.suggestions)
+    assert "try --frames" in made.advice
+
+
+def test_weights_too_large(model: Model, clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_memory, "available_bytes", lambda: 1_000_000)
+    made = make_plan(model, Request("What?", clips[:1]))
+    assert made.suggestions == ()
+    assert "weights and program alone" in made.advice
+
+
+def test_context_too_small_has_a_suggestion(clips: list[Path]) -> None:
+    with closing(open_model(config=LoadConfig(n_ctx=256), weights=False)) as model:
+        made = make_plan(model, Request("What?", clips[:1], VisualTokenConfig.off(), FrameSampling(n_frames=40)))
+    assert "does not fit" in made.verdict
+    found = next(s.change for s in made.suggestions if s.change.startswith("--frames"))
+    n = int(found.split()[1])
+    with VisionLLM.load(config=LoadConfig(n_ctx=256)) as llm:
+        assert llm.prefill("What?", clips[:1], VisualTokenConfig.off(), sampling=FrameSampling(n_frames=n))
+        with pytest.raises(ContextError):
+            llm.prefill("What?", clips[:1], VisualTokenConfig.off(), sampling=FrameSampling(n_frames=n + 1))
+
+
+def test_largest_bisects() -> None:
+    for limit in range(12):
+        found = largest(10, lambda n, limit=limit: n if n <= limit else None)  # type: ignore[arg-type, return-value]
+        assert (found[0] if found else 0) == min(limit, 10)
+
+
+@pytest.mark.parametrize(("flash_attn", "is_named"), [("auto", True), (False, False)])
+def test_other_kv_types_are_tried(
+    flash_attn: str | bool, is_named: bool, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quantised values need flash attention: without it none are named."""
+    monkeypatch.setattr(plan_memory, "program_bytes", lambda: 10**8)
+    request = Request("What?", clips[:1], VisualTokenConfig.off(), FrameSampling(n_frames=40))
+    with closing(open_model(config=LoadConfig(flash_attn=flash_attn), weights=False)) as model:
+        needed = work_out(model, request, outline_all(model, request)).memory.needed
+        monkeypatch.setattr(plan_memory, "available_bytes", lambda: needed - 1)
+        changes = [s.change for s in make_plan(model, request).suggestions]
+    assert any(change.startswith("--type-k q") for change in changes) == is_named
