@@ -9,9 +9,11 @@ from .base import Family
 from .layouts import architecture
 from .llava import Llava
 from .llava_onevision import LlavaOnevision, plain_model
+from .llava_video import LlavaVideo
 
 # the first that recognises a config has it, so a variant stands before what it is a variant of
 FAMILIES: tuple[type[Family], ...] = (
+    LlavaVideo,
     LlavaOnevision,
     Llava,
 )
