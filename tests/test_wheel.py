@@ -129,8 +129,7 @@ def load(folder: Path, soname: str) -> str:
     """Code that uses the stand-in as llama-cpp-python uses its own."""
     return (
         f"import ctypes\nlib = ctypes.CDLL({str(folder / f'{soname}llama.so')!r})\n"
-        "lib.llama_backend_init()\nlib.llama_print_system_info.restype = ctypes.c_char_p\n"
-        "print(len(lib.llama_print_system_info()) > 10)\n"
+        "lib.llama_backend_init()\nprint(lib.llama_max_devices() > 0)\n"
     )
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from ..errors import NativeError
 
 CPUINFO = Path("/proc/cpuinfo")
-CURE = "build again on this machine (`pip install --force-reinstall .`) or take the portable wheel (`make wheel`)"
+BUILD_HERE = "build on this machine: `pip install --force-reinstall .` in the source folder"
+CURE = f"{BUILD_HERE}, or take the portable wheel of `make wheel`"
 
 _MARK = re.compile(rb"aim-local built for:([ \w]*)\0")
 _INSTRUCTIONS = re.compile("pni|s?sse|popcnt|abm|movbe|bmi|fma|f16c|avx|amx|gfni|xop|asimd|sve|sme$|bf16|i8mm|atomics")

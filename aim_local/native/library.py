@@ -26,14 +26,15 @@ def _load() -> tuple[ModuleType, ModuleType, Path, tuple[str, ...]]:
     folder = library_folder()
     cpu.check(folder)
     try:
-        ggml = _open("ggml", folder)
-        backends = load_backends(ggml, folder)
-        llama, mtmd = import_bindings(lambda base, _: _open(base, folder))
+        base, ggml = _open("ggml-base", folder), _open("ggml", folder)
+        check_joined(ggml, base, "ggml_log_set")
+        backends = load_backends(base, ggml, folder)
+        llama, mtmd = import_bindings(lambda name, _: _open(name, folder))
     except (OSError, AttributeError) as e:
         raise NativeError(f"the libraries in {folder} do not load ({e}); reinstall aim-local") from e
     check_patch(llama._lib, "aim_llama_patch_version", "libllama")
     check_patch(mtmd._libmtmd, "aim_mtmd_patch_version", "libmtmd")
-    check_ggml(ggml, llama._lib)
+    check_joined(llama._lib, ggml, "ggml_backend_dev_count")
     return llama, mtmd, folder, backends
 
 
@@ -46,7 +47,7 @@ def _open(base: str, folder: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(folder / library_name(base)))
 
 
-def load_backends(ggml: ctypes.CDLL, folder: Path) -> tuple[str, ...]:
+def load_backends(base: ctypes.CDLL, ggml: ctypes.CDLL, folder: Path) -> tuple[str, ...]:
     """Loads the backends that are files of their own, the best of the CPU's for this machine; returns the files' names.
 
     Only a portable build has such files (GGML_BACKEND_DL); in others libggml is linked with its backends, and this does
@@ -55,7 +56,6 @@ def load_backends(ggml: ctypes.CDLL, folder: Path) -> tuple[str, ...]:
     if hasattr(ggml, "ggml_backend_cpu_reg"):
         return ()
     lines: list[str] = []
-    base = _open("ggml-base", folder)
     # typedef void (*ggml_log_callback)(enum ggml_log_level level, const char * text, void * user_data);
     log_type = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
     collect = log_type(lambda level, text, data: lines.append(text.decode(errors="replace")))
@@ -69,7 +69,7 @@ def load_backends(ggml: ctypes.CDLL, folder: Path) -> tuple[str, ...]:
         base.ggml_log_set(log_type(), None)  # ggml's own again
     found = re.findall(r"loaded \S+ backend from (.+)", "".join(lines))
     if sys.platform != "win32" and not any("ggml-cpu" in path for path in found):
-        raise NativeError(f"no CPU backend in {folder} runs on this machine: {cpu.CURE}")
+        raise NativeError(f"no CPU backend in {folder} runs on this machine; {cpu.BUILD_HERE}")
     return tuple(Path(path).name for path in found)
 
 
@@ -87,18 +87,18 @@ def check_patch(lib: ctypes.CDLL, symbol: str, name: str) -> None:
         raise NativeError(f"{where} has patch version {found}, version {PATCH_VERSION} is needed; reinstall aim-local")
 
 
-def check_ggml(ggml: ctypes.CDLL, user: ctypes.CDLL) -> None:
-    """Raises NativeError if `user` was bound to another libggml than ours.
+def check_joined(user: ctypes.CDLL, library: ctypes.CDLL, function: str) -> None:
+    """Raises NativeError if `user` takes `function` from another copy of `library`.
 
     A stock llama.cpp may be in the same process: ctypes loads it for itself (RTLD_LOCAL), and llama-cpp-python's own
     build has other sonames. A library of our soname that was loaded earlier would take the place of ours.
     """
     if sys.platform == "win32":  # a handle finds its own functions only
         return
-    ours, used = (ctypes.cast(lib.ggml_backend_dev_count, ctypes.c_void_p).value for lib in (ggml, user))
-    if ours != used:
+    used, ours = (ctypes.cast(getattr(lib, function), ctypes.c_void_p).value for lib in (user, library))
+    if used != ours:
         raise NativeError(
-            f"{user._name} was joined to another {library_name('ggml')}, which this program had loaded earlier; "
+            f"{user._name} was joined to another {Path(library._name).name}, which this program had loaded earlier; "
             "import aim_local first"
         )
 
