@@ -7,7 +7,8 @@ inside isolated wheel builds.
 
   upstream.py apply   --out BUILD_DIR   patched tree in BUILD_DIR/llama.cpp (idempotent; only changed files are touched)
   upstream.py refresh --out BUILD_DIR   edits made in BUILD_DIR/llama.cpp go back into overlay/ and the hooks
-  upstream.py pristine --out BUILD_DIR  the unpatched tree, for comparisons (cmake -DAIM_STOCK=ON)
+  upstream.py stock   --out BUILD_DIR   upstream with its faults mended (hooks from 0020 on) and nothing of ours, in
+                                        BUILD_DIR/llama.cpp: what comparisons are against (cmake -DAIM_STOCK=ON)
   upstream.py check   --out BUILD_DIR   hooks apply to a pristine tree, stay small, and refresh is a no-op
   upstream.py bindings --out BUILD_DIR  the ctypes bindings of the same sdist in BUILD_DIR/bindings/llama_cpp
 
@@ -42,6 +43,17 @@ class UpstreamError(Exception):
 def read_pin() -> dict[str, str]:
     """The key-value lines of patches/VERSION: package, version, sha256, patch."""
     return dict(line.split(maxsplit=1) for line in (HERE / "VERSION").read_text().splitlines() if line.strip())
+
+
+FIRST_MEND = "0020"  # hooks from here on mend faults of upstream, with their own part of the overlay
+
+
+def mends() -> list[Path]:
+    return [patch for patch in hooks() if patch.name >= FIRST_MEND]
+
+
+def mending_overlay() -> list[str]:
+    return [name for name in overlay_files() if name.startswith("ggml/")]
 
 
 def hooks() -> list[Path]:
@@ -166,9 +178,9 @@ def git(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         ) from e
 
 
-def patched_files(pristine: Path, into: Path) -> list[str]:
-    """Applies every hook to copies of the files it touches, under `into`; returns their paths."""
-    touched = sorted({name for patch in hooks() for name in hook_files(patch)})
+def patched_files(pristine: Path, into: Path, patches: list[Path]) -> list[str]:
+    """Applies hooks to copies of the files they touch, under `into`; returns their paths."""
+    touched = sorted({name for patch in patches for name in hook_files(patch)})
     for name in touched:
         source = pristine / name
         if not source.is_file():
@@ -177,7 +189,7 @@ def patched_files(pristine: Path, into: Path) -> list[str]:
             )
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, into / name)
-    for patch in hooks():
+    for patch in patches:
         env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(into.parent)}
         result = git("apply", "-p1", str(patch), cwd=into, env=env)
         if result.returncode != 0:
@@ -195,7 +207,17 @@ def copy_if_changed(source: Path, target: Path) -> bool:
 
 
 def apply(out: Path) -> Path:
-    """Brings BUILD_DIR/llama.cpp to pristine + overlay + hooks, touching only files that differ (ninja stays incremental)."""
+    """Brings BUILD_DIR/llama.cpp to pristine + overlay + hooks."""
+    return lay(out, hooks(), overlay_files())
+
+
+def stock(out: Path) -> Path:
+    """Brings BUILD_DIR/llama.cpp to what others run, but for faults that end the process on some CPUs."""
+    return lay(out, mends(), mending_overlay())
+
+
+def lay(out: Path, patches: list[Path], overlay: list[str]) -> Path:
+    """BUILD_DIR/llama.cpp with these patches and files, touching only files that differ (ninja stays incremental)."""
     pristine, tree = pristine_tree(out), out / "llama.cpp"
     stamp = out / "upstream.stamp"
     if not tree.is_dir() or not stamp.is_file() or stamp.read_text().split("\n")[0] != read_pin()["sha256"]:
@@ -204,14 +226,14 @@ def apply(out: Path) -> Path:
         stamp.write_text(read_pin()["sha256"] + "\n")
     ours_before = set(stamp.read_text().split("\n")[1:]) - {""}
     with tempfile.TemporaryDirectory(dir=out) as tmp:
-        hooked = patched_files(pristine, Path(tmp))
+        hooked = patched_files(pristine, Path(tmp), patches)
         for name in hooked:
             copy_if_changed(Path(tmp) / name, tree / name)
-    for name in overlay_files():
+    for name in overlay:
         if (pristine / name).exists():
             raise UpstreamError(f"overlay/{name} would hide an upstream file; give it a name of its own")
         copy_if_changed(OVERLAY / name, tree / name)
-    ours = {*hooked, *overlay_files()}
+    ours = {*hooked, *overlay}
     for name in ours_before - ours:  # a hook or source that is gone must not linger in the tree
         if (pristine / name).is_file():
             copy_if_changed(pristine / name, tree / name)
@@ -307,7 +329,7 @@ def check(out: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["apply", "pristine", "bindings", "refresh", "check"])
+    parser.add_argument("command", choices=["apply", "stock", "bindings", "refresh", "check"])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -315,8 +337,8 @@ def main() -> int:
     try:
         if args.command == "apply":
             print(apply(out))
-        elif args.command == "pristine":
-            print(pristine_tree(out))
+        elif args.command == "stock":
+            print(stock(out))
         elif args.command == "bindings":
             print(bindings(out))
         elif args.command == "refresh":
