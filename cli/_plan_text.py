@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from ._table import print_table
 
 if TYPE_CHECKING:
-    from aim_local.lab.plan import Plan
+    from aim_local.lab.plan import Forecast
     from aim_local.lab.plan.calibration import Calibration
 
 _SHOWN_TIMES = 8
 
 
-def show_plan(made: Plan) -> None:
+def show_plan(made: Forecast) -> None:
     _show_counts(made)
     print()
     _show_stages(made)
@@ -24,7 +24,7 @@ def show_plan(made: Plan) -> None:
     _show_time(made)
 
 
-def _show_counts(made: Plan) -> None:
+def _show_counts(made: Forecast) -> None:
     from aim_local.lab.plan.report import runs
 
     sizes = made.outcome.sizes
@@ -54,7 +54,7 @@ def _layers(scored: list[int]) -> str:
     return ", ".join(map(str, scored)) if scored else "none"
 
 
-def _show_stages(made: Plan) -> None:
+def _show_stages(made: Forecast) -> None:
     sizes, seconds = made.outcome.sizes, made.seconds
     work = {
         "decode_video": f"{sizes.n_frames} frames",
@@ -83,7 +83,7 @@ def _time(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
-def _show_memory(made: Plan) -> None:
+def _show_memory(made: Forecast) -> None:
     from aim_local.lab.plan.report import gigabytes
 
     parts = made.outcome.memory.parts
@@ -94,7 +94,7 @@ def _show_memory(made: Plan) -> None:
         print(made.advice)
 
 
-def _show_time(made: Plan) -> None:
+def _show_time(made: Forecast) -> None:
     found, reason = made.choice.calibration, made.choice.reason
     if found is None:
         print(f"no estimate of time: {reason}")

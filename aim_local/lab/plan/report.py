@@ -1,4 +1,4 @@
-"""The whole plan of one prompt: outcome, suggestions, time from this machine's calibration. Plain values for JSON."""
+"""The forecast of one prompt: outcome, suggestions, time from this machine's calibration. Plain values for JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .suggest import Suggestion, suggest, weights_alone
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forecast:
     """seconds: by stage, empty without a calibration."""
 
     model: str
@@ -79,14 +79,14 @@ class Plan:
         }
 
 
-def make_plan(model: Model, request: Request) -> Plan:
+def make_plan(model: Model, request: Request) -> Forecast:
     """Counts, memory and time of a request. Raises MediaError, ModelError, UsageError."""
     outcome = work_out(model, request, outline_all(model, request))
     choice = choose(model_shape(model), conditions(model), this_machine(), remedy(model))
     calibration, seconds = choice.calibration, dict[str, float]()
     if calibration:
         seconds = calibration.predict(features(model, outcome.sizes, outcome.room.kv_bytes, outcome.outlines))
-    return Plan(model.name, outcome, tuple(suggest(model, request, outcome)), choice, seconds)
+    return Forecast(model.name, outcome, tuple(suggest(model, request, outcome)), choice, seconds)
 
 
 def remedy(model: Model) -> str:
