@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ class StockLibrary:
         self._llama: Any = importlib.import_module("llama_cpp.llama_cpp")  # loads the library
         self._quiet = self._llama.llama_log_callback(lambda *_: None)  # kept: callbacks die with their last reference
         self._llama.llama_log_set(self._quiet, None)
+        load_backends(self._llama._lib)
         self._llama.llama_backend_init()
 
     @property
@@ -48,6 +50,13 @@ class StockLibrary:
         if not model:
             raise NativeError(f"{path} does not load in the unpatched library")
         return StockModel(self._llama, model, options)
+
+
+def load_backends(lib: ctypes.CDLL) -> None:
+    """Those that are files of their own, as in llama.cpp's released binaries; others come with libggml."""
+    load = getattr(lib, "ggml_backend_load_all_from_path", None)
+    if load is not None and not hasattr(lib, "ggml_backend_cpu_reg"):
+        load(os.environ["LLAMA_CPP_LIB_PATH"].encode())
 
 
 class StockModel:
