@@ -188,6 +188,7 @@ class PlainContext(Context):
 
     @property
     def decoder(self) -> Decoder:
+        assert self._native.handle  # or it raises
         return self._native.decoder
 
     @property
@@ -334,9 +335,13 @@ class PrunedContext(Context):
                 "set prune_layers=None"
             )
         watch.check()
-        self._prefill(pieces, blocks, tokens)
-        total = sum(piece.n for piece in pieces)
-        watch.step("prefill", total, total)
+        start, total = self.mark(), sum(piece.n for piece in pieces)
+        try:
+            self._prefill(pieces, blocks, tokens)
+            watch.step("prefill", total, total)
+        except BaseException:
+            self.rewind(start)
+            raise
         layers = range(self.text.n_layer)
         scores = {il: self._native.importance(il) for il in layers}
         return Appended(
@@ -348,7 +353,12 @@ class PrunedContext(Context):
 
     def _append_text(self, pieces: Sequence[Piece], watch: Watch) -> Appended:
         tokens = [token for piece in pieces if isinstance(piece, TextPiece) for token in piece.tokens]
-        self.decode_tokens(tokens, logits=True, watch=watch)
+        start = self.mark()
+        try:
+            self.decode_tokens(tokens, logits=True, watch=watch)
+        except BaseException:
+            self.rewind(start)
+            raise
         return Appended([1] * len(tokens), [np.arange(0, dtype=np.int32)] * self.text.n_layer)
 
     def _prefill(self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig) -> None:

@@ -143,7 +143,11 @@ class Decoder:
 
     def _decode(self, batch: Any, position: int) -> None:
         log.clear()
-        status = llama.llama_decode(self._ctx, batch)
+        try:
+            status = llama.llama_decode(self._ctx, batch)
+        except BaseException:  # a Ctrl-C that came too late to stop it
+            self.truncate(position)
+            raise
         if status == 0:
             return
         self.truncate(position)
