@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from .config import GenerateConfig, VisualTokenConfig
 from .engine.chat_cache import Cache, Item, plan_items, without
-from .engine.contexts import open_context
+from .engine.contexts import open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
@@ -243,8 +243,7 @@ class Chat:
             limit = f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {trained}"
             cure = f", or load with --ctx {need} or more" if fixed else ""
             raise ContextError(f"the conversation needs {need} tokens, {limit}; start over (/reset){cure}")
-        grown = context.larger(min(trained, 2 * need + n_answer), rest.n_visual)
-        self.model.contexts.add(grown)
+        grown = owned(self.model, context.larger(min(trained, 2 * need + n_answer), rest.n_visual))
         try:
             grown.copy_from(context)
         except BaseException:

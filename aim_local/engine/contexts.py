@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ class Context(ABC):
     """Sequence 0 of a native context. What fails or is stopped leaves it as it was. `close()` frees it."""
 
     n_ctx: int  # cells of the first layer
+    _native: LlamaContext | StagedContext
 
     def __init__(self, text: TextModel) -> None:
         self.text = text
@@ -156,15 +157,22 @@ def open_context(model: Model, plan: Plan, n_text: int) -> Context:
 
 def open_plain(model: Model, n_ctx: int) -> PlainContext:
     """Raises ContextError."""
-    context = PlainContext(model.text, n_ctx)
-    model.contexts.add(context)
-    return context
+    model.contexts.free_dropped()
+    return owned(model, PlainContext(model.text, n_ctx))
 
 
 def open_pruned(model: Model, shares: Sequence[float], n_text: int, n_visual: int) -> PrunedContext:
     """Raises ContextError, ModelError."""
-    context = PrunedContext(model.text, shares, n_text, n_visual)
-    model.contexts.add(context)
+    model.contexts.free_dropped()
+    return owned(model, PrunedContext(model.text, shares, n_text, n_visual))
+
+
+_C = TypeVar("_C", bound=Context)
+
+
+def owned(model: Model, context: _C) -> _C:
+    """The context, which the model frees with itself, or when nobody holds it any more."""
+    model.contexts.add(context, context._native)
     return context
 
 
@@ -173,6 +181,8 @@ def open_pruned(model: Model, shares: Sequence[float], n_text: int, n_visual: in
 
 class PlainContext(Context):
     """Every layer keeps every token."""
+
+    _native: LlamaContext
 
     def __init__(self, text: TextModel, n_ctx: int) -> None:
         super().__init__(text)
@@ -289,6 +299,8 @@ class PrunedContext(Context):
     shares: share of visual tokens that enters each layer. n_text, n_visual: room for text tokens, and for visual tokens
     of the first layer; a stage with share r has n_text + floor(n_visual * r) cells (a little more with several media).
     """
+
+    _native: StagedContext
 
     def __init__(self, text: TextModel, shares: Sequence[float], n_text: int, n_visual: int) -> None:
         super().__init__(text)
