@@ -7,15 +7,16 @@ chat template did to earlier answers. Prefill and sampling are elsewhere, and so
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from .config import GenerateConfig, VisualTokenConfig
-from .engine.chat_cache import Cache, plan_items, without
-from .engine.contexts import open_context
+from .engine.chat_cache import Cache, Item, plan_items, without
+from .engine.contexts import open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
@@ -24,7 +25,7 @@ from .engine.prefill import Filled, answered, prefill
 from .engine.read import Media, Reading, read_media
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch
-from .errors import AimError, ClosedError, ContextError
+from .errors import AimError, ClosedError, ContextError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece
 from .models.prompt import Message, references, system_message
@@ -60,10 +61,23 @@ class _Shown:
         return _Shown((*self.shapes, *(item.shape for item in reading.items)), (*self.items, *new))
 
 
+@dataclass(frozen=True, eq=False)
+class _Talk:
+    """What was said; a turn replaces it as a whole when it is done, so another thread never reads half of one.
+
+    planned: what a budget became with the first media; later turns keep it.
+    """
+
+    messages: tuple[Message, ...]
+    shown: _Shown = _Shown()
+    planned: VisualTokenConfig | None = None
+
+
 class Chat:
     """A conversation. `ask` streams; earlier turns stay in the KV cache. `close()` frees it.
 
-    Threads: as for VisionLLM, whose turn it takes.
+    Threads: as for VisionLLM, whose turn it takes. Callbacks of a turn may read it and ask other conversations, not
+    change this one (UsageError). A turn that fails, whenever that is, leaves the conversation as it was.
     """
 
     def __init__(
@@ -81,35 +95,52 @@ class Chat:
         if tokens is not None:
             check_tokens(model, tokens)
         self._cache: Cache | None = None
-        self._forget()
+        self._busy = False
+        self._talk = self._empty()
 
     def reset(self) -> None:
         """Forgets everything but the system prompt."""
-        with self._turns.take():
+        with self._alone():
             self._drop_cache()
-            self._forget()
+            self._talk = self._empty()
 
-    def _forget(self) -> None:
-        self._messages: list[Message] = system_message(self.system)
-        self._shown = _Shown()
-        self._planned: VisualTokenConfig | None = None  # what a budget became with the first media; later turns keep it
+    def _empty(self) -> _Talk:
+        return _Talk(tuple(system_message(self.system)))
+
+    @contextmanager
+    def _alone(self, should_stop: ShouldStop | None = None) -> Iterator[Callable[[], None]]:
+        """The model's turn, for what changes this conversation. Raises UsageError in a callback of its own turn."""
+        with self._turns.take(should_stop) as check:
+            if self._busy:
+                raise UsageError(
+                    "a callback of a conversation's turn cannot change that conversation; end the turn first "
+                    "(should_stop, or an exception)"
+                )
+            try:
+                self._busy = True
+                yield check
+            finally:
+                self._busy = False
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation as plain data: role, content and the sources of the media shown with each turn."""
-        shapes = self._shown.shapes
+        talk = self._talk
         return [
-            {"role": m.role, "content": m.text, "media": [shapes[i].source for i, _ in m.media]} for m in self._messages
+            {"role": m.role, "content": m.text, "media": [talk.shown.shapes[i].source for i, _ in m.media]}
+            for m in talk.messages
         ]
 
     @property
     def used(self) -> int:
         """Tokens in the context."""
-        return self._cache.context.n_cells if self._cache else 0
+        cache = self._cache
+        return cache.context.n_cells if cache else 0
 
     @property
     def n_ctx(self) -> int:
-        return self._cache.context.n_ctx if self._cache else 0
+        cache = self._cache
+        return cache.context.n_ctx if cache else 0
 
     def ask(
         self,
@@ -124,8 +155,12 @@ class Chat:
         """One turn. Ctrl-C or should_stop during the answer keeps what was said so far; before it, the turn is taken
         back (KeyboardInterrupt, CancelledError)."""
         start, options = time.perf_counter(), generate or self.options
-        with self._turns.take(should_stop) as check:
-            return self._ask(question, media, options, on_text, Watch(progress, check), start)
+        with self._alone(should_stop) as check:
+            try:
+                return self._ask(question, media, options, on_text, Watch(progress, check), start)
+            except BaseException:
+                self._roll_back()
+                raise
 
     def _ask(
         self,
@@ -136,21 +171,23 @@ class Chat:
         watch: Watch,
         start: float,
     ) -> Answer:
-        try:
-            reading = read_media(self.model, media, self.sampling, watch)
-            shown = self._shown.and_then(reading)
-            new = [item.shape for item in reading.items]
-            turn = Message("user", question, references(new, len(self._shown.shapes)))
-            cache, filled = self._prefill([*self._messages, turn], shown, reading, options.max_tokens, watch)
-        except BaseException:
-            self._roll_back()
-            raise
+        talk = self._talk
+        reading = read_media(self.model, media, self.sampling, watch)
+        shown = talk.shown.and_then(reading)
+        new = [item.shape for item in reading.items]
+        turn = Message("user", question, references(new, len(talk.shown.shapes)))
+        plan = plan_prompt(
+            self.model, self.model.render([*talk.messages, turn]), shown.shapes, talk.planned or self.tokens
+        )
+        cache, filled, added = self._prefill(plan, shown, reading, options.max_tokens, watch)
         n_before = cache.context.n_past
         generated = generate_answer(cache.context, options, on_text, watch=watch)
         decoded = generated.tokens[: cache.context.n_past - n_before]  # the last token drawn is not in the cache
-        cache.note(decoded, [1] * len(decoded))
-        self._messages += [turn, Message("assistant", generated.text)]
-        self._shown = shown
+        cache.note([*added, *decoded], [*filled.positions, *[1] * len(decoded)])
+        planned = talk.planned
+        if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
+            planned = plan.tokens
+        self._talk = _Talk((*talk.messages, turn, Message("assistant", generated.text)), shown, planned)
         warnings = [*reading.warnings, *cut_warning(cache.context, generated, options)]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings)
@@ -158,10 +195,13 @@ class Chat:
     # --- the cache ---
 
     def _prefill(
-        self, messages: list[Message], shown: _Shown, reading: Reading, n_answer: int, watch: Watch
-    ) -> tuple[Cache, Filled]:
-        """Brings the cache to the end of the rendered conversation; what is there already is not computed again."""
-        plan = plan_prompt(self.model, self.model.render(messages), shown.shapes, self._planned or self.tokens)
+        self, plan: Plan, shown: _Shown, reading: Reading, n_answer: int, watch: Watch
+    ) -> tuple[Cache, Filled, list[Item]]:
+        """Brings the context to the end of the plan; what is there already is not computed again.
+
+        The items that were appended come back: noting them is the end of the turn, so a turn that fails before can be
+        taken back.
+        """
         items = plan_items(plan)
         if self._cache and self._cache.shares != list(plan.shares) and plan.media:
             self._check_pictures(plan, shown)
@@ -173,10 +213,7 @@ class Chat:
         self._check_pictures(rest, shown)
         cache = self._make_room(self._cache, rest, n_answer)
         filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading)
-        cache.note(items[same:], filled.positions)
-        if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
-            self._planned = plan.tokens
-        return cache, filled
+        return cache, filled, items[same:]
 
     def _check_pictures(self, plan: Plan, shown: _Shown) -> None:
         """Raises ContextError where media would be encoded whose pictures were left behind at a restart."""
@@ -206,30 +243,32 @@ class Chat:
             limit = f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {trained}"
             cure = f", or load with --ctx {need} or more" if fixed else ""
             raise ContextError(f"the conversation needs {need} tokens, {limit}; start over (/reset){cure}")
-        grown = context.larger(min(trained, 2 * need + n_answer), rest.n_visual)
-        self.model.contexts.add(grown)
+        grown = owned(self.model, context.larger(min(trained, 2 * need + n_answer), rest.n_visual))
         try:
             grown.copy_from(context)
         except BaseException:
             grown.close()
             raise
-        context.close()
         cache.context = grown
+        context.close()
         return cache
 
     def _roll_back(self) -> None:
-        """After a failed turn: forgets what it left behind the items that are known."""
+        """After a failed turn: forgets what it left behind the items that are known, and a context it has begun."""
         if self._cache is None:
             return
         try:
             self._cache.rewind(len(self._cache.items))
         except AimError:
             self._drop_cache()
+        else:
+            if not self._cache.items:
+                self._drop_cache()
 
     def _drop_cache(self) -> None:
-        if self._cache:
-            self._cache.context.close()
-            self._cache = None
+        cache, self._cache = self._cache, None
+        if cache:
+            cache.context.close()
 
     # --- a conversation as a file ---
 
@@ -239,7 +278,7 @@ class Chat:
         The media are in it as what the model made of them, their pictures are not. Raises UsageError, TranscriptError.
         """
         path = check_suffix(path)
-        with self._turns.take():
+        with self._alone():
             self._roll_back()
             write_chat(path, self._header(), self._cache.context.state() if self._cache else bytearray())
         return path
@@ -249,11 +288,11 @@ class Chat:
             "model": _identity(self.model),
             "system": self.system,
             "tokens": tokens_to_dict(self.tokens),
-            "planned": tokens_to_dict(self._planned),
+            "planned": tokens_to_dict(self._talk.planned),
             "generate": asdict(self.options),
             "sampling": asdict(self.sampling) if self.sampling else None,
-            "messages": [asdict(m) for m in self._messages],
-            "media": [shape.to_dict() for shape in self._shown.shapes],
+            "messages": [asdict(m) for m in self._talk.messages],
+            "media": [shape.to_dict() for shape in self._talk.shown.shapes],
             "cache": self._cache.to_dict() if self._cache else None,
         }
 
@@ -288,18 +327,18 @@ class Chat:
         """Everything a new conversation does not have."""
         if self.sampling is None and header["sampling"]:
             self.sampling = FrameSampling(**header["sampling"])
-        self._messages = [
-            Message(m["role"], m["text"], [(i, kind) for i, kind in m["media"]]) for m in header["messages"]
-        ]
-        self._shown = _Shown(tuple(MediaShape.from_dict(data) for data in header["media"]))
-        self._planned = tokens_from_dict(header["planned"])
+        self._talk = _Talk(
+            tuple(Message(m["role"], m["text"], [(i, kind) for i, kind in m["media"]]) for m in header["messages"]),
+            _Shown(tuple(MediaShape.from_dict(data) for data in header["media"])),
+            tokens_from_dict(header["planned"]),
+        )
         if header["cache"]:
             self._cache = Cache.from_dict(self.model, header["cache"], state)
 
     def close(self) -> None:
         """Frees the KV cache; a model that is closed has freed it already."""
         try:
-            with self._turns.take():
+            with self._alone():
                 self._drop_cache()
         except ClosedError:
             self._cache = None

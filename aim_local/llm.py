@@ -60,8 +60,9 @@ class VisionLLM:
     `should_stop` of a call is asked between steps and about every 50 ms while it computes (on a GPU between batches);
     once it is true, an answer ends with what it has (`stats.stop_reason` "cancelled"), a call without an answer yet
     raises CancelledError and leaves a conversation as it was. Ctrl-C does the same in the main thread
-    ("interrupted", KeyboardInterrupt). `close()` in one thread ends the call of another with ClosedError. Callbacks
-    (on_text, progress, should_stop, importance) run in the calling thread, and may call the model, but not close it.
+    ("interrupted", KeyboardInterrupt). `close()` in one thread ends the call of another with ClosedError. Callbacks run
+    in the calling thread; on_text, progress and importance may call the model, but neither close it nor change the
+    conversation whose turn is running, should_stop may call nothing of it. A forked process cannot use it (UsageError).
     """
 
     def __init__(self, model: Model) -> None:

@@ -38,8 +38,8 @@ class Cache:
         return same
 
     def rewind(self, n: int) -> None:
-        if self.context.mark() != self.marks[n]:
-            self.context.rewind(self.marks[n])
+        """Forgets everything behind the first n items, also what a Ctrl-C left in the native cache uncounted."""
+        self.context.rewind(self.marks[n])
         del self.items[n:], self.marks[n + 1 :]
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Cache:
         context, rooms = self.context, None
         if isinstance(context, PrunedContext):
             rooms = [context.n_text_room, context.n_visual_room]
-        marks = [[m.n_past, m.n_cells, m.n_visual] for m in self.marks]
+        marks = [[m.n_past, m.n_cells, m.n_visual] for m in self.marks[: len(self.items) + 1]]
         return {"shares": self.shares, "n_ctx": context.n_ctx, "rooms": rooms, "items": self.items, "marks": marks}
 
     @classmethod
@@ -66,10 +66,11 @@ class Cache:
     def note(self, items: Sequence[Item], positions: Sequence[int]) -> None:
         """Items that were decoded. positions: how far each moved the next position."""
         for item, n_pos in zip(items, positions, strict=True):
-            last, n_visual = self.marks[-1], item[1] if isinstance(item, tuple) else 0
-            self.items.append(item)
+            last, n_visual = self.marks[len(self.items)], item[1] if isinstance(item, tuple) else 0
             n_cells = last.n_cells + (n_visual or 1)
-            self.marks.append(Mark(last.n_past + n_pos, n_cells, last.n_visual + n_visual))
+            mark = Mark(last.n_past + n_pos, n_cells, last.n_visual + n_visual)
+            self.marks[len(self.items) + 1 :] = [mark]  # before its item: a mark too many does no harm
+            self.items.append(item)
 
 
 def _open_saved(model: Model, data: dict[str, Any]) -> Context:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ class Context(ABC):
     """Sequence 0 of a native context. What fails or is stopped leaves it as it was. `close()` frees it."""
 
     n_ctx: int  # cells of the first layer
+    _native: LlamaContext | StagedContext
 
     def __init__(self, text: TextModel) -> None:
         self.text = text
@@ -156,15 +157,22 @@ def open_context(model: Model, plan: Plan, n_text: int) -> Context:
 
 def open_plain(model: Model, n_ctx: int) -> PlainContext:
     """Raises ContextError."""
-    context = PlainContext(model.text, n_ctx)
-    model.contexts.add(context)
-    return context
+    model.contexts.free_dropped()
+    return owned(model, PlainContext(model.text, n_ctx))
 
 
 def open_pruned(model: Model, shares: Sequence[float], n_text: int, n_visual: int) -> PrunedContext:
     """Raises ContextError, ModelError."""
-    context = PrunedContext(model.text, shares, n_text, n_visual)
-    model.contexts.add(context)
+    model.contexts.free_dropped()
+    return owned(model, PrunedContext(model.text, shares, n_text, n_visual))
+
+
+_C = TypeVar("_C", bound=Context)
+
+
+def owned(model: Model, context: _C) -> _C:
+    """The context, which the model frees with itself, or when nobody holds it any more."""
+    model.contexts.add(context, context._native)
     return context
 
 
@@ -173,6 +181,8 @@ def open_pruned(model: Model, shares: Sequence[float], n_text: int, n_visual: in
 
 class PlainContext(Context):
     """Every layer keeps every token."""
+
+    _native: LlamaContext
 
     def __init__(self, text: TextModel, n_ctx: int) -> None:
         super().__init__(text)
@@ -188,6 +198,7 @@ class PlainContext(Context):
 
     @property
     def decoder(self) -> Decoder:
+        assert self._native.handle  # or it raises
         return self._native.decoder
 
     @property
@@ -289,6 +300,8 @@ class PrunedContext(Context):
     of the first layer; a stage with share r has n_text + floor(n_visual * r) cells (a little more with several media).
     """
 
+    _native: StagedContext
+
     def __init__(self, text: TextModel, shares: Sequence[float], n_text: int, n_visual: int) -> None:
         super().__init__(text)
         self.shares, self.n_text_room, self.n_visual_room = list(shares), n_text, n_visual
@@ -334,9 +347,13 @@ class PrunedContext(Context):
                 "set prune_layers=None"
             )
         watch.check()
-        self._prefill(pieces, blocks, tokens)
-        total = sum(piece.n for piece in pieces)
-        watch.step("prefill", total, total)
+        start, total = self.mark(), sum(piece.n for piece in pieces)
+        try:
+            self._prefill(pieces, blocks, tokens)
+            watch.step("prefill", total, total)
+        except BaseException:
+            self.rewind(start)
+            raise
         layers = range(self.text.n_layer)
         scores = {il: self._native.importance(il) for il in layers}
         return Appended(
@@ -348,7 +365,12 @@ class PrunedContext(Context):
 
     def _append_text(self, pieces: Sequence[Piece], watch: Watch) -> Appended:
         tokens = [token for piece in pieces if isinstance(piece, TextPiece) for token in piece.tokens]
-        self.decode_tokens(tokens, logits=True, watch=watch)
+        start = self.mark()
+        try:
+            self.decode_tokens(tokens, logits=True, watch=watch)
+        except BaseException:
+            self.rewind(start)
+            raise
         return Appended([1] * len(tokens), [np.arange(0, dtype=np.int32)] * self.text.n_layer)
 
     def _prefill(self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig) -> None:

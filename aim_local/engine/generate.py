@@ -83,7 +83,10 @@ def generate(
     on_draw: OnDraw | None = None,
     watch: Watch | None = None,
 ) -> Generated:
-    """Decodes an answer after a prefilled prompt. Ctrl-C and a cancel end the answer, not the program."""
+    """Decodes an answer after a prefilled prompt. Ctrl-C and a cancel end the answer once it has begun.
+
+    Before its first token they come out: KeyboardInterrupt, CancelledError.
+    """
     llama = context.text.llama
     sampler = Sampler(config.temperature, config.top_k, config.top_p, config.seed)
     stream, course = TextStream(config.stop, on_text), _Course()
@@ -94,10 +97,10 @@ def generate(
             if stream.stopped:
                 course.stop_reason = "stop"
                 break
-    except KeyboardInterrupt:
-        course.stop_reason = "interrupted"
-    except CancelledError:
-        course.stop_reason = "cancelled"
+    except (KeyboardInterrupt, CancelledError) as e:
+        if not course.tokens:  # there is no answer yet
+            raise
+        course.stop_reason = "interrupted" if isinstance(e, KeyboardInterrupt) else "cancelled"
     finally:
         sampler.close()
     stream.feed(b"", final=True)

@@ -6,6 +6,7 @@ It is loaded with its weights, or from the heads of its files alone: planning ne
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,6 +25,32 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+class Contexts:
+    """The native contexts made from a model: freed with it, or before, where nobody holds them any more.
+
+    A context may be dropped in any thread. It is freed when the next one is made, which the model's turn is for.
+    """
+
+    def __init__(self) -> None:
+        self._all: set[Closable] = set()
+        self._dropped: deque[Closable] = deque()
+
+    def add(self, holder: object, native: Closable) -> None:
+        """native: what is to be freed when `holder` is gone."""
+        self._all.add(native)
+        weakref.finalize(holder, self._dropped.append, native).atexit = False
+
+    def free_dropped(self) -> None:
+        while self._dropped:
+            native = self._dropped.popleft()
+            native.close()
+            self._all.discard(native)
+
+    def close(self) -> None:
+        for native in self._all:
+            native.close()
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """Use `open`, and `close()`, which also closes the contexts that were made from it."""
@@ -33,7 +60,7 @@ class Model:
     text: TextModel
     tower: Tower | None
     template: ChatTemplate
-    contexts: weakref.WeakSet[Closable]
+    contexts: Contexts
 
     @classmethod
     def open(cls, paths: store.ModelPaths, config: LoadConfig, *, weights: bool = True) -> Self:
@@ -44,7 +71,7 @@ class Model:
             tower = open_tower(paths.mmproj, text, weights=weights) if paths.mmproj else None
             if tower:
                 stack.callback(tower.close)
-            found = cls(paths, config, text, tower, make_template(text, tower), weakref.WeakSet())
+            found = cls(paths, config, text, tower, make_template(text, tower), Contexts())
             stack.pop_all()
         return found
 
@@ -74,8 +101,7 @@ class Model:
         return replace(self, tower=tower, template=make_template(self.text, tower))
 
     def close(self) -> None:
-        for context in list(self.contexts):
-            context.close()
+        self.contexts.close()
         if self.tower:
             self.tower.close()
         self.text.close()

@@ -5,10 +5,11 @@ Native contexts and the vision tower must not be used by two threads at once.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import CancelledError, ClosedError, UsageError
 from ..native.stop import StopHook
@@ -18,15 +19,21 @@ ShouldStop = Callable[[], bool]
 _WAIT = 0.05  # seconds between two looks at should_stop while waiting
 
 
+class _Call:
+    """A call in the queue. turn: locked until the turn may be here."""
+
+    def __init__(self) -> None:
+        self.thread, self.turn = threading.get_ident(), threading.Lock()
+        self.turn.acquire()
+
+
 class Turns:
-    """Guards one model. A callback of a call may call the model again, in the same thread."""
+    """Guards one model. A callback of a call may call the model again, in the same thread; should_stop may not."""
 
     def __init__(self, name: str, hook: StopHook) -> None:
-        self._name, self._hook = name, hook
-        self._changed = threading.Condition()
-        self._queue: deque[object] = deque()
-        self._owner: int | None = None
-        self._depth = 0
+        self._name, self._hook, self._process = name, hook, os.getpid()
+        self._queue: deque[_Call] = deque()  # the first has the turn; without a lock, which a Ctrl-C could leave held
+        self._asking = threading.local()  # .now: this thread asks should_stop
         self._closing = False
 
     @contextmanager
@@ -34,76 +41,114 @@ class Turns:
         """Waits for the turn; inside the block the model is this thread's alone.
 
         Yields a check to be called between steps: it raises CancelledError where should_stop() is true, and ClosedError
-        where another thread closes the model. While native code runs it is asked about every 50 ms.
+        where another thread closes the model. While native code runs it is asked about every 50 ms. Raises UsageError
+        in a should_stop of the model, and in a process forked from the one that loaded it.
         """
+        self._check_caller()
+        call, hook = _Call(), self._hook
+        before: list[Callable[[], None]] = []
+        late: list[BaseException | None] = []
 
         def check() -> None:
             self._check(should_stop)
 
         def check_all() -> None:
-            before()
+            before[0]()
             check()
 
-        self._wait(check)
-        before, self._hook.poll = self._hook.poll, check_all
-        try:
-            self._hook.check()
-            yield self._hook.check
+        def leave() -> None:
+            if before:
+                late.append(hook.forget())
+                hook.poll = before[0]
+            self._leave(call)
+
+        try:  # from here on, whatever comes, also a Ctrl-C between two lines, the turn is given back
+            self._wait(call, check)
+            before.append(hook.poll)
+            hook.poll = check_all
+            hook.check()
+            yield hook.check
         finally:
-            late = self._hook.forget()
-            self._hook.poll = before
-            self._leave()
-        if isinstance(late, KeyboardInterrupt):  # everything was done when it came
-            raise late
+            try:
+                leave()
+            except KeyboardInterrupt as e:
+                late.append(e)
+                leave()
+            for ended in late:
+                if isinstance(ended, KeyboardInterrupt):  # too late to stop anything, but not to be told
+                    raise ended
+
+    def _check_caller(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"{self._name} was loaded before this process was forked, and cannot compute here; load it in this "
+                'process, or start it with multiprocessing\'s "spawn"'
+            )
+        if getattr(self._asking, "now", False):
+            raise UsageError(f"should_stop called {self._name}; it may only say whether to stop")
 
     def _check(self, should_stop: ShouldStop | None) -> None:
         if self._closing:
             raise ClosedError(f"{self._name} was closed, by this thread before or by another meanwhile; load it again")
-        if should_stop is not None and should_stop():
+        if should_stop is not None and self._ask(should_stop):
             raise CancelledError("cancelled before there was an answer; what was done so far is gone, ask again")
 
-    def _wait(self, check: Callable[[], None]) -> None:
-        me, ticket = threading.get_ident(), object()
-        with self._changed:
-            if self._owner == me:
-                self._depth += 1
-                return
-            self._queue.append(ticket)
-            try:
-                while self._owner is not None or self._queue[0] is not ticket:
-                    check()
-                    self._changed.wait(_WAIT)
-                self._owner, self._depth = me, 1
-            finally:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
+    def _ask(self, should_stop: ShouldStop) -> bool:
+        try:
+            self._asking.now = True
+            return bool(should_stop())
+        finally:
+            self._asking.now = False
 
-    def _leave(self) -> None:
-        with self._changed:
-            self._depth -= 1
-            if not self._depth:
-                self._owner = None
-                self._changed.notify_all()
+    def _is_inside(self) -> bool:
+        """Whether this thread has the turn."""
+        try:
+            return self._queue[0].thread == threading.get_ident()
+        except IndexError:
+            return False
+
+    def _wait(self, call: _Call, check: Callable[[], None]) -> None:
+        """Until `call` is the first in the queue; not at all where this thread has the turn already."""
+        if self._is_inside():
+            return
+        self._queue.append(call)
+        while self._queue[0] is not call:
+            check()
+            call.turn.acquire(timeout=_WAIT)
+
+    def _leave(self, call: _Call) -> None:
+        """Takes `call` out of the queue, if it is there, and wakes who comes next."""
+        try:
+            self._queue.remove(call)
+        except ValueError:  # a call within a call has no place of its own
+            return
+        with suppress(IndexError, RuntimeError):  # nobody waits, or was woken already
+            self._queue[0].turn.release()
 
     def close(self, free: Callable[[], None]) -> None:
         """Ends the call that runs in another thread, and those that wait, with ClosedError; then frees. Idempotent.
 
-        Raises UsageError in a callback of a running call of this thread.
+        Raises UsageError in a callback of a running call of this thread. Frees nothing in a forked process: what it
+        sees there is its parent's.
         """
-        me = threading.get_ident()
-        with self._changed:
-            if self._owner == me:
-                raise UsageError(
-                    f"{self._name} cannot be closed in a callback of its own call; end the call first "
-                    "(should_stop, or an exception), then close"
-                )
-            self._closing = True
-            while self._owner is not None:
-                self._changed.wait(_WAIT)
-            self._owner = me
+        if os.getpid() != self._process:
+            return
+        if self._is_inside():
+            raise UsageError(
+                f"{self._name} cannot be closed in a callback of its own call; end the call first "
+                "(should_stop, or an exception), then close"
+            )
+        call, self._closing = _Call(), True
         try:
-            free()
+            self._wait(call, lambda: None)
+            try:
+                free()
+            except KeyboardInterrupt:
+                free()  # what is left of it
+                raise
         finally:
-            with self._changed:
-                self._owner = None
-                self._changed.notify_all()
+            try:
+                self._leave(call)
+            except KeyboardInterrupt:
+                self._leave(call)
+                raise

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
 from . import log
+from .created import created
 from .library import llama
 from .stop import StopHook
 
@@ -52,8 +53,9 @@ class LlamaModel:
         params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
         if not weights:
             params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
-        log.clear()
-        self._model = llama.llama_model_load_from_file(str(path).encode(), params)
+        self._model = created(
+            lambda: llama.llama_model_load_from_file(str(path).encode(), params), llama.llama_model_free
+        )
         if not self._model:
             raise ModelError(f"{path} does not load: {log.last_error()}")
         self.n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
@@ -143,7 +145,11 @@ class Decoder:
 
     def _decode(self, batch: Any, position: int) -> None:
         log.clear()
-        status = llama.llama_decode(self._ctx, batch)
+        try:
+            status = llama.llama_decode(self._ctx, batch)
+        except BaseException:  # a Ctrl-C that came too late to stop it
+            self.truncate(position)
+            raise
         if status == 0:
             return
         self.truncate(position)
@@ -183,8 +189,9 @@ class LlamaContext:
     """A llama_context of one sequence with a plain KV cache. Raises NativeError. `close()` frees it."""
 
     def __init__(self, model: LlamaModel, n_ctx: int, options: ContextOptions) -> None:
-        log.clear()
-        self._ctx = llama.llama_init_from_model(model.handle, _params(n_ctx, options))
+        self._ctx = created(
+            lambda: llama.llama_init_from_model(model.handle, _params(n_ctx, options)), llama.llama_free
+        )
         if not self._ctx:
             raise NativeError(log.last_error())
         model.stop.attach_context(self._ctx)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
 from . import log
+from .created import created
 from .library import llama, mtmd
 from .llama import FLASH_ATTN, LlamaModel
 from .stop import StopHook
@@ -38,8 +39,7 @@ class MtmdContext:
         params.warmup = False
         params.flash_attn_type = FLASH_ATTN[flash_attn]
         params.n_threads = n_threads
-        log.clear()
-        self._ctx = mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
+        self._ctx = created(lambda: mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params), mtmd.mtmd_free)
         if not self._ctx:
             raise ModelError(f"{path}: does not load: {log.last_error()}")
         if not mtmd.mtmd_support_vision(self._ctx):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import ContextError, NativeError, UsageError
 from .binding import bind, check_size
+from .created import created
 from .library import libllama, llama
 from .status import ABORTED, LLAMA
 from .stop import StopHook
@@ -186,7 +187,7 @@ class StagedContext:
         params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
         params.no_perf = False
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
-        ctx = _context_init(model, params, n_stages, begins, cells)
+        ctx = created(lambda: _context_init(model, params, n_stages, begins, cells), llama.llama_free)
         if not ctx:
             raise LLAMA.error()
         self.ctx: int | None = ctx

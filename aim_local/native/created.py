@@ -1,0 +1,33 @@
+"""Making native objects, which takes a while and logs: a Ctrl-C meanwhile is raised afterwards, and is not lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from . import log
+
+
+def created(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
+    """What `make` returns, null if it fails; log.last_error() says why.
+
+    The libraries call Python for each line they log, and a KeyboardInterrupt that is raised in there goes nowhere. So
+    Python's own handler is replaced meanwhile; what was made is freed before the interrupt is raised.
+    """
+    log.clear()
+    main = threading.current_thread() is threading.main_thread()  # no other gets signals, or may set handlers
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return make()
+    pressed, made = list[int](), None
+    try:
+        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+        made = make()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        if made:
+            free(made)
+        raise KeyboardInterrupt
+    return made

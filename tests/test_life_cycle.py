@@ -1,0 +1,91 @@
+"""What is dropped without close() is freed, and Ctrl-C while a model or a context is made is not lost."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from aim_local import GenerateConfig, VisionLLM, VisualTokenConfig
+from aim_local.native.created import created
+
+CLIP = np.random.default_rng(5).integers(0, 256, (2, 112, 112, 3), np.uint8)
+SHORT = GenerateConfig(max_tokens=2)
+
+
+@pytest.fixture
+def llm() -> Iterator[VisionLLM]:
+    with VisionLLM.load() as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("tokens", [None, VisualTokenConfig.paper()], ids=["plain", "pruned"])
+def test_a_dropped_conversation_is_freed(llm: VisionLLM, tokens: VisualTokenConfig | None) -> None:
+    """Guards a server that makes a conversation per visitor: one KV cache waits at most."""
+
+    def visit() -> None:
+        llm.chat(tokens, generate=SHORT).ask("What is it?", [CLIP])
+
+    for _ in range(3):
+        thread = threading.Thread(target=visit)
+        thread.start()
+        thread.join()
+        gc.collect()
+        assert len(llm.model.contexts._all) == 1
+    native = next(iter(llm.model.contexts._all))
+    llm.generate("What is it?", generate=SHORT)
+    assert native not in llm.model.contexts._all
+
+
+def test_a_conversation_that_is_held_stays(llm: VisionLLM) -> None:
+    """Guards against freeing a context in use when others are made and dropped."""
+    chat = llm.chat(generate=SHORT)
+    wanted = [chat.ask("What is it?", [CLIP]).tokens, chat.ask("And then?").tokens]
+    with llm.chat(generate=SHORT) as other:
+        found = [other.ask("What is it?", [CLIP]).tokens]
+        for _ in range(3):
+            llm.chat(generate=SHORT).ask("What is it?")
+        gc.collect()
+        assert [*found, other.ask("And then?").tokens] == wanted
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGINT to one process")
+def test_what_ctrl_c_interrupts_is_freed() -> None:
+    freed: list[str] = []
+
+    def make() -> str:
+        signal.raise_signal(signal.SIGINT)
+        return "made"
+
+    with pytest.raises(KeyboardInterrupt):
+        created(make, freed.append)
+    assert freed == ["made"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert created(lambda: "made", freed.append) == "made"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGINT to one process")
+def test_ctrl_c_while_loading_is_not_lost() -> None:
+    """The libraries log into Python while they load, which is where it arrives."""
+
+    def press(delay: float) -> None:
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def load(thread: threading.Thread) -> None:
+        with VisionLLM.load():
+            thread.join()
+            time.sleep(1)  # it may come late
+
+    for i in range(20):
+        thread = threading.Thread(target=press, args=(0.002 * i + 0.001,))
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            thread.start()
+            load(thread)
+        thread.join()
