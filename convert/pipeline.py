@@ -9,12 +9,14 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from aim_local.store import MANIFEST, MMPROJ, MODEL
+
 from .checkpoint import Checkpoint, TensorRef, open_checkpoint
 from .errors import ConvertError, some
 from .families import Family, read_model
 from .names import sanitize_all
 from .plan import Planned
-from .staging import MANIFEST, MMPROJ, MODEL, check_space, staged_folder
+from .staging import check_space, staged_folder
 from .templates import read_template
 from .text import plan_text, text_metadata
 from .types import MMPROJ_ARCH, is_quantized, parse_type

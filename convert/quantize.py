@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aim_local.store import MANIFEST, MMPROJ, MODEL
+
 from .checkpoint import read_json
 from .errors import ConvertError
 from .quantize_text import check_source, run_worker, type_name
 from .quantize_vision import quantize_vision
 from .quantized import Progress, QuantizeResult, open_gguf, types_of
-from .staging import MANIFEST, MMPROJ, MODEL, staged_file, staged_folder
+from .staging import staged_file, staged_folder
 from .writer import file_sha256
 
 

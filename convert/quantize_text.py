@@ -3,18 +3,15 @@
 It makes the K-quants that numpy cannot make. It knows no mmproj: those are quantize_vision.py's business.
 """
 
-import contextlib
-import os
 import shutil
-import subprocess
-import sys
 from collections import deque
 from pathlib import Path
 
 import gguf
 
+from aim_local.child import Child
+
 from .errors import ConvertError
-from .quantize_worker import PROGRESS
 from .quantized import Progress, architecture_of, check_unquantized, open_gguf
 from .staging import size_text
 from .types import MMPROJ_ARCH
@@ -54,33 +51,24 @@ def check_source(source: Path, out: Path) -> None:
 
 def run_worker(source: Path, target: Path, type: str, threads: int, progress: Progress | None) -> None:
     """Run quantize_worker.py to its end; the child dies with us. `type`: one of QUANTIZE_TYPES."""
-    command = [sys.executable, "-P", "-m", f"{__package__}.quantize_worker", str(source), str(target)]
-    command += [str(int(QUANTIZE_TYPES[type])), str(threads)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    module = f"{__package__}.quantize_worker"
     said: deque[str] = deque(maxlen=5)
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    try:
-        assert child.stdout is not None
-        for line in child.stdout:
-            word, *rest = line.split()[:4] or [""]
-            if word == PROGRESS and progress is not None:
-                progress(int(rest[0]), int(rest[1]), rest[2])
-            elif word != PROGRESS:
-                said.append(line.strip())
-        code = child.wait()
-    finally:
-        with contextlib.suppress(OSError):
-            child.kill()
-        child.wait()
-    if code != 0:
-        raise worker_error(target, source, " ".join(s for s in said if s), code)
+    arguments = ["-m", module, str(source), str(target), str(int(QUANTIZE_TYPES[type])), str(threads)]
+    with Child("llama.cpp's quantiser", arguments) as child:
+        while (message := child.receive()) is not None:
+            if "said" in message:
+                said.append(message["said"])
+            elif progress is not None:
+                progress(message["done"], message["total"], message["name"])
+        if child.wait() != 0:
+            raise worker_error(target, source, " ".join(filter(None, said)) or child.death())
 
 
-def worker_error(target: Path, source: Path, said: str, code: int) -> ConvertError:
+def worker_error(target: Path, source: Path, said: str) -> ConvertError:
     free = shutil.disk_usage(target.parent).free
     if "iostream" in said or free < 1 << 20:
         size = size_text(source.stat().st_size)
         return ConvertError(
             f"writing failed with {size_text(free)} free on the disk; up to {size} are needed, free some"
         )
-    return ConvertError(f"llama.cpp's quantiser failed on {source} (exit {code}): {said or 'it said nothing'}")
+    return ConvertError(f"llama.cpp's quantiser failed on {source}: {said}")

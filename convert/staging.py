@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aim_local.store import MANIFEST, MMPROJ, MODEL
+
 from .errors import ConvertError, some
 
 try:
@@ -19,7 +21,6 @@ try:
 except ImportError:  # Windows: leftovers stay
     fcntl = None  # type: ignore[assignment]
 
-MODEL, MMPROJ, MANIFEST = "model.gguf", "mmproj.gguf", "aim.json"
 OURS = {MODEL, MMPROJ, MANIFEST}
 
 

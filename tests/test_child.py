@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from aim_local.child import Child, describe_death, reason_of
 from aim_local.errors import MediaError, NativeError
-from aim_local.lab.child import Child, describe_death, reason_of
 
 ECHO = """
 from aim_local.errors import MediaError
-from aim_local.lab.child import Parent
+from aim_local.child import Parent
 
 def answer(message):
     print("a library prints this")
@@ -26,7 +26,7 @@ Parent().serve(answer)
 """
 BUSY = """
 import os, time
-from aim_local.lab.child import Parent
+from aim_local.child import Parent
 
 parent = Parent()
 parent.end_with()
@@ -89,7 +89,7 @@ def test_it_ends_with_its_parent() -> None:
     """The child computes and hears nothing; its parent is killed."""
     code = f"""
 import os
-from aim_local.lab.child import Child
+from aim_local.child import Child
 
 child = Child("the child", ["-c", {BUSY!r}])
 print(child.receive()["pid"], flush=True)
@@ -106,6 +106,6 @@ os.kill(os.getpid(), 9)
 
 
 def test_no_native_library_is_loaded() -> None:
-    code = "import sys, aim_local.lab.child; print([m for m in sys.modules if 'llama' in m or 'native' in m])"
+    code = "import sys, aim_local.child; print([m for m in sys.modules if 'llama' in m or 'native' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

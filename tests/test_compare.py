@@ -12,7 +12,7 @@ import compare_case
 import pytest
 from compare_case import FOLDER, SHORT, cells, lines
 
-from aim_local.lab.child import Child
+from aim_local.child import Child
 from aim_local.lab.compare import runner
 from aim_local.lab.compare.records import Report, Suite
 from aim_local.lab.compare.workspace import safe_name

@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gguf import GGMLQuantizationType
+
 from ..errors import NativeError
 
 _CURE = "reinstall aim-local as a whole"
@@ -27,3 +29,8 @@ def check_size(lib: ctypes.CDLL, name: str, struct: type[ctypes.Structure]) -> N
     found, ours = bind(lib, name, [])(), ctypes.sizeof(struct)
     if found != ours:
         raise NativeError(f"{lib._name}: {name}() is {found} bytes, aim_local was written for {ours}; {_CURE}")
+
+
+def type_number(name: str) -> int:
+    """The number of a ggml type, named as in LoadConfig.type_k."""
+    return int(GGMLQuantizationType[name.upper()])

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
 from . import log
+from .binding import type_number
 from .created import created
 from .library import llama
 from .stop import StopHook
@@ -230,7 +230,7 @@ def _params(n_ctx: int, options: ContextOptions) -> Any:
     params.n_batch = params.n_ubatch = options.n_ubatch  # one ubatch a call: progress and Ctrl-C get a turn
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = options.n_threads
-    params.type_k, params.type_v = (int(GGMLQuantizationType[t.upper()]) for t in (options.type_k, options.type_v))
+    params.type_k, params.type_v = (type_number(t) for t in (options.type_k, options.type_v))
     params.flash_attn_type = FLASH_ATTN[options.flash_attn]
     params.no_perf = True
     return params

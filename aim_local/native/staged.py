@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ContextError, NativeError, UsageError
-from .binding import bind, check_size
+from .binding import bind, check_size, type_number
 from .created import created
 from .library import libllama, llama
 from .status import ABORTED, LLAMA
@@ -30,7 +30,6 @@ Selector = Callable[[int, Rows, int], Sequence[int] | NDArray[Any]]
 
 ROW_TOKEN, ROW_VISUAL, ROW_EMBD = 0, 1, 2
 IMPORTANCES = {"pagerank": 0, "last_query": 1, "random": 2, "grid": 3}
-KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30}
 
 _DECODE_ABORTED = 2  # of llama_decode, which has status numbers of its own
 
@@ -182,7 +181,7 @@ class StagedContext:
         params = llama.llama_context_default_params()
         params.n_batch, params.n_ubatch = max(n_batch, n_ubatch), n_ubatch
         params.n_threads = params.n_threads_batch = n_threads
-        params.type_k, params.type_v = KV_TYPES[type_k], KV_TYPES[type_v]
+        params.type_k, params.type_v = type_number(type_k), type_number(type_v)
         params.flash_attn_type = -1 if flash_attn is None else int(flash_attn)
         params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
         params.no_perf = False

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from ...child import Message, Parent
 from ...native.stock import StockContext, StockLibrary, StockModel, StockOptions
-from ..child import Message, Parent
 from ..measure import peak_rss_bytes, reset_peak_rss
 from .given import given_tokens
 

@@ -1,4 +1,4 @@
-"""Measuring in processes of their own (lab/child.py). Run as a module this is our side's worker.
+"""Measuring in processes of their own (child.py). Run as a module this is our side's worker.
 
 Both sides of a pair with the unpatched library are workers, so that neither is at an advantage.
 """
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from ...child import Child, Message, Parent
 from ...config import LoadConfig
+from ...native.binding import type_number
 from ...native.installed import bindings_folder
-from ...native.staged import KV_TYPES
 from ...reduction.planner import TextShape
 from ...settings import parse_setting
 from ...store.names import ModelPaths
-from ..child import Child, Message, Parent
 from .session import Measured, Session
 
 # --- our side -------------------------------------------------------------------------------------------------------
@@ -99,8 +99,8 @@ class StockWorker(Child):
                 model=str(paths.model),
                 n_threads=ours.facts["n_threads"],
                 n_gpu_layers=999 if config.n_gpu_layers < 0 else config.n_gpu_layers,
-                type_k=KV_TYPES[config.type_k],
-                type_v=KV_TYPES[config.type_v],
+                type_k=type_number(config.type_k),
+                type_v=type_number(config.type_v),
             )
         except BaseException:
             self.close()

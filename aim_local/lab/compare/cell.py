@@ -14,10 +14,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...child import Parent, reason_of
 from ...config import GenerateConfig
 from ...errors import AimError, ModelError
 from ...settings import parse_setting
-from ..child import Parent, reason_of
 from .job import Job, Task
 from .records import ItemResult
 

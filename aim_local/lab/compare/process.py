@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..child import Child
+from ...child import Child
 from .job import Job
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from ..errors import AimError, NativeError
+from .errors import AimError, NativeError
 
 Message = dict[str, Any]  # plain values for JSON
 
