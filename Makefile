@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test lint llama apply refresh check sanitize bench wheel wheel-check clean
+.PHONY: demo test lint llama apply refresh check sanitize bench gpu-check wheel wheel-check clean
 
 $(VENV)/.base: pyproject.toml patches/VERSION
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +68,10 @@ bench: $(VENV)/.test
 	$(BIN)/aim-local compare --demo --n 500 --tokens off,paper,fast,late-drop,random --out build/compare
 	$(BIN)/python benchmarks/kept_sets.py
 	$(BIN)/python benchmarks/convert_memory.py
+
+# what this machine's NVIDIA GPU does, beside its CPU: a build of its own for this card, in build/gpu; see docs/gpu.md
+gpu-check: $(VENV)/.test
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(abspath $(BIN))/python benchmarks/gpu_check.sh build/gpu
 
 # one wheel for every Python and every CPU of this architecture, in dist/: ggml picks the CPU's variant when it is loaded.
 # A build folder of its own; on Linux auditwheel adds libgomp and writes into the tag which systems it runs on

@@ -187,8 +187,9 @@ class Chat:
         planned = talk.planned
         if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
             planned = plan.tokens
+        told = self.model.warnings if not any(m.role == "assistant" for m in talk.messages) else []  # once is enough
         self._talk = _Talk((*talk.messages, turn, Message("assistant", generated.text)), shown, planned)
-        warnings = [*reading.warnings, *cut_warning(cache.context, generated, options)]
+        warnings = [*told, *reading.warnings, *cut_warning(cache.context, generated, options)]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings)
 

@@ -35,8 +35,9 @@ class LoadConfig:
 
     n_ctx: tokens a context holds; None sizes it to the prompt plus room for the answer (within the model's limit).
     n_ubatch: tokens computed together. n_threads: None takes the physical cores (one for a tiny model).
-    n_gpu_layers: text layers on the GPU,
-    -1 for all. type_k, type_v: KV cache types. flash_attn: "auto", True or False.
+    n_gpu_layers: text layers on the GPU, -1 for all; unless it is 0, the vision tower is there too. Without a GPU the
+    CPU computes all, and every answer (of a conversation the first) has a warning.
+    type_k, type_v: KV cache types. flash_attn: "auto", True or False.
     """
 
     n_ctx: int | None = None

@@ -232,7 +232,7 @@ class VisionLLM:
             context = open_context(model, plan, context_size(model, plan, n_answer) - plan.n_visual)
             try:
                 filled = prefill(model, plan, dict(enumerate(reading.items)), context, watch, reading)
-                yield _Started(context, filled, list(reading.warnings), watch)
+                yield _Started(context, filled, [*model.warnings, *reading.warnings], watch)
             finally:
                 context.close()
 

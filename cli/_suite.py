@@ -22,7 +22,7 @@ class SuiteOptions:
 
     suite: Annotated[Path | None, opt.text(_SUITE_HELP, "FILE")] = None
     demo: Annotated[bool, opt.flag("Draw a suite of clips with the bundled generator.", "--demo")] = False
-    n: Annotated[int, opt.whole("Clips that --demo draws.")] = 200
+    n: Annotated[int, opt.whole("Clips that --demo draws.", "--n")] = 200
     seed: Annotated[int, opt.whole("Which clips --demo draws.")] = 0
     media: Annotated[Path | None, opt.text("Where a published suite's videos are.", "FOLDER")] = None
     limit: Annotated[int | None, opt.whole("Only the first N questions.")] = None

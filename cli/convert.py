@@ -29,10 +29,10 @@ def convert(
     src: Annotated[Path, typer.Argument(help=_SRC_HELP, metavar="SRC", show_default=False)],
     *,
     out: Annotated[Path | None, opt.text(_OUT_HELP, "DIR", show_default=False)] = None,
-    type: Annotated[str, opt.text(_TYPE_HELP, "TYPE")] = "f16",
+    type: Annotated[str, opt.text(_TYPE_HELP, "TYPE", "--type")] = "f16",
     vision_type: Annotated[str, opt.text("Type of the vision tower.", "TYPE")] = "f16",
     vision_tower: Annotated[Path | None, opt.text(_TOWER_HELP, "DIR", show_default=False)] = None,
-    name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", show_default=False)] = None,
+    name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", "--name", show_default=False)] = None,
     output: opt.OutputOptions,
 ) -> None:
     """Convert a checkpoint of a vision-language model to GGUF."""

@@ -26,7 +26,7 @@ def quantize(
     src: Annotated[str, typer.Argument(help=_SRC_HELP, metavar="SRC")],
     out: Annotated[Path | None, typer.Argument(help=_OUT_HELP, metavar="OUT", show_default=False)] = None,
     *,
-    type: Annotated[str | None, opt.text(_TYPE_HELP, "TYPE", show_default=False)] = None,
+    type: Annotated[str | None, opt.text(_TYPE_HELP, "TYPE", "--type", show_default=False)] = None,
     vision_type: Annotated[str | None, opt.text(_VISION_HELP, "TYPE")] = None,
     threads: opt.Threads = None,
     output: opt.OutputOptions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from aim_local import settings
 from aim_local.cli import _docs, _values
+from aim_local.cli._app import app
 from aim_local.cli._groups import Without, flat
 from aim_local.config import KV_TYPES
 from aim_local.errors import UsageError
@@ -156,3 +158,14 @@ def test_settings_of_the_help_texts_are_presets() -> None:
     (listed,) = re.findall(r"Settings to compare, separated by commas: (.*), budget=SHARE", text)
     (others,) = set(re.findall(r"or (merge-only.*)\. Default: paper for videos", text))
     assert {*listed.split(", "), *others.split(", ")} <= set(settings.PRESETS)
+
+
+def test_names_that_older_typers_spell_in_capitals() -> None:
+    """typer 0.27 makes `--SHAPE` of an option `shape` with the metavar SHAPE, unless its name is given."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name, parameter in inspect.signature(command.callback).parameters.items():
+            for note in getattr(parameter.annotation, "__metadata__", ()):
+                if isinstance(note, typer.models.OptionInfo) and (note.metavar or "").lower() == name:
+                    # in Annotated, typer keeps the first name where the default would stand
+                    assert note.default == f"--{name}", f"{command.callback.__name__}: write out --{name}"

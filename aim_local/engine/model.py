@@ -19,6 +19,7 @@ from ..models.base import Tower
 from ..models.prompt import ChatTemplate, Message
 from ..models.registry import open_tower
 from ..models.text import TextModel
+from ..native.devices import has_gpu
 
 
 class Closable(Protocol):
@@ -87,6 +88,14 @@ class Model:
     def default_frames(self) -> int:
         """Frames a video is sampled to when nothing is asked."""
         return self.tower.default_frames if self.tower else 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the load options asked for and this machine does not have. They stand beside every answer."""
+        n = self.config.n_gpu_layers
+        if n == 0 or has_gpu():
+            return []
+        return [f"n_gpu_layers is {n}, but no GPU is there for this build (see aim-local doctor); the CPU computes all"]
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (models/prompt.py)."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import ctypes
 
 from .installed import library_name
-from .library import LIB_FOLDER
+from .library import LIB_FOLDER, llama
+
+
+def has_gpu() -> bool:
+    """Whether ggml can place layers anywhere but on the CPU: built for GPUs, and one is there."""
+    return bool(llama.llama_supports_gpu_offload())
 
 
 def device_names() -> list[str]:

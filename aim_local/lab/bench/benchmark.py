@@ -162,6 +162,7 @@ def _own_arms(
     """The settings, unreduced first, in this process."""
     session = Session(paths, config.load, video=clip, skip_vision=config.skip_vision)
     stack.callback(session.close)
+    told += session.model.warnings
     if config.skip_vision:
         told.append("the vision tower was skipped: visual rows are random, the first token's time lacks its part")
 
