@@ -45,8 +45,6 @@ def paired_ratio(reference: Sequence[float], other: Sequence[float]) -> Spread:
 
 def machine() -> dict[str, Any]:
     """Where figures come from: processor, usable cores, memory, system, versions. Plain values for JSON."""
-    from importlib.metadata import version
-
     from ..models.threads import physical_cores
     from ..native.bindings import bindings_version
     from .doctor import memory_bytes, processor
@@ -57,9 +55,18 @@ def machine() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "aim_local": version("aim-local"),
+        "aim_local": _own_version(),
         "llama_cpp_python": bindings_version(),
     }
+
+
+def _own_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("aim-local")
+    except PackageNotFoundError:  # run from its folder
+        return "not installed"
 
 
 def reset_peak_rss() -> bool:
