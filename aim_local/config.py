@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
 MERGE_BY = ("similarity", "average")
+MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 
 
@@ -52,6 +53,8 @@ class LoadConfig:
         _positive("n_ctx", self.n_ctx, optional=True)
         _positive("n_ubatch", self.n_ubatch)
         _positive("n_threads", self.n_threads, optional=True)
+        if self.n_threads is not None and self.n_threads > MAX_THREADS:
+            raise UsageError(f"n_threads is {self.n_threads}; give at most {MAX_THREADS}, best one per core")
         if not isinstance(self.n_gpu_layers, int) or self.n_gpu_layers < -1:
             raise UsageError(f"n_gpu_layers is {self.n_gpu_layers!r}; give -1 (all) or a whole number from 0")
         for name, value in (("type_k", self.type_k), ("type_v", self.type_v)):

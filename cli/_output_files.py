@@ -11,17 +11,17 @@ DEFAULT_FOLDER = Path("explain")
 
 
 def output_files(out: Path | None, png: Path | None, html: Path | None, json: bool) -> dict[str, Path]:
-    """Where "png" and "html" go. Raises UsageError where they cannot go, before anything is computed."""
+    """Where "png" and "html" go; makes nothing. Raises UsageError where they cannot go, before anything is computed."""
     if out is not None and (png is not None or html is not None):
         raise UsageError("--out names a folder for both files; give it, or --png and --html")
     if png is None and html is None:
         if out is None and json:
             return {}
         folder = out or DEFAULT_FOLDER
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; --out takes a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_writable(folder)
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise UsageError(f"{there} is a file; --out takes a folder")
+        _check_writable(there)
         return {"png": folder / "explain.png", "html": folder / "explain.html"}
     files = {kind: path for kind, path in (("png", png), ("html", html)) if path is not None}
     for kind, path in files.items():

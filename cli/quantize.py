@@ -17,7 +17,7 @@ from ._table import print_json, print_table, size, types
 
 DEFAULT = "q4_k_m"
 _SRC_HELP = "A language GGUF, a model folder, or a name in the store, with f32, f16 or bf16 weights."
-_OUT_HELP = "File or folder to write. Default: SRC's name with the type, beside it."
+_OUT_HELP = "File or folder to write. Default: SRC's name with the type, beside it; of the bundled model in the store."
 _TYPE_HELP = f"q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs and others. Default: {DEFAULT}."
 _VISION_HELP = f"Type of the vision tower, of a folder's or of an mmproj file: {opt.span(KV_TYPES[1:], 4)}."
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aim_local.config import MAX_THREADS
 from aim_local.store import MANIFEST, MMPROJ, MODEL
 
 from .checkpoint import read_json
@@ -38,8 +39,8 @@ def quantize(
     started = time.monotonic()
     src, out = Path(src), Path(out).absolute()
     name = type_name(type)
-    if threads is not None and threads < 1:
-        raise ConvertError(f"threads is {threads}; at least 1 is needed, leave it out for all cores")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ConvertError(f"threads is {threads}; give 1 to {MAX_THREADS}, or leave it out for all cores")
     n_threads = threads or os.cpu_count() or 1
     folder = src.is_dir()
     source, model = (src / MODEL, out / MODEL) if folder else (src, out)

@@ -49,6 +49,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
         (["-p", "x", "--end", "inf"], 2, "'inf' is no time"),
         (["-p", "x", "--ctx", "0"], 2, "n_ctx is 0"),
         (["-p", "x", "--threads", "-1"], 2, "n_threads is -1"),
+        (["-p", "x", "--threads", "100000"], 2, "n_threads is 100000; give at most 512"),
         (["-p", "x", "--gpu-layers", "-2"], 2, "n_gpu_layers is -2"),
         (["-p", "x", "--type-k", "q9"], 2, "type_k is 'q9'"),
         (["-p", "x", "--type-v", "q8_0", "--flash-attn", "off"], 2, "needs flash attention"),

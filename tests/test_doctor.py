@@ -84,7 +84,9 @@ def test_store_is_not_created() -> None:
 def test_store_below_a_file(user_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (user_home / "file").write_text("")
     monkeypatch.setenv("AIM_LOCAL_HOME", str(user_home / "file"))
-    assert any("store" in problem.what or "models" in problem.what for problem in doctor.examine().problems)
+    found = doctor.examine()
+    told = [problem for problem in found.problems if str(store.models_folder()) in problem.what]
+    assert [problem.cure for problem in told] == ["check its permissions or set AIM_LOCAL_HOME"]
 
 
 def test_cpu_features() -> None:

@@ -196,6 +196,8 @@ def test_command_draws_one_layer(tmp_path: Path) -> None:
         (["--video", "CLIP", "-p", "what?", "--png", "a.jpg"], "must end in .png"),
         (["--video", "CLIP", "-p", "what?", "--html", "none/a.html"], "does not exist; make it first"),
         (["--video", "CLIP", "-p", "what?", "--out", "CLIP"], "is a file; --out takes a folder"),
+        (["--video", "CLIP", "-p", "what?", "--out", "CLIP/o"], "is a file; --out takes a folder"),
+        (["--video", "CLIP", "-p", "what?", "--out", "o/p", "--layer", "12"], "layers 0 to 11"),
         (["--video", "CLIP", "-p", "what?", "--png", "a.png", "--layer", "12"], "layers 0 to 11"),
         (["--video", "CLIP", "-p", "what?", "--png", "a.png", "--layer", "x"], "no whole number"),
         (["--video", "CLIP", "-p", "what?", "--tokens", "most"], "setting 'most' is unknown"),
@@ -203,7 +205,7 @@ def test_command_draws_one_layer(tmp_path: Path) -> None:
 )
 def test_bad_usage_is_one_line(args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run(*(str(CLIPS / "needle.mp4") if arg == "CLIP" else arg for arg in args))
+    result = run(*(arg.replace("CLIP", str(CLIPS / "needle.mp4")) for arg in args))
     assert result.exit_code == 2, result.output
     assert len(result.stderr.splitlines()) == 1
     assert words in result.stderr

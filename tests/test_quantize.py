@@ -86,6 +86,9 @@ def test_quantize_refuses_in_one_line(converted: dict[str, Path], tmp_path: Path
             r"is not a folder that .* it lacks mmproj\.gguf and aim\.json",
         ),
     ]
+    for threads in (0, 100_000):
+        with pytest.raises(ConvertError, match=f"threads is {threads}; give 1 to 512"):
+            quantize(folder / "model.gguf", tmp_path / "o", "q8_0", threads=threads)
     for source, out, kind, line in cases:
         with pytest.raises(ConvertError, match=line) as caught:
             quantize(source, out, kind)

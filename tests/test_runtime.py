@@ -27,8 +27,10 @@ def test_context_too_small(model: Path) -> None:
         assert "needs" in text
         assert "--ctx" in text
         assert "--frames" in text
-        with pytest.raises(ContextError, match="trained for 1024"):
+        with pytest.raises(ContextError, match=r"trained for 1024: take fewer frames \(--frames\); at most \d+% of"):
             llm.generate("what?", [video(200)])
+        with pytest.raises(ContextError, match=r"0 of them visual; .* 1024: shorten the text$"):
+            llm.generate("what? " * 1024)
         assert llm.generate("what?", [video(2)], generate=GenerateConfig(max_tokens=2)).text is not None
 
 

@@ -94,7 +94,7 @@ def test_a_store_name_wins_over_a_folder_here(tmp_path: Path, monkeypatch: pytes
     ("name", "told"),
     [
         ("onevison", "no model called 'onevison'; did you mean onevision?"),
-        ("zzz", "known are demo, llava, onevision"),
+        ("zzz", "known are demo, llava, onevision. A GGUF file"),
         ("./nothing", "no such model file or folder"),
         ("nothing.gguf", "no such model file or folder"),
         ("", "the model name is empty"),
@@ -160,6 +160,11 @@ def test_store_folder_follows_the_variable(user_home: Path, monkeypatch: pytest.
 def test_beside(tmp_path: Path) -> None:
     assert store.beside(tmp_path / "m.gguf", "Q4_K_M") == tmp_path / "m-q4_k_m.gguf"
     assert store.beside(tmp_path, "q4_k_m") == tmp_path.with_name(f"{tmp_path.name}-q4_k_m")
+
+
+def test_nothing_goes_beside_the_bundled_model() -> None:
+    """Guards the package's folder, and that a quantised bundled model is one that can be named."""
+    assert store.beside(store.source_of("demo"), "Q8_0") == store.models_folder() / "demo-q8_0"
 
 
 def test_listing(demo: Path) -> None:

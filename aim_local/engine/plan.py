@@ -193,13 +193,16 @@ def context_size(model: Model, plan: Plan, n_answer: int) -> int:
 
 
 def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
-    what = f"the prompt needs {plan.n + 1} tokens, {plan.n_visual} of them visual; "
+    what = f"the prompt needs {plan.n + 1} tokens with one for the answer, {plan.n_visual} of them visual; "
     trained = f"{model.name} was trained for {model.n_ctx_train}"
+    less = "take fewer frames (--frames)" if plan.n_visual else "shorten the text"
     if not asked:
-        fit = trained
+        fit = f"{trained}: {less}"
     elif plan.n < model.n_ctx_train:
-        fit = f"the context holds {limit}: load with n_ctx (--ctx) {plan.n + 1} or more"
+        fit = f"the context holds {limit}: load with n_ctx (--ctx) {plan.n + 1} or more, or {less}"
     else:
-        fit = f"the context holds {limit}, and {trained}"
-    share = max(0, limit - 1 - plan.n_text) / max(1, plan.n_visual)
-    return f"{what}{fit}, or take fewer frames (--frames): at most {share:.0%} of the visual tokens fit"
+        fit = f"the context holds {limit}, and {trained}: {less}"
+    if not plan.n_visual:
+        return what + fit
+    share = max(0, limit - 1 - plan.n_text) / plan.n_visual
+    return f"{what}{fit}; at most {share:.0%} of the visual tokens fit"

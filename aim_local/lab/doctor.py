@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..errors import ModelError
+
 NOT_INSTALLED = "not installed"
 REINSTALL = "reinstall aim-local (`pip install --force-reinstall aim-local`, or `pip install .` in its source folder)"
 NATIVE = "aim_local.native.library"  # in sys.modules once the libraries are loaded
@@ -231,7 +233,12 @@ def _models(report: Report, facts: dict[str, Any]) -> None:
     if folder is None:
         report.problem("the bundled model is missing", REINSTALL)
     facts["store"] = str(store.models_folder())
-    entries = store.list_models()
+    try:
+        entries = store.list_models()
+    except ModelError as e:  # the folder of the store; a model's own fault is in its entry
+        what, _, cure = str(e).partition("; ")
+        report.problem(what, cure)
+        return
     facts["in store"] = sum(not entry.bundled for entry in entries)
     for entry in entries:
         if entry.problem:

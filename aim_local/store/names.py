@@ -157,7 +157,7 @@ def _unknown(name: str) -> str:
     hint = (
         f"did you mean {' or '.join(shown)}?"
         if shown
-        else f"known are {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
+        else f"known are {', '.join(known[:8])}{' ...' if len(known) > 8 else '.'}"
     )
     return f"no model called {name!r}; {hint} A GGUF file or a folder written by `aim-local convert` can be named too"
 
@@ -299,7 +299,12 @@ def source_of(model: str | Path) -> Path:
 
 
 def beside(source: Path, suffix: str) -> Path:
-    """A sibling of `source` with `suffix` in its name: a/model.gguf -> a/model-q4_k_m.gguf, a -> a-q4_k_m."""
+    """A sibling of `source` with `suffix` in its name: a/model.gguf -> a/model-q4_k_m.gguf, a -> a-q4_k_m.
+
+    Of the bundled model's folder a model in the store: nothing is written into the package.
+    """
+    if source == bundled_folder():
+        return models_folder() / f"{BUNDLED}-{suffix.lower()}"
     if source.is_dir():
         folder = source.resolve()
         return folder.with_name(f"{folder.name}-{suffix.lower()}")

@@ -15,7 +15,12 @@ from .report import page_html, sheet_image
 
 
 def write_files(found: Explanation, places: Mapping[str, Path], layers: Sequence[int] | None = None) -> dict[str, Path]:
-    """Writes "png" and "html" where `places` names a file. layers: those of the PNG, None where something changes."""
+    """Writes "png" and "html" where `places` names a file. layers: those of the PNG, None where something changes.
+
+    A folder that is not there is made.
+    """
+    for path in places.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
     if "png" in places:
         content = png_bytes(sheet_image(found, list(layers) if layers else None))
         with replaced(places["png"]) as partial:
