@@ -40,6 +40,7 @@ def convert(
 
     target = out if out is not None else store.store_path(name or src.resolve().name)
     converter = _extra.import_converter()
+    replaces = (target / store.MANIFEST).is_file()
     config = converter.ConvertConfig(text_type=type, vision_type=vision_type, vision_tower=vision_tower, name=name)
     try:
         with ByteBar("converting", "bytes", wanted=not output.quiet) as bar:
@@ -51,6 +52,8 @@ def convert(
         return
     _print(result)
     if not output.quiet:
+        if replaces:
+            _log.say(f"note: it took the place of the model that was in {target}")
         for note in result.notes:
             _log.say(f"note: {note}")
         _log.say(f"try it: aim-local chat {_name_for(result, out)} --video CLIP")
