@@ -72,7 +72,9 @@ Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 class LoadOptions:
     """How a model is loaded."""
 
-    ctx: Annotated[int | None, whole("Tokens the context holds, rounded up to 256. Default: as many as needed.", "--ctx")] = None
+    ctx: Annotated[
+        int | None, whole("Tokens the context holds, rounded up to 256. Default: as many as needed.", "--ctx")
+    ] = None
     threads: Threads = None
     gpu_layers: Annotated[int, whole("Text layers on the GPU, -1 for all.")] = 0
     type_k: Annotated[str, text(f"Type of the cached keys: {span(KV_TYPES, 5)}.", "TYPE", "--type-k")] = "f16"
