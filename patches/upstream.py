@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -96,7 +97,9 @@ def fetch_sdist(out: Path) -> Path:
         archive = folder / f"{name}-{pin['version']}.tar.gz"
         if not archive.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+            # pip reads the metadata with the sdist's own build backend; inside a wheel build that is installed already
+            isolation = ["--no-build-isolation"] if importlib.util.find_spec("scikit_build_core") else []
+            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", *isolation,
                        "--dest", str(folder), f"{pin['package']}=={pin['version']}"]  # fmt: skip
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode != 0 or not archive.is_file():
