@@ -7,6 +7,7 @@ tokens are plain rows at consecutive positions; M-RoPE and non-causal media are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -91,7 +92,7 @@ class MtmdTower:
         blank = np.zeros((height, width, 3), np.uint8)
         chunks = Chunks(self.context, [blank] * n_frames, is_video=kind == "video")
         try:
-            return chunks.chunks
+            return [replace(c, handle=None) if isinstance(c, ImageChunk) else c for c in chunks.chunks]
         finally:
             chunks.close()
 
