@@ -91,18 +91,24 @@ def make_prompt(shape: TextShape, parts: Sequence[int], seed: int = 0) -> Prompt
     return Prompt(ids, visual)
 
 
+def stages_of(counts: Sequence[int], n_text: int) -> StagePlan:
+    """One stage per run of equal counts. counts[il]: visual tokens entering layer il; n_text: room for others."""
+    begins = [il for il, n in enumerate(counts) if il == 0 or n != counts[il - 1]]
+    return StagePlan(tuple(begins), tuple(counts[il] + n_text for il in begins))
+
+
 def open_context(
     models: Models, shape: TextShape, counts: Sequence[int], n_text: int = 64, weights: str = "F32", **options: Any
 ) -> StagedContext:
     # one thread: ggml's threads wait by spinning, which on a busy machine takes longer than these models do
     exact: dict[str, Any] = {"type_k": "f32", "type_v": "f32", "flash_attn": False, "n_threads": 1}
     options = exact | options
-    return StagedContext(models.load(shape, weights), StagePlan.from_layers(counts, n_text), **options)
+    return StagedContext(models.load(shape, weights), stages_of(counts, n_text), **options)
 
 
 def run(ctx: StagedContext, prompt: Prompt, counts: Sequence[int], **options: Any) -> np.ndarray[Any, Any]:
     embd = prompt.visual.numpy() if len(prompt.visual) else None
-    return ctx.prefill(prompt.rows, prompt.ids, embd, ctx.plan.n_keep(counts), **options)
+    return ctx.prefill(prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], **options)
 
 
 def distance(a: Any, b: Any) -> float:

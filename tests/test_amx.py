@@ -155,7 +155,7 @@ def prompts(path: Path, with_amx: bool, *between: Callable[[], object]) -> list[
         model = llama.llama_model_load_from_file(str(path).encode(), params)
     log.echo_native_log(False)
     assert ("AMX model buffer" in said.getvalue()) == with_amx, said.getvalue()
-    plan, exact = StagePlan.from_layers([0] * 4, 128), {"type_k": "f32", "type_v": "f32", "flash_attn": False}
+    plan, exact = StagePlan((0,), (128,)), {"type_k": "f32", "type_v": "f32", "flash_attn": False}
     found: list[list[np.ndarray]] = [[] for _ in between]
     with StagedContext(model, plan, n_threads=1, **exact) as ctx:
         for rows, call in zip(found, between, strict=True):
@@ -163,7 +163,7 @@ def prompts(path: Path, with_amx: bool, *between: Callable[[], object]) -> list[
                 ctx.clear()
                 call()
                 ids = [(7 * i + n) % ctx.n_vocab for i in range(n)]
-                rows.append(ctx.prefill([ROW_TOKEN] * n, ids, None, plan.n_keep([0] * 4)))
+                rows.append(ctx.prefill([ROW_TOKEN] * n, ids, None, [0]))
                 call()
                 rows.append(ctx.decode(1))
     llama.llama_model_free(model)

@@ -16,7 +16,6 @@ from aim_local.reduction.planner import (
     Stage,
     TextShape,
     VisionShape,
-    charged_early,
     layer_counts,
     prefill_flops,
     schedule,
@@ -29,6 +28,16 @@ SIGLIP = VisionShape(n_layer=26, n_embd=1152, n_ff=4304, n_head=16, n_patch=729,
 N_TEXT = {ONEVISION_7B: 100, LLAVA_7B: 40}  # the text lengths that reproduce the figures
 
 FULL, MERGED = 32 * 196, 32 * 49
+
+
+def charged_early(counts: Sequence[int]) -> list[int]:
+    """Counts as the authors' FLOPs script charges them: each layer at the next one's count (docs/method.md)."""
+    return [*counts[1:], counts[-1]]
+
+
+def kv_cells(n_text: int, counts: Sequence[int]) -> int:
+    """Layer-tokens of the KV cache."""
+    return sum(n_text + n for n in counts)
 
 
 def pruned(shape: TextShape, n: int, l1: int, l2: int) -> list[int]:
@@ -117,8 +126,8 @@ def test_prefill_ratios() -> None:
 
 
 def test_kv_cache() -> None:
-    full = planner.kv_cells(100, [FULL] * 28)
-    kept = planner.kv_cells(100, pruned(ONEVISION_7B, MERGED, 14, 22))
+    full = kv_cells(100, [FULL] * 28)
+    kept = kv_cells(100, pruned(ONEVISION_7B, MERGED, 14, 22))
     assert (full, kept, round(full / kept, 1)) == (178_416, 31_808, 5.6)
     assert planner.kv_bytes(ONEVISION_7B, full) == 178_416 * 2 * 512 * 2
     assert planner.kv_bytes(ONEVISION_7B, 10, "q8_0", "f32") == 10 * (512 // 32 * 34 + 512 * 4)
@@ -227,7 +236,7 @@ def test_stages_tile_the_layers(n: int, shares: list[float]) -> None:
     found = planner.stages(counts)
     assert [stage.n_visual for stage in found for _ in range(stage.il_first, stage.il_last + 1)] == counts
     assert all(a.il_last + 1 == b.il_first and a.n_visual > b.n_visual for a, b in pairwise(found))
-    assert sum((s.il_last + 1 - s.il_first) * (7 + s.n_visual) for s in found) == planner.kv_cells(7, counts)
+    assert sum((s.il_last + 1 - s.il_first) * (7 + s.n_visual) for s in found) == kv_cells(7, counts)
     # the stages of a KV cache do not depend on the count, and no count changes inside one
     begins = planner.stage_begins(shares)
     assert begins[0] == 0

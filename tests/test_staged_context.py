@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from reference_aim import Reference
-from staged_models import COUNTS, SHAPE, Models, distance, make_prompt, open_context, run
+from staged_models import COUNTS, SHAPE, Models, distance, make_prompt, open_context, run, stages_of
 from tiny_text import TextShape
 
 from aim_local.errors import ContextError, NativeError
@@ -40,7 +40,7 @@ def test_compute_bytes_of_a_model_without_weights(models: Models) -> None:
     params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
     hollow = llama.llama_model_load_from_file(str(models.path(SHAPE)).encode(), params)
     assert hollow
-    plan = StagePlan.from_layers(COUNTS, 64)
+    plan = stages_of(COUNTS, 64)
     try:
         with StagedContext(models.load(SHAPE), plan) as a, StagedContext(hollow, plan) as b:
             assert a.ctx

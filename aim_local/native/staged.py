@@ -128,16 +128,6 @@ class StagePlan:
     il_begin: tuple[int, ...]
     n_cells: tuple[int, ...]
 
-    @classmethod
-    def from_layers(cls, n_visual: Sequence[int], n_text: int) -> StagePlan:
-        """One stage per run of equal counts. n_visual[il]: visual tokens entering layer il; n_text: room for others."""
-        begins = [il for il, n in enumerate(n_visual) if il == 0 or n != n_visual[il - 1]]
-        return cls(tuple(begins), tuple(n_visual[il] + n_text for il in begins))
-
-    def n_keep(self, n_visual: Sequence[int]) -> tuple[int, ...]:
-        """Counts per stage of counts per layer."""
-        return tuple(n_visual[il] for il in self.il_begin)
-
 
 @dataclass(frozen=True)
 class StageInfo:

@@ -160,11 +160,6 @@ def prefill_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float
     return sum(layer_flops(shape, n_text + n) for n in counts) + head_flops(shape)
 
 
-def charged_early(counts: Sequence[int]) -> list[int]:
-    """Counts as the authors' FLOPs script charges them: each layer at the next one's count (docs/method.md)."""
-    return [*counts[1:], counts[-1]]
-
-
 def scoring_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:
     """FLOPs of ranking by "pagerank": per scored layer and head QK^T, a softmax, five vector-matrix products.
 
@@ -191,11 +186,6 @@ def encoder_flops(shape: VisionShape, n_tiles: int) -> float:
     embed = 2.0 * p * h * 3 * shape.patch_px**2
     projector = 2.0 * p * (h * shape.n_embd_text + shape.n_embd_text**2)
     return n_tiles * (shape.n_layer * block + embed + projector)
-
-
-def kv_cells(n_text: int, counts: Sequence[int]) -> int:
-    """Layer-tokens of the KV cache."""
-    return sum(n_text + n for n in counts)
 
 
 def kv_bytes(shape: TextShape, cells: int, type_k: str = "f16", type_v: str = "f16") -> int:
