@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import pytest
 from checkpoints import Shape, llava_model, onevision_model, write_llava, write_onevision
 
 from aim_local.convert import ConvertConfig, convert
@@ -30,6 +31,16 @@ def write_all(root: Path) -> dict[str, Path]:
 def convert_all(folders: dict[str, Path], root: Path) -> dict[str, Path]:
     """A model folder below `root` per checkpoint, in F32."""
     return {f: convert(folder, root / f, F32).folder for f, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_all(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return convert_all(folders, tmp_path_factory.mktemp("converted"))
 
 
 def content(folder: Path) -> dict[str, bytes]:

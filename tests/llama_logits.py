@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 
 def load_library() -> Any:
@@ -16,6 +17,11 @@ def load_library() -> Any:
     log.clear()  # llama.cpp's log goes there, and not to the terminal
     lib.llama_backend_init()
     return SimpleNamespace(lib=lib)
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return load_library()
 
 
 def load(llama: Any, path: Path) -> Any:

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
 from checkpoints import (  # noqa: E402
     Shape,
     onevision_model,
@@ -20,14 +21,11 @@ from checkpoints import (  # noqa: E402
     write_onevision,
     write_weights,
 )
-from convert_models import model_of, write_all  # noqa: E402
+from convert_models import model_of  # noqa: E402
 
 from aim_local.convert import ConvertConfig, ConvertError, convert  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
+folders = convert_models.folders
 
 
 def edit_config(src: Path, **changes: Any) -> None:

@@ -8,20 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
 from checkpoints import Shape, write_json, write_llava, write_onevision  # noqa: E402
-from convert_models import FAMILIES, convert_all, keys, model_of, tensors, write_all  # noqa: E402
+from convert_models import FAMILIES, keys, model_of, tensors  # noqa: E402
 
 from aim_local.convert import convert  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
+folders = convert_models.folders
+converted = convert_models.converted
 
 
 def test_onevision_keys(converted: dict[str, Path]) -> None:

@@ -11,27 +11,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
+import llama_logits  # noqa: E402
 from checkpoints import Shape  # noqa: E402
-from convert_models import F32, FAMILIES, MODEL, WRITE, convert_all, model_of, tensors, write_all  # noqa: E402
-from llama_logits import last_logits, load, load_library  # noqa: E402
+from convert_models import F32, FAMILIES, MODEL, WRITE, model_of, tensors  # noqa: E402
+from llama_logits import last_logits, load  # noqa: E402
 
 from aim_local.convert import convert  # noqa: E402
 from aim_local.convert.vision_towers import CLIP  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
-
-
-@pytest.fixture(scope="module")
-def llama() -> Any:
-    return load_library()
+folders = convert_models.folders
+converted = convert_models.converted
+llama = llama_logits.llama
 
 
 SHAPES = {

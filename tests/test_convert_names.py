@@ -7,21 +7,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
 from checkpoints import SCHEMES, state_of, write_llava, write_tower  # noqa: E402
-from convert_models import FAMILIES, WRITE, content, convert_all, model_of, write_all  # noqa: E402
+from convert_models import FAMILIES, WRITE, content, model_of  # noqa: E402
 
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
 from aim_local.convert.names import sanitize  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
+folders = convert_models.folders
+converted = convert_models.converted
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

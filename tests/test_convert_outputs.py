@@ -12,14 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from convert_models import F32, After, content, tensors, write_all  # noqa: E402
+import convert_models  # noqa: E402
+from convert_models import F32, After, content, tensors  # noqa: E402
 
 from aim_local.convert import ConvertError, convert, pipeline, staging  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
+folders = convert_models.folders
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])

@@ -10,20 +10,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
 from checkpoints import LLAVA_TEMPLATE, ONEVISION_TEMPLATE, write_json  # noqa: E402
-from convert_models import WRITE, convert_all, keys, model_of, write_all  # noqa: E402
+from convert_models import WRITE, keys, model_of  # noqa: E402
 
 from aim_local.convert import convert, templates  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
+folders = convert_models.folders
+converted = convert_models.converted
 
 
 def render(template: str, messages: list[dict[str, Any]]) -> str:

@@ -9,28 +9,19 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
+import llama_logits  # noqa: E402
 from checkpoints import write_json, write_llava  # noqa: E402
-from convert_models import FAMILIES, convert_all, keys, model_of, write_all  # noqa: E402
-from llama_logits import load_library, tokenize  # noqa: E402
+from convert_models import FAMILIES, keys, model_of  # noqa: E402
+from llama_logits import tokenize  # noqa: E402
 from tiny_tokenizers import llama_tokenizer, write_sentencepiece  # noqa: E402
 
 from aim_local.convert import ConvertError, convert  # noqa: E402
 from aim_local.convert.vocab import read_sentencepiece  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
-
-
-@pytest.fixture(scope="module")
-def llama() -> Any:
-    return load_library()
+folders = convert_models.folders
+converted = convert_models.converted
+llama = llama_logits.llama
 
 
 PROMPTS = {

@@ -16,18 +16,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
 from checkpoints import write_json, write_weights  # noqa: E402
-from convert_models import FAMILIES, convert_all, keys, tensors, write_all  # noqa: E402
+from convert_models import FAMILIES, keys, tensors  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
+folders = convert_models.folders
+converted = convert_models.converted
 
 
 CLASSES = {

@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import convert_models  # noqa: E402
 from checkpoints import Shape, state_of, write_llava, write_weights  # noqa: E402
-from convert_models import FAMILIES, WRITE, model_of, tensors, write_all  # noqa: E402
+from convert_models import FAMILIES, WRITE, model_of, tensors  # noqa: E402
 
 from aim_local.convert import ConvertConfig, ConvertError, convert, types  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
+folders = convert_models.folders
 
 
 TEXT_NAMES = {

@@ -11,25 +11,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from convert_models import After, convert_all, tensors, write_all  # noqa: E402
-from llama_logits import last_logits, load_library  # noqa: E402
+import convert_models  # noqa: E402
+import llama_logits  # noqa: E402
+from convert_models import After, tensors  # noqa: E402
+from llama_logits import last_logits  # noqa: E402
 
 from aim_local.convert import ConvertError, quantize  # noqa: E402
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_all(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def converted(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return convert_all(folders, tmp_path_factory.mktemp("converted"))
-
-
-@pytest.fixture(scope="module")
-def llama() -> Any:
-    return load_library()
+folders = convert_models.folders
+converted = convert_models.converted
+llama = llama_logits.llama
 
 
 def test_quantize_a_file(llama: Any, converted: dict[str, Path], tmp_path: Path) -> None:
