@@ -1,0 +1,6 @@
+// compiled for avx-vnni, see CMakeLists.txt of the patches
+
+#define AIM_WITH_VNNI
+#include "aim-gemm-simd.h"
+
+AIM_SIMD_KERNELS(aim_kernels_avx_vnni, "avx-vnni")

@@ -1,0 +1,5 @@
+// compiled for avx512, see CMakeLists.txt of the patches
+
+#include "aim-gemm-simd.h"
+
+AIM_SIMD_KERNELS(aim_kernels_avx512, "avx512")
