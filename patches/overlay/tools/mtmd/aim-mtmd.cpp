@@ -2,7 +2,9 @@
 
 #include "aim-mtmd.h"
 #include "aim-clip.h"
+#include "aim-cpu.h"
 #include "aim-guard.h"
+#include "aim-pack.h"
 #include "aim-stop.h"
 
 #include "ggml-backend.h"
@@ -16,6 +18,7 @@ clip_ctx * aim_mtmd_clip_ctx(mtmd_context * ctx);
 const clip_model * aim_clip_model(const clip_ctx * ctx);
 const std::vector<ggml_backend_t> & aim_clip_backends(const clip_ctx * ctx);
 std::shared_ptr<aim_stop> & aim_clip_stop(clip_ctx * ctx);
+const aim_clip_packed & aim_clip_packed_of(const clip_ctx * ctx);
 
 int32_t aim_mtmd_patch_version(void) {
     return AIM_PATCH_VERSION;
@@ -52,6 +55,35 @@ const char * aim_mtmd_projector(mtmd_context * ctx) {
 
 int32_t aim_mtmd_has_tiles(mtmd_context * ctx) {
     return aim_guard([&]() -> int32_t { return has_tiles(vision_of(ctx)); });
+}
+
+int32_t aim_mtmd_set_precision(int32_t precision) {
+    return aim_guard([&]() -> int32_t {
+        if (precision < AIM_PRECISION_EXACT || precision > AIM_PRECISION_8) {
+            aim_fail(AIM_STATUS_INVALID, "precision is %d; 0 is exact, 1 sixteen bits, 2 int8", precision);
+        }
+        aim_clip_precision(precision);
+        return AIM_STATUS_OK;
+    });
+}
+
+int32_t aim_mtmd_precision(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return aim_clip_packed_of(vision_of(ctx)).precision(); });
+}
+
+const char * aim_mtmd_kernels(void) {
+    const auto info = aim_cpu_function<aim_kernels_info_t>("aim_kernels_info");
+    return info ? info() : "";
+}
+
+int32_t aim_mtmd_use_kernels(const char * name) {
+    return aim_guard([&]() -> int32_t {
+        const auto use = aim_cpu_function<aim_kernels_use_t>("aim_kernels_use");
+        if (!use || !use(name)) {
+            aim_fail(AIM_STATUS_UNSUPPORTED, "this CPU has no kernels %s", name ? name : "of ours");
+        }
+        return AIM_STATUS_OK;
+    });
 }
 
 int32_t aim_mtmd_tile_side(mtmd_context * ctx) {

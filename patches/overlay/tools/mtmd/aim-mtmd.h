@@ -29,6 +29,40 @@ MTMD_API int32_t      aim_mtmd_last_status(void);
 MTMD_API const char * aim_mtmd_projector(mtmd_context * ctx);
 
 // 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
+// Precision of the towers that the calling thread loads from now on: 0 exact (ggml's kernels), 1 sixteen bits, 2 int8.
+// A CPU without kernels of ours, and a GPU, stay exact; aim_mtmd_precision tells.
+MTMD_API int32_t aim_mtmd_set_precision(int32_t precision);
+MTMD_API int32_t aim_mtmd_precision(mtmd_context * ctx);
+
+// Kernels that packed weights are computed with: "amx", "avx512-vnni", "avx-vnni", "avx512", "avx2", or "" without any.
+MTMD_API const char * aim_mtmd_kernels(void);
+// Takes other kernels than the fastest, for towers that are loaded afterwards; null is the fastest.
+MTMD_API int32_t aim_mtmd_use_kernels(const char * name);
+
+// For tests and measurements: out = residual + gamma * act(norm(x) w^T + bias), float32, rows of x and w are [k]. Null pointers are
+// left out. act: 0 none, 1 gelu, 2 gelu_erf, 3 gelu_quick, 4 silu, 5 relu. precision as in aim_mtmd_set_precision.
+struct aim_probe_product_params {
+    int32_t       precision, n_threads, m, k, n, act;
+    const float * x;           // [m][k]
+    const float * w;           // [n][k]
+    const float * norm_weight; // [k]
+    const float * bias;        // [n]
+    const float * gamma;       // [n]
+    const float * residual;    // [m][n]
+};
+MTMD_API int32_t aim_probe_product(const struct aim_probe_product_params * params, float * out);
+
+// softmax(scale q k^T + mask) v, head by head; out: [n_q][n_head][d]. kv_type: a ggml_type that k and v are rounded to.
+struct aim_probe_attention_params {
+    int32_t       precision, n_threads, d, n_q, n_kv, n_head, n_head_kv, kv_type;
+    float         scale;
+    const float * q;    // [n_head][n_q][d]
+    const float * k;    // [n_head_kv][n_kv][d]
+    const float * v;    // [n_head_kv][n_kv][d]
+    const float * mask; // [n_q][n_kv] or null
+};
+MTMD_API int32_t aim_probe_attention(const struct aim_probe_attention_params * params, float * out);
+
 MTMD_API int32_t aim_mtmd_has_tiles(mtmd_context * ctx);
 
 MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per side of a tile

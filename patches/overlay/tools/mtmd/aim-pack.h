@@ -1,0 +1,29 @@
+// a vision tower's weights in the packed form that our CPU kernels take
+#pragma once
+
+#include "ggml-cpp.h"
+
+#include <cstdint>
+#include <vector>
+
+// precision of the towers that this thread loads from now on, see aim-cpu.h
+void aim_clip_precision(int32_t precision);
+
+// belongs to one clip_ctx
+class aim_clip_packed {
+public:
+    // whether weights are to be packed: not with a device, not for exact results, not without kernels for this CPU
+    bool begin(ggml_backend_t backend);
+
+    // moves the weights that `graph` only multiplies with out of the context's plain buffer; before that is allocated
+    void pack(ggml_context * weights, ggml_cgraph * graph);
+
+    // attention of this graph is computed by our kernels too
+    void mark(ggml_cgraph * graph) const;
+
+    int32_t precision() const { return wanted; }
+
+private:
+    int32_t wanted = 0;
+    std::vector<ggml_backend_buffer_ptr> buffers;
+};
