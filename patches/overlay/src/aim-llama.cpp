@@ -226,6 +226,14 @@ int32_t aim_get_importance(const llama_context * ctx, int32_t il, float * import
 // any context
 //
 
+int32_t aim_set_precision(llama_context * ctx, int32_t precision) {
+    return aim_guarded(last, [&]() -> int32_t {
+        aim_expect(ctx, "context");
+        ctx->precision = precision;
+        return AIM_STATUS_OK;
+    });
+}
+
 int32_t aim_set_stop(llama_context * ctx, aim_stop_callback poll, void * data) {
     return aim_guarded(last, [&]() -> int32_t {
         aim_expect(ctx, "context");

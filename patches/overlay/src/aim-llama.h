@@ -109,6 +109,9 @@ LLAMA_API int32_t aim_get_importance(const struct llama_context * ctx, int32_t i
 // any context, staged or not
 //
 
+// How a prefill's attention is computed on a CPU: 0 exact (ggml's kernels), 1 by matrix products of sixteen bits. Any context.
+LLAMA_API int32_t aim_set_precision(struct llama_context * ctx, int32_t precision);
+
 // from now on `poll` can stop what this context computes: llama_decode then returns 2 and keeps the ubatches before, aim_prefill
 // returns AIM_STATUS_ABORTED with the context as it was. takes the place of llama_set_abort_callback. NULL takes it away
 // poll and data have to live as long as they are set
