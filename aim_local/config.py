@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
 MERGE_BY = ("similarity", "average")
+VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
+PREFILL_PRECISIONS = ("auto", "exact")
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 
@@ -39,6 +41,10 @@ class LoadConfig:
     n_gpu_layers: text layers on the GPU, -1 for all; unless it is 0, the vision tower is there too. Without a GPU the
     CPU computes all, and every answer (of a conversation the first) has a warning.
     type_k, type_v: KV cache types. flash_attn: "auto", True or False.
+    vision_precision: how the vision tower's products are computed on a CPU. "exact": by llama.cpp's kernels. "bf16":
+    with 16 bits, "int8": with 8 (native/kernels.py says how). "auto": what this CPU is fast with.
+    prefill_precision: the same for the language model's prefill, whose weights stay as they are. "exact": llama.cpp's
+    kernels only. "auto": products of 16 bits where they are faster.
     """
 
     n_ctx: int | None = None
@@ -48,6 +54,8 @@ class LoadConfig:
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attn: Literal["auto"] | bool = "auto"
+    vision_precision: str = "auto"
+    prefill_precision: str = "auto"
 
     def __post_init__(self) -> None:
         _positive("n_ctx", self.n_ctx, optional=True)
@@ -62,6 +70,14 @@ class LoadConfig:
                 raise UsageError(f"{name} is {value!r}; allowed are {', '.join(KV_TYPES)}")
         if self.flash_attn not in ("auto", True, False):
             raise UsageError(f'flash_attn is {self.flash_attn!r}; allowed are "auto", True, False')
+        if self.vision_precision not in VISION_PRECISIONS:
+            raise UsageError(
+                f"vision_precision is {self.vision_precision!r}; allowed are {', '.join(VISION_PRECISIONS)}"
+            )
+        if self.prefill_precision not in PREFILL_PRECISIONS:
+            raise UsageError(
+                f"prefill_precision is {self.prefill_precision!r}; allowed are {', '.join(PREFILL_PRECISIONS)}"
+            )
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"type_v {self.type_v} needs flash attention; set flash_attn to True or type_v to f16")
 

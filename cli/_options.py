@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aim_local import settings
-from aim_local.config import IMPORTANCE, KV_TYPES, GenerateConfig, LoadConfig, VisualTokenConfig
+from aim_local.config import IMPORTANCE, KV_TYPES, VISION_PRECISIONS, GenerateConfig, LoadConfig, VisualTokenConfig
 
 from . import _log
 from ._values import parse_number, parse_time, parse_whole
@@ -80,6 +80,12 @@ class LoadOptions:
     type_k: Annotated[str, text(f"Type of the cached keys: {span(KV_TYPES, 5)}.", "TYPE", "--type-k")] = "f16"
     type_v: Annotated[str, text("Type of the cached values.", "TYPE", "--type-v")] = "f16"
     flash_attn: Annotated[FlashAttn, text("Flash attention.", "auto|on|off", "--flash-attn")] = FlashAttn.AUTO
+    vision_precision: Annotated[
+        str, text(f"Arithmetic of the vision tower: {', '.join(VISION_PRECISIONS)}.", "PRECISION")
+    ] = "auto"
+    prefill_precision: Annotated[
+        str, text("Arithmetic of the language model's prefill: auto or exact.", "PRECISION")
+    ] = "auto"
 
     def load_config(self) -> LoadConfig:
         """Raises UsageError."""
@@ -90,6 +96,8 @@ class LoadOptions:
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
+            vision_precision=self.vision_precision.lower(),
+            prefill_precision=self.prefill_precision.lower(),
         )
 
 

@@ -319,6 +319,7 @@ class PrunedContext(Context):
             type_v=options.type_v,
             flash_attn=None if options.flash_attn == "auto" else bool(options.flash_attn),
             stop=text.llama.stop,
+            precision=options.precision,
         )
         self._decoder = Decoder(text.llama, self._native.ctx)
         self.n_ctx = n_text + n_visual

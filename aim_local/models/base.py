@@ -145,4 +145,5 @@ class TowerFile:
             n_threads=self.n_threads,
             use_gpu=config.n_gpu_layers != 0,
             flash_attn=config.flash_attn,
+            vision_precision=config.vision_precision,
         )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
-from . import log
+from . import kernels, log
 from .binding import type_number
 from .created import created
 from .library import llama
@@ -30,13 +30,17 @@ _ABORTED = 2  # llama_decode: the abort callback said so
 
 @dataclass(frozen=True)
 class ContextOptions:
-    """How contexts compute. type_k, type_v: ggml types by name. flash_attn: "auto", True or False."""
+    """How contexts compute. type_k, type_v: ggml types by name. flash_attn: "auto", True or False.
+
+    precision: of a prefill, see kernels.compute_with.
+    """
 
     n_ubatch: int
     n_threads: int
     type_k: str
     type_v: str
     flash_attn: str | bool
+    precision: str
 
 
 class LlamaModel:
@@ -195,6 +199,7 @@ class LlamaContext:
         if not self._ctx:
             raise NativeError(log.last_error())
         model.stop.attach_context(self._ctx)
+        kernels.compute_with(self._ctx, options.precision)
         self.n_ctx = int(llama.llama_n_ctx(self._ctx))
         self.decoder = Decoder(model, self._ctx)
 

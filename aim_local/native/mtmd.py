@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
-from . import log
+from . import kernels, log
 from .created import created
 from .library import llama, mtmd
 from .llama import FLASH_ATTN, LlamaModel
@@ -30,16 +30,33 @@ Rows = NDArray[np.float32]
 
 
 class MtmdContext:
-    """Vision tower and projector beside a loaded language model. Raises ModelError. `close()` frees it."""
+    """Vision tower and projector beside a loaded language model. Raises ModelError. `close()` frees it.
 
-    def __init__(self, path: Path, model: LlamaModel, *, n_threads: int, use_gpu: bool, flash_attn: str | bool) -> None:
+    vision_precision: see LoadConfig; `precision` is what it became.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: LlamaModel,
+        *,
+        n_threads: int,
+        use_gpu: bool,
+        flash_attn: str | bool,
+        vision_precision: str,
+    ) -> None:
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = use_gpu
         params.print_timings = False
         params.warmup = False
         params.flash_attn_type = FLASH_ATTN[flash_attn]
         params.n_threads = n_threads
-        self._ctx = created(lambda: mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params), mtmd.mtmd_free)
+
+        def load() -> Any:
+            kernels.load_with(vision_precision)
+            return mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
+
+        self._ctx = created(load, mtmd.mtmd_free)
         if not self._ctx:
             raise ModelError(f"{path}: does not load: {log.last_error()}")
         if not mtmd.mtmd_support_vision(self._ctx):
@@ -47,6 +64,7 @@ class MtmdContext:
             raise ModelError(f"{path}: has no vision tower; take the model's vision mmproj")
         self.stop: StopHook = model.stop
         self.stop.attach_vision(self._ctx)
+        self.precision = kernels.precision_of(self._ctx)
         self.uses_mrope = bool(mtmd.mtmd_decode_use_mrope(self._ctx))
 
     @property

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ContextError, NativeError, UsageError
 from .binding import bind, check_size, type_number
 from .created import created
+from .kernels import compute_with
 from .library import libllama, llama
 from .status import ABORTED, LLAMA
 from .stop import StopHook
@@ -147,7 +148,7 @@ class StagedContext:
     """A llama_context with a staged KV cache, sequence 0. Owns the native context: use `with` or close().
 
     model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
-    it raises comes out of them. Errors: ModelError for an architecture that cannot be staged, UsageError for a plan
+    it raises comes out of them. precision: of a prefill, see kernels.compute_with. Errors: ModelError for an architecture that cannot be staged, UsageError for a plan
     that cannot be, NativeError for what llama.cpp refuses.
     """
 
@@ -164,6 +165,7 @@ class StagedContext:
         flash_attn: bool | None = None,
         n_outputs: int = 1,
         stop: StopHook | None = None,
+        precision: str = "exact",
     ) -> None:
         n_stages = len(plan.il_begin)
         if len(plan.n_cells) != n_stages:
@@ -183,6 +185,7 @@ class StagedContext:
         self.plan, self._stop = plan, stop
         if stop:
             stop.attach_context(ctx)
+        compute_with(ctx, precision)
         self.n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
         self.n_embd: int = llama.llama_model_n_embd(model)
         self.n_layer: int = llama.llama_model_n_layer(model)

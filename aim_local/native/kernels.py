@@ -1,0 +1,161 @@
+"""Our CPU kernels for prefill's products: which this machine runs, and what a precision means with them.
+
+The C interface is in patches/overlay/tools/mtmd/aim-mtmd.h, the kernels in patches/overlay/ggml/src/ggml-cpu/aim.
+"""
+
+from __future__ import annotations
+
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .binding import bind, type_number
+from .library import libllama, libmtmd
+from .status import LLAMA, MTMD
+
+_EXACT, _SIXTEEN, _INT8 = 0, 1, 2  # enum aim_precision
+
+Floats = NDArray[np.float32]
+
+# int32_t aim_mtmd_set_precision(int32_t precision)
+_set_precision = bind(libmtmd, "aim_mtmd_set_precision", [c_int32])
+# int32_t aim_mtmd_precision(mtmd_context * ctx)
+_precision = bind(libmtmd, "aim_mtmd_precision", [c_void_p])
+# const char * aim_mtmd_kernels(void)
+_kernels = bind(libmtmd, "aim_mtmd_kernels", [], c_char_p)
+# int32_t aim_mtmd_use_kernels(const char * name)
+_use_kernels = bind(libmtmd, "aim_mtmd_use_kernels", [c_char_p])
+
+# int32_t aim_set_precision(struct llama_context * ctx, int32_t precision)
+_set_context_precision = bind(libllama, "aim_set_precision", [c_void_p, c_int32])
+
+NAMES = ("amx", "avx512-vnni", "avx-vnni", "avx512", "avx2")  # the fastest first
+_FAST_INT8 = ("amx", "avx512-vnni", "avx-vnni")  # sixteen bits take 1.4 to 2 times as long there
+
+
+def kernels() -> str:
+    """Name of the kernels in use, one of NAMES; "" where this CPU has none of ours and llama.cpp's compute all."""
+    return str((_kernels() or b"").decode())
+
+
+def use_kernels(name: str | None) -> None:
+    """Takes other kernels for towers loaded afterwards, None the fastest. Raises NativeError where the CPU lacks them."""
+    MTMD.checked(_use_kernels(name.encode() if name else None))
+
+
+def resolved(precision: str) -> str:
+    """What a vision_precision becomes on this CPU: "exact", "bf16" (16 bits) or "int8"."""
+    if not kernels():
+        return "exact"
+    if precision != "auto":
+        return precision
+    return "int8" if kernels() in _FAST_INT8 else "bf16"
+
+
+def load_with(precision: str) -> None:
+    """Towers that this thread loads from now on are computed so. precision: see resolved()."""
+    MTMD.checked(_set_precision({"exact": _EXACT, "bf16": _SIXTEEN, "int8": _INT8}[resolved(precision)]))
+
+
+def compute_with(llama_context: Any, precision: str) -> None:
+    """How this context's prefill is computed from now on. precision: "exact", or "auto" for what this CPU is fast with."""
+    fast = precision != "exact" and bool(kernels())
+    LLAMA.checked(_set_context_precision(llama_context, _SIXTEEN if fast else _EXACT))
+
+
+def precision_of(context: Any) -> str:
+    """How the tower of an mtmd_context is computed, as in resolved(); "exact" on a GPU."""
+    return ("exact", "bf16", "int8")[MTMD.checked(_precision(context))]
+
+
+def described(precision: str) -> str:
+    """For people: the arithmetic and the kernels of a resolved precision."""
+    name = kernels()
+    if precision == "exact" or not name:
+        return "exact (llama.cpp's kernels)"
+    if precision == "int8" and name in _FAST_INT8:
+        return f"int8 ({name})"
+    return f"bf16 ({name})" if name == "amx" else f"int16 ({name})"
+
+
+# --- for tests and measurements ---------------------------------------------------------------------------------------
+
+ACTS = ("none", "gelu", "gelu_erf", "gelu_quick", "silu", "relu")
+_PRECISIONS = ("exact", "bf16", "int8")
+_floats = POINTER(c_float)
+
+
+class _Product(Structure):
+    """struct aim_probe_product_params"""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("precision", "n_threads", "m", "k", "n", "act")),
+        *((name, _floats) for name in ("x", "w", "norm_weight", "bias", "gamma", "residual")),
+    )
+
+
+class _Attention(Structure):
+    """struct aim_probe_attention_params"""
+
+    _fields_ = (
+        *((n, c_int32) for n in ("precision", "n_threads", "d", "n_q", "n_kv", "n_head", "n_head_kv", "kv_type")),
+        ("scale", c_float),
+        *((name, _floats) for name in ("q", "k", "v", "mask")),
+    )
+
+
+# int32_t aim_probe_product(const struct aim_probe_product_params * params, float * out)
+_probe_product = bind(libmtmd, "aim_probe_product", [POINTER(_Product), _floats])
+# int32_t aim_probe_attention(const struct aim_probe_attention_params * params, float * out)
+_probe_attention = bind(libmtmd, "aim_probe_attention", [POINTER(_Attention), _floats])
+
+
+def product(
+    x: Floats,
+    w: Floats,
+    *,
+    precision: str,
+    n_threads: int = 1,
+    act: str = "none",
+    norm_weight: Floats | None = None,
+    bias: Floats | None = None,
+    gamma: Floats | None = None,
+    residual: Floats | None = None,
+) -> Floats:
+    """residual + gamma * act(norm(x) w^T + bias) as a tower's graph computes it; float32 [m, k], [n, k] -> [m, n].
+
+    Raises UsageError for values that are not finite, NativeError where this CPU has no kernels for the precision.
+    """
+    (m, k), n = x.shape, w.shape[0]
+    out = np.empty((m, n), np.float32)
+    keep = [None if a is None else np.ascontiguousarray(a, np.float32) for a in (x, w, norm_weight, bias, gamma, residual)]
+    params = _Product(_PRECISIONS.index(precision), n_threads, m, k, n, ACTS.index(act), *map(_pointer, keep))
+    MTMD.checked(_probe_product(params, _pointer(out)))
+    return out
+
+
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    *,
+    precision: str,
+    mask: Floats | None = None,
+    scale: float = 1.0,
+    kv_type: str = "f16",
+    n_threads: int = 1,
+) -> Floats:
+    """softmax(scale q k^T + mask) v; float32 q [n_head, n_q, d], k, v [n_head_kv, n_kv, d] -> [n_q, n_head, d]."""
+    n_head, n_q, d = q.shape
+    out = np.empty((n_q, n_head, d), np.float32)
+    keep = [None if a is None else np.ascontiguousarray(a, np.float32) for a in (q, k, v, mask)]
+    sizes = (n_threads, d, n_q, k.shape[1], n_head, k.shape[0], type_number(kv_type))
+    params = _Attention(_PRECISIONS.index(precision), *sizes, scale, *map(_pointer, keep))
+    MTMD.checked(_probe_attention(params, _pointer(out)))
+    return out
+
+
+def _pointer(array: Floats | None) -> Any:
+    return None if array is None else array.ctypes.data_as(_floats)
