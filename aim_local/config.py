@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
 MERGE_BY = ("similarity", "average")
+REUSE = ("near", "equal")
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 
@@ -39,6 +40,8 @@ class LoadConfig:
     n_gpu_layers: text layers on the GPU, -1 for all; unless it is 0, the vision tower is there too. Without a GPU the
     CPU computes all, and every answer (of a conversation the first) has a warning.
     type_k, type_v: KV cache types. flash_attn: "auto", True or False.
+    reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
+    no patch differing by more than noise (docs/encoding.md).
     """
 
     n_ctx: int | None = None
@@ -48,6 +51,7 @@ class LoadConfig:
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attn: Literal["auto"] | bool = "auto"
+    reuse_frames: str = "near"
 
     def __post_init__(self) -> None:
         _positive("n_ctx", self.n_ctx, optional=True)
@@ -62,6 +66,8 @@ class LoadConfig:
                 raise UsageError(f"{name} is {value!r}; allowed are {', '.join(KV_TYPES)}")
         if self.flash_attn not in ("auto", True, False):
             raise UsageError(f'flash_attn is {self.flash_attn!r}; allowed are "auto", True, False')
+        if self.reuse_frames not in REUSE:
+            raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"type_v {self.type_v} needs flash attention; set flash_attn to True or type_v to f16")
 

@@ -26,6 +26,9 @@ class Stats:
     n_visual: int = 0  # visual tokens that enter the LLM
     n_prompt: int = 0  # rows the first layer computes
     n_ctx: int = 0  # cells of the context
+    n_tiles_encoded: int = 0  # frames and tiles of pictures that went through the vision tower
+    n_tiles_equal: int = 0  # that took the rows of one with equal pixels
+    n_tiles_near: int = 0  # that took the rows of one they differ from by noise only (docs/encoding.md)
     decode_video_ms: float = 0.0
     preprocess_ms: float = 0.0
     vision_ms: float = 0.0

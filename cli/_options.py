@@ -28,6 +28,11 @@ REPL_TEMPERATURE = 0.2
 TYPICAL_FRAMES = 32  # stands in for the model's own number where it has none, and until it is loaded
 
 
+class Reuse(StrEnum):
+    NEAR = "near"
+    EQUAL = "equal"
+
+
 class FlashAttn(StrEnum):
     AUTO = "auto"
     ON = "on"
@@ -68,6 +73,11 @@ Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not b
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
+_REUSE_HELP = (
+    "Frames that are not encoded again: near, those that differ from an encoded one by noise only, or just equal ones."
+)
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How a model is loaded."""
@@ -80,6 +90,7 @@ class LoadOptions:
     type_k: Annotated[str, text(f"Type of the cached keys: {span(KV_TYPES, 5)}.", "TYPE", "--type-k")] = "f16"
     type_v: Annotated[str, text("Type of the cached values.", "TYPE", "--type-v")] = "f16"
     flash_attn: Annotated[FlashAttn, text("Flash attention.", "auto|on|off", "--flash-attn")] = FlashAttn.AUTO
+    vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
 
     def load_config(self) -> LoadConfig:
         """Raises UsageError."""
@@ -89,6 +100,7 @@ class LoadOptions:
             n_gpu_layers=self.gpu_layers,
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
+            reuse_frames=self.vision_reuse.value,
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
         )
 

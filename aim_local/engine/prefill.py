@@ -15,6 +15,7 @@ from .generate import Generated
 from .model import Model
 from .plan import Plan
 from .read import Reading
+from .tile_rows import TileCounts
 from .watch import Watch
 
 
@@ -46,10 +47,12 @@ def prefill(
     for stage, spent in encoded.ms.items():
         ms[stage] = ms.get(stage, 0.0) + spent
     trace = Trace(done.kept, done.importance, list(encoded.groups), list(encoded.grids))
-    return Filled(done.positions, trace, _stats(model, plan, reading, context, ms))
+    return Filled(done.positions, trace, _stats(model, plan, reading, context, ms, encoded.tiles))
 
 
-def _stats(model: Model, plan: Plan, reading: Reading, context: Context, ms: Mapping[str, float]) -> Stats:
+def _stats(
+    model: Model, plan: Plan, reading: Reading, context: Context, ms: Mapping[str, float], tiles: TileCounts
+) -> Stats:
     shape = model.text.shape
     return Stats(
         n_frames=reading.n_frames,
@@ -59,6 +62,9 @@ def _stats(model: Model, plan: Plan, reading: Reading, context: Context, ms: Map
         n_visual=plan.n_visual,
         n_prompt=plan.n,
         n_ctx=context.n_ctx,
+        n_tiles_encoded=tiles.encoded,
+        n_tiles_equal=tiles.equal,
+        n_tiles_near=tiles.near,
         kv_bytes=context.kv_bytes(),
         flops=prefill_flops(shape, plan.n_text, plan.counts),
         flops_full=prefill_flops(shape, plan.n_text, [plan.n_visual_full] * shape.n_layer),

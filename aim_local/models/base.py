@@ -20,13 +20,15 @@ from ..media import Image, MediaShape, Video
 from ..native.mtmd import MtmdContext
 from ..reduction.planner import VisionShape
 from ..store.gguf_header import GgufHeader, read_whole
-from .pieces import Part, VisualBlock
+from .pieces import Part, Rows, VisualBlock
 from .text import TextModel
 from .threads import thread_count
 
 Frame = NDArray[np.uint8]
 Fit = Callable[[Frame], Frame]
-Step = Callable[[], None]
+# (number of the tile in its item, what the tower sees of it, the encoder run) -> float32 [n, n_embd]; pixels None where
+# no two tiles can be told to be the same picture
+TileRows = Callable[[int, Frame | None, Callable[[], Rows]], Rows]
 
 
 class Tower(Protocol):
@@ -65,10 +67,17 @@ class Tower(Protocol):
     def n_tiles(self, shape: MediaShape) -> int:
         """Encoder runs an item takes."""
 
+    @property
+    def patch_px(self) -> int:
+        """Pixels of a patch's side, where a frame's rows depend on it alone and a grid of patches; 0 elsewhere."""
+
     def encode(
-        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
-        """Visual tokens of the wanted visual parts of an item. `step` is called after every encoder run."""
+        """Visual tokens of the wanted visual parts of an item.
+
+        tile_rows: asked for the rows of every tile; it makes the encoder run, or knows the rows already.
+        """
 
     def close(self) -> None: ...
 

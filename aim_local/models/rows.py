@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..media import Image, MediaShape, Video
 from ..reduction.merging import merged
 from ..reduction.planner import merge_count
-from .base import Fit, Step, Tower, TowerFacts
+from .base import Fit, TileRows, Tower, TowerFacts
 from .pieces import Part, TokenGroup, VisualBlock, VisualPart
 from .text import TextModel
 from .tiles import NEWLINE, Clock, frame_groups
@@ -33,6 +33,7 @@ class RowsTower:
     media_tokens: tuple[str, str] | None = ("<image>", "<video>")
     fit: Fit | None = None
     facts: TowerFacts | None = None
+    patch_px = 0
 
     def __init__(self, text: TextModel, n_slots: int = N_SLOTS) -> None:
         self.text, self.n_slots = text, n_slots
@@ -66,7 +67,7 @@ class RowsTower:
         return 1
 
     def encode(
-        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
         clock, n_frames = Clock(), item.shape.n_frames
         self.prepare(n_frames)
