@@ -42,6 +42,7 @@ class LoadConfig:
     type_k, type_v: KV cache types. flash_attn: "auto", True or False.
     reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
     no patch differing by more than noise (docs/encoding.md).
+    cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).
     """
 
     n_ctx: int | None = None
@@ -52,6 +53,7 @@ class LoadConfig:
     type_v: str = "f16"
     flash_attn: Literal["auto"] | bool = "auto"
     reuse_frames: str = "near"
+    cache_media: bool = True
 
     def __post_init__(self) -> None:
         _positive("n_ctx", self.n_ctx, optional=True)

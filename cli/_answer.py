@@ -40,11 +40,13 @@ def stats_line(stats: Stats) -> str:
 
 
 def tiles_part(stats: Stats) -> str:
-    """ "3 of 32 tiles encoded, 29 equal": said only where some were not encoded."""
-    reused = {"equal": stats.n_tiles_equal, "nearly equal": stats.n_tiles_near}
+    """ "3 of 32 tiles encoded, 29 equal": said only where some were not encoded, or not for the question."""
+    reused = {"equal": stats.n_tiles_equal, "nearly equal": stats.n_tiles_near, "from the cache": stats.n_tiles_cached}
     total = stats.n_tiles_encoded + sum(reused.values())
-    said = ", ".join(f"{n} {how}" for how, n in reused.items() if n)
-    return f"{stats.n_tiles_encoded} of {_counted(total, 'tile')} encoded, {said}" if said else ""
+    said = [f"{n} {how}" for how, n in reused.items() if n]
+    if stats.n_tiles_ahead:
+        said.append(f"{stats.n_tiles_ahead} before the question in {stats.ahead_ms:.0f} ms")
+    return f"{stats.n_tiles_encoded} of {_counted(total, 'tile')} encoded, {', '.join(said)}" if said else ""
 
 
 def _counted(n: int, what: str) -> str:

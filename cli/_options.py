@@ -73,6 +73,7 @@ Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not b
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
+_NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
     "Frames that are not encoded again: near, those that differ from an encoded one by noise only, or just equal ones."
 )
@@ -91,6 +92,7 @@ class LoadOptions:
     type_v: Annotated[str, text("Type of the cached values.", "TYPE", "--type-v")] = "f16"
     flash_attn: Annotated[FlashAttn, text("Flash attention.", "auto|on|off", "--flash-attn")] = FlashAttn.AUTO
     vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
+    no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
 
     def load_config(self) -> LoadConfig:
         """Raises UsageError."""
@@ -101,8 +103,12 @@ class LoadOptions:
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
             reuse_frames=self.vision_reuse.value,
+            cache_media=not self.no_cache,
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
         )
+
+
+MEASURED = LoadOptions(no_cache=True)  # what is measured or explained is computed here and now
 
 
 # --- media ------------------------------------------------------------------------------------------------------------

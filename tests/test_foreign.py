@@ -19,10 +19,12 @@ from aim_local.convert import ConvertConfig, convert
 from aim_local.engine.encode import encode_media
 from aim_local.engine.plan import plan_prompt
 from aim_local.engine.read import read_media
+from aim_local.engine.tile_rows import ItemRows
 from aim_local.engine.watch import Watch
 from aim_local.errors import UsageError
 from aim_local.lab.explain import explain
 from aim_local.models.prompt import mark_raw
+from aim_local.models.reuse import Seen, Shared
 
 SHAPE = Shape(grid=6, n_text=6, seed=21)
 N_PATCH = 36
@@ -104,7 +106,8 @@ def test_equal_frames_are_encoded_once(llm: VisionLLM) -> None:
     reading = read_media(llm.model, [clip], None, Watch())
     plan = plan_prompt(llm.model, mark_raw("<__media__>x", 1), [reading.items[0].shape])
     every, once = (
-        encode_media(llm.model, plan, dict(enumerate(reading.items)), Watch(), reuse=reuse) for reuse in (False, True)
+        encode_media(llm.model, plan, dict(enumerate(reading.items)), Watch(), rows)
+        for rows in (None, {0: ItemRows(Seen("video", Shared(), 0))})
     )
     assert (every.tiles.encoded, once.tiles.encoded) == (4, 2)
     for i, block in every.blocks.items():

@@ -15,6 +15,7 @@ from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.engine.encode import encode_media
 from aim_local.engine.plan import plan_prompt
 from aim_local.engine.read import read_media
+from aim_local.engine.tile_rows import ItemRows
 from aim_local.engine.watch import Watch
 from aim_local.errors import UsageError
 from aim_local.models.prompt import mark_raw
@@ -104,10 +105,15 @@ def test_near_rows_stay_with_their_item() -> None:
     assert image.find(picture()) is None, "pictures and frames are pooled in their own ways"
 
 
+def reused(model: Any) -> dict[int, ItemRows]:
+    near_px = model.tower.patch_px if model.config.reuse_frames == "near" else 0
+    return {0: ItemRows(Seen("video", Shared(), near_px))}
+
+
 def encoded(model: Any, frames: np.ndarray, reuse: bool) -> tuple[np.ndarray, Any]:
     reading = read_media(model, [frames], None, Watch())
     plan = plan_prompt(model, mark_raw("<__media__>x", 1), [reading.items[0].shape], VisualTokenConfig.off())
-    found = encode_media(model, plan, dict(enumerate(reading.items)), Watch(), reuse=reuse)
+    found = encode_media(model, plan, dict(enumerate(reading.items)), Watch(), reused(model) if reuse else None)
     return next(iter(found.blocks.values())).rows, found.tiles
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..media import Image, Video
 from ..models.pieces import MediaPiece, TokenGrid, TokenGroup, VisualBlock
-from ..models.reuse import Seen, Shared
 from .model import Model
 from .plan import Plan
 from .tile_rows import ItemRows, TileCounts
@@ -29,11 +28,16 @@ class Encoded:
 
 
 def encode_media(
-    model: Model, plan: Plan, media: Mapping[int, Video | Image], watch: Watch, *, reuse: bool = True
+    model: Model,
+    plan: Plan,
+    media: Mapping[int, Video | Image],
+    watch: Watch,
+    rows: Mapping[int, ItemRows] | None = None,
 ) -> Encoded:
     """Visual rows of every media piece. media: by their number in the conversation.
 
-    reuse=False: every tile is encoded, also equal ones; for measuring.
+    rows: what is known of their tiles already, by the same number; a tile of an item that is not in it is encoded,
+    whatever it is equal to.
     """
     tower = model.tower
     by_item: dict[int, list[int]] = {}
@@ -42,23 +46,22 @@ def encode_media(
             by_item.setdefault(piece.media, []).append(i)
     if tower is None or not by_item:
         return Encoded({}, (), (), {}, TileCounts())
-    step = _Steps(watch, sum(tower.n_tiles(media[i].shape) for i in by_item))
-    near_px = tower.patch_px if model.config.reuse_frames == "near" else 0
-    blocks, shared, tiles, vision_ms = dict[int, VisualBlock](), Shared(), TileCounts(), 0.0
+    given = {item: (rows or {}).get(item) or ItemRows(None) for item in by_item}
+    steps = Steps(watch, sum(tower.n_tiles(media[i].shape) for i in by_item), given.values())
+    blocks: dict[int, VisualBlock] = {}
     for item, at in by_item.items():
         wanted = [piece.part for piece in (plan.pieces[i] for i in at) if isinstance(piece, MediaPiece)]
-        rows = ItemRows(Seen(media[item].shape.kind, shared, near_px) if reuse else None, step)
-        found = tower.encode(media[item], plan.tokens, wanted, rows)
+        given[item].on_step = steps
+        found = tower.encode(media[item], plan.tokens, wanted, given[item])
         blocks |= {i: _of_item(block, item) for i, block in zip(at, found, strict=True)}
-        tiles, vision_ms = tiles + rows.counts, vision_ms + rows.ms
-    return _joined(dict(sorted(blocks.items())), vision_ms, tiles)
+    return _joined(dict(sorted(blocks.items())), list(given.values()))
 
 
-class _Steps:
-    """Encoder runs done of all."""
+class Steps:
+    """Tiles whose rows are here, of all of a call. done: what the items have already."""
 
-    def __init__(self, watch: Watch, total: int) -> None:
-        self._watch, self._total, self._done = watch, total, 0
+    def __init__(self, watch: Watch, total: int, items: Iterable[ItemRows]) -> None:
+        self._watch, self._total, self._done = watch, total, sum(item.counts.all for item in items)
 
     def __call__(self) -> None:
         self._done += 1
@@ -71,8 +74,11 @@ def _of_item(block: VisualBlock, media: int) -> VisualBlock:
     return replace(block, groups=groups, grids=tuple(replace(grid, media=media) for grid in block.grids))
 
 
-def _joined(blocks: dict[int, VisualBlock], vision_ms: float, tiles: TileCounts) -> Encoded:
-    groups, grids, ms = list[TokenGroup](), list[TokenGrid](), {"vision": vision_ms}
+def _joined(blocks: dict[int, VisualBlock], items: Sequence[ItemRows]) -> Encoded:
+    ms = {"vision": sum(item.ms for item in items), "vision_ahead": sum(item.ahead_ms for item in items)}
+    groups, grids, tiles = list[TokenGroup](), list[TokenGrid](), TileCounts()
+    for item in items:
+        tiles += item.counts
     for block in blocks.values():
         n = np.int32(len(groups))
         grids += [replace(grid, owners=grid.owners + n) for grid in block.grids]

@@ -15,7 +15,7 @@ from .generate import Generated
 from .model import Model
 from .plan import Plan
 from .read import Reading
-from .tile_rows import TileCounts
+from .tile_rows import ItemRows, TileCounts
 from .watch import Watch
 
 
@@ -29,14 +29,20 @@ class Filled:
 
 
 def prefill(
-    model: Model, plan: Plan, media: Mapping[int, Video | Image], context: Context, watch: Watch, reading: Reading
+    model: Model,
+    plan: Plan,
+    media: Mapping[int, Video | Image],
+    context: Context,
+    watch: Watch,
+    reading: Reading,
+    rows: Mapping[int, ItemRows] | None = None,
 ) -> Filled:
     """Encodes the plan's media and appends all its pieces; logits of the last token can be read afterwards.
 
     media: by their number in the conversation, those of the plan at least. reading: those of them that were read for
-    this prompt, for the stats.
+    this prompt, for the stats. rows: of media, as far as they are encoded, by the same numbers.
     """
-    encoded = encode_media(model, plan, media, watch)
+    encoded = encode_media(model, plan, media, watch, rows)
     start = time.perf_counter()
     done = context.append(plan.pieces, encoded.blocks, plan.tokens, watch)
     ms = {
@@ -65,6 +71,9 @@ def _stats(
         n_tiles_encoded=tiles.encoded,
         n_tiles_equal=tiles.equal,
         n_tiles_near=tiles.near,
+        n_tiles_cached=tiles.cached,
+        n_tiles_ahead=tiles.ahead,
+        ahead_ms=ms.get("vision_ahead", 0.0),
         kv_bytes=context.kv_bytes(),
         flops=prefill_flops(shape, plan.n_text, plan.counts),
         flops_full=prefill_flops(shape, plan.n_text, [plan.n_visual_full] * shape.n_layer),

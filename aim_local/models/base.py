@@ -68,6 +68,17 @@ class Tower(Protocol):
         """Encoder runs an item takes."""
 
     @property
+    def frame_rows(self) -> Callable[[Frame], Rows] | None:
+        """Encodes one fitted frame of a video, before token merging; None: an item is encoded as a whole.
+
+        What it gives is what `encode` would ask `tile_rows` for, so frames can be encoded while others are decoded.
+        """
+
+    @property
+    def precision(self) -> str:
+        """How the tower computes: "exact" is llama.cpp's own kernels. Rows of another precision are other rows."""
+
+    @property
     def patch_px(self) -> int:
         """Pixels of a patch's side, where a frame's rows depend on it alone and a grid of patches; 0 elsewhere."""
 
@@ -118,6 +129,11 @@ class TowerFile:
     @property
     def metadata(self) -> dict[str, Any]:
         return self.header.metadata
+
+    @property
+    def precision(self) -> str:
+        """There is one way to compute a tower so far."""
+        return "exact"
 
     @property
     def projector(self) -> str:

@@ -6,7 +6,7 @@ tokens are plain rows at consecutive positions; M-RoPE and non-causal media are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -40,6 +40,14 @@ class MtmdTower:
     @property
     def projector(self) -> str:
         return self.file.projector
+
+    @property
+    def precision(self) -> str:
+        return self.file.precision
+
+    @property
+    def frame_rows(self) -> Callable[[Frame], Rows] | None:
+        return None
 
     @property
     def default_frames(self) -> int:

@@ -110,6 +110,10 @@ class TileTower:
         return lambda frame: video_frame(frame, pixels)
 
     @property
+    def precision(self) -> str:
+        return self.file.precision
+
+    @property
     def patch_px(self) -> int:
         return self.file.size("patch_size")
 

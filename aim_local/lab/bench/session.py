@@ -118,7 +118,7 @@ class Session:
         reading = read_media(model, [media], FrameSampling(n_frames=n_frames), watch)
         plan = self._plan(reading.items[0].shape, n_frames, tokens)
         with closing(open_context(model, plan, context_size(model, plan, n_decode + 1) - plan.n_visual)) as context:
-            encoded = encode_media(model, plan, dict(enumerate(reading.items)), watch, reuse=False)
+            encoded = encode_media(model, plan, dict(enumerate(reading.items)), watch)
             clock = _Clock()
             appended = context.append(plan.pieces, encoded.blocks, plan.tokens, watch)
             context.decoder.wait()  # a GPU is still at work here

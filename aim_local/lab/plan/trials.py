@@ -98,7 +98,7 @@ def calibrate(llm: VisionLLM, progress: OnTrial | None = None, seconds: float = 
     say = progress or (lambda *_: None)
     with tempfile.TemporaryDirectory() as folder, llm.turns.take() as check:
         clips = [write_clip(Path(folder) / f"{i}.mp4", *size) for i, size in enumerate(_CLIPS)]
-        every = llm.model.with_config(replace(llm.model.config, reuse_frames="equal"))  # a plan counts every frame
+        every = llm.model.with_config(replace(llm.model.config, reuse_frames="equal", cache_media=False))
         bench = _Bench(every, clips, Watch(check=check))
         most, rounds = bench.extent(seconds)
         found: list[list[_Timed]] = [[] for _ in SETTINGS]
