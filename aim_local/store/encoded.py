@@ -250,6 +250,8 @@ def _read(file: BufferedReader, key: Key, cap: int) -> Entry | None:
     n_bytes = os.fstat(file.fileno()).st_size - _HEAD.size
     if magic != _MAGIC or version != VERSION or n_text > _MAX_JSON or n_bytes != n_arrays + n_text or n_arrays > cap:
         return None
+    if head != _HEAD.pack(magic, version, n_arrays, n_text, wanted):  # the padding
+        return None
     body = bytearray(n_bytes)
     if file.readinto(body) != n_bytes or hashlib.sha256(body).digest() != wanted:
         return None
