@@ -18,13 +18,14 @@ from .watch import Watch
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """blocks: visual rows by the index of their piece. groups, grids: of all of them. ms: by stage; tiles: encoded or
-    not."""
+    not. ahead_ms: of the vision tower, before the question."""
 
     blocks: Mapping[int, VisualBlock]
     groups: tuple[TokenGroup, ...]
     grids: tuple[TokenGrid, ...]
     ms: Mapping[str, float]
     tiles: TileCounts
+    ahead_ms: float = 0.0
 
 
 def encode_media(
@@ -75,7 +76,7 @@ def _of_item(block: VisualBlock, media: int) -> VisualBlock:
 
 
 def _joined(blocks: dict[int, VisualBlock], items: Sequence[ItemRows]) -> Encoded:
-    ms = {"vision": sum(item.ms for item in items), "vision_ahead": sum(item.ahead_ms for item in items)}
+    ms = {"vision": sum(item.ms for item in items)}
     groups, grids, tiles = list[TokenGroup](), list[TokenGrid](), TileCounts()
     for item in items:
         tiles += item.counts
@@ -85,4 +86,4 @@ def _joined(blocks: dict[int, VisualBlock], items: Sequence[ItemRows]) -> Encode
         groups += block.groups
         for stage, spent in block.ms.items():
             ms[stage] = ms.get(stage, 0.0) + spent
-    return Encoded(blocks, tuple(groups), tuple(grids), ms, tiles)
+    return Encoded(blocks, tuple(groups), tuple(grids), ms, tiles, sum(item.ahead_ms for item in items))

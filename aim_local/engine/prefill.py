@@ -53,7 +53,11 @@ def prefill(
     for stage, spent in encoded.ms.items():
         ms[stage] = ms.get(stage, 0.0) + spent
     trace = Trace(done.kept, done.importance, list(encoded.groups), list(encoded.grids))
-    return Filled(done.positions, trace, _stats(model, plan, reading, context, ms, encoded.tiles))
+    return Filled(
+        done.positions,
+        trace,
+        replace(_stats(model, plan, reading, context, ms, encoded.tiles), ahead_ms=encoded.ahead_ms),
+    )
 
 
 def _stats(
@@ -73,7 +77,6 @@ def _stats(
         n_tiles_near=tiles.near,
         n_tiles_cached=tiles.cached,
         n_tiles_ahead=tiles.ahead,
-        ahead_ms=ms.get("vision_ahead", 0.0),
         kv_bytes=context.kv_bytes(),
         flops=prefill_flops(shape, plan.n_text, plan.counts),
         flops_full=prefill_flops(shape, plan.n_text, [plan.n_visual_full] * shape.n_layer),
