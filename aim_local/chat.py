@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from .config import GenerateConfig, VisualTokenConfig
+from .engine.ahead import Ahead
 from .engine.chat_cache import Cache, Item, plan_items, without
 from .engine.contexts import open_context, owned
 from .engine.generate import OnText, cut_warning
@@ -22,7 +23,7 @@ from .engine.generate import generate as generate_answer
 from .engine.model import Model
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
 from .engine.prefill import Filled, answered, prefill
-from .engine.read import Media, Reading, read_media
+from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch
 from .errors import AimError, ClosedError, ContextError, UsageError
@@ -145,7 +146,7 @@ class Chat:
     def ask(
         self,
         question: str,
-        media: Sequence[Media] = (),
+        media: Sequence[Media | Ahead] = (),
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
         progress: Progress | None = None,
@@ -165,21 +166,20 @@ class Chat:
     def _ask(
         self,
         question: str,
-        media: Sequence[Media],
+        media: Sequence[Media | Ahead],
         options: GenerateConfig,
         on_text: OnText | None,
         watch: Watch,
         start: float,
     ) -> Answer:
-        talk = self._talk
-        reading = read_media(self.model, media, self.sampling, watch)
-        shown = talk.shown.and_then(reading)
-        new = [item.shape for item in reading.items]
-        turn = Message("user", question, references(new, len(talk.shown.shapes)))
-        plan = plan_prompt(
-            self.model, self.model.render([*talk.messages, turn]), shown.shapes, talk.planned or self.tokens
-        )
-        cache, filled, added = self._prefill(plan, shown, reading, options.max_tokens, watch)
+        with closing(Begun(self.model, media, self.sampling, watch)) as begun:
+            self._plan(question, begun.shapes)  # what cannot be is told before the tower is at work
+            reading = begun.finish()
+            plan, turn = self._plan(question, [item.shape for item in reading.items])
+            talk = self._talk
+            shown = talk.shown.and_then(reading)
+            cache, filled, added = self._prefill(plan, shown, reading, options.max_tokens, watch)
+            not_kept = begun.keep()
         n_before = cache.context.n_past
         generated = generate_answer(cache.context, options, on_text, watch=watch)
         decoded = generated.tokens[: cache.context.n_past - n_before]  # the last token drawn is not in the cache
@@ -189,9 +189,16 @@ class Chat:
             planned = plan.tokens
         told = self.model.warnings if not any(m.role == "assistant" for m in talk.messages) else []  # once is enough
         self._talk = _Talk((*talk.messages, turn, Message("assistant", generated.text)), shown, planned)
-        warnings = [*told, *reading.warnings, *cut_warning(cache.context, generated, options)]
+        warnings = [*told, *reading.warnings, *not_kept, *cut_warning(cache.context, generated, options)]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings)
+
+    def _plan(self, question: str, shapes: Sequence[MediaShape]) -> tuple[Plan, Message]:
+        """The plan of the conversation with one more turn, and that turn. shapes: of its media."""
+        talk = self._talk
+        turn = Message("user", question, references(shapes, len(talk.shown.shapes)))
+        rendered = self.model.render([*talk.messages, turn])
+        return plan_prompt(self.model, rendered, [*talk.shown.shapes, *shapes], talk.planned or self.tokens), turn
 
     # --- the cache ---
 
@@ -213,7 +220,9 @@ class Chat:
         rest = without(plan, same)
         self._check_pictures(rest, shown)
         cache = self._make_room(self._cache, rest, n_answer)
-        filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading)
+        first = len(shown.shapes) - len(reading.items)
+        rows = {first + i: known for i, known in enumerate(reading.rows)}
+        filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading, rows)
         return cache, filled, items[same:]
 
     def _check_pictures(self, plan: Plan, shown: _Shown) -> None:
@@ -270,6 +279,10 @@ class Chat:
         cache, self._cache = self._cache, None
         if cache:
             cache.context.close()
+
+    def encode_ahead(self, item: Media) -> Ahead:
+        """As VisionLLM.encode_ahead, with this conversation's frames; give it to `ask` in the place of the path."""
+        return Ahead(self.model, self._turns, item, self.sampling)
 
     # --- a conversation as a file ---
 

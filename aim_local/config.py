@@ -21,6 +21,7 @@ IMPORTANCE = ("pagerank", "last_query", "random", "grid")
 MERGE_BY = ("similarity", "average")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
+REUSE = ("near", "equal")
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 
@@ -45,6 +46,9 @@ class LoadConfig:
     with 16 bits, "int8": with 8 (native/kernels.py says how). "auto": what this CPU is fast with.
     prefill_precision: the same for the language model's prefill, whose weights stay as they are. "exact": llama.cpp's
     kernels only. "auto": products of 16 bits where they are faster.
+    reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
+    no patch differing by more than noise (docs/encoding.md).
+    cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).
     """
 
     n_ctx: int | None = None
@@ -56,6 +60,8 @@ class LoadConfig:
     flash_attn: Literal["auto"] | bool = "auto"
     vision_precision: str = "auto"
     prefill_precision: str = "auto"
+    reuse_frames: str = "near"
+    cache_media: bool = True
 
     def __post_init__(self) -> None:
         _positive("n_ctx", self.n_ctx, optional=True)
@@ -78,6 +84,8 @@ class LoadConfig:
             raise UsageError(
                 f"prefill_precision is {self.prefill_precision!r}; allowed are {', '.join(PREFILL_PRECISIONS)}"
             )
+        if self.reuse_frames not in REUSE:
+            raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"type_v {self.type_v} needs flash attention; set flash_attn to True or type_v to f16")
 

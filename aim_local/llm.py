@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,18 +12,19 @@ from typing import Any, Self
 
 from .chat import Chat
 from .config import GenerateConfig, LoadConfig, VisualTokenConfig
+from .engine.ahead import Ahead
 from .engine.contexts import Context, open_context
 from .engine.generate import Generated, OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model, open_model
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
 from .engine.prefill import Filled, answered, prefill
-from .engine.read import Media, Reading, read_media
+from .engine.read import Begun, Media
 from .engine.scoring import check_forced, force
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch
 from .errors import UsageError
-from .media import FrameSampling
+from .media import FrameSampling, MediaShape
 from .models.prompt import Message, mark_raw, references, system_message
 from .models.text import TextModel
 from .results import Answer, Prefill, Scored
@@ -34,7 +35,7 @@ class _Prompt:
     """What is asked, as the methods of VisionLLM take it."""
 
     text: str
-    media: Sequence[Media]
+    media: Sequence[Media | Ahead]
     raw: bool
     system: str | None
     tokens: VisualTokenConfig | None
@@ -128,7 +129,7 @@ class VisionLLM:
     def prefill(
         self,
         prompt: str,
-        media: Sequence[Media] = (),
+        media: Sequence[Media | Ahead] = (),
         tokens: VisualTokenConfig | None = None,
         raw: bool = False,
         *,
@@ -149,7 +150,7 @@ class VisionLLM:
     def generate(
         self,
         prompt: str,
-        media: Sequence[Media] = (),
+        media: Sequence[Media | Ahead] = (),
         tokens: VisualTokenConfig | None = None,
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
@@ -170,7 +171,7 @@ class VisionLLM:
     def score(
         self,
         prompt: str,
-        media: Sequence[Media] = (),
+        media: Sequence[Media | Ahead] = (),
         answer_tokens: Sequence[int] | None = None,
         tokens: VisualTokenConfig | None = None,
         generate: GenerateConfig | None = None,
@@ -204,6 +205,13 @@ class VisionLLM:
         """A conversation that keeps its history and its KV cache."""
         return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling)
 
+    def encode_ahead(self, item: Media, sampling: FrameSampling | None = None) -> Ahead:
+        """Begins to decode and encode a video (a picture: to read it) in the background, for a question to come.
+
+        Give what comes back to `generate`, or to `ask` of a chat, in the place of the path; see engine/ahead.py.
+        """
+        return Ahead(self.model, self.turns, item, sampling)
+
     def load_chat(
         self, path: str | Path, generate: GenerateConfig | None = None, sampling: FrameSampling | None = None
     ) -> Chat:
@@ -227,17 +235,19 @@ class VisionLLM:
             watch = Watch(progress, check)
             if asked.tokens is not None:
                 check_tokens(model, asked.tokens)
-            reading = read_media(model, asked.media, asked.sampling, watch)
-            plan = self._plan(asked, reading)
-            context = open_context(model, plan, context_size(model, plan, n_answer) - plan.n_visual)
-            try:
-                filled = prefill(model, plan, dict(enumerate(reading.items)), context, watch, reading)
-                yield _Started(context, filled, [*model.warnings, *reading.warnings], watch)
-            finally:
-                context.close()
+            with closing(Begun(model, asked.media, asked.sampling, watch)) as begun:
+                context_size(model, self._plan(asked, begun.shapes), n_answer)  # told before the tower is at work
+                reading = begun.finish()
+                plan = self._plan(asked, [item.shape for item in reading.items])
+                context = open_context(model, plan, context_size(model, plan, n_answer) - plan.n_visual)
+                try:
+                    items, rows = dict(enumerate(reading.items)), dict(enumerate(reading.rows))
+                    filled = prefill(model, plan, items, context, watch, reading, rows)
+                    yield _Started(context, filled, [*model.warnings, *reading.warnings, *begun.keep()], watch)
+                finally:
+                    context.close()
 
-    def _plan(self, asked: _Prompt, reading: Reading) -> Plan:
-        shapes = [item.shape for item in reading.items]
+    def _plan(self, asked: _Prompt, shapes: Sequence[MediaShape]) -> Plan:
         if asked.raw:
             if asked.system is not None:
                 raise UsageError("a raw prompt is final; put the system text into it and leave system out")

@@ -17,7 +17,11 @@ STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importanc
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts and milliseconds of one prefill or answer. `prefill_ms` includes `importance_ms`."""
+    """Counts and milliseconds of one prefill or answer. `prefill_ms` includes `importance_ms`.
+
+    A video is decoded and fitted while it is encoded, so `decode_video_ms` and `preprocess_ms` are the work of a thread
+    beside, and the stages may add up to more than `ttft_ms`.
+    """
 
     n_frames: int = 0
     n_images: int = 0
@@ -26,6 +30,12 @@ class Stats:
     n_visual: int = 0  # visual tokens that enter the LLM
     n_prompt: int = 0  # rows the first layer computes
     n_ctx: int = 0  # cells of the context
+    n_tiles_encoded: int = 0  # frames and tiles of pictures that went through the vision tower
+    n_tiles_equal: int = 0  # that took the rows of one with equal pixels
+    n_tiles_near: int = 0  # that took the rows of one they differ from by noise only (docs/encoding.md)
+    n_tiles_cached: int = 0  # whose rows came from the store on disk
+    n_tiles_ahead: int = 0  # of all these, those that were there before the question
+    ahead_ms: float = 0.0  # of the vision tower, before the question
     decode_video_ms: float = 0.0
     preprocess_ms: float = 0.0
     vision_ms: float = 0.0

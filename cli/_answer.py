@@ -27,6 +27,7 @@ def stats_line(stats: Stats) -> str:
     stages = ", ".join(f"{STAGE_NAMES.get(stage, stage)} {ms:.0f}" for stage, ms in times.items() if ms >= 0.5)
     parts = [
         ", ".join(seen),
+        tiles_part(stats),
         f"visual tokens {stats.n_visual_full} -> {stats.n_visual}" if stats.n_visual_full else "",
         f"ms: {stages}" if stages else "",
         f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else "",
@@ -36,6 +37,16 @@ def stats_line(stats: Stats) -> str:
         _ENDS.get(stats.stop_reason, ""),
     ]
     return "stats: " + " | ".join(part for part in parts if part)
+
+
+def tiles_part(stats: Stats) -> str:
+    """ "3 of 32 tiles encoded, 29 equal": said only where some were not encoded, or not for the question."""
+    reused = {"equal": stats.n_tiles_equal, "nearly equal": stats.n_tiles_near, "from the cache": stats.n_tiles_cached}
+    total = stats.n_tiles_encoded + sum(reused.values())
+    said = [f"{n} {how}" for how, n in reused.items() if n]
+    if stats.n_tiles_ahead:
+        said.append(f"{stats.n_tiles_ahead} before the question in {stats.ahead_ms:.0f} ms")
+    return f"{stats.n_tiles_encoded} of {_counted(total, 'tile')} encoded, {', '.join(said)}" if said else ""
 
 
 def _counted(n: int, what: str) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, bench, chat, compare, convert, doctor, explain, models, plan, quantize
+from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, quantize
 from ._groups import flat
 from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
 
@@ -149,6 +149,7 @@ for _command in (
     convert.convert,
     quantize.quantize,
     models.models,
+    cache.cache,
     plan.plan,
     doctor.doctor,
     bench.bench,

@@ -28,6 +28,11 @@ REPL_TEMPERATURE = 0.2
 TYPICAL_FRAMES = 32  # stands in for the model's own number where it has none, and until it is loaded
 
 
+class Reuse(StrEnum):
+    NEAR = "near"
+    EQUAL = "equal"
+
+
 class FlashAttn(StrEnum):
     AUTO = "auto"
     ON = "on"
@@ -68,6 +73,12 @@ Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not b
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
+_NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
+_REUSE_HELP = (
+    "Frames that are not encoded again: near, those that differ from an encoded one by noise only, or just equal ones."
+)
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How a model is loaded."""
@@ -86,6 +97,8 @@ class LoadOptions:
     prefill_precision: Annotated[
         str, text("Arithmetic of the language model's prefill: auto or exact.", "PRECISION")
     ] = "auto"
+    vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
+    no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
 
     def load_config(self) -> LoadConfig:
         """Raises UsageError."""
@@ -95,10 +108,15 @@ class LoadOptions:
             n_gpu_layers=self.gpu_layers,
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
+            reuse_frames=self.vision_reuse.value,
+            cache_media=not self.no_cache,
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
             vision_precision=self.vision_precision.lower(),
             prefill_precision=self.prefill_precision.lower(),
         )
+
+
+MEASURED = LoadOptions(no_cache=True)  # what is measured or explained is computed here and now
 
 
 # --- media ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
 
 PROMPT = "> "
+_REFRESH = 0.5  # seconds between two looks at what is told below the prompt
 COMMANDS = {
     "/video": "PATH  a video goes with the next question",
     "/image": "PATH  a picture goes with the next question",
@@ -35,10 +36,13 @@ class Reader(Protocol):
     def read(self) -> str: ...
 
 
-def make_reader() -> Reader:
-    """A line editor where stdin and stdout are terminals that can be one, else plain lines."""
+def make_reader(toolbar: Callable[[], str]) -> Reader:
+    """A line editor where stdin and stdout are terminals that can be one, else plain lines.
+
+    toolbar: what stands below the editor, "" for nothing; asked again and again.
+    """
     if sys.stdin.isatty() and sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        return TerminalReader()
+        return TerminalReader(toolbar=toolbar)
     return PlainReader()
 
 
@@ -57,9 +61,10 @@ class PlainReader:
 class TerminalReader:
     """prompt-toolkit's editor. `options` are its PromptSession's; tests pass an input and an output."""
 
-    def __init__(self, history: Path | None = None, **options: Any) -> None:
+    def __init__(self, history: Path | None = None, toolbar: Callable[[], str] = lambda: "", **options: Any) -> None:
         from prompt_toolkit import PromptSession
 
+        self._toolbar = toolbar
         self._session: PromptSession[str] = PromptSession(
             history=open_history(history or history_file()),
             completer=make_completer(),
@@ -69,7 +74,8 @@ class TerminalReader:
         )
 
     def read(self) -> str:
-        return self._session.prompt(PROMPT)
+        self._session.bottom_toolbar = self._toolbar if self._toolbar() else None
+        return self._session.prompt(PROMPT, refresh_interval=_REFRESH)
 
 
 def history_file() -> Path:

@@ -1,4 +1,4 @@
-"""The conversation at the prompt: reads lines, runs /commands, streams answers.
+"""The conversation at the prompt: reads lines, runs /commands, streams answers. Attached files are encoded meanwhile.
 
 Knows what a line means. How lines are read is _reader.py's business; the model is behind `chat.ask`.
 """
@@ -20,6 +20,7 @@ from ._turn import Turn
 
 if TYPE_CHECKING:
     from aim_local import Chat, Stats
+    from aim_local.engine.ahead import Ahead
 
 HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
 
@@ -29,27 +30,30 @@ def run(chat: Chat, model: str, media: list[Path], *, stats: bool, quiet: bool, 
     repl = Repl(chat, model, stats=stats, quiet=quiet)
     if not quiet:
         _log.say(f"{model}: {HINT}")
-    for path in media:
-        repl.attach(path)
-    reader = reader or make_reader()
-    while not repl.done:
-        try:
-            repl.handle(reader.read())
-        except INTERRUPTIONS:
-            _log.say("(Ctrl-D quits)")
-        except EOFError:
-            break
+    try:
+        for path in media:
+            repl.attach(path)
+        reader = reader or make_reader(repl.toolbar)
+        while not repl.done:
+            try:
+                repl.handle(reader.read())
+            except INTERRUPTIONS:
+                _log.say("(Ctrl-D quits)")
+            except EOFError:
+                break
+    finally:
+        repl.detach()
 
 
 class Repl:
-    """One conversation. `pending` media goes with the next question."""
+    """One conversation. `pending` media goes with the next question; it is encoded in the background until then."""
 
     def __init__(self, chat: Chat, model: str, *, stats: bool, quiet: bool) -> None:
         self.chat = chat
         self.model = model
         self.stats = stats
         self.quiet = quiet
-        self.pending: list[Path] = []
+        self.pending: list[tuple[Path, Ahead]] = []
         self.last_stats: Stats | None = None
         self.done = False
         self._commands: dict[str, Callable[[str], None]] = {
@@ -79,20 +83,22 @@ class Repl:
             _log.say(f"error: {e}")
 
     def ask(self, question: str) -> None:
-        media, self.pending = self.pending, []
+        media = [ahead for _, ahead in self.pending]
         try:
             with Turn(bars=not self.quiet) as turn:
                 answer = self.chat.ask(
                     question, media=media, on_text=turn.on_text, progress=turn.progress, should_stop=turn.should_stop
                 )
-        except INTERRUPTIONS:
-            self.pending = media  # nothing was kept of this turn, so its media goes with the next one
+        except INTERRUPTIONS:  # nothing was kept of this turn, so its media goes with the next one
             _log.say("(stopped before the answer; the question was not kept)")
             return
         except AimError:
             if media:
-                _log.say(f"{', '.join(path.name for path in media)} was not kept; attach it again to ask once more")
+                names = ", ".join(path.name for path, _ in self.pending)
+                _log.say(f"{names} was not kept; attach it again to ask once more")
+            self.detach()
             raise
+        self.detach()
         self.last_stats = answer.stats
         if was_stopped(answer.stats):
             _log.say("(stopped)")
@@ -100,9 +106,23 @@ class Repl:
 
     def attach(self, path: Path) -> None:
         """Put a file with the next question."""
-        self.pending.append(path)
+        self.pending.append((path, self.chat.encode_ahead(path)))
         if not self.quiet:
             _log.say(f"{path.name} goes with your next question")
+
+    def detach(self) -> None:
+        """Nothing goes with the next question; what is encoded in the background ends."""
+        pending, self.pending = self.pending, []
+        for _, ahead in pending:
+            ahead.close()
+
+    def toolbar(self) -> str:
+        """What is encoded of the attached files; "" without any."""
+        said = []
+        for path, ahead in self.pending:
+            done, total = ahead.progress
+            said.append(f"{path.name}: {f'{done} of {total} frames ready' if total else 'opening'}")
+        return "  ".join(said)
 
     def _video(self, rest: str) -> None:
         if not rest:
@@ -117,8 +137,9 @@ class Repl:
         self.attach(_media.check_image(path_from(rest)))
 
     def _reset(self, rest: str) -> None:
+        self.detach()
         self.chat.reset()
-        self.pending, self.last_stats = [], None
+        self.last_stats = None
         _log.say("new conversation; attach a file again with /video or /image")
 
     def _stats(self, rest: str) -> None:

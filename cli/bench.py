@@ -39,7 +39,7 @@ def bench(
     skip_vision: Annotated[bool, opt.flag(_SKIP_HELP, "--skip-vision")] = False,
     against_stock: Annotated[bool, opt.flag(_STOCK_HELP, "--against-stock")] = False,
     stock: Annotated[Path | None, opt.text("--against-stock with the libraries in this folder.", "FOLDER")] = None,
-    load: Annotated[opt.LoadOptions, Without("ctx", "flash_attn")],
+    load: Annotated[opt.LoadOptions, Without("ctx", "flash_attn", "vision_reuse", "no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
     """Measure this machine: every stage apart, settings in turns with the unreduced one, medians with their spread.

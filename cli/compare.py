@@ -14,6 +14,7 @@ from aim_local.settings import parse_setting
 
 from . import _extra, _log
 from . import _options as opt
+from ._groups import Without
 from ._interrupt import INTERRUPTIONS
 from ._suite import SuiteOptions
 from ._table import print_json, print_table
@@ -47,7 +48,7 @@ def compare(
     kld_tokens: Annotated[int, opt.whole("Next-token distributions compared per question.")] = 16,
     no_kld: Annotated[bool, opt.flag("No KL divergence; vocabularies may differ.", "--no-kld")] = False,
     memory_limit: Annotated[int | None, typer.Option(help=_MEMORY_HELP, metavar="SIZE", parser=parse_size)] = None,
-    load: opt.LoadOptions,
+    load: Annotated[opt.LoadOptions, Without("no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
     """Compare models and visual-token settings: accuracy, divergence, time and memory.

@@ -39,7 +39,7 @@ def explain(
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: TokenOptions,
-    load: opt.LoadOptions,
+    load: Annotated[opt.LoadOptions, Without("no_cache")] = opt.MEASURED,
     answer: Annotated[opt.AnswerOptions, Without("temp", "seed")] = opt.AnswerOptions(max_tokens=128),
     layer: Annotated[list[int] | None, opt.whole(_LAYER_HELP)] = None,
     out: Annotated[

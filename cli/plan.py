@@ -26,7 +26,7 @@ def plan(
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: opt.TokenOptions,
-    load: opt.LoadOptions,
+    load: Annotated[opt.LoadOptions, Without("vision_reuse", "no_cache")] = opt.MEASURED,
     answer: Annotated[opt.AnswerOptions, Without("temp", "seed")],
     calibrate: Annotated[
         bool, opt.flag("Measure this model on this machine, for estimates of time.", "--calibrate")

@@ -57,6 +57,16 @@ class FakeLLM:
         self.closed = True
 
 
+@dataclass
+class FakeAhead:
+    path: Path
+    progress: tuple[int, int] = (3, 8)
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeChat:
     used, n_ctx = 12, 512
 
@@ -65,7 +75,11 @@ class FakeChat:
         self.messages: list[dict[str, Any]] = []
         self.n_resets = 0
 
-    def ask(self, question: str, media: list[Path], **options: Any) -> SimpleNamespace:
+    def encode_ahead(self, path: Path) -> FakeAhead:
+        return FakeAhead(path)
+
+    def ask(self, question: str, media: list[FakeAhead | Path], **options: Any) -> SimpleNamespace:
+        media = [item.path if isinstance(item, FakeAhead) else item for item in media]
         self.llm.calls.append({"question": question, "media": list(media), **options})
         answer = play(self.llm.answers.popleft(), options["on_text"], options["progress"])
         self.messages += [

@@ -16,8 +16,15 @@ from checkpoints import Shape, write_onevision
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
+from aim_local.engine.encode import encode_media
+from aim_local.engine.plan import plan_prompt
+from aim_local.engine.read import read_media
+from aim_local.engine.tile_rows import ItemRows
+from aim_local.engine.watch import Watch
 from aim_local.errors import UsageError
 from aim_local.lab.explain import explain
+from aim_local.models.prompt import mark_raw
+from aim_local.models.reuse import Seen, Shared
 
 SHAPE = Shape(grid=6, n_text=6, seed=21)
 N_PATCH = 36
@@ -89,3 +96,19 @@ def test_explain_has_nothing_to_draw(llm: VisionLLM) -> None:
     """Told before anything is computed."""
     with pytest.raises(UsageError, match=r"its vision tower \(janus_pro\) does not tell which patches"):
         explain(llm, "What is it?", [frames(2)])
+
+
+def test_equal_frames_are_encoded_once(llm: VisionLLM) -> None:
+    """Where a chunk is a picture: the rows are those of encoding each frame."""
+    clip = frames(2)[[0, 1, 1, 0]]
+    found = llm.prefill("What is it?", [clip])
+    assert (found.stats.n_tiles_encoded, found.stats.n_tiles_equal) == (2, 2)
+    reading = read_media(llm.model, [clip], None, Watch())
+    plan = plan_prompt(llm.model, mark_raw("<__media__>x", 1), [reading.items[0].shape])
+    every, once = (
+        encode_media(llm.model, plan, dict(enumerate(reading.items)), Watch(), rows)
+        for rows in (None, {0: ItemRows(Seen("video", Shared(), 0))})
+    )
+    assert (every.tiles.encoded, once.tiles.encoded) == (4, 2)
+    for i, block in every.blocks.items():
+        assert np.array_equal(block.rows, once.blocks[i].rows)

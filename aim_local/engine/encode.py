@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,42 +11,58 @@ from ..media import Image, Video
 from ..models.pieces import MediaPiece, TokenGrid, TokenGroup, VisualBlock
 from .model import Model
 from .plan import Plan
+from .tile_rows import ItemRows, TileCounts
 from .watch import Watch
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """blocks: visual rows by the index of their piece. groups, grids: of all of them. ms: by stage."""
+    """blocks: visual rows by the index of their piece. groups, grids: of all of them. ms: by stage; tiles: encoded or
+    not. ahead_ms: of the vision tower, before the question."""
 
     blocks: Mapping[int, VisualBlock]
     groups: tuple[TokenGroup, ...]
     grids: tuple[TokenGrid, ...]
     ms: Mapping[str, float]
+    tiles: TileCounts
+    ahead_ms: float = 0.0
 
 
-def encode_media(model: Model, plan: Plan, media: Mapping[int, Video | Image], watch: Watch) -> Encoded:
-    """Visual rows of every media piece. media: by their number in the conversation."""
+def encode_media(
+    model: Model,
+    plan: Plan,
+    media: Mapping[int, Video | Image],
+    watch: Watch,
+    rows: Mapping[int, ItemRows] | None = None,
+) -> Encoded:
+    """Visual rows of every media piece. media: by their number in the conversation.
+
+    rows: what is known of their tiles already, by the same number; a tile of an item that is not in it is encoded,
+    whatever it is equal to.
+    """
     tower = model.tower
     by_item: dict[int, list[int]] = {}
     for i, piece in enumerate(plan.pieces):
         if isinstance(piece, MediaPiece):
             by_item.setdefault(piece.media, []).append(i)
     if tower is None or not by_item:
-        return Encoded({}, (), (), {})
-    step = _Steps(watch, sum(tower.n_tiles(media[i].shape) for i in by_item))
+        return Encoded({}, (), (), {}, TileCounts())
+    given = {item: (rows or {}).get(item) or ItemRows(None) for item in by_item}
+    steps = Steps(watch, sum(tower.n_tiles(media[i].shape) for i in by_item), given.values())
     blocks: dict[int, VisualBlock] = {}
     for item, at in by_item.items():
         wanted = [piece.part for piece in (plan.pieces[i] for i in at) if isinstance(piece, MediaPiece)]
-        found = tower.encode(media[item], plan.tokens, wanted, step)
+        given[item].on_step = steps
+        found = tower.encode(media[item], plan.tokens, wanted, given[item])
         blocks |= {i: _of_item(block, item) for i, block in zip(at, found, strict=True)}
-    return _joined(dict(sorted(blocks.items())))
+    return _joined(dict(sorted(blocks.items())), list(given.values()))
 
 
-class _Steps:
-    """Encoder runs done of all."""
+class Steps:
+    """Tiles whose rows are here, of all of a call. done: what the items have already."""
 
-    def __init__(self, watch: Watch, total: int) -> None:
-        self._watch, self._total, self._done = watch, total, 0
+    def __init__(self, watch: Watch, total: int, items: Iterable[ItemRows]) -> None:
+        self._watch, self._total, self._done = watch, total, sum(item.counts.all for item in items)
 
     def __call__(self) -> None:
         self._done += 1
@@ -59,12 +75,15 @@ def _of_item(block: VisualBlock, media: int) -> VisualBlock:
     return replace(block, groups=groups, grids=tuple(replace(grid, media=media) for grid in block.grids))
 
 
-def _joined(blocks: dict[int, VisualBlock]) -> Encoded:
-    groups, grids, ms = list[TokenGroup](), list[TokenGrid](), dict[str, float]()
+def _joined(blocks: dict[int, VisualBlock], items: Sequence[ItemRows]) -> Encoded:
+    ms = {"vision": sum(item.ms for item in items)}
+    groups, grids, tiles = list[TokenGroup](), list[TokenGrid](), TileCounts()
+    for item in items:
+        tiles += item.counts
     for block in blocks.values():
         n = np.int32(len(groups))
         grids += [replace(grid, owners=grid.owners + n) for grid in block.grids]
         groups += block.groups
         for stage, spent in block.ms.items():
             ms[stage] = ms.get(stage, 0.0) + spent
-    return Encoded(blocks, tuple(groups), tuple(grids), ms)
+    return Encoded(blocks, tuple(groups), tuple(grids), ms, tiles, sum(item.ahead_ms for item in items))

@@ -5,21 +5,29 @@ It is loaded with its weights, or from the heads of its files alone: planning ne
 
 from __future__ import annotations
 
+import platform
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from .. import store
 from ..config import LoadConfig
 from ..models.base import Tower
 from ..models.prompt import ChatTemplate, Message
 from ..models.registry import open_tower
+from ..models.reuse import NOISE
 from ..models.text import TextModel
+from ..native.cpu import this_cpu
 from ..native.devices import has_gpu
+from ..native.installed import library_files
+from ..store.digests import known_digest
+from ..store.encoded import EncodedStore
 
 
 class Closable(Protocol):
@@ -88,6 +96,30 @@ class Model:
     def default_frames(self) -> int:
         """Frames a video is sampled to when nothing is asked."""
         return self.tower.default_frames if self.tower else 0
+
+    @cached_property
+    def encoded_store(self) -> EncodedStore | None:
+        """Where encoded media are kept on disk; None where that is off."""
+        return EncodedStore() if self.config.cache_media and self.tower else None
+
+    @cached_property
+    def vision_facts(self) -> dict[str, Any]:
+        """All that visual rows depend on beside the pixels, as plain values: another value, other rows."""
+        tower, mmproj, config = self.tower, self.paths.mmproj, self.config
+        assert tower is not None, "asked for media"
+        assert mmproj is not None, "a tower has a file"
+        return {
+            "mmproj": known_digest(mmproj),
+            "precision": tower.precision,
+            "n_embd": self.text.n_embd,
+            "flash_attn": config.flash_attn,
+            "gpu": config.n_gpu_layers != 0,
+            "n_threads": config.n_threads,
+            "reuse": [config.reuse_frames, NOISE],
+            "code": [version(name) for name in ("aim-local", "av", "pillow", "numpy")],
+            "libraries": [known_digest(path) for path in library_files()],
+            "cpu": str(this_cpu() or platform.machine()),
+        }
 
     @property
     def warnings(self) -> list[str]:

@@ -15,6 +15,7 @@ from .generate import Generated
 from .model import Model
 from .plan import Plan
 from .read import Reading
+from .tile_rows import ItemRows, TileCounts
 from .watch import Watch
 
 
@@ -28,14 +29,20 @@ class Filled:
 
 
 def prefill(
-    model: Model, plan: Plan, media: Mapping[int, Video | Image], context: Context, watch: Watch, reading: Reading
+    model: Model,
+    plan: Plan,
+    media: Mapping[int, Video | Image],
+    context: Context,
+    watch: Watch,
+    reading: Reading,
+    rows: Mapping[int, ItemRows] | None = None,
 ) -> Filled:
     """Encodes the plan's media and appends all its pieces; logits of the last token can be read afterwards.
 
     media: by their number in the conversation, those of the plan at least. reading: those of them that were read for
-    this prompt, for the stats.
+    this prompt, for the stats. rows: of media, as far as they are encoded, by the same numbers.
     """
-    encoded = encode_media(model, plan, media, watch)
+    encoded = encode_media(model, plan, media, watch, rows)
     start = time.perf_counter()
     done = context.append(plan.pieces, encoded.blocks, plan.tokens, watch)
     ms = {
@@ -46,10 +53,16 @@ def prefill(
     for stage, spent in encoded.ms.items():
         ms[stage] = ms.get(stage, 0.0) + spent
     trace = Trace(done.kept, done.importance, list(encoded.groups), list(encoded.grids))
-    return Filled(done.positions, trace, _stats(model, plan, reading, context, ms))
+    return Filled(
+        done.positions,
+        trace,
+        replace(_stats(model, plan, reading, context, ms, encoded.tiles), ahead_ms=encoded.ahead_ms),
+    )
 
 
-def _stats(model: Model, plan: Plan, reading: Reading, context: Context, ms: Mapping[str, float]) -> Stats:
+def _stats(
+    model: Model, plan: Plan, reading: Reading, context: Context, ms: Mapping[str, float], tiles: TileCounts
+) -> Stats:
     shape = model.text.shape
     return Stats(
         n_frames=reading.n_frames,
@@ -59,6 +72,11 @@ def _stats(model: Model, plan: Plan, reading: Reading, context: Context, ms: Map
         n_visual=plan.n_visual,
         n_prompt=plan.n,
         n_ctx=context.n_ctx,
+        n_tiles_encoded=tiles.encoded,
+        n_tiles_equal=tiles.equal,
+        n_tiles_near=tiles.near,
+        n_tiles_cached=tiles.cached,
+        n_tiles_ahead=tiles.ahead,
         kv_bytes=context.kv_bytes(),
         flops=prefill_flops(shape, plan.n_text, plan.counts),
         flops_full=prefill_flops(shape, plan.n_text, [plan.n_visual_full] * shape.n_layer),

@@ -1,4 +1,8 @@
-"""Media from paths and arrays: frames decoded and fitted to the tower as they come."""
+"""Media from paths and arrays: frames decoded and fitted to the tower as they come.
+
+A prompt's media are encoded while they are decoded (`begin_media`, `take_in`); for measuring, `read_media` reads them
+alone.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ModelError, UsageError
 from ..media import FrameSampling, Image, Video, open_media
 from ..models.base import Fit, Frame
+from ..models.reuse import Shared
+from .ahead import Ahead
+from .encode import Steps
+from .intake import Intake, Source
 from .model import Model
+from .tile_rows import ItemRows
 from .watch import Watch
 
-Media = str | Path | NDArray[np.uint8]
+Media = Source  # or an item that was begun before: engine/ahead.py
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """items: frames of videos as the tower keeps them. ms: by stage."""
+    """items: frames of videos as the tower keeps them. ms: by stage. rows: of each item, as far as they are encoded."""
 
     items: tuple[Video | Image, ...]
     warnings: tuple[str, ...]
     ms: dict[str, float]
+    rows: tuple[ItemRows, ...] = ()
 
     @property
     def n_frames(self) -> int:
@@ -36,17 +45,82 @@ class Reading:
         return sum(isinstance(item, Image) for item in self.items)
 
 
-def read_media(model: Model, media: Sequence[Media], sampling: FrameSampling | None, watch: Watch) -> Reading:
-    """Raises MediaError, ModelError, UsageError."""
-    if isinstance(media, (str, Path, np.ndarray)):
+def check_media(model: Model, media: Sequence[object]) -> None:
+    """Raises UsageError for what is no list, ModelError for a model that sees nothing."""
+    if isinstance(media, (str, Path, np.ndarray, Ahead)):
         raise UsageError("media is one item; give a list of paths or arrays")
-    if not len(media):
-        return Reading((), (), {})
-    if model.tower is None:
+    if len(media) and model.tower is None:
         raise ModelError(
             f"{model.name} is a text-only model, it cannot take a video or picture; load it with its mmproj, "
             "or take another model"
         )
+
+
+class Begun:
+    """The media of a prompt, opened: what they are is known, and they are decoded and encoded by `finish`.
+
+    `close()` ends their threads; items that were begun ahead of the prompt stay as they are.
+    """
+
+    def __init__(
+        self, model: Model, media: Sequence[Media | Ahead], sampling: FrameSampling | None, watch: Watch
+    ) -> None:
+        check_media(model, media)
+        shared, self._watch, self._own = Shared(), watch, list[Intake]()
+        self._intakes: list[Intake] = []
+        try:
+            for item in media:
+                self._intakes.append(self._intake(model, item, sampling, shared))
+            self.shapes = tuple(intake.open(watch.check) for intake in self._intakes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _intake(self, model: Model, item: Media | Ahead, sampling: FrameSampling | None, shared: Shared) -> Intake:
+        if isinstance(item, Ahead):
+            return item.taken_by(model)
+        intake = Intake(model, item, sampling, shared)
+        self._own.append(intake)
+        return intake
+
+    def finish(self) -> Reading:
+        """Decodes all, and encodes meanwhile what the tower takes frame by frame. The model's turn is the caller's.
+
+        Raises MediaError, and what the watch raises.
+        """
+        total = sum(shape.n_frames for shape in self.shapes if shape.kind == "video")
+        tiles = Steps(self._watch, sum(intake.n_tiles for intake in self._intakes), (i.rows for i in self._intakes))
+        done, ms = sum(intake.n_done for intake in self._intakes), dict[str, float]()
+        for intake in self._intakes:
+            intake.rows.on_step = tiles
+            while intake.decoded(self._watch.check):
+                done += 1
+                self._watch.step("decode_video", done, total)
+                intake.encode()
+            for stage, spent in intake.ms.items():
+                ms[stage] = ms.get(stage, 0.0) + spent
+        items = tuple(intake.media for intake in self._intakes if intake.media)
+        warnings = tuple(line for item in items for line in item.warnings)
+        return Reading(items, warnings, ms, tuple(intake.rows for intake in self._intakes))
+
+    def keep(self) -> list[str]:
+        """Puts what was encoded into the store; returns a warning where that cannot be."""
+        problems = dict.fromkeys(problem for intake in self._intakes if (problem := intake.keep()))
+        return [
+            f"the encoded clip is not kept for the next time ({problem}); --no-cache does not try"
+            for problem in problems
+        ]
+
+    def close(self) -> None:
+        for intake in self._own:
+            intake.close()
+
+
+def read_media(model: Model, media: Sequence[Source], sampling: FrameSampling | None, watch: Watch) -> Reading:
+    """Decodes and fits, one item after the other; nothing is encoded. Raises MediaError, ModelError, UsageError."""
+    check_media(model, media)
+    if model.tower is None or not len(media):
+        return Reading((), (), {})
     start, clock = time.perf_counter(), _FitClock(model.tower.fit)
     chosen = sampling or FrameSampling(n_frames=model.default_frames)
     fit, progress = clock.fit if model.tower.fit else None, watch.stage("decode_video")

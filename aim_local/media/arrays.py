@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aim_local.errors import UsageError
-from aim_local.media.canvas import Canvas, Keep
+from aim_local.media.canvas import Canvas, Keep, OnFrame
 from aim_local.media.files import digest_array
 from aim_local.media.types import Frames, FrameSampling, Image, Video
 
@@ -33,7 +33,9 @@ def as_frames(array: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Frame
     return array if array.ndim == 4 else array[None]
 
 
-def media_of_array(array: NDArray[Any], sampling: FrameSampling, kind: Kind, keep: Keep) -> Video | Image:
+def media_of_array(
+    array: NDArray[Any], sampling: FrameSampling, kind: Kind, keep: Keep, on_frame: OnFrame | None = None
+) -> Video | Image:
     """As `open_media` of an array. Raises MediaError, UsageError."""
     frames = as_frames(array, sampling, kind)
     digest = digest_array(frames)
@@ -41,7 +43,7 @@ def media_of_array(array: NDArray[Any], sampling: FrameSampling, kind: Kind, kee
         return Image(pixels=frames, source="array", warnings=(), digest=digest)
     n_frames, height, width, _ = frames.shape
     return Video(
-        frames=frames if keep.is_whole else _kept(frames, keep),
+        frames=frames if keep.is_whole and not on_frame else _kept(frames, keep, on_frame),
         timestamps=np.full(n_frames, np.nan),
         indices=np.arange(n_frames, dtype=np.int64),
         source="array",
@@ -54,10 +56,10 @@ def media_of_array(array: NDArray[Any], sampling: FrameSampling, kind: Kind, kee
     )
 
 
-def _kept(frames: Frames, keep: Keep) -> Frames:
+def _kept(frames: Frames, keep: Keep, on_frame: OnFrame | None) -> Frames:
     """uint8 [T, h, w, 3] -> uint8 [T, H, W, 3]."""
     n_frames, height, width, _ = frames.shape
-    canvas = Canvas("array", (height, width), np.arange(n_frames, dtype=np.int64), keep, None)
+    canvas = Canvas("array", (height, width), np.arange(n_frames, dtype=np.int64), keep, None, on_frame)
     for index, frame in enumerate(frames):
         canvas.put(index, frame)
     return canvas.finish()[0]

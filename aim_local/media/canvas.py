@@ -16,6 +16,7 @@ from aim_local.errors import MediaError, UsageError
 from aim_local.media.types import Frames, Indices, Size
 
 Progress = Callable[[int, int], None]
+OnFrame = Callable[[int, Frames], None]  # (place among the wanted frames, what is kept of the frame)
 Fit = Callable[[Frames], Frames]  # one frame uint8 [h, w, 3] -> what is kept of it, uint8 [H, W, 3]
 
 # more than that in one array is a wish for a smaller request, not for swapping
@@ -51,12 +52,20 @@ class Canvas:
     which shows what size is kept.
     """
 
-    def __init__(self, source: str, size: Size, indices: Indices, keep: Keep, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        size: Size,
+        indices: Indices,
+        keep: Keep,
+        progress: Progress | None,
+        on_frame: OnFrame | None = None,
+    ) -> None:
         self._source, self._clip_size, self._fit = source, size, keep.fit
         self._row = {int(index): row for row, index in enumerate(indices)}
         self._found = np.zeros(len(indices), dtype=bool)
         self._n_other_size = 0
-        self._progress = progress
+        self._progress, self._on_frame = progress, on_frame
         self._frames = None if keep.fit else self._room(keep.resize or size)
 
     def put(self, index: int, pixels: Frames) -> None:
@@ -68,6 +77,8 @@ class Canvas:
             self._frames = self._room(kept.shape[:2])
         self._frames[row] = resize_rgb(kept, self._frames.shape[1:3])
         self._found[row] = True
+        if self._on_frame:
+            self._on_frame(row, self._frames[row])
         if self._progress:
             self._progress(int(self._found.sum()), len(self._found))
 

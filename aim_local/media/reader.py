@@ -6,7 +6,10 @@ canvas).
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,13 @@ from numpy.typing import NDArray
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import decode, pictures
-from aim_local.media.arrays import ARRAY_SHAPES, Kind, media_of_array
-from aim_local.media.canvas import Canvas, Fit, Keep, Progress
-from aim_local.media.files import check_file, digest_file
+from aim_local.media.arrays import ARRAY_SHAPES, Kind, as_frames, media_of_array
+from aim_local.media.canvas import Canvas, Fit, Keep, OnFrame, Progress
+from aim_local.media.files import check_file, digest_array, digest_file
 from aim_local.media.index import Clip, index_video
 from aim_local.media.sampling import plan_samples
-from aim_local.media.types import DEFAULT_SAMPLING, FrameSampling, Image, Size, Video, VideoInfo
+from aim_local.media.shape import MediaShape
+from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Indices, Size, Video, VideoInfo
 
 MediaItem = str | os.PathLike[str] | NDArray[Any]
 
@@ -54,30 +58,12 @@ def read_video(
     Damaged frames are left out, and a warning counts them. Raises MediaError, UsageError.
     """
     keep = Keep(resize, fit)
-    checked = check_file(path)
-    kind = pictures.picture_kind(checked)
-    clip = None if kind else index_video(checked)
-    info = clip.info if clip else _animation(checked, kind)
-    plan = plan_samples(info, sampling)
-    canvas = Canvas(info.source, (info.height, info.width), plan.indices, keep, progress)
-    near = _fill(canvas, checked, clip)
-    frames, found, damage = canvas.finish()
-    indices = plan.indices[found]
-    return Video(
-        frames=frames,
-        timestamps=info.timestamps[indices],
-        indices=indices,
-        source=info.source,
-        duration=info.duration,
-        n_source_frames=info.n_frames,
-        source_fps=info.fps,
-        warnings=(*info.warnings, *plan.warnings, *damage, *near),
-        digest=digest_file(checked),
-        source_size=(info.height, info.width),
-    )
+    found = _opened_video(check_file(path), sampling, None).read(keep, progress, None)
+    assert isinstance(found, Video), "a video was opened"
+    return found
 
 
-def read_image(path: str | os.PathLike[str]) -> Image:
+def read_image(path: str | os.PathLike[str], digest: str | None = None) -> Image:
     """A still picture (of an animated one the first frame, with a warning). Raises MediaError.
 
     Colours as by Pillow's convert("RGB"), which drops alpha, as transformers does; 16-bit grey keeps its high byte.
@@ -88,7 +74,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         info = index_video(checked).info
         raise MediaError(f"{checked}: is a video ({info.codec}, {info.duration:.1f} s), not an image; pass it as one")
     pixels, warnings = pictures.read_picture(checked, kind)
-    return Image(pixels=pixels, source=str(checked), warnings=warnings, digest=digest_file(checked))
+    return Image(pixels=pixels, source=str(checked), warnings=warnings, digest=digest or digest_file(checked))
 
 
 def open_media(
@@ -107,15 +93,103 @@ def open_media(
     item: path, or uint8 RGB array: [T, H, W, 3] is one video of frames already sampled, [H, W, 3] one image
     Raises MediaError, UsageError.
     """
+    keep = Keep(resize, fit)
+    return open_item(item, sampling, kind).read(keep, progress, None)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A media item whose frames are chosen, and not decoded yet.
+
+    shape: as it is planned; fewer frames come where some cannot be decoded. read: decodes, as often as it is called.
+    """
+
+    shape: MediaShape
+    read: Callable[[Keep, Progress | None, OnFrame | None], Video | Image]
+
+
+def open_item(
+    item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING, kind: Kind = "auto", digest: str | None = None
+) -> Opened:
+    """As `open_media`, in two steps. digest: of the item, where it is known already (see `digest_item`).
+
+    Raises MediaError, UsageError.
+    """
     if kind not in ("auto", "video", "image"):
         raise UsageError(f"kind is {kind!r}; it must be 'auto', 'video' or 'image'")
-    keep = Keep(resize, fit)
     check_item(item)
     if isinstance(item, np.ndarray):
-        return media_of_array(item, sampling, kind, keep)
+        return _opened_array(item, sampling, kind)
     if kind == "image" or (kind == "auto" and _is_still(check_file(item))):
-        return read_image(item)
-    return read_video(item, sampling, progress, resize, fit=fit)
+        return _opened_image(item, digest)
+    return _opened_video(check_file(item), sampling, digest)
+
+
+def digest_item(item: MediaItem) -> str:
+    """sha256 (hex) of a file's bytes, or of an array's shape and bytes. Raises MediaError, UsageError."""
+    check_item(item)
+    return digest_array(item) if isinstance(item, np.ndarray) else digest_file(check_file(item))
+
+
+def _opened_array(item: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Opened:
+    frames = as_frames(item, sampling, kind)
+    *counts, height, width, _ = frames.shape
+    n = counts[0] if counts else 1
+    times, indices = ((math.nan,) * n, tuple(range(n))) if counts else ((), ())
+    shape = MediaShape(
+        "video" if counts else "image", n, height, width, "array", digest_array(frames), times, indices, math.nan
+    )
+    return Opened(shape, lambda keep, progress, on_frame: media_of_array(item, sampling, kind, keep, on_frame))
+
+
+def _opened_image(path: str | os.PathLike[str], digest: str | None) -> Opened:
+    image = read_image(path, digest)
+    return Opened(image.shape, lambda keep, progress, on_frame: image)
+
+
+def _opened_video(path: Path, sampling: FrameSampling, digest: str | None) -> Opened:
+    kind = pictures.picture_kind(path)
+    clip = None if kind else index_video(path)
+    info = clip.info if clip else _animation(path, kind)
+    plan, known = plan_samples(info, sampling), digest or digest_file(path)
+
+    def read(keep: Keep, progress: Progress | None, on_frame: OnFrame | None) -> Video:
+        canvas = Canvas(info.source, (info.height, info.width), plan.indices, keep, progress, on_frame)
+        near = _fill(canvas, path, clip)
+        frames, found, damage = canvas.finish()
+        return _video(info, frames, plan.indices[found], (*info.warnings, *plan.warnings, *damage, *near), known)
+
+    return Opened(_planned(info, plan.indices, known), read)
+
+
+def _planned(info: VideoInfo, indices: Indices, digest: str) -> MediaShape:
+    """The shape of a video of whose frames all can be decoded."""
+    return MediaShape(
+        kind="video",
+        n_frames=len(indices),
+        height=info.height,
+        width=info.width,
+        source=info.source,
+        digest=digest,
+        timestamps=tuple(info.timestamps[indices].tolist()),
+        indices=tuple(indices.tolist()),
+        duration=info.duration,
+    )
+
+
+def _video(info: VideoInfo, frames: Frames, indices: Indices, warnings: tuple[str, ...], digest: str) -> Video:
+    return Video(
+        frames=frames,
+        timestamps=info.timestamps[indices],
+        indices=indices,
+        source=info.source,
+        duration=info.duration,
+        n_source_frames=info.n_frames,
+        source_fps=info.fps,
+        warnings=warnings,
+        digest=digest,
+        source_size=(info.height, info.width),
+    )
 
 
 def check_item(item: object) -> None:

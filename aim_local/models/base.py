@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 from ..config import VisualTokenConfig
 from ..errors import ModelError
 from ..media import Image, MediaShape, Video
+from ..native.kernels import described, resolved
 from ..native.mtmd import MtmdContext
 from ..reduction.planner import VisionShape
 from ..store.gguf_header import GgufHeader, read_whole
-from .pieces import Part, VisualBlock
+from .pieces import Part, Rows, VisualBlock
 from .text import TextModel
 from .threads import thread_count
 
 Frame = NDArray[np.uint8]
 Fit = Callable[[Frame], Frame]
-Step = Callable[[], None]
+# (number of the tile in its item, what the tower sees of it, the encoder run) -> float32 [n, n_embd]; pixels None where
+# no two tiles can be told to be the same picture
+TileRows = Callable[[int, Frame | None, Callable[[], Rows]], Rows]
 
 
 class Tower(Protocol):
@@ -65,10 +68,28 @@ class Tower(Protocol):
     def n_tiles(self, shape: MediaShape) -> int:
         """Encoder runs an item takes."""
 
+    @property
+    def frame_rows(self) -> Callable[[Frame], Rows] | None:
+        """Encodes one fitted frame of a video, before token merging; None: an item is encoded as a whole.
+
+        What it gives is what `encode` would ask `tile_rows` for, so frames can be encoded while others are decoded.
+        """
+
+    @property
+    def precision(self) -> str:
+        """How the tower computes: "exact" is llama.cpp's own kernels. Rows of another precision are other rows."""
+
+    @property
+    def patch_px(self) -> int:
+        """Pixels of a patch's side, where a frame's rows depend on it alone and a grid of patches; 0 elsewhere."""
+
     def encode(
-        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
-        """Visual tokens of the wanted visual parts of an item. `step` is called after every encoder run."""
+        """Visual tokens of the wanted visual parts of an item.
+
+        tile_rows: asked for the rows of every tile; it makes the encoder run, or knows the rows already.
+        """
 
     def close(self) -> None: ...
 
@@ -109,6 +130,12 @@ class TowerFile:
     @property
     def metadata(self) -> dict[str, Any]:
         return self.header.metadata
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic and kernels of the loaded tower, such as "int8 (amx)"."""
+        config = self.text.config
+        return described("exact" if config.n_gpu_layers else resolved(config.vision_precision))
 
     @property
     def projector(self) -> str:

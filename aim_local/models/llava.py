@@ -6,7 +6,7 @@ from ..config import VisualTokenConfig
 from ..media import Image, MediaShape
 from ..reduction.merging import merged
 from ..reduction.planner import merge_count
-from .base import Step, TowerFile
+from .base import TileRows, TowerFile
 from .pieces import TokenGrid, VisualBlock
 from .pixels import image_tiles
 from .thumbnails import square
@@ -33,11 +33,11 @@ class Llava(TileTower):
     def image_tiles(self, shape: MediaShape) -> int:
         return 1
 
-    def encode_image(self, item: Image, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+    def encode_image(self, item: Image, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         clock = Clock()
         with clock.timed("preprocess"):
             tiles = image_tiles(item.pixels, self.pixels)
-        (patches,) = self.encode_tiles(tiles, clock, step)
+        (patches,) = self.encode_tiles(tiles, tile_rows)
         with clock.timed("merge"):
             found = merged(patches, tokens)
         grid = TokenGrid(

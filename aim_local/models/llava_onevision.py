@@ -13,7 +13,7 @@ from ..config import VisualTokenConfig
 from ..media import Image, MediaShape
 from ..native.visual import AnyresPlan, anyres_pack, pool_rows, pool_side
 from ..reduction.merging import check_similarity
-from .base import Step, TowerFile
+from .base import TileRows, TowerFile
 from .pieces import Rows, TokenGrid, TokenGroup, VisualBlock
 from .pixels import image_tiles, plan_image
 from .thumbnails import square
@@ -64,12 +64,12 @@ class LlavaOnevision(TileTower):
     def _plan(self, shape: MediaShape) -> AnyresPlan:
         return plan_image(shape.height, shape.width, self.pixels, self.patches_per_side)
 
-    def encode_image(self, item: Image, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+    def encode_image(self, item: Image, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         check_similarity(tokens, "pictures of any resolution")
         clock, plan = Clock(), self._plan(item.shape)
         with clock.timed("preprocess"):
             tiles = image_tiles(item.pixels, self.pixels)
-        encoded = self.encode_tiles(tiles, clock, step)
+        encoded = self.encode_tiles(tiles, tile_rows)
         assert self.newline is not None, "read when the tower was loaded"
         with clock.timed("merge"):
             packed = anyres_pack(plan, np.stack(encoded), self.newline, tokens.merge_retain)

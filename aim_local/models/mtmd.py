@@ -6,9 +6,9 @@ tokens are plain rows at consecutive positions; M-RoPE and non-causal media are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..native.mtmd import Chunks, ImageChunk, MtmdContext, TextChunk, decode_chu
 from ..native.visual import merge_rows
 from ..reduction.merging import check_similarity
 from ..reduction.planner import merge_count
-from .base import Fit, Step, TowerFacts, TowerFile
+from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
 from .pieces import Decode, Part, Rows, TokenGroup, VisualBlock, VisualPart
 from .tiles import Clock
 
@@ -30,6 +30,7 @@ class MtmdTower:
     """A tower whose tokens depend on the loaded file. Raises ModelError for counts where it is not loaded."""
 
     reduces_by_default = False
+    patch_px = 0  # frames are not fitted here, so noise cannot be told patch by patch
 
     def __init__(self, file: TowerFile) -> None:
         self.file = file
@@ -39,6 +40,14 @@ class MtmdTower:
     @property
     def projector(self) -> str:
         return self.file.projector
+
+    @property
+    def precision(self) -> str:
+        return self.file.precision
+
+    @property
+    def frame_rows(self) -> Callable[[Frame], Rows] | None:
+        return None
 
     @property
     def default_frames(self) -> int:
@@ -99,19 +108,21 @@ class MtmdTower:
     # --- encoding --------------------------------------------------------------------------------------------------
 
     def encode(
-        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
         check_similarity(tokens, "this vision tower")
         pictures = list(item.frames) if isinstance(item, Video) else [item.pixels]
         chunks = Chunks(self.context, pictures, is_video=isinstance(item, Video))
         images = [chunk for chunk in chunks.chunks if isinstance(chunk, ImageChunk)]
-        return [self._block(chunks, images[part], part, tokens.merge_retain, step) for part in wanted]
+        # a chunk is one picture where there are as many: mtmd may cut a picture, or put two frames together
+        shown = dict(enumerate(pictures)) if len(images) == len(pictures) else {}
+        return [self._block(chunks, images[i], i, shown.get(i), tokens.merge_retain, tile_rows) for i in wanted]
 
-    def _block(self, chunks: Chunks, chunk: ImageChunk, part: int, retain: float, step: Step) -> VisualBlock:
+    def _block(
+        self, chunks: Chunks, chunk: ImageChunk, part: int, pixels: Frame | None, retain: float, tile_rows: TileRows
+    ) -> VisualBlock:
         clock, context = Clock(), self.context
-        with clock.timed("vision"):
-            rows = encode_chunk(context, chunk, self.file.text.n_embd)
-        step()
+        rows = tile_rows(part, pixels, partial(encode_chunk, context, chunk, self.file.text.n_embd))
         if chunk.decodes_itself:
             groups = tuple(TokenGroup(0, part, slot) for slot in range(chunk.n_rows))
             return VisualBlock(rows, groups, ms=clock.ms, decode=_decoder(context, chunks, chunk, rows))

@@ -6,7 +6,7 @@ real. Counts are those of the tower it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from ..errors import UsageError
 from ..media import Image, MediaShape, Video
 from ..reduction.merging import merged
 from ..reduction.planner import merge_count
-from .base import Fit, Step, Tower, TowerFacts
-from .pieces import Part, TokenGroup, VisualBlock, VisualPart
+from .base import Fit, Frame, TileRows, Tower, TowerFacts
+from .pieces import Part, Rows, TokenGroup, VisualBlock, VisualPart
 from .text import TextModel
 from .tiles import NEWLINE, Clock, frame_groups
 
@@ -33,6 +33,9 @@ class RowsTower:
     media_tokens: tuple[str, str] | None = ("<image>", "<video>")
     fit: Fit | None = None
     facts: TowerFacts | None = None
+    patch_px = 0
+    precision = "none"
+    frame_rows: Callable[[Frame], Rows] | None = None
 
     def __init__(self, text: TextModel, n_slots: int = N_SLOTS) -> None:
         self.text, self.n_slots = text, n_slots
@@ -66,7 +69,7 @@ class RowsTower:
         return 1
 
     def encode(
-        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
         clock, n_frames = Clock(), item.shape.n_frames
         self.prepare(n_frames)

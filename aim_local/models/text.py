@@ -40,7 +40,9 @@ class TextModel:
     def options(self) -> ContextOptions:
         """How its contexts compute."""
         config = self.config
-        return ContextOptions(config.n_ubatch, self.n_threads, config.type_k, config.type_v, config.flash_attn, config.prefill_precision)
+        return ContextOptions(
+            config.n_ubatch, self.n_threads, config.type_k, config.type_v, config.flash_attn, config.prefill_precision
+        )
 
     def with_config(self, config: LoadConfig) -> TextModel:
         """The same tower with other options of its contexts; it borrows this one's weights."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from ..native.mtmd import MtmdContext
 from ..native.visual import Merged, TileEncoder
 from ..reduction.merging import merged
 from ..reduction.planner import VisionShape, merge_count
-from .base import Fit, Step, TowerFacts, TowerFile
+from .base import Fit, TileRows, TowerFacts, TowerFile
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
 from .thumbnails import Thumbnails, square
@@ -85,7 +86,7 @@ class TileTower:
     def image_tiles(self, shape: MediaShape) -> int:
         raise NotImplementedError
 
-    def encode_image(self, item: Image, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+    def encode_image(self, item: Image, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         raise NotImplementedError
 
     # --- the protocol ----------------------------------------------------------------------------------------------
@@ -107,6 +108,14 @@ class TileTower:
     def fit(self) -> Fit | None:
         pixels = self.pixels
         return lambda frame: video_frame(frame, pixels)
+
+    @property
+    def precision(self) -> str:
+        return self.file.precision
+
+    @property
+    def patch_px(self) -> int:
+        return self.file.size("patch_size")
 
     @property
     def facts(self) -> TowerFacts | None:
@@ -136,12 +145,12 @@ class TileTower:
         return shape.n_frames if shape.kind == "video" else self.image_tiles(shape)
 
     def encode(
-        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], step: Step
+        self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
         del wanted  # an item is one part
         if isinstance(item, Video):
-            return [self._encode_video(item, tokens, step)]
-        return [self.encode_image(item, tokens, step)]
+            return [self._encode_video(item, tokens, tile_rows)]
+        return [self.encode_image(item, tokens, tile_rows)]
 
     def close(self) -> None:
         if self._context:
@@ -156,22 +165,21 @@ class TileTower:
             raise NativeError(f"{self.file.path}: the vision tower is not loaded")
         return self._encoder
 
-    def encode_tiles(self, tiles: Pixels, clock: Clock, step: Step) -> list[Rows]:
-        """uint8 [n, side, side, 3] -> n times float32 [patches_per_side^2, n_embd]"""
-        rows = []
-        for tile in tiles:
-            with clock.timed("vision"):
-                rows.append(self.encoder.encode(tile))
-            step()
-        return rows
+    def encode_tiles(self, tiles: Pixels, tile_rows: TileRows) -> list[Rows]:
+        """Tiles of a picture, uint8 [n, side, side, 3] -> n times float32 [patches_per_side^2, n_embd]"""
+        return [tile_rows(i, tile, partial(self.encoder.encode, tile)) for i, tile in enumerate(tiles)]
 
-    def _encode_video(self, item: Video, tokens: VisualTokenConfig, step: Step) -> VisualBlock:
+    def frame_rows(self, tile: Pixels) -> Rows:
+        """A frame, uint8 [side, side, 3] -> float32 [frame_side^2, n_embd]: encoded and pooled, nothing merged."""
+        return self.pool(self.encoder.encode(tile))
+
+    def _encode_video(self, item: Video, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         clock, rows, groups, grids = Clock(), list[Rows](), list[TokenGroup](), list[TokenGrid]()
         height, width = self.frame_shape(item.shape)
         for frame, tile in enumerate(item.frames):
-            (patches,) = self.encode_tiles(tile[None], clock, step)
+            slots = tile_rows(frame, tile, partial(self.frame_rows, tile))
             with clock.timed("merge"):
-                found = self.close_frame(merged(self.pool(patches), tokens))
+                found = self.close_frame(merged(slots, tokens))
             thumb = self.thumbs.whole(tile, height, width)
             when = int(item.indices[frame]), float(item.timestamps[frame])
             owners = square(found.owners) + np.int32(len(groups))

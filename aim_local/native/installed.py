@@ -25,6 +25,12 @@ def library_folder() -> Path:
     return _first(candidates, library_name("llama"))
 
 
+def library_files() -> list[Path]:
+    """Our libraries and those they load, sorted by name. Raises NativeError without them."""
+    suffixes = (".so", ".dll", ".dylib")
+    return sorted(path for path in library_folder().iterdir() if path.is_file() and path.suffix in suffixes)
+
+
 def bindings_folder() -> Path:
     """Folder with the package llama_cpp, copied from the pinned source. Raises NativeError where it is not."""
     return _first(_folders("bindings"), "llama_cpp/llama_cpp.py")

@@ -130,7 +130,9 @@ def product(
     """
     (m, k), n = x.shape, w.shape[0]
     out = np.empty((m, n), np.float32)
-    keep = [None if a is None else np.ascontiguousarray(a, np.float32) for a in (x, w, norm_weight, bias, gamma, residual)]
+    keep = [
+        None if a is None else np.ascontiguousarray(a, np.float32) for a in (x, w, norm_weight, bias, gamma, residual)
+    ]
     params = _Product(_PRECISIONS.index(precision), n_threads, m, k, n, ACTS.index(act), *map(_pointer, keep))
     MTMD.checked(_probe_product(params, _pointer(out)))
     return out

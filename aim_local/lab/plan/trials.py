@@ -98,7 +98,8 @@ def calibrate(llm: VisionLLM, progress: OnTrial | None = None, seconds: float = 
     say = progress or (lambda *_: None)
     with tempfile.TemporaryDirectory() as folder, llm.turns.take() as check:
         clips = [write_clip(Path(folder) / f"{i}.mp4", *size) for i, size in enumerate(_CLIPS)]
-        bench = _Bench(llm.model, clips, Watch(check=check))
+        every = llm.model.with_config(replace(llm.model.config, reuse_frames="equal", cache_media=False))
+        bench = _Bench(every, clips, Watch(check=check))
         most, rounds = bench.extent(seconds)
         found: list[list[_Timed]] = [[] for _ in SETTINGS]
         for i in range(rounds):
