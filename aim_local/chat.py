@@ -1,7 +1,9 @@
 """A conversation: messages, and a KV cache that already holds their beginning.
 
 Every turn renders and tokenises the whole conversation; what it has in common with the cache is kept, whatever the
-chat template did to earlier answers. Prefill and sampling are elsewhere, and so is the form of a saved conversation.
+chat template did to earlier answers. Where visual tokens are pruned, a question has those of earlier turns ranked
+again, as if the whole conversation were prefilled anew. Prefill and sampling are elsewhere, and so is the form of a
+saved conversation.
 """
 
 from __future__ import annotations
@@ -16,19 +18,19 @@ from typing import Any, Self
 
 from .config import GenerateConfig, VisualTokenConfig
 from .engine.ahead import Ahead
-from .engine.chat_cache import Cache, Item, plan_items, without
-from .engine.contexts import open_context, owned
+from .engine.chat_cache import Cache, Item, plan_items, split_plan
+from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
-from .engine.prefill import Filled, answered, prefill
+from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch
 from .errors import AimError, ClosedError, ContextError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
-from .models.pieces import MediaPiece
+from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, references, system_message
 from .results import Answer
 from .store.chat_file import (
@@ -44,6 +46,7 @@ from .store.chat_file import (
 
 _FIRST_CELLS = 4096  # a new conversation's context, where the model allows it; it grows when full
 _SPARE_TEXT = 1024
+_FIRST_SURVIVORS = "this and later questions see the visual tokens that earlier ones kept: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +69,17 @@ class _Shown:
 class _Talk:
     """What was said; a turn replaces it as a whole when it is done, so another thread never reads half of one.
 
-    planned: what a budget became with the first media; later turns keep it.
+    planned: what a budget became with the first media; later turns keep it. groups, grids: where the visual tokens that
+    a later turn ranks again come from, as in Trace; () where none are, and after a restart. told_kept: whether the user
+    was told that later questions see what earlier ones kept.
     """
 
     messages: tuple[Message, ...]
     shown: _Shown = _Shown()
     planned: VisualTokenConfig | None = None
+    groups: tuple[TokenGroup, ...] = ()
+    grids: tuple[TokenGrid, ...] = ()
+    told_kept: bool = False
 
 
 class Chat:
@@ -79,6 +87,11 @@ class Chat:
 
     Threads: as for VisionLLM, whose turn it takes. Callbacks of a turn may read it and ask other conversations, not
     change this one (UsageError). A turn that fails, whenever that is, leaves the conversation as it was.
+
+    rerank: visual tokens of earlier turns are ranked again for each question, where any are pruned; the answer is that
+    of a fresh prefill of the whole conversation, and its trace covers all its visual tokens. Only the layers that see
+    fewer of them are computed again, from rows held in memory (`Stats.held_bytes`). False, or rows that a saved
+    conversation lacks: later questions see the tokens that earlier ones kept, and a warning says so once.
     """
 
     def __init__(
@@ -89,8 +102,9 @@ class Chat:
         system: str | None,
         generate: GenerateConfig,
         sampling: FrameSampling | None,
+        rerank: bool = True,
     ) -> None:
-        self.model, self._turns = model, turns
+        self.model, self._turns, self._rerank = model, turns, rerank
         self.system, self.options, self.sampling = system, generate, sampling
         self.tokens = tokens
         if tokens is not None:
@@ -122,6 +136,11 @@ class Chat:
                 yield check
             finally:
                 self._busy = False
+
+    @property
+    def rerank(self) -> bool:
+        """Whether visual tokens of earlier turns are ranked again for each question."""
+        return self._rerank
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -178,7 +197,7 @@ class Chat:
             plan, turn = self._plan(question, [item.shape for item in reading.items])
             talk = self._talk
             shown = talk.shown.and_then(reading)
-            cache, filled, added = self._prefill(plan, shown, reading, options.max_tokens, watch)
+            cache, filled, added, kept = self._prefill(plan, shown, reading, options.max_tokens, watch)
             not_kept = begun.keep()
         n_before = cache.context.n_past
         generated = generate_answer(cache.context, options, on_text, watch=watch)
@@ -188,8 +207,10 @@ class Chat:
         if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
             planned = plan.tokens
         told = self.model.warnings if not any(m.role == "assistant" for m in talk.messages) else []  # once is enough
-        self._talk = _Talk((*talk.messages, turn, Message("assistant", generated.text)), shown, planned)
-        warnings = [*told, *reading.warnings, *not_kept, *cut_warning(cache.context, generated, options)]
+        said = (*talk.messages, turn, Message("assistant", generated.text))
+        sources = (tuple(filled.trace.groups), tuple(filled.trace.grids)) if cache.context.can_rank_again else ((), ())
+        self._talk = _Talk(said, shown, planned, *sources, told_kept=talk.told_kept or bool(kept))
+        warnings = [*told, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings)
 
@@ -204,26 +225,44 @@ class Chat:
 
     def _prefill(
         self, plan: Plan, shown: _Shown, reading: Reading, n_answer: int, watch: Watch
-    ) -> tuple[Cache, Filled, list[Item]]:
-        """Brings the context to the end of the plan; what is there already is not computed again.
+    ) -> tuple[Cache, Filled, list[Item], list[str]]:
+        """Brings the context to the end of the plan; what is there already is not computed again, or ranked again only.
 
         The items that were appended come back: noting them is the end of the turn, so a turn that fails before can be
-        taken back.
+        taken back. And a warning where earlier visual tokens are not ranked again.
         """
         items = plan_items(plan)
         if self._cache and self._cache.shares != list(plan.shares) and plan.media:
             self._check_pictures(plan, shown)
             self._drop_cache()  # the first video of a conversation sets which visual tokens each layer keeps
         if self._cache is None:
-            self._cache = Cache(open_context(self.model, plan, self._first_text(plan, n_answer)), plan.shares)
+            self._cache = Cache(self._open(plan, n_answer), plan.shares)
         same = self._cache.keep_common(items)
-        rest = without(plan, same)
+        done, rest = split_plan(plan, same)
         self._check_pictures(rest, shown)
         cache = self._make_room(self._cache, rest, n_answer)
         first = len(shown.shapes) - len(reading.items)
         rows = {first + i: known for i, known in enumerate(reading.rows)}
-        filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading, rows)
-        return cache, filled, items[same:]
+        earlier = self._earlier(cache.context, done)
+        filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading, rows, earlier)
+        kept = self._kept_warning(cache, done) if not earlier.pieces else []
+        return cache, filled, items[same:], kept
+
+    def _open(self, plan: Plan, n_answer: int) -> Context:
+        return open_context(self.model, plan, self._first_text(plan, n_answer), hold=self._rerank)
+
+    def _earlier(self, context: Context, done: Plan) -> Earlier:
+        """What is ranked again. done: the part of the plan that the context holds."""
+        if not done.media or not context.can_rank_again:
+            return NOTHING_EARLIER
+        return earlier_of(done, self._talk.groups, self._talk.grids)
+
+    def _kept_warning(self, cache: Cache, done: Plan) -> list[str]:
+        """Once, where the question sees what earlier ones kept."""
+        if not done.media or min(cache.shares) == 1 or self._talk.told_kept:
+            return []
+        why = "the saved conversation has no rows to rank them again" if self._rerank else "re-ranking is off"
+        return [_FIRST_SURVIVORS + why]
 
     def _check_pictures(self, plan: Plan, shown: _Shown) -> None:
         """Raises ContextError where media would be encoded whose pictures were left behind at a restart."""
@@ -305,6 +344,7 @@ class Chat:
             "planned": tokens_to_dict(self._talk.planned),
             "generate": asdict(self.options),
             "sampling": asdict(self.sampling) if self.sampling else None,
+            "rerank": self._rerank,
             "messages": [asdict(m) for m in self._talk.messages],
             "media": [shape.to_dict() for shape in self._talk.shown.shapes],
             "cache": self._cache.to_dict() if self._cache else None,
@@ -318,6 +358,7 @@ class Chat:
         path: str | Path,
         generate: GenerateConfig | None = None,
         sampling: FrameSampling | None = None,
+        rerank: bool | None = None,
     ) -> Chat:
         """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
         saved = read_chat(path)
@@ -325,7 +366,8 @@ class Chat:
         try:
             header = saved.header
             options = _generate(generate, header)
-            chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling)
+            again = bool(header.get("rerank", True)) if rerank is None else rerank
+            chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling, again)
             check_identity(Path(path), header["model"], _identity(model))
             with turns.take():
                 chat._take(header, saved.state)
@@ -347,7 +389,7 @@ class Chat:
             tokens_from_dict(header["planned"]),
         )
         if header["cache"]:
-            self._cache = Cache.from_dict(self.model, header["cache"], state)
+            self._cache = Cache.from_dict(self.model, header["cache"], state, hold=self._rerank)
 
     def close(self) -> None:
         """Frees the KV cache; a model that is closed has freed it already."""

@@ -201,9 +201,11 @@ class VisionLLM:
         system: str | None = None,
         generate: GenerateConfig | None = None,
         sampling: FrameSampling | None = None,
+        *,
+        rerank: bool = True,
     ) -> Chat:
-        """A conversation that keeps its history and its KV cache."""
-        return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling)
+        """A conversation that keeps its history and its KV cache. rerank: see Chat."""
+        return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling, rerank)
 
     def encode_ahead(self, item: Media, sampling: FrameSampling | None = None) -> Ahead:
         """Begins to decode and encode a video (a picture: to read it) in the background, for a question to come.
@@ -213,13 +215,19 @@ class VisionLLM:
         return Ahead(self.model, self.turns, item, sampling)
 
     def load_chat(
-        self, path: str | Path, generate: GenerateConfig | None = None, sampling: FrameSampling | None = None
+        self,
+        path: str | Path,
+        generate: GenerateConfig | None = None,
+        sampling: FrameSampling | None = None,
+        *,
+        rerank: bool | None = None,
     ) -> Chat:
         """Takes up a conversation that `Chat.save` wrote; its media are neither needed nor encoded again.
 
-        generate, sampling: None takes those it was saved with. Raises ChatFileError: damaged, or of another model.
+        generate, sampling, rerank: None takes those it was saved with. Raises ChatFileError: damaged, or of another
+        model.
         """
-        return Chat.load(self.model, self.turns, path, generate, sampling)
+        return Chat.load(self.model, self.turns, path, generate, sampling, rerank)
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (see models/prompt.py)."""

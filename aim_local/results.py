@@ -29,6 +29,7 @@ class Stats:
     n_visual_full: int = 0  # visual tokens before token merging
     n_visual: int = 0  # visual tokens that enter the LLM
     n_prompt: int = 0  # rows the first layer computes
+    n_ranked_again: int = 0  # visual tokens of earlier turns that were ranked again for this question
     n_ctx: int = 0  # cells of the context
     n_tiles_encoded: int = 0  # frames and tiles of pictures that went through the vision tower
     n_tiles_equal: int = 0  # that took the rows of one with equal pixels
@@ -43,8 +44,9 @@ class Stats:
     prefill_ms: float = 0.0
     importance_ms: float = 0.0
     kv_bytes: int = 0
+    held_bytes: int = 0  # rows that a conversation holds beside it, to rank earlier visual tokens again
     flops: float = 0.0  # prefill of the language model, as in docs/method.md
-    flops_full: float = 0.0  # the same prompt without merging and pruning
+    flops_full: float = 0.0  # the same without merging and pruning; of the whole conversation where it is ranked again
     ttft_ms: float = 0.0  # from the call to the first token
     n_generated: int = 0
     decode_ms: float = 0.0

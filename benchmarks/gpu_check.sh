@@ -93,7 +93,7 @@ step "${BENCH_LIMIT:-120}" "bench on the CPU, the GPU hidden" \
 step "${PARITY_LIMIT:-300}" parity "$python" benchmarks/gpu_parity.py --out "$out/parity" --clips "${CLIPS:-8}" --seeds "${SEEDS:-6}"
 together=$("$python" -c 'import xdist; print("-n 4")' 2> /dev/null)
 step "${TESTS_LIMIT:-150}" "tests with every model on the GPU" "$python" -P -m pytest -p gpu_tests $together -q -rf --tb=line -p no:cacheprovider \
-    tests/test_staged_parity.py tests/test_staged_context.py tests/test_staged_select.py tests/test_stop.py \
+    tests/test_staged_parity.py tests/test_staged_context.py tests/test_staged_select.py tests/test_staged_rerank.py tests/test_stop.py \
     tests/test_pruning.py tests/test_merging.py tests/test_parity.py tests/test_parity_video.py tests/test_chat.py \
     tests/test_chat_state.py
 echo "log: $log"

@@ -29,11 +29,12 @@ def stats_line(stats: Stats) -> str:
         ", ".join(seen),
         tiles_part(stats),
         f"visual tokens {stats.n_visual_full} -> {stats.n_visual}" if stats.n_visual_full else "",
+        f"{stats.n_ranked_again} ranked again" if stats.n_ranked_again else "",
         f"ms: {stages}" if stages else "",
         f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else "",
         _counted(stats.n_generated, "token") + (f" at {stats.decode_tps:.1f}/s" if stats.decode_tps else ""),
         f"FLOPs {stats.flops_share:.1%} of full" if stats.flops_share < 1 else "",
-        f"KV cache {stats.kv_bytes / 2**20:.1f} MiB" if stats.kv_bytes else "",
+        _memory(stats),
         _ENDS.get(stats.stop_reason, ""),
     ]
     return "stats: " + " | ".join(part for part in parts if part)
@@ -47,6 +48,11 @@ def tiles_part(stats: Stats) -> str:
     if stats.n_tiles_ahead:
         said.append(f"{stats.n_tiles_ahead} before the question in {stats.ahead_ms:.0f} ms")
     return f"{stats.n_tiles_encoded} of {_counted(total, 'tile')} encoded, {', '.join(said)}" if said else ""
+
+
+def _memory(stats: Stats) -> str:
+    rows = f" + {stats.held_bytes / 2**20:.1f} MiB of rows" if stats.held_bytes else ""
+    return f"KV cache {stats.kv_bytes / 2**20:.1f} MiB{rows}" if stats.kv_bytes else ""
 
 
 def _counted(n: int, what: str) -> str:

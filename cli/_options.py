@@ -39,6 +39,11 @@ class FlashAttn(StrEnum):
     OFF = "off"
 
 
+class OnOff(StrEnum):
+    ON = "on"
+    OFF = "off"
+
+
 def whole(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, metavar="N", parser=parse_whole)
 

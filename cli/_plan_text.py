@@ -89,6 +89,9 @@ def _show_memory(made: Forecast) -> None:
     parts = made.outcome.memory.parts
     rows = [(name, gigabytes(n)) for name, n in parts.items() if n]
     print_table([("MEMORY", "BYTES"), *rows], right=(1,))
+    held = made.outcome.room.held_bytes
+    if held:
+        print(f"a conversation holds {gigabytes(held)} more, to rank these visual tokens again for later questions")
     print(made.verdict)
     if made.advice:
         print(made.advice)

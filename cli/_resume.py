@@ -13,7 +13,7 @@ import typer
 
 from aim_local.errors import UsageError
 
-from ._options import FlashAttn, LoadOptions
+from ._options import FlashAttn, LoadOptions, OnOff
 
 _PART_OF_IT = ("tokens", "keep", "prune", "importance", "system")
 _FLASH = {"auto": FlashAttn.AUTO, True: FlashAttn.ON, False: FlashAttn.OFF}
@@ -23,6 +23,18 @@ def is_given(context: typer.Context, name: str) -> bool:
     """Whether the user gave an option, its default value included."""
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
+
+
+def wants_rerank(context: typer.Context, rerank: OnOff, *, is_single: bool) -> bool | None:
+    """None where the user said nothing, so that a saved conversation goes on as it was. Raises UsageError.
+
+    is_single: one question of a new conversation, with nothing earlier to rank.
+    """
+    if not is_given(context, "rerank"):
+        return None
+    if is_single:
+        raise UsageError("--rerank: a single question has no earlier visual tokens to rank; drop it, or drop -p")
+    return rerank == OnOff.ON
 
 
 def saved_model(context: typer.Context, path: Path) -> dict[str, Any]:

@@ -20,6 +20,10 @@ RESUME_HELP = (
     "Go on with a conversation that /save wrote as .aimchat: its model, its settings, its media as the model saw them. "
     "With -p, one more answer, which is not saved."
 )
+_RERANK_HELP = (
+    "Rank the visual tokens of earlier turns again for each question, where any are pruned; off keeps those that the "
+    "first question kept."
+)
 _PROMPT_HELP = "The question; one answer and exit. Default: a conversation."
 
 
@@ -33,6 +37,7 @@ def chat(
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: opt.TokenOptions,
+    rerank: Annotated[opt.OnOff, opt.text(_RERANK_HELP, "on|off")] = opt.OnOff.ON,
     load: opt.LoadOptions,
     answer: opt.AnswerOptions,
     stats: Annotated[bool, opt.flag("One line of numbers after each answer.", "--stats")] = False,
@@ -50,6 +55,7 @@ def chat(
     files = media.checked()
     frames.sampling()
     reduction = tokens.config()
+    again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)
     if resume is not None:
         saved = _resume.saved_model(context, resume)
         model, mmproj = _resume.model_files(saved, model, mmproj)
@@ -63,11 +69,11 @@ def chat(
         options: dict[str, Any] = {"tokens": reduction, "generate": generate, "sampling": sampling}
         options["system"] = answer.system
         if resume is not None:
-            conversation = stack.enter_context(llm.load_chat(resume, generate, sampling))
+            conversation = stack.enter_context(llm.load_chat(resume, generate, sampling, rerank=again))
             if not output.quiet:
                 _log.say(f"{resume}: {len(conversation.messages)} messages, {conversation.used} tokens in the context")
         elif question is None:
-            conversation = stack.enter_context(llm.chat(**options))
+            conversation = stack.enter_context(llm.chat(**options, rerank=again is not False))
         if question is None:
             from . import _repl
 

@@ -161,9 +161,9 @@ def test_more_than_it_should_hold(llm: VisionLLM, saved: Path, tmp_path: Path) -
 
 def test_a_newer_format(llm: VisionLLM, saved: Path, tmp_path: Path) -> None:
     data = bytearray(saved.read_bytes())
-    data[8:12] = struct.pack("<I", 2)
+    data[8:12] = struct.pack("<I", 3)
     (tmp_path / "new.aimchat").write_bytes(data)
-    with pytest.raises(ChatFileError, match=r"has format 2, this version reads 1; update aim-local"):
+    with pytest.raises(ChatFileError, match=r"has format 3, this version reads 2; update aim-local"):
         llm.load_chat(tmp_path / "new.aimchat")
 
 
@@ -249,10 +249,10 @@ def test_a_failed_save_keeps_the_old_file(saved: Path, tmp_path: Path, monkeypat
 
 
 def test_the_layout(saved: Path) -> None:
-    """Read with nothing of ours: magic, version 1, header length, sha256 of header and state."""
+    """Read with nothing of ours: magic, version 2, header length, sha256 of header and state."""
     data = saved.read_bytes()
     magic, version, n_header, digest = struct.unpack("<8sIQ32s", data[:52])
-    assert (magic, version) == (b"AIMCHAT\n", 1)
+    assert (magic, version) == (b"AIMCHAT\n", 2)
     header = json.loads(data[52 : 52 + n_header])
     assert len(data) == 52 + n_header + header["n_state"]
     assert hashlib.sha256(data[52:]).digest() == digest

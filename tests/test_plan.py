@@ -123,7 +123,10 @@ def test_kv_bytes_of_an_answer(model: Model, clips: list[Path]) -> None:
 
     with VisionLLM.load() as llm:
         answer = llm.generate("What?", clips[:1], VisualTokenConfig.paper(), GenerateConfig(max_tokens=40))
+        with llm.chat(VisualTokenConfig.paper(), generate=GenerateConfig(max_tokens=1)) as chat:
+            held = chat.ask("What?", clips[:1]).stats.held_bytes
     assert (outcome.room.n_ctx, outcome.room.kv_bytes) == (answer.stats.n_ctx, answer.stats.kv_bytes)
+    assert outcome.room.held_bytes == held > answer.stats.held_bytes == 0
 
 
 def test_text_only_prompt(model: Model) -> None:

@@ -54,7 +54,7 @@ def test_bad_prefill(models: Models, change: dict[str, Any], error: type[Excepti
 
 
 def test_empty_prefill(models: Models) -> None:
-    with open_context(models, SHAPE, COUNTS) as ctx, pytest.raises(UsageError, match="at least one row"):
+    with open_context(models, SHAPE, COUNTS) as ctx, pytest.raises(UsageError, match="at least one new row"):
         ctx.prefill([], [], None, (0, 0, 0, 0, 0))
 
 

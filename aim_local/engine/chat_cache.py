@@ -51,9 +51,12 @@ class Cache:
         return {"shares": self.shares, "n_ctx": context.n_ctx, "rooms": rooms, "items": self.items, "marks": marks}
 
     @classmethod
-    def from_dict(cls, model: Model, data: dict[str, Any], state: bytearray) -> Cache:
-        """A cache with the same contents. Raises ContextError where the model was loaded for fewer tokens."""
-        cache = cls(_open_saved(model, data), [float(share) for share in data["shares"]])
+    def from_dict(cls, model: Model, data: dict[str, Any], state: bytearray, *, hold: bool) -> Cache:
+        """A cache with the same contents. hold: rows to rank earlier visual tokens again, where the state has them.
+
+        Raises ContextError where the model was loaded for fewer tokens.
+        """
+        cache = cls(_open_saved(model, data, hold), [float(share) for share in data["shares"]])
         try:
             cache.items = [tuple(item) if isinstance(item, list) else int(item) for item in data["items"]]
             cache.marks = [Mark(*mark) for mark in data["marks"]]
@@ -73,7 +76,7 @@ class Cache:
             self.items.append(item)
 
 
-def _open_saved(model: Model, data: dict[str, Any]) -> Context:
+def _open_saved(model: Model, data: dict[str, Any], hold: bool) -> Context:
     """An empty context as large as the saved one, or as the model's --ctx says."""
     n_ctx, used = model.config.n_ctx or data["n_ctx"], data["marks"][-1][1]
     if used > n_ctx:
@@ -83,7 +86,7 @@ def _open_saved(model: Model, data: dict[str, Any]) -> Context:
     if data["rooms"] is None:
         return open_plain(model, n_ctx)
     n_visual = data["rooms"][1]
-    return open_pruned(model, data["shares"], n_ctx - n_visual, n_visual)
+    return open_pruned(model, data["shares"], n_ctx - n_visual, n_visual, hold=hold)
 
 
 def plan_items(plan: Plan) -> list[Item]:
@@ -94,12 +97,16 @@ def plan_items(plan: Plan) -> list[Item]:
     return items
 
 
-def without(plan: Plan, n: int) -> Plan:
-    """The plan without its first n items."""
-    pieces: list[Piece] = []
+def split_plan(plan: Plan, n: int) -> tuple[Plan, Plan]:
+    """The plan's first n items, and the others."""
+    before: list[Piece] = []
+    after: list[Piece] = []
     for piece in plan.pieces:
         size = len(piece.tokens) if isinstance(piece, TextPiece) else 1
-        if n < size:
-            pieces.append(TextPiece(piece.tokens[n:]) if isinstance(piece, TextPiece) else piece)
+        if isinstance(piece, TextPiece) and 0 < n < size:
+            before.append(TextPiece(piece.tokens[:n]))
+            after.append(TextPiece(piece.tokens[n:]))
+        else:
+            (before if n >= size else after).append(piece)
         n = max(0, n - size)
-    return replace(plan, pieces=tuple(pieces))
+    return replace(plan, pieces=tuple(before)), replace(plan, pieces=tuple(after))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
 from ..errors import ContextError, ModelError, NativeError, UsageError
-from ..models.pieces import Piece, Rows, TextPiece, VisualBlock
+from ..models.pieces import Piece, Rows, TextPiece, VisualBlock, count_visual
 from ..models.text import TextModel
 from ..native.llama import Decoder, LlamaContext, padded_cells
 from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan
@@ -75,9 +75,18 @@ class Context(ABC):
 
     @abstractmethod
     def append(
-        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig, watch: Watch
+        self,
+        pieces: Sequence[Piece],
+        blocks: Mapping[int, VisualBlock],
+        tokens: VisualTokenConfig,
+        watch: Watch,
+        earlier: Sequence[Piece] = (),
     ) -> Appended:
-        """Decodes pieces; logits of the last token can be read afterwards. blocks: visual rows by piece index."""
+        """Decodes pieces; logits of the last token can be read afterwards. blocks: visual rows by piece index.
+
+        earlier: all that the context holds, where its visual tokens are ranked again (see `can_rank_again`); kept and
+        importance then count them, too.
+        """
 
     @abstractmethod
     def check_room(self, n: int) -> None:
@@ -107,6 +116,15 @@ class Context(ABC):
     def close(self) -> None: ...
 
     # --- what they share -------------------------------------------------------------------------------------------
+
+    @property
+    def can_rank_again(self) -> bool:
+        """Whether visual tokens of earlier calls can be ranked for a new question: it holds the rows of all of them."""
+        return self.held_bytes() > 0
+
+    def held_bytes(self) -> int:
+        """Bytes of the rows it holds for that, of the tokens it has."""
+        return 0
 
     @property
     def n_batch(self) -> int:
@@ -148,10 +166,13 @@ class Context(ABC):
         self.restore(other.state(), other.mark())
 
 
-def open_context(model: Model, plan: Plan, n_text: int) -> Context:
-    """An empty context with room for the plan's visual tokens and n_text text tokens. Raises ContextError."""
+def open_context(model: Model, plan: Plan, n_text: int, *, hold: bool = False) -> Context:
+    """An empty context with room for the plan's visual tokens and n_text text tokens. Raises ContextError.
+
+    hold: see PrunedContext.
+    """
     if plan.prunes:
-        return open_pruned(model, plan.shares, n_text, plan.n_visual)
+        return open_pruned(model, plan.shares, n_text, plan.n_visual, hold=hold)
     return open_plain(model, n_text + plan.n_visual)
 
 
@@ -161,10 +182,12 @@ def open_plain(model: Model, n_ctx: int) -> PlainContext:
     return owned(model, PlainContext(model.text, n_ctx))
 
 
-def open_pruned(model: Model, shares: Sequence[float], n_text: int, n_visual: int) -> PrunedContext:
+def open_pruned(
+    model: Model, shares: Sequence[float], n_text: int, n_visual: int, *, hold: bool = False
+) -> PrunedContext:
     """Raises ContextError, ModelError."""
     model.contexts.free_dropped()
-    return owned(model, PrunedContext(model.text, shares, n_text, n_visual))
+    return owned(model, PrunedContext(model.text, shares, n_text, n_visual, hold=hold))
 
 
 _C = TypeVar("_C", bound=Context)
@@ -206,8 +229,14 @@ class PlainContext(Context):
         return self._native.handle
 
     def append(
-        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig, watch: Watch
+        self,
+        pieces: Sequence[Piece],
+        blocks: Mapping[int, VisualBlock],
+        tokens: VisualTokenConfig,
+        watch: Watch,
+        earlier: Sequence[Piece] = (),
     ) -> Appended:
+        assert not earlier, "nothing is pruned here that could be ranked again"
         start, total = self.mark(), sum(piece.n for piece in pieces)
         try:
             positions = self._append_each(pieces, blocks, watch, total)
@@ -298,13 +327,17 @@ class PrunedContext(Context):
 
     shares: share of visual tokens that enters each layer. n_text, n_visual: room for text tokens, and for visual tokens
     of the first layer; a stage with share r has n_text + floor(n_visual * r) cells (a little more with several media).
+    hold: keeps the rows that leave the last layer before pruning, so that later calls can rank earlier tokens again.
     """
 
     _native: StagedContext
 
-    def __init__(self, text: TextModel, shares: Sequence[float], n_text: int, n_visual: int) -> None:
+    def __init__(
+        self, text: TextModel, shares: Sequence[float], n_text: int, n_visual: int, *, hold: bool = False
+    ) -> None:
         super().__init__(text)
         self.shares, self.n_text_room, self.n_visual_room = list(shares), n_text, n_visual
+        self.hold = hold
         self._begins = stage_begins(self.shares)
         counts = layer_counts(n_visual, self.shares)
         plan = StagePlan(tuple(self._begins), tuple(n_text + counts[il] for il in self._begins))
@@ -318,11 +351,18 @@ class PrunedContext(Context):
             type_k=options.type_k,
             type_v=options.type_v,
             flash_attn=None if options.flash_attn == "auto" else bool(options.flash_attn),
+            hold=self._what_to_hold(),
             stop=text.llama.stop,
             precision=options.precision,
         )
         self._decoder = Decoder(text.llama, self._native.ctx)
         self.n_ctx = n_text + n_visual
+
+    def _what_to_hold(self) -> str:
+        """Queries where the last layer before pruning ranks, which a drop of everything does not need."""
+        if not self.hold or len(self._begins) == 1:
+            return "nothing"
+        return "queries" if self.shares[self._begins[1]] > 0 else "rows"
 
     @property
     def decoder(self) -> Decoder:
@@ -337,10 +377,18 @@ class PrunedContext(Context):
         return self._native.ctx
 
     def append(
-        self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig, watch: Watch
+        self,
+        pieces: Sequence[Piece],
+        blocks: Mapping[int, VisualBlock],
+        tokens: VisualTokenConfig,
+        watch: Watch,
+        earlier: Sequence[Piece] = (),
     ) -> Appended:
-        """A prompt with media goes through all stages in one call; text alone is decoded as it is."""
-        if not blocks:
+        """A prompt with media goes through all stages in one call; text alone is decoded as it is.
+
+        With `earlier` all visual tokens of the conversation are ranked again, as a prefill of all of it would.
+        """
+        if not blocks and not earlier:
             return self._append_text(pieces, watch)
         if any(block.decode for block in blocks.values()):
             raise UsageError(
@@ -350,7 +398,7 @@ class PrunedContext(Context):
         watch.check()
         start, total = self.mark(), sum(piece.n for piece in pieces)
         try:
-            self._prefill(pieces, blocks, tokens)
+            self._prefill(earlier, pieces, blocks, tokens)
             watch.step("prefill", total, total)
         except BaseException:
             self.rewind(start)
@@ -374,10 +422,16 @@ class PrunedContext(Context):
             raise
         return Appended([1] * len(tokens), [np.arange(0, dtype=np.int32)] * self.text.n_layer)
 
-    def _prefill(self, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], tokens: VisualTokenConfig) -> None:
+    def _prefill(
+        self,
+        earlier: Sequence[Piece],
+        pieces: Sequence[Piece],
+        blocks: Mapping[int, VisualBlock],
+        tokens: VisualTokenConfig,
+    ) -> None:
         kinds: list[int] = []
         ids: list[int] = []
-        for piece in pieces:
+        for piece in (*earlier, *pieces):
             is_text = isinstance(piece, TextPiece)
             kinds += [ROW_TOKEN if is_text else ROW_VISUAL] * piece.n
             ids += piece.tokens if isinstance(piece, TextPiece) else [0] * piece.n
@@ -387,14 +441,15 @@ class PrunedContext(Context):
         self._native.prefill(
             kinds,
             ids,
-            np.concatenate([block.rows for block in blocks.values()]),
+            np.concatenate([block.rows for block in blocks.values()]) if blocks else None,
             [counts[il] for il in self._begins],
             importance=how if isinstance(how, str) else "pagerank",
             seed=tokens.seed,
             select=None if isinstance(how, str) else how,
+            n_held=sum(piece.n for piece in earlier),
         )
-        self._moved(len(kinds))
-        self.n_visual += n_visual
+        self._moved(sum(piece.n for piece in pieces))
+        self.n_visual += count_visual(pieces)
 
     def check_room(self, n: int) -> None:
         used = self.n_cells - self.n_visual
@@ -410,10 +465,13 @@ class PrunedContext(Context):
 
     def larger(self, n_ctx: int, n_visual: int) -> Self:
         n_visual += self.n_visual
-        return type(self)(self.text, self.shares, max(self.n_text_room, n_ctx - n_visual), n_visual)
+        return type(self)(self.text, self.shares, max(self.n_text_room, n_ctx - n_visual), n_visual, hold=self.hold)
 
     def kv_bytes(self) -> int:
         return sum(stage.kv_bytes for stage in self.stages())
+
+    def held_bytes(self) -> int:
+        return self.n_cells * self._native.held_row_bytes
 
     def stages(self) -> list[StageInfo]:
         return self._native.stages()

@@ -41,7 +41,7 @@ def kernels() -> str:
 
 
 def use_kernels(name: str | None) -> None:
-    """Takes other kernels for towers loaded afterwards, None the fastest. Raises NativeError where the CPU lacks them."""
+    """Takes other kernels for towers loaded afterwards, None the fastest. Raises where the CPU lacks them."""
     MTMD.checked(_use_kernels(name.encode() if name else None))
 
 
@@ -60,7 +60,7 @@ def load_with(precision: str) -> None:
 
 
 def compute_with(llama_context: Any, precision: str) -> None:
-    """How this context's prefill is computed from now on. precision: "exact", or "auto" for what this CPU is fast with."""
+    """How this context's prefill is computed from now on. "exact", or "auto": what this CPU is fast with."""
     fast = precision != "exact" and bool(kernels())
     LLAMA.checked(_set_context_precision(llama_context, _SIXTEEN if fast else _EXACT))
 
@@ -152,11 +152,15 @@ def attention(
     """softmax(scale q k^T + mask) v; float32 q [n_head, n_q, d], k, v [n_head_kv, n_kv, d] -> [n_q, n_head, d]."""
     n_head, n_q, d = q.shape
     out = np.empty((n_q, n_head, d), np.float32)
-    keep = [None if a is None else np.ascontiguousarray(a, np.float32) for a in (q, k, v, mask)]
+    keep = [_floats32(array) for array in (q, k, v, mask)]
     sizes = (n_threads, d, n_q, k.shape[1], n_head, k.shape[0], type_number(kv_type))
     params = _Attention(_PRECISIONS.index(precision), *sizes, scale, *map(_pointer, keep))
     MTMD.checked(_probe_attention(params, _pointer(out)))
     return out
+
+
+def _floats32(array: Floats | None) -> Floats | None:
+    return None if array is None else np.ascontiguousarray(array, np.float32)
 
 
 def _pointer(array: Floats | None) -> Any:

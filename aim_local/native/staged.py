@@ -30,6 +30,7 @@ Indices = NDArray[np.int32]
 Selector = Callable[[int, Rows, int], Sequence[int] | NDArray[Any]]
 
 ROW_TOKEN, ROW_VISUAL, ROW_EMBD = 0, 1, 2
+HOLDS = {"nothing": 0, "rows": 1, "queries": 2}  # of each row that leaves the first stage; "queries" holds rows as well
 IMPORTANCES = {"pagerank": 0, "last_query": 1, "random": 2, "grid": 3}
 
 _DECODE_ABORTED = 2  # of llama_decode, which has status numbers of its own
@@ -42,6 +43,7 @@ class _PrefillParams(ctypes.Structure):
 
     _fields_ = (
         ("n_rows", c_int32),
+        ("n_held", c_int32),
         ("rows", POINTER(c_int8)),
         ("tokens", POINTER(c_int32)),
         ("embd", POINTER(c_float)),
@@ -75,9 +77,9 @@ _ints, _floats = POINTER(c_int32), POINTER(c_float)
 # bool aim_supported(const struct llama_model * model)
 _supported = bind(libllama, "aim_supported", [c_void_p], c_bool)
 # struct llama_context * aim_context_init(struct llama_model * model, struct llama_context_params params,
-#         int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells)
+#         int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells, int32_t hold)
 _context_init = bind(
-    libllama, "aim_context_init", [c_void_p, llama.llama_context_params, c_int32, _ints, _ints], c_void_p
+    libllama, "aim_context_init", [c_void_p, llama.llama_context_params, c_int32, _ints, _ints, c_int32], c_void_p
 )
 # int32_t aim_prefill(struct llama_context * ctx, const struct aim_prefill_params * params)
 _prefill = bind(libllama, "aim_prefill", [c_void_p, POINTER(_PrefillParams)])
@@ -89,6 +91,8 @@ _get_stage = bind(libllama, "aim_get_stage", [c_void_p, c_int32, POINTER(_StageI
 _get_kept = bind(libllama, "aim_get_kept", [c_void_p, c_int32, _ints, c_int32])
 # int32_t aim_get_importance(const struct llama_context * ctx, int32_t il, float * importance, int32_t n_max)
 _get_importance = bind(libllama, "aim_get_importance", [c_void_p, c_int32, _floats, c_int32])
+# int64_t aim_held_row_bytes(const struct llama_context * ctx)
+_held_row_bytes = bind(libllama, "aim_held_row_bytes", [c_void_p], c_int64)
 # int64_t aim_compute_bytes(const struct llama_context * ctx)
 _compute_bytes = bind(libllama, "aim_compute_bytes", [c_void_p], c_int64)
 # int64_t aim_score_bytes(int32_t n_rows)
@@ -148,8 +152,10 @@ class StagedContext:
     """A llama_context with a staged KV cache, sequence 0. Owns the native context: use `with` or close().
 
     model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
-    it raises comes out of them. precision: of a prefill, see kernels.compute_with. Errors: ModelError for an architecture that cannot be staged, UsageError for a plan
-    that cannot be, NativeError for what llama.cpp refuses.
+    it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a name of HOLDS, what a later
+    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank",
+    else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a plan that cannot be,
+    NativeError for what llama.cpp refuses.
     """
 
     def __init__(
@@ -164,6 +170,7 @@ class StagedContext:
         type_v: str = "f16",
         flash_attn: bool | None = None,
         n_outputs: int = 1,
+        hold: str = "nothing",
         stop: StopHook | None = None,
         precision: str = "exact",
     ) -> None:
@@ -178,7 +185,7 @@ class StagedContext:
         params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
         params.no_perf = False
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
-        ctx = created(lambda: _context_init(model, params, n_stages, begins, cells), llama.llama_free)
+        ctx = created(lambda: _context_init(model, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
         if not ctx:
             raise LLAMA.error()
         self.ctx: int | None = ctx
@@ -221,20 +228,25 @@ class StagedContext:
         seed: int = 0,
         select: Selector | None = None,
         n_bytes_scores: int = 0,
+        n_held: int = 0,
     ) -> Rows:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
         rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
         in order; n_keep: visual rows that enter each stage; n_bytes_scores: memory for the scores of one head, 0 for
-        384 MiB. An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
-        ContextError if any stage has too few cells, UsageError, NativeError.
+        384 MiB. n_held: the first n_held of the rows are in the context already, all that it has, and are ranked
+        again with the new ones, as one prefill of all n would do it; of them only the kind is read, and embd has none.
+        kept() and importance() then count over all rows. An exception in `select` or in the stop hook comes out.
+        Whatever fails, the context stays as it was: ContextError if any stage has too few cells, UsageError,
+        ModelError where rows are not held, NativeError.
         """
         if importance not in IMPORTANCES:
             raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")
-        kinds, ids, floats = self._checked_rows(rows, tokens, embd)
+        kinds, ids, floats = self._checked_rows(rows, tokens, embd, n_held)
         raised: list[BaseException] = []
         params = _PrefillParams(
             n_rows=len(kinds),
+            n_held=n_held,
             rows=kinds.ctypes.data_as(POINTER(c_int8)),
             tokens=ids.ctypes.data_as(_ints),
             embd=None if floats is None else floats.ctypes.data_as(_floats),
@@ -253,13 +265,13 @@ class StagedContext:
         return self.logits()
 
     def _checked_rows(
-        self, rows: Sequence[int] | NDArray[Any], tokens: Sequence[int] | NDArray[Any], embd: Rows | None
+        self, rows: Sequence[int] | NDArray[Any], tokens: Sequence[int] | NDArray[Any], embd: Rows | None, n_held: int
     ) -> tuple[NDArray[np.int8], Indices, Rows | None]:
-        """Kinds and token ids [n] and embeddings [n of other rows, n_embd], as C reads them. Raises UsageError."""
+        """Kinds and token ids [n] and embeddings [n of other new rows, n_embd], as C reads them. Raises UsageError."""
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
         floats = None if embd is None else np.ascontiguousarray(embd, np.float32)
-        n_others = int(np.isin(kinds, (ROW_VISUAL, ROW_EMBD)).sum())
+        n_others = int(np.isin(kinds[max(0, n_held) :], (ROW_VISUAL, ROW_EMBD)).sum())
         if kinds.ndim != 1 or ids.shape != kinds.shape:
             raise UsageError(f"rows has shape {kinds.shape}, tokens {ids.shape}; both are [n]")
         if n_others and (floats is None or floats.shape != (n_others, self.n_embd)):
@@ -287,6 +299,11 @@ class StagedContext:
         if status != 0:
             raise NativeError(f"llama_decode failed with status {status}")
         return self.logits()
+
+    @property
+    def held_row_bytes(self) -> int:
+        """Bytes held of each row to rank it again; 0 where none are held, or not those of all rows."""
+        return LLAMA.checked(_held_row_bytes(self.ctx))
 
     def clear(self) -> None:
         llama.llama_memory_clear(self.memory, True)

@@ -129,6 +129,18 @@ def scored_layers(counts: Sequence[int]) -> list[int]:
     return [il for il in range(len(counts) - 1) if 0 < counts[il + 1] < counts[il]]
 
 
+def held_row_bytes(shape: TextShape, shares: Sequence[float]) -> int:
+    """Bytes that a conversation holds of each of its rows to rank earlier visual tokens again; 0 where none are pruned.
+
+    The float32 hidden state that leaves the last layer before pruning, and its queries there where that layer ranks.
+    """
+    begins = stage_begins(shares)
+    if len(begins) == 1:
+        return 0
+    n_query = shape.n_head * (shape.d_head or shape.n_embd // shape.n_head)
+    return 4 * (shape.n_embd + (n_query if shares[begins[1]] > 0 else 0))
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +170,16 @@ def head_flops(shape: TextShape) -> float:
 def prefill_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:
     """FLOPs of a prefill with `counts[il]` visual tokens entering layer il; the output head runs on one row."""
     return sum(layer_flops(shape, n_text + n) for n in counts) + head_flops(shape)
+
+
+def ranked_again_flops(shape: TextShape, n_new: int, n_text: int, shares: Sequence[float], n_visual: int) -> float:
+    """FLOPs of a turn of n_new rows that ranks all n_visual visual tokens of a conversation with n_text text tokens.
+
+    The layers before pruning run the new rows only, the others all rows that they keep.
+    """
+    counts, begins = layer_counts(n_visual, shares), [*stage_begins(shares), len(shares)]
+    first = begins[1] * layer_flops(shape, n_new)
+    return first + sum(layer_flops(shape, n_text + n) for n in counts[begins[1] :]) + head_flops(shape)
 
 
 def scoring_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:

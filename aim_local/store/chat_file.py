@@ -1,7 +1,8 @@
 """A conversation with its KV cache as one file: to go on after a restart without showing the media again.
 
 Layout: magic, format version, length of the header, sha256 of all that follows; the header (JSON: model, options,
-messages, what the cache holds item by item); the KV state as llama.cpp wrote it. Knows the file and the plain data in
+messages, what the cache holds item by item); the KV state as llama.cpp wrote it, and behind it, where visual tokens are
+pruned, the rows to rank them again. Knows the file and the plain data in
 it; which contexts are made from it is chat.py's business.
 """
 
@@ -22,7 +23,7 @@ from .names import ModelPaths
 from .transcript import TranscriptError
 
 SUFFIX = ".aimchat"
-VERSION = 1
+VERSION = 2  # 1 has no rows to rank visual tokens again; read as well
 _MAGIC = b"AIMCHAT\n"
 _HEAD = struct.Struct("<8sIQ32s")
 _MAX_HEADER = 1 << 30  # a damaged length must not become an attempt to read it
@@ -98,7 +99,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], Any, bytes
     if len(head) < _HEAD.size:
         raise ChatFileError(f"{path}: is cut short after {len(head)} bytes; copy it again")
     _, version, n_header, wanted = _HEAD.unpack(head)
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise ChatFileError(f"{path}: has format {version}, this version reads {VERSION}; update aim-local")
     if n_header > _MAX_HEADER:
         raise _damaged(path)

@@ -22,6 +22,7 @@ from ...media.outline import Outline
 from ...models.base import Tower, TowerFacts
 from ...models.thumbnails import SIDE as THUMBNAIL_SIDE
 from ...native.staged import compute_bytes, score_bytes
+from ...reduction.planner import held_row_bytes
 from ...store.gguf_header import GgufHeader, read_whole
 from .sizes import Sizes, tower_facts
 
@@ -30,11 +31,15 @@ _F32 = 4
 
 @dataclass(frozen=True)
 class Room:
-    """The context a prompt will get. kv_bytes: as Stats.kv_bytes will report; compute_bytes: llama.cpp's buffers."""
+    """The context a prompt will get. kv_bytes: as Stats.kv_bytes will report; compute_bytes: llama.cpp's buffers.
+
+    held_bytes: rows that a conversation, other than a single question, holds of the prompt to rank it again.
+    """
 
     n_ctx: int
     kv_bytes: int
     compute_bytes: int
+    held_bytes: int
 
 
 def measure_room(model: Model, plan: Plan, n_text: int) -> Room:
@@ -44,7 +49,8 @@ def measure_room(model: Model, plan: Plan, n_text: int) -> Room:
     """
     context = open_context(model, plan, n_text)
     try:
-        return Room(context.n_ctx, context.kv_bytes(), compute_bytes(context.handle))
+        held = plan.n * held_row_bytes(model.text.shape, plan.shares)
+        return Room(context.n_ctx, context.kv_bytes(), compute_bytes(context.handle), held)
     finally:
         context.close()
 

@@ -67,6 +67,7 @@ class Forecast:
             "sizes": {**plain, "n_prompt": sizes.n_prompt, "rows": sizes.rows},
             "n_ctx": room.n_ctx,
             "kv_bytes": room.kv_bytes,
+            "held_bytes": room.held_bytes,
             "memory": {"parts": memory.parts, "needed": memory.needed, "available": memory.available},
             "fits": self.outcome.fits,
             "verdict": self.verdict,

@@ -4,6 +4,7 @@
 #include "aim-kv-cache.h"
 
 #include "llama-cparams.h"
+#include "llama-impl.h"
 
 static const aim_kv_cache_context * get_mctx(const llama_memory_context_i * mctx) {
     return dynamic_cast<const aim_kv_cache_context *>(mctx);
@@ -93,7 +94,38 @@ aim_layers aim_graph_layers(const llm_graph_context & graph) {
     return { mctx->get_range().il_begin, mctx->get_range().il_end };
 }
 
+// rows to their cells of the first stage, [n_row, n_tokens]
+static void hold(const llm_graph_context & graph, ggml_tensor * held, ggml_tensor * rows) {
+    const aim_graph_input_attn * staged = nullptr;
+
+    for (const auto & inp : graph.res->inputs) {
+        staged = staged ? staged : dynamic_cast<const aim_graph_input_attn *>(inp.get());
+    }
+
+    GGML_ASSERT(staged && "a graph of a staged context has its attention input before its layers");
+
+    ggml_build_forward_expand(graph.gf, ggml_set_rows(graph.ctx0, held, rows, staged->get(0)->get_k_idxs()));
+}
+
+static void hold_hidden(const llm_graph_context & graph, ggml_tensor * cur) {
+    const auto * mctx = get_mctx(graph.mctx);
+    const auto * held = mctx ? mctx->get_held() : nullptr;
+
+    if (!held || mctx->get_range().s_begin > 0) {
+        return;
+    }
+
+    if (mctx->get_range().il_end > held->get_il() + 1) {
+        cur = ggml_graph_get_tensor(graph.gf, format("l_out-%d", held->get_il()).c_str());
+        GGML_ASSERT(cur && "the architecture's graph names what leaves a layer l_out");
+    }
+
+    hold(graph, held->get_hidden(), cur);
+}
+
 bool aim_graph_end(const llm_graph_context & graph, ggml_tensor * cur) {
+    hold_hidden(graph, cur);
+
     if (aim_graph_layers(graph).end == graph.n_layer) {
         return false;
     }
@@ -124,6 +156,11 @@ llm_graph_input_attn_kv * aim_attn_inp(llm_graph_input_attn_kv * inp, int il) {
 
 void aim_export_q(const llm_graph_context & graph, ggml_tensor * q, int il) {
     const auto * mctx = get_mctx(graph.mctx);
+    const auto * held = mctx ? mctx->get_held() : nullptr;
+
+    if (held && held->get_q() && held->get_il() == il) {
+        hold(graph, held->get_q(), ggml_reshape_2d(graph.ctx0, ggml_cont(graph.ctx0, q), q->ne[0]*q->ne[1], q->ne[2]));
+    }
 
     if (!mctx || mctx->get_range().il_score != il) {
         return;

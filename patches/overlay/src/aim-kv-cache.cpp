@@ -1,5 +1,8 @@
 #include "aim-kv-cache.h"
 
+#include "aim-llama.h"
+#include "aim-state-buffer.h"
+
 #include "llama-batch.h"
 #include "llama-cparams.h"
 #include "llama-impl.h"
@@ -10,9 +13,14 @@
 #include <stdexcept>
 
 static thread_local const aim_plan * plan_pending = nullptr;
+static thread_local int32_t          hold_pending = AIM_HOLD_NOTHING;
 
-aim_plan_scope::aim_plan_scope(const aim_plan & plan) {
+// in a state's number of stages: held rows follow the stages
+static const uint32_t STATE_HAS_ROWS = 1u << 31;
+
+aim_plan_scope::aim_plan_scope(const aim_plan & plan, int32_t hold) {
     plan_pending = &plan;
+    hold_pending = hold;
 }
 
 aim_plan_scope::~aim_plan_scope() {
@@ -20,7 +28,7 @@ aim_plan_scope::~aim_plan_scope() {
 }
 
 llama_memory_i * aim_create_memory(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams) {
-    return plan_pending ? new aim_kv_cache(model, params, cparams, *plan_pending) : nullptr;
+    return plan_pending ? new aim_kv_cache(model, params, cparams, *plan_pending, hold_pending) : nullptr;
 }
 
 //
@@ -28,7 +36,8 @@ llama_memory_i * aim_create_memory(const llama_model & model, const llama_memory
 //
 
 aim_kv_cache::aim_kv_cache(
-        const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams, aim_plan plan) : plan(std::move(plan)) {
+        const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams, aim_plan plan, int32_t hold) :
+    plan(std::move(plan)) {
     for (const aim_stage & stage : this->plan) {
         const layer_filter_cb filter = [&](int32_t il) { return il >= stage.il_begin && il < stage.il_end; };
 
@@ -39,6 +48,13 @@ aim_kv_cache::aim_kv_cache(
                 !cparams.flash_attn, cparams.offload_kqv, cparams.kv_unified, stage.n_cells, cparams.n_seq_max, 1,
                 0, LLAMA_SWA_TYPE_NONE, nullptr, filter, nullptr, nullptr));
     }
+
+    if (hold != AIM_HOLD_NOTHING) {
+        const int32_t il = this->plan.front().il_end - 1;
+
+        held = std::make_unique<aim_held_rows>(model, il, this->plan.front().n_cells, hold == AIM_HOLD_QUERIES,
+                ggml_backend_buffer_get_type(stages.front()->get_k_storage(il)->buffer));
+    }
 }
 
 void aim_kv_cache::clear(bool data) {
@@ -46,7 +62,8 @@ void aim_kv_cache::clear(bool data) {
         stage->clear(data);
     }
 
-    trace = {};
+    trace    = {};
+    is_stale = false;
 }
 
 bool aim_kv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
@@ -75,12 +92,16 @@ void aim_kv_cache::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llam
     for (auto & stage : stages) {
         stage->seq_add(seq_id, p0, p1, shift);
     }
+
+    is_stale = true; // queries are held after RoPE
 }
 
 void aim_kv_cache::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int d) {
     for (auto & stage : stages) {
         stage->seq_div(seq_id, p0, p1, d);
     }
+
+    is_stale = true;
 }
 
 llama_pos aim_kv_cache::seq_pos_min(llama_seq_id seq_id) const {
@@ -99,6 +120,10 @@ std::map<ggml_backend_buffer_type_t, size_t> aim_kv_cache::memory_breakdown() co
         for (const auto & [buft, size] : stage->memory_breakdown()) {
             mb[buft] += size;
         }
+    }
+
+    if (held) {
+        mb[held->get_buft()] += held->n_bytes();
     }
 
     return mb;
@@ -161,18 +186,25 @@ bool aim_kv_cache::get_can_shift() const {
 
 void aim_kv_cache::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     const uint32_t n_stages = stages.size();
-    io.write(&n_stages, sizeof(n_stages));
+    const uint32_t head     = n_stages | (is_held() ? STATE_HAS_ROWS : 0);
+    io.write(&head, sizeof(head));
 
     for (uint32_t s = 0; s < n_stages; ++s) {
         io.write(&plan[s].il_begin, sizeof(plan[s].il_begin));
 
         stages[s]->state_write(io, seq_id, flags);
     }
+
+    if (is_held()) {
+        held->state_write(io, get_cells());
+    }
 }
 
 void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
-    uint32_t n_stages;
-    io.read(&n_stages, sizeof(n_stages));
+    uint32_t head;
+    io.read(&head, sizeof(head));
+
+    const uint32_t n_stages = head & ~STATE_HAS_ROWS;
 
     if (n_stages != stages.size()) {
         throw std::runtime_error(format("the state has %u stages of layers, this context has %zu", n_stages, stages.size()));
@@ -190,6 +222,14 @@ void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_s
             }
 
             stages[s]->state_read(io, seq_id, flags);
+        }
+
+        is_stale = !(head & STATE_HAS_ROWS);
+
+        if (!is_stale && held) {
+            held->state_read(io, get_cells());
+        } else if (!is_stale) {
+            aim_held_rows::state_skip(io);
         }
     } catch (...) {
         // a sequence that is in some stages only would answer from half of its past
@@ -217,6 +257,48 @@ size_t aim_kv_cache::stage_bytes(size_t s) const {
     }
 
     return res;
+}
+
+std::vector<int32_t> aim_kv_cache::get_cells() const {
+    std::vector<int32_t> res;
+
+    for (const auto & [pos, cell] : stages.front()->get_cells(0).seq_pos_get(0)) {
+        res.push_back(cell);
+    }
+
+    return res;
+}
+
+aim_held_rows * aim_kv_cache::get_held() const {
+    return held.get();
+}
+
+bool aim_kv_cache::is_held() const {
+    return held && !is_stale;
+}
+
+std::vector<uint8_t> aim_kv_cache::copy_later() const {
+    aim_state_writer io;
+
+    for (size_t s = 1; s < stages.size(); ++s) {
+        stages[s]->state_write(io);
+    }
+
+    return std::move(io.data);
+}
+
+void aim_kv_cache::drop_later() {
+    for (size_t s = 1; s < stages.size(); ++s) {
+        stages[s]->clear(false);
+    }
+}
+
+void aim_kv_cache::restore_later(const std::vector<uint8_t> & copy) {
+    aim_state_reader io(copy);
+
+    for (size_t s = 1; s < stages.size(); ++s) {
+        stages[s]->state_read(io);
+    }
 }
 
 aim_range aim_kv_cache::get_range(size_t s_begin, size_t s_end, int32_t il_score) const {
@@ -307,4 +389,8 @@ const llama_kv_cache_context * aim_kv_cache_context::get_stage(size_t s) const {
 
 const aim_plan & aim_kv_cache_context::get_plan() const {
     return kv->get_plan();
+}
+
+const aim_held_rows * aim_kv_cache_context::get_held() const {
+    return kv->get_held();
 }

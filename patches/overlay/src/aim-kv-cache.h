@@ -4,6 +4,7 @@
 
 #include "llama-kv-cache.h"
 
+#include "aim-held-rows.h"
 #include "aim-trace.h"
 
 #include <vector>
@@ -17,11 +18,11 @@ struct aim_stage {
 
 using aim_plan = std::vector<aim_stage>;
 
-// while in scope, contexts made by this thread get a staged KV cache with this plan
+// while in scope, contexts made by this thread get a staged KV cache with this plan; hold is an enum aim_hold
 // the plan travels beside llama_context_params, which is a public struct of upstream
 class aim_plan_scope {
 public:
-    explicit aim_plan_scope(const aim_plan & plan);
+    aim_plan_scope(const aim_plan & plan, int32_t hold);
     ~aim_plan_scope();
 
     aim_plan_scope(const aim_plan_scope &) = delete;
@@ -46,7 +47,7 @@ struct aim_range {
 
 class aim_kv_cache : public llama_memory_i {
 public:
-    aim_kv_cache(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams, aim_plan plan);
+    aim_kv_cache(const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams, aim_plan plan, int32_t hold);
 
     ~aim_kv_cache() = default;
 
@@ -92,6 +93,20 @@ public:
     // rows that run through the stages of the range only
     llama_memory_context_ptr init_range(const aim_range & range, std::vector<llama_ubatch> ubatches);
 
+    // the cells of the first stage, by position
+    std::vector<int32_t> get_cells() const;
+
+    // nullptr for a context that holds no rows
+    aim_held_rows * get_held() const;
+
+    // whether the later stages can be computed anew: rows are held, and every one of them as it is at its position
+    bool is_held() const;
+
+    // the stages after the first: set aside, emptied, taken back
+    std::vector<uint8_t> copy_later() const;
+    void                 drop_later();
+    void                 restore_later(const std::vector<uint8_t> & copy);
+
     // what the last prefill of this context kept and measured
     aim_trace trace;
 
@@ -99,6 +114,10 @@ private:
     const aim_plan plan;
 
     std::vector<std::unique_ptr<llama_kv_cache>> stages;
+
+    std::unique_ptr<aim_held_rows> held;
+
+    bool is_stale = false; // rows moved, or came from a state without theirs
 };
 
 class aim_kv_cache_context : public llama_memory_context_i {
@@ -137,6 +156,8 @@ public:
     const llama_kv_cache_context * get_stage(size_t s) const;
 
     const aim_plan & get_plan() const;
+
+    const aim_held_rows * get_held() const;
 
 private:
     aim_kv_cache * kv = nullptr;

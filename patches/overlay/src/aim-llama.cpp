@@ -85,7 +85,8 @@ bool aim_supported(const llama_model * model) {
 }
 
 llama_context * aim_context_init(
-        llama_model * model, llama_context_params params, int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells) {
+        llama_model * model, llama_context_params params, int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells,
+        int32_t hold) {
     return aim_guarded(last, [&] {
         aim_expect(model, "model");
         check_supported(*model);
@@ -96,9 +97,14 @@ llama_context * aim_context_init(
 
         const aim_plan plan = make_plan(*model, n_stages, il_begin, n_cells, params.offload_kqv);
 
+        if (hold < AIM_HOLD_NOTHING || hold > AIM_HOLD_QUERIES || (hold != AIM_HOLD_NOTHING && plan.size() < 2)) {
+            throw aim_error(AIM_STATUS_INVALID, format("hold %d with %zu stages; 0 is nothing, 1 rows, 2 rows and queries, of two stages at least",
+                        hold, plan.size()));
+        }
+
         params.n_ctx = plan.front().n_cells;
 
-        const aim_plan_scope scope(plan);
+        const aim_plan_scope scope(plan, hold);
 
         llama_context * ctx = llama_init_from_model(model, params);
 
@@ -207,6 +213,14 @@ int32_t aim_get_kept(const llama_context * ctx, int32_t il, int32_t * kept, int3
         const size_t s = find_stage(kv, il);
 
         return s < kv.trace.stages.size() ? copy_out(kv.trace.stages[s].kept, kept, n_max) : 0;
+    });
+}
+
+int64_t aim_held_row_bytes(const llama_context * ctx) {
+    return aim_guarded(last, [&]() -> int64_t {
+        const aim_kv_cache & kv = get_kv(ctx);
+
+        return kv.is_held() ? kv.get_held()->row_bytes() : 0;
     });
 }
 

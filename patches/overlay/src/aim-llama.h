@@ -29,12 +29,20 @@ LLAMA_API bool aim_supported(const struct llama_model * model);
 // il_begin[0] is 0, both arrays have n_stages entries. n_cells must not grow from stage to stage; it is rounded up to a multiple of
 // 8, of 256 where the cache is in device memory, as the kernels there want it. params.n_ctx is set from n_cells[0], n_seq_max has to be 1
 // everything llama.h does with a context works: llama_decode runs all layers, each on its stage's cells
+// hold: what is held of every row that leaves the first stage, so that a later aim_prefill can rank earlier rows anew (n_held)
 LLAMA_API struct llama_context * aim_context_init(
         struct llama_model          * model,
         struct llama_context_params   params,
         int32_t                       n_stages,
         const int32_t               * il_begin,
-        const int32_t               * n_cells);
+        const int32_t               * n_cells,
+        int32_t                       hold);
+
+enum aim_hold {
+    AIM_HOLD_NOTHING = 0,
+    AIM_HOLD_ROWS    = 1, // hidden states: enough where AIM_IMPORTANCE_PAGERANK does not rank at the first stage's last layer
+    AIM_HOLD_QUERIES = 2, // and the queries of that layer
+};
 
 enum aim_row {
     AIM_ROW_TOKEN  = 0, // a token id
@@ -55,9 +63,10 @@ typedef int32_t (*aim_select_callback)(void * user_data, int32_t il, const float
 
 struct aim_prefill_params {
     int32_t             n_rows;
+    int32_t             n_held;     // of them, the first n_held are in the context already: all of its rows, or 0. then all are ranked
     const int8_t      * rows;       // [n_rows] enum aim_row; the last row has to be a token
-    const llama_token * tokens;     // [n_rows] read where the row is a token
-    const float       * embd;       // [number of other rows][n_embd], in order
+    const llama_token * tokens;     // [n_rows] read where a new row is a token
+    const float       * embd;       // [number of other new rows][n_embd], in order
     int32_t             n_stages;
     const int32_t     * n_keep;     // [n_stages] visual rows that enter each stage, not growing; n_keep[0] is all of them
     int32_t             importance; // enum aim_importance
@@ -71,7 +80,9 @@ struct aim_prefill_params {
 LLAMA_API int32_t aim_prefill_params_size(void);
 
 // appends rows to the context's sequence 0, at the positions after its last one, stage by stage; the next-token logits of the last
-// row are then at llama_get_logits_ith(ctx, -1). rows of earlier calls are keys only: they are neither pruned nor ranked again
+// row are then at llama_get_logits_ith(ctx, -1). with n_held 0, rows of earlier calls are keys only: neither pruned nor ranked again
+// with n_held > 0 the call does what a first prefill of all n_rows would: the first stage runs the new rows only, then all rows are
+// ranked and run through the later stages. kept rows and importance are then counted over all n_rows
 // a call that fails leaves the context as it was before
 LLAMA_API int32_t aim_prefill(struct llama_context * ctx, const struct aim_prefill_params * params);
 
@@ -101,6 +112,9 @@ LLAMA_API int32_t aim_get_stage(const struct llama_context * ctx, int32_t s, str
 // the visual rows that entered layer il, as indices into the call's visual rows, sorted; returns their number
 // writes at most n_max; NULL with n_max 0 asks for the number
 LLAMA_API int32_t aim_get_kept(const struct llama_context * ctx, int32_t il, int32_t * kept, int32_t n_max);
+
+// bytes held of each row in the context, 0 if none are or those of some rows are missing (moved, or from a state without them)
+LLAMA_API int64_t aim_held_row_bytes(const struct llama_context * ctx);
 
 // one score per row of aim_get_kept(il); 0 if layer il was not scored
 LLAMA_API int32_t aim_get_importance(const struct llama_context * ctx, int32_t il, float * importance, int32_t n_max);

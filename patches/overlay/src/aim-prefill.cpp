@@ -27,6 +27,7 @@ aim_prefill_run::aim_prefill_run(llama_context & ctx, const aim_prefill_params &
 void aim_prefill_run::run() {
     check_context();
     check_params();
+    check_held();
     check_cells();
 
     ctx.sched_reserve();
@@ -36,7 +37,7 @@ void aim_prefill_run::run() {
     trace.stages.resize(kv.get_plan().size());
 
     ctx.t_compute_start_us = ggml_time_us();
-    ctx.n_queued_tokens   += params.n_rows;
+    ctx.n_queued_tokens   += params.n_rows - params.n_held;
 
     try {
         embed_rows();
@@ -44,14 +45,16 @@ void aim_prefill_run::run() {
         for (const segment & seg : plan_segments()) {
             run_segment(seg);
 
-            if (seg.s_end < trace.stages.size()) {
+            if (seg.s_begin == 0 && params.n_held > 0) {
+                rejoin();
+            }
+
+            if (seg.s_end < trace.stages.size() && params.n_keep[seg.s_end] < params.n_keep[seg.s_begin]) {
                 prune(seg);
             }
         }
     } catch (...) {
-        ctx.synchronize();
-        ctx.n_outputs = 0;
-        kv.seq_rm(0, p0, -1);
+        undo();
         throw;
     }
 
@@ -93,8 +96,8 @@ void aim_prefill_run::check_params() const {
 
     const size_t n_stages = kv.get_plan().size();
 
-    if (params.n_rows <= 0 || !params.rows || !params.tokens || !params.n_keep) {
-        invalid("a prefill needs at least one row, and its rows, tokens and n_keep");
+    if (params.n_rows <= 0 || params.n_held < 0 || params.n_held >= params.n_rows || !params.rows || !params.tokens || !params.n_keep) {
+        invalid("a prefill needs at least one new row, and its rows, tokens and n_keep");
     }
 
     if (params.n_stages < 0 || size_t(params.n_stages) != n_stages) {
@@ -112,6 +115,11 @@ void aim_prefill_run::check_params() const {
         }
 
         n_visual += params.rows[i] == AIM_ROW_VISUAL;
+
+        if (i < params.n_held) {
+            continue;
+        }
+
         n_others += params.rows[i] != AIM_ROW_TOKEN;
 
         if (params.rows[i] == AIM_ROW_TOKEN && (params.tokens[i] < 0 || params.tokens[i] >= n_vocab)) {
@@ -150,12 +158,40 @@ void aim_prefill_run::check_params() const {
     }
 }
 
+// the rows that are ranked again have to be those that the context holds
+void aim_prefill_run::check_held() const {
+    if (params.n_held == 0) {
+        return;
+    }
+
+    if (!kv.is_held()) {
+        throw aim_error(AIM_STATUS_UNSUPPORTED, kv.get_held() ?
+                "the context does not hold the rows of all its positions (they were moved, or came from a state without them); prefill them anew" :
+                "the context holds no rows that could be ranked again; make it with hold 1 or 2");
+    }
+
+    const auto & positions = kv.get_stage(0)->get_cells(0).seq_pos_get(0);
+
+    if (positions.size() != size_t(params.n_held) || p0 != params.n_held) {
+        throw aim_error(AIM_STATUS_INVALID, format("n_held is %d, the context has %zu rows up to position %d; n_held is 0 or all of them, without gaps",
+                    params.n_held, positions.size(), p0 - 1));
+    }
+
+    const bool needs_q = params.importance == AIM_IMPORTANCE_PAGERANK && params.n_keep[1] > 0 && params.n_keep[1] < params.n_keep[0];
+
+    if (needs_q && !kv.get_held()->get_q()) {
+        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context holds no queries, which importance 0 (pagerank) ranks by; make it with hold 2");
+    }
+}
+
 void aim_prefill_run::check_cells() const {
     for (size_t s = 0; s < kv.get_plan().size(); ++s) {
         const aim_stage & stage = kv.get_plan()[s];
 
-        const uint32_t n_used = kv.get_stage(s)->get_cells(0).get_used();
-        const uint32_t n_new  = params.n_rows - params.n_keep[0] + params.n_keep[s];
+        const bool is_anew = s > 0 && params.n_held > 0;
+
+        const uint32_t n_used = is_anew ? 0 : kv.get_stage(s)->get_cells(0).get_used();
+        const uint32_t n_new  = params.n_rows - params.n_keep[0] + params.n_keep[s] - (is_anew ? 0 : params.n_held);
 
         if (n_used + n_new > stage.n_cells) {
             throw aim_error(AIM_STATUS_CONTEXT_FULL, format("the context is full: layers %d to %d have %u of %u cells free, %u rows need one",
@@ -169,20 +205,25 @@ void aim_prefill_run::check_cells() const {
 //
 
 void aim_prefill_run::embed_rows() {
-    rows  .resize(params.n_rows);
-    hidden.resize(size_t(params.n_rows)*n_embd);
+    const int32_t n_new = params.n_rows - params.n_held;
+
+    rows  .resize(n_new);
+    hidden.resize(size_t(n_new)*n_embd);
 
     std::vector<int32_t> tokens;
 
     const float * embd = params.embd;
 
-    int32_t i_visual = 0;
+    const int8_t      * kinds = params.rows   + params.n_held;
+    const llama_token * ids   = params.tokens + params.n_held;
 
-    for (int32_t i = 0; i < params.n_rows; ++i) {
-        rows[i] = { p0 + i, params.rows[i] == AIM_ROW_VISUAL ? i_visual++ : -1 };
+    int32_t i_visual = std::count(params.rows, kinds, AIM_ROW_VISUAL);
 
-        if (params.rows[i] == AIM_ROW_TOKEN) {
-            tokens.push_back(params.tokens[i]);
+    for (int32_t i = 0; i < n_new; ++i) {
+        rows[i] = { p0 + i, kinds[i] == AIM_ROW_VISUAL ? i_visual++ : -1 };
+
+        if (kinds[i] == AIM_ROW_TOKEN) {
+            tokens.push_back(ids[i]);
         } else {
             memcpy(hidden.data() + i*n_embd, embd, n_embd*sizeof(float));
             embd += n_embd;
@@ -192,8 +233,8 @@ void aim_prefill_run::embed_rows() {
     std::vector<float> found(tokens.size()*n_embd);
     aim_get_rows(backends, ctx.model.tok_embd, tokens, found.data());
 
-    for (int32_t i = 0, j = 0; i < params.n_rows; ++i) {
-        if (params.rows[i] == AIM_ROW_TOKEN) {
+    for (int32_t i = 0, j = 0; i < n_new; ++i) {
+        if (kinds[i] == AIM_ROW_TOKEN) {
             memcpy(hidden.data() + i*n_embd, found.data() + n_embd*j++, n_embd*sizeof(float));
         }
     }
@@ -209,12 +250,13 @@ std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
     for (size_t s = 0; s < n_stages;) {
         size_t s_end = s + 1;
 
-        while (s_end < n_stages && params.n_keep[s_end] == params.n_keep[s]) {
+        // where rows are held after the first stage, earlier ones may join there
+        while (s_end < n_stages && params.n_keep[s_end] == params.n_keep[s] && !(s == 0 && params.n_held > 0)) {
             ++s_end;
         }
 
         // a drop of everything needs no ranking
-        res.push_back({ s, s_end, has_scores && s_end < n_stages && params.n_keep[s_end] > 0 });
+        res.push_back({ s, s_end, has_scores && s_end < n_stages && params.n_keep[s_end] > 0 && params.n_keep[s_end] < params.n_keep[s] });
 
         s = s_end;
     }
@@ -226,7 +268,7 @@ void aim_prefill_run::run_segment(const segment & seg) {
     const int64_t t_start_us = ggml_time_us();
 
     const aim_range whole = kv.get_range(seg.s_begin, seg.s_end, -1);
-    const aim_range range = kv.get_range(seg.s_begin, seg.s_end, seg.is_scored ? whole.il_end - 1 : -1);
+    const aim_range range = kv.get_range(seg.s_begin, seg.s_end, seg.is_scored && !has_held_q(seg) ? whole.il_end - 1 : -1);
 
     const bool is_last = seg.s_end == trace.stages.size();
 
@@ -236,7 +278,7 @@ void aim_prefill_run::run_segment(const segment & seg) {
         ubatches.push_back(make_ubatch(i0, std::min<size_t>(ctx.cparams.n_ubatch, rows.size() - i0)));
     }
 
-    if (seg.is_scored) {
+    if (range.il_score >= 0) {
         const size_t n_q = params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : rows.size();
         q.resize(n_q*ctx.model.hparams.n_head(range.il_score)*ctx.model.hparams.n_embd_head_k(range.il_score));
     }
@@ -290,6 +332,44 @@ void aim_prefill_run::run_segment(const segment & seg) {
     }
 }
 
+// after the first stage: earlier rows come back from where they are held, and the later stages begin anew with all rows
+void aim_prefill_run::rejoin() {
+    std::vector<int32_t> cells = kv.get_cells();
+    cells.resize(params.n_held);
+
+    std::vector<row> all;
+
+    for (int32_t i = 0, i_visual = 0; i < params.n_held; ++i) {
+        all.push_back({ i, params.rows[i] == AIM_ROW_VISUAL ? i_visual++ : -1 });
+    }
+
+    all.insert(all.end(), rows.begin(), rows.end());
+
+    std::vector<float> joined(all.size()*n_embd);
+
+    aim_held_rows::read(kv.get_held()->get_hidden(), cells, joined.data());
+    std::copy(hidden.begin(), hidden.end(), joined.begin() + cells.size()*n_embd);
+
+    rows   = std::move(all);
+    hidden = std::move(joined);
+
+    trace.stages[0].kept = visual_indices();
+
+    later = kv.copy_later();
+    kv.drop_later();
+}
+
+void aim_prefill_run::undo() {
+    ctx.synchronize();
+    ctx.n_outputs = 0;
+
+    kv.seq_rm(0, p0, -1);
+
+    if (!later.empty()) {
+        kv.restore_later(later);
+    }
+}
+
 void aim_prefill_run::prune(const segment & seg) {
     const int64_t t_start_us = ggml_time_us();
 
@@ -301,7 +381,7 @@ void aim_prefill_run::prune(const segment & seg) {
 
     if (seg.is_scored) {
         check_stop();
-        importance = score(il, seg.s_end - 1);
+        importance = score(il, seg);
     }
 
     gather(select(il, importance, n, n_keep));
@@ -374,7 +454,7 @@ void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatc
         ggml_backend_tensor_get(res.get_logits(), ctx.logits.data, 0, ctx.model.vocab.n_tokens()*sizeof(float));
     }
 
-    if (seg.is_scored) {
+    if (seg.is_scored && !has_held_q(seg)) {
         collect_q(res, i0, ubatch.n_tokens);
     }
 }
@@ -401,27 +481,57 @@ void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
     }
 }
 
-// importance of the visual rows at layer il, the last layer of stage s
-std::vector<float> aim_prefill_run::score(int32_t il, size_t s) {
+bool aim_prefill_run::has_held_q(const segment & seg) const {
+    return seg.s_end == 1 && params.importance == AIM_IMPORTANCE_PAGERANK && kv.get_held() && kv.get_held()->get_q();
+}
+
+// as collect_q() leaves them: head by head
+void aim_prefill_run::read_q(const std::vector<int32_t> & cells) {
+    const ggml_tensor * t = kv.get_held()->get_q();
+
+    const size_t n_embd_head = ctx.model.hparams.n_embd_head_k(kv.get_held()->get_il());
+
+    std::vector<float> by_row(cells.size()*t->ne[0]);
+    aim_held_rows::read(t, cells, by_row.data());
+
+    q.resize(by_row.size());
+
+    for (size_t i = 0; i < cells.size(); ++i) {
+        for (size_t h = 0; h < t->ne[0]/n_embd_head; ++h) {
+            memcpy(q.data() + (h*cells.size() + i)*n_embd_head, by_row.data() + i*t->ne[0] + h*n_embd_head, n_embd_head*sizeof(float));
+        }
+    }
+}
+
+// importance of the visual rows at the last layer of the segment, il
+std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
     const auto & hparams = ctx.model.hparams;
+
+    llama_kv_cache & stage = *kv.get_stage(seg.s_end - 1);
+
+    std::vector<int32_t> cells;
+
+    for (const auto & [pos, cell] : stage.get_cells(0).seq_pos_get(0)) {
+        cells.push_back(cell);
+    }
+
+    if (has_held_q(seg)) {
+        read_q({ cells.end() - rows.size(), cells.end() });
+    }
 
     const float kq_scale = hparams.f_attention_scale == 0.0f ? 1.0f/std::sqrt(float(hparams.n_embd_head_k(il))) : hparams.f_attention_scale;
 
-    aim_scored_layer layer = {
+    const aim_scored_layer layer = {
         /*.n_head      =*/ hparams.n_head(il),
         /*.n_head_kv   =*/ hparams.n_head_kv(il),
         /*.n_embd_head =*/ hparams.n_embd_head_k(il),
         /*.kq_scale    =*/ kq_scale,
         /*.n_q         =*/ params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : int64_t(rows.size()),
         /*.q           =*/ q.data(),
-        /*.k           =*/ kv.get_stage(s)->get_k_storage(il),
-        /*.cells       =*/ {},
+        /*.k           =*/ stage.get_k_storage(il),
+        /*.cells       =*/ std::move(cells),
         /*.n_bytes_max =*/ params.n_bytes_scores > 0 ? size_t(params.n_bytes_scores) : AIM_SCORES_MAX_BYTES,
     };
-
-    for (const auto & [pos, cell] : kv.get_stage(s)->get_cells(0).seq_pos_get(0)) {
-        layer.cells.push_back(cell);
-    }
 
     const std::vector<float> scores = params.importance == AIM_IMPORTANCE_LAST_QUERY ?
         aim_importance_last_query(backends, layer) : aim_importance_pagerank(backends, layer);

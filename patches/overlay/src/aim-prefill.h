@@ -38,8 +38,10 @@ private:
     const int64_t   n_embd;
     const llama_pos p0;
 
-    std::vector<row>   rows;
+    std::vector<row>   rows;   // at first the new ones; all of them from the second stage on where earlier ones are ranked again
     std::vector<float> hidden; // [n_embd, rows.size()], overwritten by each segment
+
+    std::vector<uint8_t> later; // the later stages as they were, where they have been dropped
 
     std::vector<float> q; // queries of a scored layer, [n_embd_head, n_q, n_head]
 
@@ -50,20 +52,25 @@ private:
     // checks
     void check_context() const;
     void check_params() const;
+    void check_held() const;
     void check_cells() const;
 
     // steps
     void                 embed_rows();
     std::vector<segment> plan_segments() const;
     void                 run_segment(const segment & seg);
+    void                 rejoin();
     void                 prune(const segment & seg);
+    void                 undo();
 
     // parts of steps
     void                 check_stop() const;
     llama_ubatch         make_ubatch(size_t i0, size_t n) const;
     void                 collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg);
     void                 collect_q(llm_graph_result & res, size_t i0, size_t n);
-    std::vector<float>   score(int32_t il, size_t s);
+    void                 read_q(const std::vector<int32_t> & cells);
+    bool                 has_held_q(const segment & seg) const;
+    std::vector<float>   score(int32_t il, const segment & seg);
     std::vector<int32_t> select(int32_t il, const std::vector<float> & importance, int32_t n, int32_t n_keep) const;
     void                 gather(const std::vector<int32_t> & kept);
 
