@@ -3,8 +3,8 @@
 model: a random model of a real shape is loaded with its file mapped, and --frames frames are prefilled with the paper's
 setting. Said are the resident memory after loading, apart what is the process's own and what are mapped pages of the
 file, and the peaks of loading and of the whole run, against weights + 1.5 GB. Weights are the size of the files. By
-default the vision tower has one layer of its 26, because it takes seconds a frame; what it hands on is as much as that of
-the whole. Linux only.
+default the vision tower has one layer of its 26, because it takes seconds a frame; what it hands on is as much as the
+whole tower's. Linux only.
 
 sources: an H.264 clip of each size is made in another process, then read as a chat with a 384-pixel tower reads it.
 Said is how much the peak is above what was resident before. It must not grow with the number of frames.
