@@ -1,7 +1,8 @@
-"""Text forms: settings of visual tokens (`paper`, `budget=0.15`, `paper:keep=0.5`), and the values that people write.
+"""Text forms: settings of visual tokens (`paper`, `budget=0.15`, `paper:keep=0.5`), changes of load options, and the
+values that people write.
 
-Knows how a number, a pair of layers, a list and a VisualTokenConfig are written, and nothing else; what a value may be
-is checked by the dataclass that holds it.
+Knows how a number, a pair of layers, a list, a VisualTokenConfig and changes of a LoadConfig are written, and nothing
+else; what a value may be is checked by the dataclass that holds it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal
 
-from .config import IMPORTANCE, VisualTokenConfig
+from .config import IMPORTANCE, LoadConfig, VisualTokenConfig
 from .errors import UsageError
 
 Layers = tuple[int, int] | Literal["auto", "late"] | None
@@ -130,4 +131,34 @@ _CHANGES: dict[str, Callable[[VisualTokenConfig, str], VisualTokenConfig]] = {
     "prune": lambda config, text: replace(config, prune_layers=parse_layers(text)),
     "importance": lambda config, text: replace(config, importance=text),
     "seed": lambda config, text: replace(config, seed=parse_whole(text)),
+}
+
+
+# --- load options -----------------------------------------------------------------------------------------------------
+
+
+def refine_load(load: LoadConfig, text: str) -> LoadConfig:
+    """`load` with the options that NAME=VALUE[:NAME=VALUE] names: type_k=q8_0:type_v=q8_0. Raises UsageError."""
+    known, changes = [field.name for field in fields(LoadConfig)], dict[str, Any]()
+    for part in text.split(":"):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in known or not value or name in changes:
+            raise UsageError(f"load option {text!r}: {part!r} is none; the form is NAME=VALUE of {', '.join(known)}")
+        with blaming(f"load option {text!r}"):
+            changes[name] = _LOAD_VALUES.get(name, str)(value)
+    with blaming(f"load option {text!r}"):
+        return replace(load, **changes)
+
+
+def parse_flash(text: str) -> Literal["auto"] | bool:
+    """LoadConfig.flash_attn. Raises UsageError."""
+    words: dict[str, Literal["auto"] | bool] = {"auto": "auto", "on": True, "off": False}
+    if text not in words:
+        raise UsageError(f"{text!r} is unknown; give {', '.join(words)}")
+    return words[text]
+
+
+_LOAD_VALUES: dict[str, Callable[[str], Any]] = {  # the others are words
+    **dict.fromkeys(("n_ctx", "n_ubatch", "n_threads", "n_gpu_layers"), parse_whole),
+    "flash_attn": parse_flash,
 }

@@ -20,6 +20,14 @@ def print_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Non
         print("  ".join(cells).rstrip())
 
 
+def print_markdown(rows: Sequence[Sequence[str]]) -> None:
+    """The same as a Markdown table, for documents."""
+    for number, row in enumerate(rows):
+        print(f"| {' | '.join(cell.strip() for cell in row)} |")
+        if number == 0:
+            print("|---" * len(row) + "|")
+
+
 def size(n_bytes: float) -> str:
     """Bytes for people: 16.2 MB."""
     return _scaled(n_bytes, (" B", " kB", " MB", " GB", " TB"))

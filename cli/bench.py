@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from . import _log
 from . import _options as opt
 from ._groups import Without
-from ._table import print_json, print_table
+from ._table import print_json, print_markdown, print_table
 from ._values import parse_frames, parse_list
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ _SHAPE_HELP = (
 _FRAMES_HELP = "Frames, such as 8,32. Default: the model's own number; of a random model 8,32."
 _TOKENS_HELP = "Settings to measure; each may be refined: paper:keep=0.5."
 _SKIP_HELP = "No vision tower: random visual tokens go into the language model."
-_STOCK_HELP = "Pair with llama.cpp without our patches, built once into the cache; language model only."
+_MARKDOWN_HELP = "Print the tables as Markdown."
+_STOCK_HELP = (
+    "Pair with llama.cpp without our patches, built once into the cache, from the clip's frames to the first token."
+)
 
 
 def bench(
@@ -39,6 +42,7 @@ def bench(
     skip_vision: Annotated[bool, opt.flag(_SKIP_HELP, "--skip-vision")] = False,
     against_stock: Annotated[bool, opt.flag(_STOCK_HELP, "--against-stock")] = False,
     stock: Annotated[Path | None, opt.text("--against-stock with the libraries in this folder.", "FOLDER")] = None,
+    markdown: Annotated[bool, opt.flag(_MARKDOWN_HELP, "--markdown")] = False,
     load: Annotated[opt.LoadOptions, Without("ctx", "flash_attn", "vision_reuse", "no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
@@ -46,9 +50,12 @@ def bench(
 
     A ratio says how many times less time than the first column, measured side by side in each round.
     """
+    from aim_local.errors import UsageError
     from aim_local.lab.bench.benchmark import BenchConfig, run_bench
     from aim_local.lab.bench.shapes import parse_shape
 
+    if markdown and output.json:
+        raise UsageError("--markdown and --json were given; give one of them")
     config = BenchConfig(
         model=model, mmproj=mmproj, shape=None if shape is None else parse_shape(shape), text_type=type,
         vision_type=vision_type, frames=tuple(parse_frames(frames, "--frames")),
@@ -60,17 +67,20 @@ def bench(
     if output.json:
         print_json(result.to_dict())
     else:
-        _print(result)
+        _print(result, markdown)
 
 
-def _print(result: BenchResult) -> None:
+def _print(result: BenchResult, markdown: bool) -> None:
     facts = result.to_dict()
     machine = facts["machine"]
     print(f"{result.paths.name} on {machine['processor']}, {machine['physical_cores']} cores, {machine['system']}")
     print(f"median (low..high) of {result.config.rounds} rounds; {' '.join(facts['command'])}")
     for rows in result.tables():
         print()
-        print_table(rows, right=range(1, len(rows[0])))
+        if markdown:
+            print_markdown(rows)
+        else:
+            print_table(rows, right=range(1, len(rows[0])))
     if result.notes:
         print()
     for note in result.notes:

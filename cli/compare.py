@@ -28,6 +28,10 @@ _SETTINGS_HELP = (
     "last_query, budget=SHARE; with changes, paper:keep=0.5."
 )
 _TYPES_HELP = "Quantise each language tower to these, such as f16,q8_0,q4_0."
+_LOADS_HELP = (
+    "Load every model in each of these ways: NAME=VALUE of the load options, several with a colon between, such as "
+    "type_k=f16,type_k=q8_0:type_v=q8_0."
+)
 _REFERENCE_HELP = "What the others are compared with. Default: the first model, with off."
 _MEMORY_HELP = "Address space of a cell's process, such as 4G; beyond it the cell fails."
 
@@ -41,6 +45,7 @@ def compare(
     tokens: Annotated[str, opt.text(_SETTINGS_HELP, "SETTING,...")] = "off,paper",
     types: Annotated[str | None, opt.text(_TYPES_HELP, "TYPE,...")] = None,
     vision_types: Annotated[str | None, opt.text("Quantise each vision tower to these.", "TYPE,...")] = None,
+    loads: Annotated[str | None, opt.text(_LOADS_HELP, "OPTION,...")] = None,
     reference: Annotated[str | None, opt.text(_REFERENCE_HELP, "'MODEL / SETTING'")] = None,
     out: Annotated[Path | None, opt.text("Folder of results. Default: compare-SUITE.", "FOLDER")] = None,
     frames: opt.Frames = None,
@@ -80,8 +85,9 @@ def compare(
     with CellProgress(output.quiet) as watch:
         try:
             report = run_comparison(
-                questions, target, models or (), settings, types=language, vision_types=vision, reference=reference,
-                options=options, watch=watch, command=shlex.join(["aim-local", *sys.argv[1:]]),
+                questions, target, models or (), settings, types=language, vision_types=vision,
+                loads=parse_list(loads, "--loads"), reference=reference, options=options, watch=watch,
+                command=shlex.join(["aim-local", *sys.argv[1:]]),
             )  # fmt: skip
         except ModuleNotFoundError as e:
             raise _extra.missing(e) from e

@@ -9,25 +9,33 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import bench_case
+import numpy as np
 import pytest
 from bench_case import STOCK_LIB, silent
 from typer.testing import CliRunner
 
+from aim_local import LoadConfig
 from aim_local.cli import app
-from aim_local.errors import AimError, MediaError, NativeError
+from aim_local.engine.model import Model
+from aim_local.errors import AimError, MediaError, NativeError, UsageError
 from aim_local.lab.bench import stock
 from aim_local.lab.bench.benchmark import BenchConfig, BenchResult, run_bench
-from aim_local.lab.bench.cache import synthetic_clip
+from aim_local.lab.bench.cache import bench_folder, synthetic_clip
 from aim_local.lab.bench.shapes import RandomShape
+from aim_local.lab.bench.stock_tower import stock_mmproj
+from aim_local.models.tiles import TileTower
 from aim_local.native.installed import bindings_folder
 from aim_local.native.library import LIB_FOLDER
+from aim_local.store.names import ModelPaths
 
 shape = bench_case.shape
+paths = bench_case.paths
 
 
 # --- both libraries --------------------------------------------------------------------------------------------------
@@ -40,7 +48,7 @@ def pair(shape: RandomShape, **options: Any) -> BenchResult:
 
 
 def test_pair_with_the_unpatched_library(shape: RandomShape) -> None:
-    result = pair(shape, settings=("off", "paper"))
+    result = pair(shape, settings=("off", "paper"), skip_vision=True)
     stock_cell, off, paper = result.cells
     assert result.grid.failures == {}
     assert off.counts == stock_cell.counts
@@ -52,6 +60,53 @@ def test_pair_with_the_unpatched_library(shape: RandomShape) -> None:
         both = [r.measured.ms["prefill"] for r in result.grid.records if r.round == n + 1 and r.arm != "off"]
         assert paper.ratios["prefill"].low <= both[0] / both[1] <= paper.ratios["prefill"].high
     assert any("patched library" in note for note in result.notes) == (STOCK_LIB is None)
+
+
+def test_pair_from_the_clip_to_the_first_token(shape: RandomShape) -> None:
+    result = pair(shape, settings=("off", "paper"))
+    stock_cell, off, paper = result.cells
+    assert result.grid.failures == {}
+    assert off.counts == stock_cell.counts
+    assert {"vision", "first_token", "prefill"} <= set(paper.ratios) & set(off.ratios)
+    for record in result.grid.records:
+        ms = record.measured.ms
+        parts = sum(ms.get(stage, 0) for stage in ("decode_video", "preprocess", "vision", "merge", "prefill"))
+        assert all(ms[stage] > 0 for stage in ("decode_video", "preprocess", "vision", "prefill"))
+        assert parts <= ms["first_token"] * 1.0001
+    assert list(bench_folder().glob(".pair-*")) == [], "what went from side to side is gone"
+
+
+def test_the_unpatched_library_runs_the_same_tower(paths: ModelPaths, tmp_path: Path) -> None:
+    """Its rows of a tile against ours, of a file that it cannot read as it is."""
+    assert paths.mmproj is not None
+    tile = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
+    with closing(Model.open(paths, LoadConfig(flash_attn=True))) as model:
+        assert isinstance(model.tower, TileTower)
+        ours = model.tower.encoder.encode(tile)
+        mmproj = stock_mmproj(model.tower, paths.mmproj, tmp_path)
+    np.save(tmp_path / "tile.npy", tile)
+    code = """
+import sys
+import numpy as np
+from aim_local.native.stock import StockLibrary, StockOptions
+model, mmproj, tile, out = sys.argv[1:]
+loaded = StockLibrary().load(model, StockOptions(1, 0, 1, 1, 2048, 512))
+np.save(out, loaded.tower(mmproj).encode(np.load(tile), loaded.n_embd)[0])
+"""
+    folder = str(STOCK_LIB or LIB_FOLDER)
+    env = {**os.environ, "LLAMA_CPP_LIB_PATH": folder, "MTMD_CPP_LIB": folder}
+    env["PYTHONPATH"] = os.pathsep.join([str(bindings_folder()), *filter(None, sys.path)])
+    files = [str(paths.model), str(mmproj), str(tmp_path / "tile.npy"), str(tmp_path / "rows.npy")]
+    subprocess.run([sys.executable, "-c", code, *files], check=True, env=env)
+    theirs = np.load(tmp_path / "rows.npy")
+    error = np.abs(theirs - ours).max() / np.abs(ours).max()
+    print(f"largest difference: {error:.1e} of the largest")
+    assert error < 2e-3  # it computes pixels and the projector's gelu in 16 bits
+
+
+def test_whole_pictures_cannot_be_paired(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--skip-vision"):
+        stock_mmproj(None, tmp_path / "mmproj.gguf", tmp_path)
 
 
 def test_no_libraries_in_the_folder(shape: RandomShape, tmp_path: Path) -> None:
@@ -123,6 +178,14 @@ def test_command_json_holds_every_value() -> None:
     assert cell["ratios"]["prefill"] == {"median": median(pairs), "low": min(pairs), "high": max(pairs), "n": 3}
 
 
+def test_command_markdown() -> None:
+    result = run("--frames", "2", "--rounds", "1", "--n-decode", "2", "--tokens", "paper", "--markdown", "-q")
+    assert result.exit_code == 0, result.output
+    table = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert table[:2] == ["| 2 frames, ms | off | paper |", "|---|---|---|"]
+    assert {line.count("|") for line in table} == {4}
+
+
 def test_command_table_and_progress() -> None:
     result = run("--frames", "2", "--rounds", "1", "--n-decode", "2")
     assert result.exit_code == 0, result.output
@@ -142,6 +205,7 @@ def test_command_table_and_progress() -> None:
         (["--n-decode", "0"], 2, "n_decode is 0"),
         (["--skip-vision", "--video", "clip.mp4"], 2, "leave --video out"),
         (["--shape", "0.5b", "--type", "q4_k_m", "--skip-vision"], 1, "q4_k_m"),
+        (["--markdown", "--json"], 2, "give one of them"),
         (["--stock", "nowhere"], 1, "nowhere"),
         (["--video", "nowhere.mp4"], 1, "nowhere.mp4"),
         (["nosuchmodel"], 1, "nosuchmodel"),

@@ -153,3 +153,18 @@ def test_a_setting_that_the_model_cannot_do_is_a_row(suite: Suite, tmp_path: Pat
     report = runner.compare(suite, tmp_path / "out", settings=["off", "paper:prune=3-99"], options=SHORT)
     assert [c.status for c in report.cells] == ["done", "failed"]
     assert "12 layers" in report.cells[1].reason
+
+
+def test_a_cell_is_loaded_as_it_says(suite: Suite, tmp_path: Path) -> None:
+    """The KV cache's types, which an answer's stats tell; the same options again go on, others begin anew."""
+    loads = ["type_k=f16", "type_k=q8_0:type_v=q8_0"]
+    report = runner.compare(suite, tmp_path / "out", settings=["off"], loads=loads, options=SHORT)
+    found = cells(report)
+    assert list(found) == [f"demo {load} / off" for load in loads]
+    assert report.reference == "demo type_k=f16 / off"
+    rows = lines(tmp_path / "out")
+    wide, narrow = ([row["stats"]["kv_bytes"] for row in rows[name]] for name in sorted(rows))
+    assert all(a == pytest.approx(b * 34 / 64) for a, b in zip(narrow, wide, strict=True))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").glob("*/items.jsonl")}
+    runner.compare(suite, tmp_path / "out", settings=["off"], loads=loads, options=SHORT)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").glob("*/items.jsonl")}

@@ -34,6 +34,7 @@ def test_bad_input_is_one_line(suite_file: Path, tmp_path: Path) -> None:
         ([*given, "--tokens", "off,,paper"], 2, "--tokens: 'off,,paper' has an empty entry"),
         ([*given, "--tokens", "off,off"], 2, "--tokens: 'off,off' names off twice"),
         ([*given, "--types", "q9"], 2, "--types 'q9' is unknown; allowed are q2_k"),
+        ([*given, "--loads", "type_q=f16"], 2, "load option 'type_q=f16'"),
         ([*given, "--vision-types", "q4_k_m"], 2, "--vision-types 'q4_k_m' is unknown; allowed are f32"),
         ([*given, "--reference", "demo/off"], 2, "the reference 'demo/off' is no cell"),
         ([*given, "nosuchmodel"], 1, "no model called 'nosuchmodel'"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from compare_case import item_row
 
+from aim_local.config import LoadConfig
 from aim_local.errors import UsageError
 from aim_local.lab.compare import matrix
 from aim_local.lab.compare.records import CellSpec, Item
@@ -25,6 +26,16 @@ def test_labels_are_short_and_unique(tmp_path: Path) -> None:
     labels = [v.label for v in plan_variants(["demo"], ["f16", "q8_0"], ["f16", "q4_0"])]
     assert labels == [f"demo {t} vision-{v}" for t in ("f16", "q8_0") for v in ("f16", "q4_0")]
     assert [v.label for v in plan_variants([], [], [])] == ["demo"]
+
+
+def test_a_model_loaded_in_several_ways() -> None:
+    loads = ["type_k=f16", "type_k=q8_0:flash_attn=on"]
+    found = plan_variants([], ["q8_0"], [], loads)
+    assert [v.label for v in found] == [f"demo q8_0 {load}" for load in loads]
+    assert [cell.spec.load for cell in matrix.matrix(found, ["off", "paper"])] == [load for load in loads for _ in "12"]
+    matrix.check_loads(loads, LoadConfig())
+    with pytest.raises(UsageError, match=r"'type_k=q8_0' and 'type_k=q8_0:n_ubatch=512' are the same; drop one"):
+        matrix.check_loads(["type_k=q8_0", "type_k=q8_0:n_ubatch=512"], LoadConfig())
 
 
 def test_the_reference_is_the_first_model_unreduced() -> None:

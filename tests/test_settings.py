@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aim_local.config import VisualTokenConfig
+from aim_local.config import LoadConfig, VisualTokenConfig
 from aim_local.errors import UsageError
 from aim_local.reduction.merging import average_squares, merged
 from aim_local.reduction.planner import layer_shares, merge_count
-from aim_local.settings import PRESETS, parse_setting
+from aim_local.settings import PRESETS, parse_setting, refine_load
 
 CLIP = Path(__file__).parents[1] / "aim_local" / "data" / "clips" / "needle.mp4"
 
@@ -49,6 +49,28 @@ def test_names(text: str, wanted: VisualTokenConfig) -> None:
 def test_unknown(text: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         parse_setting(text)
+
+
+def test_load_options_by_name() -> None:
+    load = LoadConfig(n_threads=2)
+    assert refine_load(load, "type_k=q8_0:type_v=q8_0") == LoadConfig(n_threads=2, type_k="q8_0", type_v="q8_0")
+    assert refine_load(load, "n_ubatch=64:flash_attn=off") == LoadConfig(n_threads=2, n_ubatch=64, flash_attn=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("type_q=f16", "'type_q=f16' is none; the form is NAME=VALUE of n_ctx"),
+        ("type_k", "'type_k' is none"),
+        ("type_k=f16:type_k=q8_0", "'type_k=q8_0' is none"),
+        ("type_k=f17", "load option 'type_k=f17': type_k is 'f17'; allowed are"),
+        ("n_ubatch=x", "'x' is no whole number"),
+        ("flash_attn=maybe", "'maybe' is unknown; give auto, on, off"),
+    ],
+)
+def test_unknown_load_options(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        refine_load(LoadConfig(), text)
 
 
 def test_late_drop_keeps_everything_up_to_l2() -> None:

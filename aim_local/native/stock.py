@@ -9,11 +9,17 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import NativeError
+
+_IMAGE = 1  # enum mtmd_input_chunk_type
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class StockModel:
 
     def __init__(self, llama: Any, model: Any, options: StockOptions) -> None:
         self._llama, self._model, self.options = llama, model, options
+        self.n_embd = int(llama.llama_model_n_embd(model))
+
+    def tower(self, path: str) -> StockTower:
+        """A mmproj beside this model. Raises NativeError."""
+        return StockTower(self._model, path, self.options)
 
     def context(self, n_ctx: int) -> StockContext:
         """Raises NativeError."""
@@ -101,3 +112,51 @@ class StockContext:
 
     def close(self) -> None:
         self._llama.llama_free(self._ctx)
+
+
+class StockTower:
+    """A vision tower as the unpatched library runs it. Lives as long as the process."""
+
+    def __init__(self, model: Any, path: str, options: StockOptions) -> None:
+        self._mtmd: Any = importlib.import_module("llama_cpp.mtmd_cpp")
+        params = self._mtmd.mtmd_context_params_default()
+        params.use_gpu, params.n_threads = options.n_gpu_layers > 0, options.n_threads
+        params.print_timings = params.warmup = False
+        self._ctx = self._mtmd.mtmd_init_from_file(path.encode(), model, params)
+        if not self._ctx:
+            raise NativeError(f"{path} does not load in the unpatched library")
+
+    def encode(self, tile: NDArray[np.uint8], width: int) -> tuple[NDArray[np.float32], float]:
+        """uint8 [side, side, 3], of the tower's side -> rows float32 [n, width], and the milliseconds that took.
+
+        What mtmd does to the picture before the tower is not in the time. Raises NativeError.
+        """
+        chunks = self._mtmd.mtmd_input_chunks_init()
+        try:
+            self._tokenize(chunks, np.ascontiguousarray(tile))
+            every = [
+                self._mtmd.mtmd_input_chunks_get(chunks, i) for i in range(self._mtmd.mtmd_input_chunks_size(chunks))
+            ]
+            (chunk,) = [one for one in every if self._mtmd.mtmd_input_chunk_get_type(one) == _IMAGE]
+            start = time.perf_counter()
+            if self._mtmd.mtmd_encode_chunk(self._ctx, chunk) != 0:
+                raise NativeError("mtmd_encode_chunk failed in the unpatched library")
+            ms = (time.perf_counter() - start) * 1e3
+            n = self._mtmd.mtmd_input_chunk_get_n_tokens(chunk)
+            return np.ctypeslib.as_array(self._mtmd.mtmd_get_output_embd(self._ctx), shape=(n, width)).copy(), ms
+        finally:
+            self._mtmd.mtmd_input_chunks_free(chunks)
+
+    def _tokenize(self, chunks: Any, tile: NDArray[np.uint8]) -> None:
+        """One picture and no text."""
+        mtmd = self._mtmd
+        pixels = tile.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        bitmap = mtmd.mtmd_bitmap_init(tile.shape[1], tile.shape[0], pixels)
+        try:
+            text = mtmd.mtmd_default_marker()
+            request = mtmd.mtmd_input_text(text, len(text), False, True)
+            pictures = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+            if mtmd.mtmd_tokenize(self._ctx, chunks, ctypes.byref(request), pictures, 1) != 0:
+                raise NativeError("mtmd_tokenize failed in the unpatched library")
+        finally:
+            mtmd.mtmd_bitmap_free(bitmap)

@@ -6,6 +6,7 @@ A table of contents over its neighbours: how each part is done is theirs.
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from ...errors import AimError, MediaError, UsageError
 from ...settings import parse_setting
 from ...store.names import ModelPaths
 from .. import measure as machine_facts
-from .cache import random_model, synthetic_clip
+from .cache import bench_folder, make_folder, random_model, synthetic_clip
 from .grid import Arm, Grid, measure
 from .report import Cell, cells, notes, table
 from .session import Measured, Session
@@ -27,6 +28,7 @@ from .shapes import RandomShape
 
 Say = Callable[[str], None]
 OFF, STOCK = "off", "stock"
+PAIRED = "stock prefills all tokens, ours what the setting leaves"
 SHAPE_FRAMES = (8, 32)  # measured where nothing is asked, of a random model; of a given one its own number
 
 
@@ -64,13 +66,8 @@ class BenchConfig:
                 raise UsageError(f"{name} is {value}; give a whole number above 0")
         for setting in self.settings:
             parse_setting(setting)
-        if self.video is not None and self.skips_vision:
+        if self.video is not None and self.skip_vision:
             raise UsageError("without the vision tower no video is read; leave --video out")
-
-    @property
-    def skips_vision(self) -> bool:
-        """Stock is compared over the language model, which both have."""
-        return self.skip_vision or self.stock
 
 
 @dataclass
@@ -100,7 +97,7 @@ class BenchResult:
             "load": asdict(self.config.load),
             "rounds": self.config.rounds,
             "n_decode": self.config.n_decode,
-            "skipped_vision": self.config.skips_vision,
+            "skipped_vision": self.config.skip_vision,
             "reference": self.grid.reference,
             "cells": [cell.to_dict() for cell in self.cells],
             "notes": self.notes,
@@ -113,7 +110,7 @@ def run_bench(config: BenchConfig, say: Say) -> BenchResult:
     # 1. what is measured
     paths = _model(config, say)
     frames = config.frames or (SHAPE_FRAMES if config.shape else (_default_frames(paths),))
-    clip = None if config.skips_vision else _clip(config, max(frames))
+    clip = None if config.skip_vision else _clip(config, max(frames))
     # 2. the runs
     with ExitStack() as stack:
         found_notes: list[str] = []
@@ -130,7 +127,7 @@ def run_bench(config: BenchConfig, say: Say) -> BenchResult:
 def _model(config: BenchConfig, say: Say) -> ModelPaths:
     if config.shape is None:
         return store.resolve(config.model, config.mmproj)
-    vision = None if config.skips_vision else config.vision_type
+    vision = None if config.skip_vision else config.vision_type
     return random_model(config.shape, config.text_type, vision, say)
 
 
@@ -182,11 +179,10 @@ def _stock_arms(
     from .workers import OurWorker, StockWorker
 
     folder = find_stock(config.stock_folder, say)
-    ours = stack.enter_context(OurWorker(paths, config.load))
+    shared = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=make_folder(bench_folder()), prefix=".pair-")))
+    ours = stack.enter_context(OurWorker(paths, config.load, clip, shared))
     stock = stack.enter_context(StockWorker(folder, paths, config.load, ours))
-    told.append(
-        "stock prefills all tokens, ours what the setting leaves; the language model alone, without the vision tower"
-    )
+    told.append(PAIRED if clip else f"{PAIRED}; the language model alone, without the vision tower")
     if stock.is_patched:
         told.append(f"{folder} holds a patched library: this is no comparison with llama.cpp as it is")
 
@@ -199,7 +195,7 @@ def _stock_arms(
         return stock.run(n_frames, counts, flops, lengths, config.n_decode)
 
     def run_ours(name: str, n_frames: int) -> Measured:
-        # unreduced, both are given the same text tokens: what remains is the patch itself
-        return ours.run(n_frames, name, config.n_decode, as_tokens=name == OFF)
+        # without vision both are given the same text tokens unreduced: what remains is the patch itself
+        return ours.run(n_frames, name, config.n_decode, as_tokens=name == OFF and clip is None)
 
     return [Arm(STOCK, run_stock), *(Arm(name, partial(run_ours, name)) for name in config.settings)]

@@ -58,7 +58,7 @@ def _ensure(path: Path, plan: list[Any], say: Say, write: Callable[[Path], None]
     if path.is_file():
         return
     n_bytes = sum(tensor.n_bytes for tensor in plan)
-    folder = _make_folder(path.parent)
+    folder = make_folder(path.parent)
     free = shutil.disk_usage(folder).free
     if n_bytes > free * 0.95:
         raise AimError(
@@ -77,7 +77,7 @@ def synthetic_clip(n_frames: int) -> Path:
     n = max(120, -(-2 * n_frames // 120) * 120)
     path = bench_folder() / f"clip-{n}-{LAYOUT}.mp4"
     if not path.is_file():
-        _make_folder(path.parent)
+        make_folder(path.parent)
         write_clip(_moving(n), path, fps=CLIP_FPS)
     return path
 
@@ -94,7 +94,7 @@ def _moving(n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return frames
 
 
-def _make_folder(folder: Path) -> Path:
+def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -17,7 +17,7 @@ BUSY = 0.15  # spread of the runs that are compared with, as a share of their me
 STAGES = (
     "decode_video", "preprocess", "vision", "merge", "prefill", "prefill_cpu", "importance", "first_token", "decode"
 )  # fmt: skip
-RATIOS = ("prefill", "prefill_cpu", "first_token", "decode")
+RATIOS = ("vision", "prefill", "prefill_cpu", "first_token", "decode")
 LABELS = {
     "decode_video": "decode video",
     "prefill_cpu": "  processor time",

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...config import LoadConfig, VisualTokenConfig
 from ...engine.contexts import Context, open_context, open_plain
@@ -23,7 +24,7 @@ from ...engine.plan import Plan, context_size, plan_prompt
 from ...engine.read import Media, read_media
 from ...engine.watch import Watch
 from ...errors import MediaError, ModelError
-from ...media import FrameSampling, MediaShape
+from ...media import FrameSampling, MediaShape, Video
 from ...media.outline import outline_media
 from ...models.prompt import mark_raw
 from ...models.registry import open_tower
@@ -133,6 +134,12 @@ class Session:
         return Measured(
             n_frames, plan.n_text, plan.n_visual, plan.n_visual_full, plan.n, kv_bytes, peak, flops, measured
         )
+
+    def read(self, n_frames: int) -> tuple[NDArray[np.uint8], dict[str, float]]:
+        """The clip's frames as the tower takes them, uint8 [n_frames, side, side, 3], and what `run` says that took."""
+        reading = read_media(self.model, [self._media(n_frames)], FrameSampling(n_frames=n_frames), Watch())
+        (video,) = (item for item in reading.items if isinstance(item, Video))
+        return np.stack(list(video.frames)), reading.ms
 
     def run_tokens(self, n_frames: int, n_decode: int = 32) -> Measured:
         """As many text tokens as `run` has rows unreduced: the same tokens that stock llama.cpp is given."""

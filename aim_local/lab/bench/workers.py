@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from ...child import Child, Message, Parent
 from ...config import LoadConfig
 from ...native.binding import type_number
@@ -17,18 +19,23 @@ from ...reduction.planner import TextShape
 from ...settings import parse_setting
 from ...store.names import ModelPaths
 from .session import Measured, Session
+from .stock_tower import stock_mmproj
 
 # --- our side -------------------------------------------------------------------------------------------------------
 
 
 class OurWorker(Child):
-    """A Session in a process of its own, its language model alone. Facts of the model are known once it is made."""
+    """A Session in a process of its own. Facts of the model are known once it is made.
 
-    def __init__(self, paths: ModelPaths, config: LoadConfig) -> None:
+    video: None measures the language model alone. folder: for the files that go from one side to the other.
+    """
+
+    def __init__(self, paths: ModelPaths, config: LoadConfig, video: Path | None, folder: Path) -> None:
         super().__init__("our side", ["-m", __name__])
+        self._folder, self.has_vision = folder, video is not None
         try:
             files = {"name": paths.name, "model": str(paths.model), "mmproj": str(paths.mmproj or "")}
-            self.facts = self.ask(paths=files, config=asdict(config))
+            self.facts = self.ask(paths=files, config=asdict(config), video=str(video or ""), folder=str(folder))
         except BaseException:
             self.close()
             raise
@@ -39,6 +46,11 @@ class OurWorker(Child):
 
     def count(self, n_frames: int, setting: str) -> dict[str, int]:
         return self.ask(what="count", n_frames=n_frames, setting=setting)
+
+    def read(self, n_frames: int) -> tuple[Path, dict[str, float]]:
+        """A file with the clip's frames as the tower takes them, and what reading them took."""
+        tiles = self._folder / "tiles.npy"
+        return tiles, self.ask(what="read", n_frames=n_frames, tiles=str(tiles))
 
     def run(self, n_frames: int, setting: str, n_decode: int, as_tokens: bool) -> Measured:
         """as_tokens: text tokens in the place of visual rows."""
@@ -55,19 +67,22 @@ class _OurSide:
     def answer(self, request: Message) -> Message:
         if self._session is None:
             self._session = open_session(request)
-            return facts(self._session)
+            return facts(self._session, request)
         return measure(self._session, request)
 
 
 def open_session(request: Message) -> Session:
     files = request["paths"]
     paths = ModelPaths(files["name"], Path(files["model"]), Path(files["mmproj"]) if files["mmproj"] else None)
-    return Session(paths, LoadConfig(**request["config"]), skip_vision=True)
+    video = Path(request["video"]) if request["video"] else None
+    return Session(paths, LoadConfig(**request["config"]), video=video, skip_vision=video is None)
 
 
-def facts(session: Session) -> Message:
-    """What the other side needs to do the same."""
+def facts(session: Session, request: Message) -> Message:
+    """What the other side needs to do the same. mmproj: the same weights for its tower, "" without vision."""
+    model, path = session.model, session.model.paths.mmproj
     return {
+        "mmproj": str(stock_mmproj(model.tower, path, Path(request["folder"]))) if session.video and path else "",
         "n_threads": session.text.n_threads,
         "kv_bytes_per_cell": session.text.kv_bytes_per_cell(),
         "shape": asdict(session.text.shape),
@@ -75,7 +90,12 @@ def facts(session: Session) -> Message:
 
 
 def measure(session: Session, request: Message) -> Message:
-    n_frames, tokens = request["n_frames"], parse_setting(request["setting"])
+    n_frames = request["n_frames"]
+    if request["what"] == "read":
+        tiles, ms = session.read(n_frames)
+        np.save(request["tiles"], tiles)
+        return ms
+    tokens = parse_setting(request["setting"])
     if request["what"] == "count":
         return asdict(session.count(n_frames, tokens))
     if request["what"] == "run_tokens":
@@ -93,10 +113,11 @@ class StockWorker(Child):
         env = {"LLAMA_CPP_LIB_PATH": str(folder), "MTMD_CPP_LIB": str(folder)}
         side = ["-m", f"{__package__}.stock_side"]
         super().__init__("the unpatched library", side, env=env, modules=[bindings_folder()])
-        self._kv_bytes_per_cell = ours.facts["kv_bytes_per_cell"]
+        self._ours, self._kv_bytes_per_cell = ours, ours.facts["kv_bytes_per_cell"]
         try:
             hello = self.ask(
                 model=str(paths.model),
+                mmproj=ours.facts["mmproj"],
                 n_threads=ours.facts["n_threads"],
                 n_gpu_layers=999 if config.n_gpu_layers < 0 else config.n_gpu_layers,
                 type_k=type_number(config.type_k),
@@ -108,12 +129,18 @@ class StockWorker(Child):
         self.is_patched = bool(hello["patched"])
 
     def run(self, n_frames: int, counts: Mapping[str, int], flops: float, decode_at: list[int], n: int) -> Measured:
-        """All tokens of an unreduced prompt. flops: of that prompt; decode_at: lengths to decode at as well."""
+        """All tokens of an unreduced prompt. flops: of that prompt; decode_at: lengths to decode at as well.
+
+        Frames are read by our side, as llama.cpp reads none from a file; the first token's time is the stages' sum.
+        """
         n_full = counts["n_visual_full"]
         n_prompt = counts["n_text"] + n_full
-        found = self.ask(n=n_prompt, decode_at=decode_at, n_decode=n)
-        kv_bytes = found["n_ctx"] * self._kv_bytes_per_cell
-        rss, ms = found["peak_rss"], found["ms"]
+        tiles, read = self._ours.read(n_frames) if self._ours.has_vision else ("", {})
+        found = self.ask(n=n_prompt, decode_at=decode_at, n_decode=n, tiles=str(tiles))
+        ms = {**read, **found["ms"]}
+        if tiles:
+            ms["first_token"] = sum(read.values()) + ms["vision"] + ms["prefill"]
+        kv_bytes, rss = found["n_ctx"] * self._kv_bytes_per_cell, found["peak_rss"]
         return Measured(n_frames, counts["n_text"], n_full, n_full, n_prompt, kv_bytes, rss, flops, ms)
 
 

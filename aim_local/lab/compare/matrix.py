@@ -9,8 +9,9 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...config import LoadConfig
 from ...errors import ModelError, UsageError
-from ...settings import parse_setting
+from ...settings import parse_setting, refine_load
 from ...store.gguf_header import array_sha256
 from .records import CellSpec
 from .variants import Variant
@@ -28,7 +29,7 @@ class Cell:
 
 def matrix(variants: Sequence[Variant], settings: Sequence[str]) -> list[Cell]:
     """Model by model, setting by setting."""
-    return [Cell(CellSpec(v.label, s, v.model, v.mmproj), v.problem) for v in variants for s in settings]
+    return [Cell(CellSpec(v.label, s, v.model, v.mmproj, v.load), v.problem) for v in variants for s in settings]
 
 
 def check_matrix(variants: Sequence[Variant], settings: Sequence[str]) -> None:
@@ -42,6 +43,16 @@ def check_matrix(variants: Sequence[Variant], settings: Sequence[str]) -> None:
             label, other = variants[0].label, seen[meaning]
             raise UsageError(f"cells {label} / {other} and {label} / {text} are the same; drop one")
         seen[meaning] = text
+
+
+def check_loads(loads: Sequence[str], load: LoadConfig) -> None:
+    """Raises UsageError for unknown load options, and for two changes that load alike."""
+    seen: dict[LoadConfig, str] = {}
+    for text in loads:
+        changed = refine_load(load, text)
+        if changed in seen:
+            raise UsageError(f"load options {seen[changed]!r} and {text!r} are the same; drop one")
+        seen[changed] = text
 
 
 def find_reference(variants: Sequence[Variant], settings: Sequence[str], wanted: str | None) -> str:

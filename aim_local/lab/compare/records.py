@@ -41,12 +41,14 @@ class CellSpec:
     """One cell of the matrix: a pair of model files with one visual-token setting.
 
     model: how the report names the files. setting: text form (settings.parse_setting). key: "MODEL / SETTING".
+    load: changes of the comparison's load options (settings.refine_load), "" for none.
     """
 
     model: str
     setting: str
     model_path: Path
     mmproj_path: Path | None
+    load: str = ""
 
     @property
     def key(self) -> str:

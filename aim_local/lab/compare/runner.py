@@ -19,12 +19,12 @@ from typing import Any
 
 from ...errors import AimError, ModelError
 from ...native.bindings import bindings_version
-from ...settings import parse_setting
+from ...settings import parse_setting, refine_load
 from ...store.gguf_header import ArrayInfo, read_header
 from ..measure import machine
 from .cell import logits_path
 from .job import Job, Options, Task
-from .matrix import TOKENS, Cell, check_matrix, check_vocabularies, find_reference, matrix
+from .matrix import TOKENS, Cell, check_loads, check_matrix, check_vocabularies, find_reference, matrix
 from .process import run_process
 from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
@@ -64,20 +64,23 @@ def compare(
     *,
     types: Sequence[str] = (),
     vision_types: Sequence[str] = (),
+    loads: Sequence[str] = (),
     reference: str | None = None,
     options: Options | None = None,
     watch: Watch | None = None,
     command: str = "",
 ) -> Report:
-    """Runs what is not done yet of models x types x settings over a suite; cells and report are in the folder `out`.
+    """Runs what is not done yet of models x types x loads x settings over a suite; all is in the folder `out`.
 
     models: none for the bundled one. settings: see settings.parse_setting. types, vision_types: quantised copies of
-    either tower are made in `out`. reference: "MODEL / SETTING", None for the first model with "off" (or its first
+    either tower are made in `out`. loads: changes of options.load (settings.refine_load), each one a way that every
+    model is loaded in. reference: "MODEL / SETTING", None for the first model with "off" (or its first
     setting). A cell that fails is a row with a reason. Raises AimError for what is wrong before anything runs,
     KeyboardInterrupt after writing the report of what is there: the same call goes on from there.
     """
     out, options, watch = Path(out), options or Options(), watch or Watch()
-    variants = plan_variants(models, types, vision_types)
+    check_loads(loads, options.load)
+    variants = plan_variants(models, types, vision_types, loads)
     check_matrix(variants, settings)
     first = find_reference(variants, settings, reference)
     if options.kld_tokens:
@@ -180,11 +183,15 @@ class Runner:
             "mmproj": self.space.sha256(spec.mmproj_path) if spec.mmproj_path else None,
             "setting": repr(parse_setting(spec.setting)),
             "suite": self.suite.sha256,
-            "options": self.options.result_facts(),
+            "options": self._options(spec).result_facts(),
             "role": role,
             "reference": self._digest if role == "paired" else None,
             "versions": {"aim-local": version("aim-local"), "llama-cpp-python": bindings_version()},
         }
+
+    def _options(self, spec: CellSpec) -> Options:
+        """The comparison's, loaded as the cell says."""
+        return replace(self.options, load=refine_load(self.options.load, spec.load)) if spec.load else self.options
 
     def _finished(self, folder: CellFolder, inputs: dict[str, Any], key: str, role: str) -> list[ItemResult]:
         """Lines of an earlier run that still count."""
@@ -219,7 +226,7 @@ class Runner:
             spec.mmproj_path.absolute() if spec.mmproj_path else None,
             spec.setting,
             role,
-            self.options,
+            self._options(spec),
             tasks,
             folder.items.absolute(),
             self.space.logits.absolute(),

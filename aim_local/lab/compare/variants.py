@@ -25,6 +25,8 @@ Progress = Callable[[int, int, str], None]  # tensors done, in all, what
 class Variant:
     """A model to compare. type, vision_type: what the towers become, None for what they are.
 
+    load: changes of the load options (settings.refine_load), "" for none.
+
     model, mmproj: the files; of a tower that is quantised the source, until `make` has written the copy.
     problem: why it cannot be had, "" if it can.
     """
@@ -35,21 +37,26 @@ class Variant:
     type: str | None = None
     vision_type: str | None = None
     problem: str = ""
+    load: str = ""
 
 
-def plan_variants(models: Sequence[str | Path], types: Sequence[str], vision_types: Sequence[str]) -> list[Variant]:
-    """Every model in every type of either tower; no types means the files as they are.
+def plan_variants(
+    models: Sequence[str | Path], types: Sequence[str], vision_types: Sequence[str], loads: Sequence[str] = ()
+) -> list[Variant]:
+    """Every model in every type of either tower, loaded in every way; no types means the files as they are.
 
-    Raises ModelError for an unknown model, UsageError for unknown types and for a model given twice.
+    loads: changes of the load options, none for one way. Raises ModelError for an unknown model, UsageError for unknown
+    types and for a model given twice.
     """
     check_types(types, vision_types)
     paths = [store.resolve(model) for model in models] if models else [store.resolve()]
     labels = unique_labels(paths)
     return [
-        Variant(" ".join([label, *_type_words(kind, vision)]), path.model, path.mmproj, kind, vision)
+        Variant(" ".join([label, *_words(kind, vision, load)]), path.model, path.mmproj, kind, vision, load=load)
         for label, path in zip(labels, paths, strict=True)
         for kind in (_lower(types) or [None])
         for vision in (_lower(vision_types) or [None])
+        for load in (loads or [""])
     ]
 
 
@@ -57,8 +64,8 @@ def _lower(types: Sequence[str]) -> list[str | None]:
     return [kind.lower() for kind in types]
 
 
-def _type_words(kind: str | None, vision: str | None) -> list[str]:
-    return ([kind] if kind else []) + ([f"vision-{vision}"] if vision else [])
+def _words(kind: str | None, vision: str | None, load: str) -> list[str]:
+    return [word for word in (kind, f"vision-{vision}" if vision else None, load) if word]
 
 
 def check_types(types: Sequence[str], vision_types: Sequence[str]) -> None:
