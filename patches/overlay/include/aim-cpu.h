@@ -21,11 +21,19 @@ typedef const char * (*aim_kernels_info_t)(void);
 // "aim_kernels_use": takes other kernels than the fastest, from the next weights on; null: the fastest; false: this CPU lacks them
 typedef bool (*aim_kernels_use_t)(const char * name);
 
-// "aim_mark": a product or attention node that our kernels shall compute where they can
-typedef void (*aim_mark_t)(struct ggml_tensor * op, int32_t precision);
+// "aim_set_precision": products and attention of a CPU backend's graphs are computed by our kernels where they can
+typedef void (*aim_set_precision_t)(ggml_backend_t cpu, int32_t precision);
 
 // one of these; null where the CPU backend is not ours
 template <typename F> F aim_cpu_function(const char * name) {
     ggml_backend_reg_t reg = ggml_backend_reg_by_name("CPU");
     return reg ? (F) ggml_backend_reg_get_proc_address(reg, name) : nullptr;
+}
+
+// other devices have kernels of their own
+inline void aim_compute_with(ggml_backend_t backend, int32_t precision) {
+    const auto set = aim_cpu_function<aim_set_precision_t>("aim_set_precision");
+    if (set && ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        set(backend, precision);
+    }
 }

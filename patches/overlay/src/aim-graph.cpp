@@ -1,6 +1,5 @@
 #include "aim-graph.h"
 
-#include "aim-cpu.h"
 #include "aim-kv-cache.h"
 
 #include "llama-cparams.h"
@@ -172,16 +171,4 @@ void aim_export_q(const llm_graph_context & graph, ggml_tensor * q, int il) {
     ggml_set_output(q);
 
     ggml_build_forward_expand(graph.gf, q);
-}
-
-void aim_mark_graph(ggml_cgraph * gf, int32_t precision) {
-    const auto mark = gf && precision ? aim_cpu_function<aim_mark_t>("aim_mark") : nullptr;
-
-    for (int i = 0; mark && i < ggml_graph_n_nodes(gf); ++i) {
-        ggml_tensor * node = ggml_graph_node(gf, i);
-
-        if (node->op == GGML_OP_FLASH_ATTN_EXT || node->op == GGML_OP_MUL_MAT) {
-            mark(node, precision);
-        }
-    }
 }

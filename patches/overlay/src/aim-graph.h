@@ -27,6 +27,3 @@ llm_graph_input_attn_kv * aim_attn_inp(llm_graph_input_attn_kv * inp, int il);
 void aim_export_q(const llm_graph_context & graph, ggml_tensor * q, int il);
 
 #define AIM_TENSOR_Q "aim_q"
-
-// nodes of a prefill that our CPU kernels shall compute; a graph of few tokens has none. gf may be null
-void aim_mark_graph(ggml_cgraph * gf, int32_t precision);

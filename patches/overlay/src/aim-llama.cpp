@@ -1,3 +1,4 @@
+#include "aim-cpu.h"
 #include "aim-llama.h"
 
 #include "aim-error.h"
@@ -243,7 +244,13 @@ int32_t aim_get_importance(const llama_context * ctx, int32_t il, float * import
 int32_t aim_set_precision(llama_context * ctx, int32_t precision) {
     return aim_guarded(last, [&]() -> int32_t {
         aim_expect(ctx, "context");
-        ctx->precision = precision;
+
+        ggml_backend_sched_t sched = ctx->get_sched();
+
+        for (int i = 0; i < ggml_backend_sched_get_n_backends(sched); ++i) {
+            aim_compute_with(ggml_backend_sched_get_backend(sched, i), precision);
+        }
+
         return AIM_STATUS_OK;
     });
 }

@@ -21,6 +21,7 @@ static ggml_backend_buffer_type_t buffer_type(int32_t precision) {
 bool aim_clip_packed::begin(ggml_backend_t backend) {
     const bool on_cpu = ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU;
     wanted = on_cpu && buffer_type(next_precision) ? next_precision : AIM_PRECISION_EXACT;
+    aim_compute_with(backend, wanted); // attention too
     return wanted != AIM_PRECISION_EXACT;
 }
 
@@ -71,14 +72,5 @@ void aim_clip_packed::pack(ggml_context * weights, ggml_cgraph * graph) {
             at += room(t);
         }
         buffers.push_back(std::move(buffer));
-    }
-}
-
-void aim_clip_packed::mark(ggml_cgraph * graph) const {
-    const auto mark = wanted ? aim_cpu_function<aim_mark_t>("aim_mark") : nullptr;
-    for (int i = 0; mark && i < ggml_graph_n_nodes(graph); i++) {
-        if (ggml_graph_node(graph, i)->op == GGML_OP_FLASH_ATTN_EXT) {
-            mark(ggml_graph_node(graph, i), wanted);
-        }
     }
 }

@@ -18,9 +18,6 @@ public:
     // moves the weights that `graph` only multiplies with out of the context's plain buffer; before that is allocated
     void pack(ggml_context * weights, ggml_cgraph * graph);
 
-    // attention of this graph is computed by our kernels too
-    void mark(ggml_cgraph * graph) const;
-
     int32_t precision() const { return wanted; }
 
 private:

@@ -128,9 +128,7 @@ int32_t aim_probe_attention(const struct aim_probe_attention_params * p, float *
         ggml_tensor * cur = ggml_flash_attn_ext(ctx, q, ggml_cast(ctx, k, type), ggml_cast(ctx, v, type),
             mask ? ggml_cast(ctx, mask, GGML_TYPE_F16) : nullptr, p->scale, 0.0f, 0.0f);
         ggml_prec_set_acc(cur, GGML_PREC_F32);
-        if (const auto mark = aim_cpu_function<aim_mark_t>("aim_mark")) {
-            mark(cur, p->precision);
-        }
+        aim_compute_with(graph.cpu.get(), p->precision);
         ggml_cgraph * gf = ggml_new_graph(ctx);
         ggml_build_forward_expand(gf, cur);
         graph.alloc();

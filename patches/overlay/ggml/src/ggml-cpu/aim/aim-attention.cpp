@@ -19,7 +19,14 @@ constexpr int64_t Q_ROWS      = 32; // queries in one unit of work
 constexpr int64_t KEYS        = 64; // keys packed in one unit
 constexpr int64_t V_COLUMNS   = 32; // columns of v packed in one unit; a block of any quantised type
 
-void aim_mark(ggml_tensor * op, int32_t precision) { op->op_params[MARK_AT] = precision; }
+void aim_mark_graph(ggml_cgraph * graph, int32_t precision) {
+    for (int i = 0; i < graph->n_nodes; i++) {
+        if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT || graph->nodes[i]->op == GGML_OP_MUL_MAT) {
+            graph->nodes[i]->op_params[MARK_AT] = precision;
+        }
+    }
+}
+
 bool aim_marked(const ggml_tensor * op) { return op->op_params[MARK_AT] != AIM_PRECISION_EXACT; }
 
 static float param(const ggml_tensor * op, int i) {

@@ -230,7 +230,7 @@ void * aim_proc_address(const char * name) {
         { "aim_buffer_type",  (void *) static_cast<aim_buffer_type_t>(buffer_type_for) },
         { "aim_kernels_info", (void *) static_cast<aim_kernels_info_t>(kernels_info) },
         { "aim_kernels_use",  (void *) static_cast<aim_kernels_use_t>(kernels_use) },
-        { "aim_mark",         (void *) static_cast<aim_mark_t>(aim_mark) },
+        { "aim_set_precision", (void *) static_cast<aim_set_precision_t>(aim_set_precision) },
     };
     for (const auto & each : all) {
         if (strcmp(name, each.name) == 0) {

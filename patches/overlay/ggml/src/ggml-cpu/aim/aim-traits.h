@@ -37,8 +37,7 @@ int aim_fused_attention(const ggml_cgraph * graph, int i, ggml_compute_params * 
 // a language model's product: null unless marked, and packed by ggml in a way that our kernels can read
 ggml::cpu::tensor_traits * aim_unpacked_traits(const ggml_tensor * op);
 
-// products and attention that our kernels shall compute
-void aim_mark(ggml_tensor * op, int32_t precision);
+// products and attention that our kernels shall compute, see aim_mark_graph
 bool aim_marked(const ggml_tensor * op);
 
 const aim_kernels * aim_kernels_in_use(void); // null where this CPU has none

@@ -16,6 +16,9 @@ extern "C" {
 // computes the nodes that begin with node_n and that our kernels take together; how many follow the first, 0 if none do
 int aim_fused(const struct ggml_cgraph * cgraph, int node_n, const struct ggml_compute_params * params);
 
+// what a backend's precision means for the nodes of a graph, before it is planned
+void aim_mark_graph(struct ggml_cgraph * cgraph, int32_t precision);
+
 // by name: the functions that libllama and libmtmd find through the backend's registry (declared in aim-cpu.h)
 void * aim_proc_address(const char * name);
 
@@ -25,6 +28,9 @@ void * aim_proc_address(const char * name);
 #include "ggml-backend.h"
 
 #include <vector>
+
+// in ggml-cpu.cpp, where a backend's own data is known
+void aim_set_precision(ggml_backend_t cpu, int32_t precision);
 
 void aim_add_buffer_types(std::vector<ggml_backend_buffer_type_t> & bufts);
 #endif
