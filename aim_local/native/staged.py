@@ -90,10 +90,8 @@ _get_kept = bind(libllama, "aim_get_kept", [c_void_p, c_int32, _ints, c_int32])
 _get_importance = bind(libllama, "aim_get_importance", [c_void_p, c_int32, _floats, c_int32])
 # int64_t aim_compute_bytes(const struct llama_context * ctx)
 _compute_bytes = bind(libllama, "aim_compute_bytes", [c_void_p], c_int64)
-# int64_t aim_score_bytes(int32_t n_rows)
-_score_bytes = bind(libllama, "aim_score_bytes", [c_int32], c_int64)
-# int64_t aim_scores_max_bytes(void)
-_scores_max_bytes = bind(libllama, "aim_scores_max_bytes", [], c_int64)
+# int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head)
+_score_bytes = bind(libllama, "aim_score_bytes", [c_int32, c_int32, c_int32, c_int32], c_int64)
 
 # int32_t aim_prefill_params_size(void)
 check_size(libllama, "aim_prefill_params_size", _PrefillParams)
@@ -111,14 +109,9 @@ def compute_bytes(ctx: int) -> int:
     return LLAMA.checked(_compute_bytes(ctx))
 
 
-def score_bytes(n: int) -> int:
-    """Bytes of one head's scores over n rows, as the CPU holds them: blocks cut along the causal mask, or the limit."""
-    return LLAMA.checked(_score_bytes(n))
-
-
-def scores_max_bytes() -> int:
-    """The most bytes that one head's scores take; longer prompts are scored in blocks, anew in each step."""
-    return int(_scores_max_bytes())
+def score_bytes(n: int, n_head: int, n_head_kv: int, d_head: int) -> int:
+    """Bytes that ranking n rows takes on the CPU, beside their queries and the cached keys: linear in n."""
+    return LLAMA.checked(_score_bytes(n, n_head, n_head_kv, d_head))
 
 
 @dataclass(frozen=True)

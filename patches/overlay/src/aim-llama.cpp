@@ -257,16 +257,12 @@ int64_t aim_compute_bytes(const llama_context * ctx) {
     });
 }
 
-int64_t aim_score_bytes(int32_t n_rows) {
+int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head) {
     return aim_guarded(last, [&]() -> int64_t {
-        if (n_rows < 0) {
-            aim_fail(AIM_STATUS_INVALID, "%d rows have no scores", n_rows);
+        if (n_rows < 0 || n_head < 0 || n_head_kv < 0 || n_embd_head < 0) {
+            aim_fail(AIM_STATUS_INVALID, "%d rows have no scores for %d heads (%d of keys) of width %d", n_rows, n_head, n_head_kv, n_embd_head);
         }
 
-        return aim_importance_bytes(n_rows);
+        return aim_importance_bytes(n_rows, n_head, n_head_kv, n_embd_head);
     });
-}
-
-int64_t aim_scores_max_bytes(void) {
-    return AIM_SCORES_MAX_BYTES;
 }

@@ -222,6 +222,14 @@ std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
     return res;
 }
 
+// as few ubatches as can be, of nearly one size: a small last one would miss the kernels for many rows (flash attention's begin at 64)
+static size_t rows_per_ubatch(size_t n_rows, size_t n_ubatch) {
+    const size_t n_ubatches = (n_rows + n_ubatch - 1)/n_ubatch;
+    const size_t n_even     = (n_rows + n_ubatches - 1)/n_ubatches;
+
+    return std::min((n_even + 15)/16*16, n_ubatch); // whole tiles of 16 rows
+}
+
 void aim_prefill_run::run_segment(const segment & seg) {
     const int64_t t_start_us = ggml_time_us();
 
@@ -232,8 +240,10 @@ void aim_prefill_run::run_segment(const segment & seg) {
 
     std::vector<llama_ubatch> ubatches;
 
-    for (size_t i0 = 0; i0 < rows.size(); i0 += ctx.cparams.n_ubatch) {
-        ubatches.push_back(make_ubatch(i0, std::min<size_t>(ctx.cparams.n_ubatch, rows.size() - i0)));
+    const size_t n_per = rows_per_ubatch(rows.size(), ctx.cparams.n_ubatch);
+
+    for (size_t i0 = 0; i0 < rows.size(); i0 += n_per) {
+        ubatches.push_back(make_ubatch(i0, std::min(n_per, rows.size() - i0)));
     }
 
     if (seg.is_scored) {
@@ -380,12 +390,11 @@ void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatc
 }
 
 void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
-    const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n, n_head]
+    const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n_head, n]
 
-    GGML_ASSERT(t && "a scored layer's graph gives its queries out");
+    GGML_ASSERT(t && ggml_is_contiguous(t) && "a scored layer's graph gives its queries out");
 
-    const size_t n_head = t->ne[2];
-    const size_t n_q    = q.size()/(t->ne[0]*n_head);
+    const size_t n_q    = q.size()/(t->ne[0]*t->ne[1]);
     const size_t i_skip = rows.size() - n_q; // rows whose queries are not wanted
 
     if (i0 + n <= i_skip) {
@@ -394,11 +403,7 @@ void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
 
     const size_t i_first = std::max(i0, i_skip);
 
-    for (size_t h = 0; h < n_head; ++h) {
-        float * dst = q.data() + (h*n_q + i_first - i_skip)*t->ne[0];
-
-        ggml_backend_tensor_get(t, dst, h*t->nb[2] + (i_first - i0)*t->nb[1], (i0 + n - i_first)*t->nb[1]);
-    }
+    ggml_backend_tensor_get(t, q.data() + (i_first - i_skip)*t->ne[0]*t->ne[1], (i_first - i0)*t->nb[2], (i0 + n - i_first)*t->nb[2]);
 }
 
 // importance of the visual rows at layer il, the last layer of stage s
@@ -416,7 +421,9 @@ std::vector<float> aim_prefill_run::score(int32_t il, size_t s) {
         /*.q           =*/ q.data(),
         /*.k           =*/ kv.get_stage(s)->get_k_storage(il),
         /*.cells       =*/ {},
-        /*.n_bytes_max =*/ params.n_bytes_scores > 0 ? size_t(params.n_bytes_scores) : AIM_SCORES_MAX_BYTES,
+        /*.n_bytes_max =*/ size_t(params.n_bytes_scores),
+        /*.abort       =*/ ctx.abort_callback,
+        /*.abort_data  =*/ ctx.abort_callback_data,
     };
 
     for (const auto & [pos, cell] : kv.get_stage(s)->get_cells(0).seq_pos_get(0)) {

@@ -41,7 +41,7 @@ private:
     std::vector<row>   rows;
     std::vector<float> hidden; // [n_embd, rows.size()], overwritten by each segment
 
-    std::vector<float> q; // queries of a scored layer, [n_embd_head, n_q, n_head]
+    std::vector<float> q; // queries of a scored layer, [n_embd_head, n_head, n_q]
 
     aim_backends backends; // for graphs of our own
 
