@@ -215,9 +215,10 @@ class StagedContext:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
         rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
-        in order; n_keep: visual rows that enter each stage; n_bytes_scores: memory for the scores of one head, 0 for
-        384 MiB. An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
-        ContextError if any stage has too few cells, UsageError, NativeError.
+        in order; n_keep: visual rows that enter each stage; n_bytes_scores: above 0 ggml's own ops rank, on the CPU as
+        on a device, with so much memory for one head's scores. An exception in `select` or in the stop hook comes out.
+        Whatever fails, the context stays as it was: ContextError if any stage has too few cells, UsageError,
+        NativeError.
         """
         if importance not in IMPORTANCES:
             raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")

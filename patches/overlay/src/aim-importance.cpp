@@ -472,26 +472,26 @@ size_t aim_importance_bytes(int64_t n_rows, int64_t n_head, int64_t n_head_kv, i
     return sizeof(float)*(n_floats_packed(kernel, w) + n_floats_walk(kernel, w));
 }
 
-std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer) {
-    const bool on_host = ggml_backend_buffer_is_host(layer.k->buffer) && layer.n_bytes_max == 0;
+std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head) {
+    std::vector<double> sum(p.size()/n_head);
 
-    const std::vector<float> p = on_host ? walks_on_host(on, layer) : score_graph(on, layer, AIM_PAGERANK_TEMPERATURE).walks();
-
-    std::vector<double> sum(layer.n_q);
-
-    for (int64_t h = 0; h < layer.n_head; ++h) {
-        for (int64_t i = 0; i < layer.n_q; ++i) {
-            sum[i] += double(p[h*layer.n_q + i])*p[h*layer.n_q + i];
-        }
+    for (size_t i = 0; i < p.size(); ++i) {
+        sum[i % sum.size()] += double(p[i])*p[i];
     }
 
-    std::vector<float> res(layer.n_q);
+    std::vector<float> res(sum.size());
 
-    for (int64_t i = 0; i < layer.n_q; ++i) {
-        res[i] = std::sqrt(sum[i]/layer.n_head);
+    for (size_t i = 0; i < res.size(); ++i) {
+        res[i] = std::sqrt(sum[i]/n_head);
     }
 
     return res;
+}
+
+std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer) {
+    const bool on_host = ggml_backend_buffer_is_host(layer.k->buffer) && layer.n_bytes_max == 0;
+
+    return aim_importance_rms(on_host ? walks_on_host(on, layer) : score_graph(on, layer, AIM_PAGERANK_TEMPERATURE).walks(), layer.n_head);
 }
 
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer) {

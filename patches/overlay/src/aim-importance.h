@@ -62,6 +62,9 @@ struct aim_scored_layer {
 // returns one score per new row
 std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer);
 
+// its last step: root of the mean square over heads, p: [n_q, n_head]
+std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head);
+
 // FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer);
 

@@ -125,6 +125,18 @@ LLAMA_API int64_t aim_compute_bytes(const struct llama_context * ctx);
 // what aim_prefill holds while it ranks n_rows rows on the CPU, beside their queries and the cached keys (pagerank, the context was empty)
 LLAMA_API int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head);
 
+//
+// scoring on the CPU by itself, for tests
+//
+
+// the kernels that this CPU runs, best first: "avx512 avx2 plain"
+LLAMA_API const char * aim_score_kernels(void);
+
+// pagerank scores [n_q] of the last n_q of n_k rows, from queries [n_q][n_head][n_embd_head] and keys [n_k][n_head_kv][n_embd_head], on
+// the caller's thread. scale: of the products, softmax temperature included
+LLAMA_API int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
+        float scale, const float * q, const float * k, float * scores);
+
 #ifdef __cplusplus
 }
 #endif

@@ -222,12 +222,21 @@ std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
     return res;
 }
 
-// as few ubatches as can be, of nearly one size: a small last one would miss the kernels for many rows (flash attention's begin at 64)
-static size_t rows_per_ubatch(size_t n_rows, size_t n_ubatch) {
+// rows of each ubatch: as few ubatches as can be, of nearly one size, all but the last of whole tiles of flash attention (64 rows);
+// a small last one would miss its kernels for many rows
+static std::vector<size_t> split_rows(size_t n_rows, size_t n_ubatch) {
+    const size_t n_tile     = n_ubatch % 64 == 0 ? 64 : 1;
+    const size_t n_tiles    = (n_rows + n_tile   - 1)/n_tile;
     const size_t n_ubatches = (n_rows + n_ubatch - 1)/n_ubatch;
-    const size_t n_even     = (n_rows + n_ubatches - 1)/n_ubatches;
 
-    return std::min((n_even + 15)/16*16, n_ubatch); // whole tiles of 16 rows
+    std::vector<size_t> res;
+
+    for (size_t i = 0; i < n_ubatches; ++i) {
+        res.push_back(std::min(n_tile*(n_tiles/n_ubatches + (i < n_tiles % n_ubatches)), n_rows));
+        n_rows -= res.back();
+    }
+
+    return res;
 }
 
 void aim_prefill_run::run_segment(const segment & seg) {
@@ -240,10 +249,11 @@ void aim_prefill_run::run_segment(const segment & seg) {
 
     std::vector<llama_ubatch> ubatches;
 
-    const size_t n_per = rows_per_ubatch(rows.size(), ctx.cparams.n_ubatch);
+    size_t i_row = 0;
 
-    for (size_t i0 = 0; i0 < rows.size(); i0 += n_per) {
-        ubatches.push_back(make_ubatch(i0, std::min(n_per, rows.size() - i0)));
+    for (const size_t n : split_rows(rows.size(), ctx.cparams.n_ubatch)) {
+        ubatches.push_back(make_ubatch(i_row, n));
+        i_row += n;
     }
 
     if (seg.is_scored) {

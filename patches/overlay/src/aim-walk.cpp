@@ -1,7 +1,9 @@
 #include "aim-walk.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define AIM_WALK_X86
@@ -69,6 +71,18 @@ const aim_walk_kernel * aim_walk_get_kernel(const char * name) {
     return nullptr;
 }
 
+std::string aim_walk_kernel_names() {
+    std::string res;
+
+    for (const aim_walk_kernel & kernel : kernels) {
+        if (kernel.is_supported()) {
+            res += (res.empty() ? "" : " ") + std::string(kernel.name);
+        }
+    }
+
+    return res;
+}
+
 int64_t aim_walk_n_panels(const aim_walk_kernel & kernel, const aim_walk & w) {
     return (w.n_k + kernel.n_cols - 1)/kernel.n_cols;
 }
@@ -84,6 +98,25 @@ size_t aim_walk_n_work(const aim_walk_kernel & kernel, const aim_walk & w) {
     return (AIM_WALK_STEPS + 1)*n_q + AIM_WALK_BLOCK*(w.n_embd_head + aim_walk_n_panels(kernel, w)*kernel.n_cols);
 }
 
+
+void aim_walk_run(const aim_walk_kernel & kernel, const aim_walk & w, const float * keys, float * p) {
+    const aim_walk_flush flush;
+
+    const int64_t n_row = w.n_head_kv*w.n_embd_head;
+
+    std::vector<float> packed(aim_walk_n_packed(kernel, w));
+    std::vector<float> work  (aim_walk_n_work  (kernel, w));
+
+    for (int64_t h = 0; h < w.n_head; ++h) {
+        const float * k = keys + h/(w.n_head/w.n_head_kv)*w.n_embd_head;
+
+        for (int64_t j = 0; j < w.n_k; j += kernel.n_cols) {
+            kernel.pack(w, k + j*n_row, n_row, std::min(kernel.n_cols, w.n_k - j), packed.data() + j*w.n_embd_head);
+        }
+
+        kernel.run(w, h, packed.data(), work.data(), p + h*w.n_q, [](void *) { return true; }, nullptr);
+    }
+}
 
 aim_walk_flush::aim_walk_flush() {
 #if defined(AIM_WALK_X86)

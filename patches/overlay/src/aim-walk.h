@@ -6,8 +6,9 @@
 // used by all steps at once and forgotten. nothing quadratic is ever stored
 #pragma once
 
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
+#include <string>
 
 #define AIM_WALK_STEPS 5 // AIM (arXiv 2412.03248), section 3.2
 
@@ -45,11 +46,16 @@ struct aim_walk_kernel {
 // the best that this CPU runs; with a name that one, NULL if it is unknown or the CPU cannot run it
 const aim_walk_kernel * aim_walk_get_kernel(const char * name = nullptr);
 
+std::string aim_walk_kernel_names();
+
 int64_t aim_walk_n_panels(const aim_walk_kernel & kernel, const aim_walk & w);
 
 // floats: packed keys of one KV head; what one head needs while it is computed
 size_t aim_walk_n_packed(const aim_walk_kernel & kernel, const aim_walk & w);
 size_t aim_walk_n_work  (const aim_walk_kernel & kernel, const aim_walk & w);
+
+// a walk on the caller's thread: keys [n_embd_head, n_head_kv, n_k], p [n_q, n_head]
+void aim_walk_run(const aim_walk_kernel & kernel, const aim_walk & w, const float * keys, float * p);
 
 // while it lives, numbers below 1e-38 count as zero in this thread: with them, an x86 core is many times slower
 struct aim_walk_flush {
