@@ -25,7 +25,7 @@ from aim_local.lab.plan.request import outline_all, work_out
 from aim_local.lab.plan.suggest import largest
 from aim_local.media import Video
 from aim_local.native import log
-from aim_local.native.staged import score_bytes, scores_max_bytes
+from aim_local.native.staged import score_bytes
 
 clips = plan_case.clips
 model = plan_case.model
@@ -39,12 +39,12 @@ def test_weights_are_the_tensors_of_the_file(model: Model) -> None:
     assert tensor_bytes(model.text.header) == sum(int(t.n_bytes) for t in reader.tensors)
 
 
-def test_scores_memory_of_the_causal_blocks() -> None:
-    assert score_bytes(100) == 100 * 100 * 4  # one block, its rows see all keys
-    assert score_bytes(256) == (128 * 128 + 128 * 256) * 4
-    assert score_bytes(1024) == sum(128 * 128 * i for i in range(1, 9)) * 4
-    assert score_bytes(0) == 0
-    assert score_bytes(40_000) == scores_max_bytes()
+def test_memory_of_scoring_is_linear() -> None:
+    """Per row: keys twice, and for each head 6 steps, the result, and a score for each of a block's 32 rows."""
+    n_head, n_head_kv, d, n = 14, 2, 64, 480  # whole panels of every kernel
+    per_row = 2 * n_head_kv * d + n_head * (6 + 1 + 32)
+    assert score_bytes(n, n_head, n_head_kv, d) == 4 * (n * per_row + n_head * 32 * d)
+    assert score_bytes(100 * n, n_head, n_head_kv, d) == 4 * (100 * n * per_row + n_head * 32 * d)
 
 
 def test_compute_buffers_are_those_of_a_loaded_model(

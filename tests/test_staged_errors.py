@@ -158,4 +158,4 @@ def test_a_missing_function_is_refused() -> None:
 
 def test_scores_bytes_of_less_than_no_rows() -> None:
     with pytest.raises(UsageError, match="-1 rows"):
-        staged.score_bytes(-1)
+        staged.score_bytes(-1, 1, 1, 1)

@@ -95,10 +95,8 @@ _get_importance = bind(libllama, "aim_get_importance", [c_void_p, c_int32, _floa
 _held_row_bytes = bind(libllama, "aim_held_row_bytes", [c_void_p], c_int64)
 # int64_t aim_compute_bytes(const struct llama_context * ctx)
 _compute_bytes = bind(libllama, "aim_compute_bytes", [c_void_p], c_int64)
-# int64_t aim_score_bytes(int32_t n_rows)
-_score_bytes = bind(libllama, "aim_score_bytes", [c_int32], c_int64)
-# int64_t aim_scores_max_bytes(void)
-_scores_max_bytes = bind(libllama, "aim_scores_max_bytes", [], c_int64)
+# int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head)
+_score_bytes = bind(libllama, "aim_score_bytes", [c_int32, c_int32, c_int32, c_int32], c_int64)
 
 # int32_t aim_prefill_params_size(void)
 check_size(libllama, "aim_prefill_params_size", _PrefillParams)
@@ -116,14 +114,9 @@ def compute_bytes(ctx: int) -> int:
     return LLAMA.checked(_compute_bytes(ctx))
 
 
-def score_bytes(n: int) -> int:
-    """Bytes of one head's scores over n rows, as the CPU holds them: blocks cut along the causal mask, or the limit."""
-    return LLAMA.checked(_score_bytes(n))
-
-
-def scores_max_bytes() -> int:
-    """The most bytes that one head's scores take; longer prompts are scored in blocks, anew in each step."""
-    return int(_scores_max_bytes())
+def score_bytes(n: int, n_head: int, n_head_kv: int, d_head: int) -> int:
+    """Bytes that ranking n rows takes on the CPU, beside their queries and the cached keys: linear in n."""
+    return LLAMA.checked(_score_bytes(n, n_head, n_head_kv, d_head))
 
 
 @dataclass(frozen=True)
@@ -233,12 +226,12 @@ class StagedContext:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
         rows: ROW_* per row [n]; tokens: ids [n], read where the row is a token; embd: float32 [n of other rows, n_embd]
-        in order; n_keep: visual rows that enter each stage; n_bytes_scores: memory for the scores of one head, 0 for
-        384 MiB. n_held: the first n_held of the rows are in the context already, all that it has, and are ranked
-        again with the new ones, as one prefill of all n would do it; of them only the kind is read, and embd has none.
-        kept() and importance() then count over all rows. An exception in `select` or in the stop hook comes out.
-        Whatever fails, the context stays as it was: ContextError if any stage has too few cells, UsageError,
-        ModelError where rows are not held, NativeError.
+        in order; n_keep: visual rows that enter each stage; n_bytes_scores: above 0 ggml's own ops rank, on the CPU as
+        on a device, with so much memory for one head's scores. n_held: the first n_held of the rows are in the context
+        already, all that it has, and are ranked again with the new ones, as one prefill of all n would do it; of them
+        only the kind is read, and embd has none. kept() and importance() then count over all rows. An exception in
+        `select` or in the stop hook comes out. Whatever fails, the context stays as it was: ContextError if any stage
+        has too few cells, UsageError, ModelError where rows are not held, NativeError.
         """
         if importance not in IMPORTANCES:
             raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")

@@ -12,13 +12,11 @@ from typing import Any
 
 from ...engine.model import Model
 from ...media.outline import Outline
-from ...native.staged import score_bytes, scores_max_bytes
 from ...reduction.planner import kv_bytes
 from .memory import mmproj_header, tensor_bytes
 from .sizes import Sizes, tower_facts
 
 STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "other", "decode")
-_STEPS = 5  # products of the ranking; beyond scores_max_bytes() each computes the scores again
 
 
 def features(model: Model, sizes: Sizes, cache_bytes: int, outlines: Sequence[Outline]) -> dict[str, dict[str, float]]:
@@ -53,12 +51,10 @@ def features(model: Model, sizes: Sizes, cache_bytes: int, outlines: Sequence[Ou
 
 
 def _scoring(sizes: Sizes) -> float:
-    """FLOPs of the ranking; only the last row's scores for "last_query", all of them again where they do not fit."""
+    """FLOPs of the ranking; "last_query" computes only the last row's scores."""
     if sizes.tokens.importance == "last_query" or not sizes.scored:
         return 0.0
-    most = max(sizes.rows[il] for il in sizes.scored)
-    again = _STEPS if score_bytes(most) == scores_max_bytes() else 1
-    return sizes.flops["importance"] * again
+    return sizes.flops["importance"]
 
 
 # --- what a calibration is of ----------------------------------------------------------------------------------------

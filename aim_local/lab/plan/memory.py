@@ -135,13 +135,13 @@ def _row_bytes(model: Model, sizes: Sizes) -> int:
 
 
 def _scoring_bytes(model: Model, sizes: Sizes) -> int:
-    """Of the layer with the most rows: one head's scores, queries twice, keys gathered and by head."""
+    """Of the layer with the most rows: the ranking itself, queries, results of all heads."""
     if not sizes.scored:
         return 0
     shape = model.text.shape
     n = max(sizes.n_text + sizes.counts[il] for il in sizes.scored)
     d = shape.n_embd_kv // shape.n_head_kv
-    return score_bytes(n) + _F32 * n * (2 * shape.n_head * d + 2 * shape.n_embd_kv + 2 * shape.n_head)
+    return score_bytes(n, shape.n_head, shape.n_head_kv, d) + _F32 * n * shape.n_head * (d + 1)
 
 
 # --- the memory there is ---------------------------------------------------------------------------------------------

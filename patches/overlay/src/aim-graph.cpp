@@ -165,8 +165,10 @@ void aim_export_q(const llm_graph_context & graph, ggml_tensor * q, int il) {
         return;
     }
 
-    // head by head, so that scoring reads the queries of a head as one contiguous matrix
-    q = ggml_cont(graph.ctx0, ggml_permute(graph.ctx0, q, 0, 2, 1, 3));
+    if (q->view_src || !ggml_is_contiguous(q)) {
+        q = ggml_cont(graph.ctx0, q); // an output has to have memory of its own
+    }
+
     ggml_set_name(q, AIM_TENSOR_Q);
     ggml_set_output(q);
 

@@ -1,12 +1,13 @@
 #include "aim-importance.h"
 
 #include "aim-error.h"
+#include "aim-walk.h"
 
 #include "ggml.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <deque>
 
 ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
     if (n_nodes > n_nodes_max) {
@@ -132,98 +133,18 @@ static size_t n_bytes_of(const std::vector<row_block> & blocks, int64_t n_past) 
     return res;
 }
 
-static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool on_host) {
-    // on the CPU, eight blocks skip nearly half of the square, which the causal mask would clear; a GPU does better with one
-    // one op takes all of them, see product_host(), and GGML_MAX_SRC is 10
-    const auto blocks = split_rows(n_q, on_host ? std::max<int64_t>(128, (n_q + 7)/8) : n_q);
+static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max) {
+    const auto whole = split_rows(n_q, n_q);
 
-    if (n_bytes_of(blocks, n_k - n_q) <= n_bytes_max) {
-        return { blocks, true };
+    if (n_bytes_of(whole, n_k - n_q) <= n_bytes_max) {
+        return { whole, true };
     }
 
     return { split_rows(n_q, std::max<int64_t>(1, n_bytes_max/(n_k*sizeof(float)))), false };
 }
 
-size_t aim_importance_bytes(int64_t n_rows) {
-    const score_plan plan = plan_scores(n_rows, n_rows, AIM_SCORES_MAX_BYTES, true);
-
-    return plan.keep ? n_bytes_of(plan.blocks, 0) : AIM_SCORES_MAX_BYTES;
-}
-
-// columns whose sums stay in the L1 cache
-static constexpr int64_t N_CHUNK = 1024;
-
-// sum[j] += sum over rows i of p[i]*m[i][j], rows of m are stride floats apart
-static void add_rows(float * sum, const float * m, const float * p, int64_t n_rows, int64_t n_cols, int64_t stride) {
-    int64_t i = 0;
-
-    for (; i + 4 <= n_rows; i += 4) {
-        const float * m0 = m + i*stride;
-        const float * m1 = m0 + stride;
-        const float * m2 = m1 + stride;
-        const float * m3 = m2 + stride;
-
-        for (int64_t j = 0; j < n_cols; ++j) {
-            sum[j] += (p[i]*m0[j] + p[i + 1]*m1[j]) + (p[i + 2]*m2[j] + p[i + 3]*m3[j]);
-        }
-    }
-
-    for (; i < n_rows; ++i) {
-        for (int64_t j = 0; j < n_cols; ++j) {
-            sum[j] += p[i]*m[i*stride + j];
-        }
-    }
-}
-
-struct product_args {
-    std::vector<row_block> blocks; // descending: the first one has the most columns
-
-    int64_t n_past;
-    bool    add; // to what dst holds
-};
-
-// dst (+)= p M over the rows of some blocks; sources: p and the blocks' scores, behind dst itself if it is added to
-static void product_op(ggml_tensor * dst, int ith, int nth, void * userdata) {
-    const auto & args = *(const product_args *) userdata;
-
-    const ggml_tensor * const * srcs = dst->src + (args.add ? 1 : 0);
-
-    // threads share the columns, so no sum is written by two of them
-    const int64_t n_cols = args.blocks.front().i1;
-    const int64_t n_per  = ((n_cols + nth - 1)/nth + 15)/16*16;
-    const int64_t j_end  = std::min(n_cols, n_per*(ith + 1));
-
-    for (int64_t j0 = n_per*ith; j0 < j_end; j0 += N_CHUNK) {
-        const int64_t j1 = std::min(j0 + N_CHUNK, j_end);
-
-        float * out = (float *) dst->data + j0;
-        float   sum[N_CHUNK] = { 0.0f };
-
-        if (args.add) {
-            std::copy_n(out, j1 - j0, sum);
-        }
-
-        for (size_t b = 0; b < args.blocks.size(); ++b) {
-            const row_block & block = args.blocks[b];
-
-            const ggml_tensor * m = srcs[1 + b];
-
-            // rows before the chunk's first column do not see it, columns behind the block's last row are not seen by it
-            const int64_t i0 = std::max(block.i0, j0);
-            const int64_t n  = std::min(block.i1, j1) - j0;
-
-            const int64_t stride = m->nb[1]/sizeof(float);
-
-            add_rows(sum, (const float *) m->data + (i0 - block.i0)*stride + args.n_past + j0,
-                    (const float *) srcs[0]->data + i0, block.i1 - i0, n, stride);
-        }
-
-        std::copy_n(sum, j1 - j0, out);
-    }
-}
-
 // the graph of one layer's scores
-// on the CPU the products run as an op of ours: ggml's would need M transposed, which costs more than the products themselves
+// for devices; the CPU has the kernels of aim-walk.h, and runs this one where a caller limits the memory for scores
 class score_graph {
 public:
     score_graph(aim_backends & on, const aim_scored_layer & layer, float temperature) :
@@ -232,11 +153,11 @@ public:
         n_q(layer.n_q),
         n_past(n_k - n_q),
         scale(layer.kq_scale/temperature),
-        on_host(ggml_backend_buffer_is_host(layer.k->buffer)),
-        plan(plan_scores(n_q, n_k, layer.n_bytes_max, on_host)),
+        plan(plan_scores(n_q, n_k, layer.n_bytes_max > 0 ? layer.n_bytes_max : AIM_SCORES_MAX_BYTES)),
         g(on, 64 + (plan.keep ? 32 : 80)*layer.n_head*plan.blocks.size(), "the scores of a layer") {
         cells = g.input(GGML_TYPE_I32, n_k);
-        q     = g.input(GGML_TYPE_F32, layer.n_embd_head, n_q, layer.n_head);
+        q_in  = g.input(GGML_TYPE_F32, layer.n_embd_head, layer.n_head, n_q);
+        q     = ggml_cont(g.ctx, ggml_permute(g.ctx, q_in, 0, 2, 1, 3)); // [n_embd_head, n_q, n_head]
 
         ggml_tensor * rows = ggml_view_2d(g.ctx, layer.k, layer.k->ne[0], layer.k->ne[1], layer.k->nb[1], 0);
 
@@ -246,10 +167,8 @@ public:
 
         factors.resize(plan.blocks.size());
 
-        if (!on_host) {
-            for (const row_block & block : plan.blocks) {
-                masks.push_back(g.input(GGML_TYPE_F16, n_past + block.i1, block.i1 - block.i0));
-            }
+        for (const row_block & block : plan.blocks) {
+            masks.push_back(g.input(GGML_TYPE_F16, n_past + block.i1, block.i1 - block.i0));
         }
     }
 
@@ -284,20 +203,19 @@ private:
     const int64_t n_q;
     const int64_t n_past;
     const float   scale;
-    const bool    on_host;
 
     const score_plan plan;
 
     const aim_graph g;
 
     ggml_tensor * cells;
+    ggml_tensor * q_in;
     ggml_tensor * q;
     ggml_tensor * k;
     ggml_tensor * p0 = nullptr;
 
     std::vector<ggml_tensor *> masks;
     std::vector<ggml_tensor *> factors; // of the head being built, one per block
-    std::deque<product_args>   args;    // the ops keep pointers to these
 
     // softmax of the scores of block b of head h: [n_past + i1, i1 - i0]
     ggml_tensor * scores(int64_t h, size_t b) const {
@@ -312,43 +230,20 @@ private:
         ggml_tensor * m = ggml_mul_mat(g.ctx, kh, qh);
         ggml_prec_set_acc(m, GGML_PREC_F32);
 
-        // the CPU masks in place; the mask op is not everywhere, a mask tensor is
-        if (on_host) {
-            m = ggml_diag_mask_inf_inplace(g.ctx, m, n_past + block.i0);
-        }
-
-        return ggml_soft_max_ext_inplace(g.ctx, m, on_host ? nullptr : masks[b], scale, 0.0f);
+        // the mask op is not everywhere, a mask tensor is
+        return ggml_soft_max_ext_inplace(g.ctx, m, masks[b], scale, 0.0f);
     }
 
-    // what a product reads of block b: the scores themselves on the CPU, elsewhere the new columns transposed, [i1 - i0, i1]
+    // what a product reads of block b: the new columns transposed, [i1 - i0, i1]
     ggml_tensor * factor(int64_t h, size_t b) const {
         ggml_tensor * m = scores(h, b);
-
-        if (on_host) {
-            return m;
-        }
 
         m = ggml_view_2d(g.ctx, m, plan.blocks[b].i1, m->ne[1], m->nb[1], n_past*m->nb[0]);
 
         return ggml_cont(g.ctx, ggml_transpose(g.ctx, m));
     }
 
-    // the products of blocks [b0, b1) with p, added to sum if there is one
-    ggml_tensor * product_host(ggml_tensor * sum, ggml_tensor * p, size_t b0, size_t b1) {
-        std::vector<ggml_tensor *> srcs = { p };
-
-        args.push_back({ {}, n_past, sum != nullptr });
-
-        for (size_t b = b1; b-- > b0;) {
-            args.back().blocks.push_back(plan.blocks[b]);
-            srcs.push_back(factors[b]);
-        }
-
-        return sum ? ggml_custom_inplace(g.ctx, sum, srcs.data(), srcs.size(), product_op, GGML_N_TASKS_MAX, &args.back())
-                   : ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_q, 1, 1, 1, srcs.data(), srcs.size(), product_op, GGML_N_TASKS_MAX, &args.back());
-    }
-
-    ggml_tensor * product_device(ggml_tensor * sum, ggml_tensor * p, size_t b) const {
+    ggml_tensor * product(ggml_tensor * sum, ggml_tensor * p, size_t b) const {
         const row_block & block = plan.blocks[b];
 
         ggml_tensor * pb  = ggml_view_1d(g.ctx, p, block.i1 - block.i0, block.i0*p->nb[0]);
@@ -367,17 +262,13 @@ private:
                 factors[b] = factor(h, b);
             }
 
-            if (!on_host) {
-                sum = product_device(sum, p, b);
-            } else if (!plan.keep) {
-                sum = product_host(sum, p, b, b + 1);
-            }
+            sum = product(sum, p, b);
 
             // in this order the allocator can use a dropped block's memory for the next one
-            ggml_build_forward_expand(g.gf, sum ? sum : factors[b]);
+            ggml_build_forward_expand(g.gf, sum);
         }
 
-        return on_host && plan.keep ? product_host(nullptr, p, 0, plan.blocks.size()) : sum;
+        return sum;
     }
 
     ggml_tensor * walk(int64_t h) {
@@ -412,7 +303,7 @@ private:
         g.alloc();
 
         ggml_backend_tensor_set(cells, layer.cells.data(), 0, ggml_nbytes(cells));
-        ggml_backend_tensor_set(q,     layer.q,            0, ggml_nbytes(q));
+        ggml_backend_tensor_set(q_in,  layer.q,            0, ggml_nbytes(q_in));
 
         if (p0) {
             const std::vector<float> uniform(n_q, 1.0f/n_k);
@@ -439,22 +330,168 @@ private:
     }
 };
 
-std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer) {
-    const std::vector<float> p = score_graph(on, layer, AIM_PAGERANK_TEMPERATURE).walks();
+//
+// the walk on the CPU: two ops of ours, which give ggml's threads a panel of keys or a head at a time
+//
 
-    std::vector<float> res(layer.n_q);
+struct walk_jobs {
+    walk_jobs(const aim_walk & w, const aim_walk_kernel & kernel, const aim_scored_layer & layer) :
+        w(w),
+        kernel(kernel),
+        layer(layer),
+        to_float(ggml_get_type_traits(layer.k->type)->to_float),
+        n_embd_kv(w.n_embd_head*w.n_head_kv),
+        n_panels(aim_walk_n_panels(kernel, w)),
+        n_packed(aim_walk_n_packed(kernel, w)),
+        n_work(aim_walk_n_work(kernel, w)) {
+    }
 
-    for (int64_t i = 0; i < layer.n_q; ++i) {
-        double sum = 0.0;
+    const aim_walk           w;
+    const aim_walk_kernel  & kernel;
+    const aim_scored_layer & layer;
+    const ggml_to_float_t    to_float; // null for f32
 
-        for (int64_t h = 0; h < layer.n_head; ++h) {
-            sum += double(p[h*layer.n_q + i])*p[h*layer.n_q + i];
+    const int64_t n_embd_kv;
+    const int64_t n_panels;
+    const int64_t n_packed; // floats of one KV head
+    const int64_t n_work;   // floats of one head
+
+    std::atomic<int64_t> i_panel {0};
+    std::atomic<int64_t> i_head  {0};
+    std::atomic<bool>    stopped {false};
+};
+
+// dst: the packed keys of every KV head, then the keys of one panel as the cache has them, for each panel
+static void pack_op(ggml_tensor * dst, int, int, void * userdata) {
+    auto & jobs = *(walk_jobs *) userdata;
+
+    const int64_t n_cols = jobs.kernel.n_cols;
+
+    float * packed = (float *) dst->data;
+
+    for (int64_t i; (i = jobs.i_panel.fetch_add(1)) < jobs.n_panels;) {
+        float * rows = packed + jobs.w.n_head_kv*jobs.n_packed + i*n_cols*jobs.n_embd_kv;
+
+        const int64_t n = std::min(n_cols, jobs.w.n_k - i*n_cols);
+
+        for (int64_t j = 0; j < n; ++j) {
+            const char * src = (const char *) jobs.layer.k->data + jobs.layer.cells[i*n_cols + j]*jobs.layer.k->nb[1];
+
+            if (jobs.to_float) {
+                jobs.to_float(src, rows + j*jobs.n_embd_kv, jobs.n_embd_kv);
+            } else {
+                std::copy_n((const float *) src, jobs.n_embd_kv, rows + j*jobs.n_embd_kv);
+            }
         }
 
-        res[i] = std::sqrt(sum/layer.n_head);
+        for (int64_t h = 0; h < jobs.w.n_head_kv; ++h) {
+            jobs.kernel.pack(jobs.w, rows + h*jobs.w.n_embd_head, jobs.n_embd_kv, n, packed + h*jobs.n_packed + i*n_cols*jobs.w.n_embd_head);
+        }
+    }
+}
+
+struct walk_poll {
+    walk_jobs & jobs;
+    bool        is_first; // asks the caller, for all threads
+
+    static bool go_on(void * data) {
+        const auto & poll = *(const walk_poll *) data;
+
+        if (poll.is_first && poll.jobs.layer.abort && poll.jobs.layer.abort(poll.jobs.layer.abort_data)) {
+            poll.jobs.stopped = true;
+        }
+
+        return !poll.jobs.stopped;
+    }
+};
+
+// dst: [n_q, n_head], then a workspace for each head
+static void walk_op(ggml_tensor * dst, int ith, int, void * userdata) {
+    auto & jobs = *(walk_jobs *) userdata;
+
+    const aim_walk_flush flush;
+
+    walk_poll poll = { jobs, ith == 0 };
+
+    float * p    = (float *) dst->data;
+    float * work = p + jobs.w.n_head*jobs.w.n_q;
+
+    for (int64_t h; !jobs.stopped && (h = jobs.i_head.fetch_add(1)) < jobs.w.n_head;) {
+        const float * packed = (const float *) dst->src[0]->data + h/(jobs.w.n_head/jobs.w.n_head_kv)*jobs.n_packed;
+
+        jobs.kernel.run(jobs.w, h, packed, work + h*jobs.n_work, p + h*jobs.w.n_q, walk_poll::go_on, &poll);
+    }
+}
+
+// floats of the two ops' results
+static int64_t n_floats_packed(const aim_walk_kernel & kernel, const aim_walk & w) {
+    return w.n_head_kv*(aim_walk_n_packed(kernel, w) + aim_walk_n_panels(kernel, w)*kernel.n_cols*w.n_embd_head);
+}
+
+static int64_t n_floats_walk(const aim_walk_kernel & kernel, const aim_walk & w) {
+    return w.n_head*(w.n_q + aim_walk_n_work(kernel, w));
+}
+
+static aim_walk walk_of(const aim_scored_layer & layer) {
+    return {
+        /*.n_head      =*/ layer.n_head,
+        /*.n_head_kv   =*/ layer.n_head_kv,
+        /*.n_embd_head =*/ layer.n_embd_head,
+        /*.n_q         =*/ layer.n_q,
+        /*.n_k         =*/ int64_t(layer.cells.size()),
+        /*.q           =*/ layer.q,
+        /*.scale       =*/ layer.kq_scale/AIM_PAGERANK_TEMPERATURE,
+    };
+}
+
+static std::vector<float> walks_on_host(aim_backends & on, const aim_scored_layer & layer) {
+    walk_jobs jobs(walk_of(layer), *aim_walk_get_kernel(), layer);
+
+    const aim_graph g(on, 8, "the scores of a layer");
+
+    ggml_tensor * packed = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_packed(jobs.kernel, jobs.w), 1, 1, 1, nullptr, 0, pack_op, GGML_N_TASKS_MAX, &jobs);
+    ggml_tensor * walks  = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.kernel, jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs);
+
+    g.output(walks);
+    g.alloc();
+    g.compute();
+
+    if (jobs.stopped) {
+        aim_fail(AIM_STATUS_ABORTED, "aborted in the scores of a layer");
+    }
+
+    const float * p = (const float *) walks->data;
+
+    return std::vector<float>(p, p + layer.n_head*layer.n_q);
+}
+
+size_t aim_importance_bytes(int64_t n_rows, int64_t n_head, int64_t n_head_kv, int64_t n_embd_head) {
+    const aim_walk          w      = { n_head, n_head_kv, n_embd_head, n_rows, n_rows, nullptr, 1.0f };
+    const aim_walk_kernel & kernel = *aim_walk_get_kernel();
+
+    return sizeof(float)*(n_floats_packed(kernel, w) + n_floats_walk(kernel, w));
+}
+
+std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head) {
+    std::vector<double> sum(p.size()/n_head);
+
+    for (size_t i = 0; i < p.size(); ++i) {
+        sum[i % sum.size()] += double(p[i])*p[i];
+    }
+
+    std::vector<float> res(sum.size());
+
+    for (size_t i = 0; i < res.size(); ++i) {
+        res[i] = std::sqrt(sum[i]/n_head);
     }
 
     return res;
+}
+
+std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer) {
+    const bool on_host = ggml_backend_buffer_is_host(layer.k->buffer) && layer.n_bytes_max == 0;
+
+    return aim_importance_rms(on_host ? walks_on_host(on, layer) : score_graph(on, layer, AIM_PAGERANK_TEMPERATURE).walks(), layer.n_head);
 }
 
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer) {

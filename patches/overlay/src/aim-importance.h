@@ -1,6 +1,9 @@
 // importance of prompt rows from one layer's queries and cached keys; throws aim_error
-// flash attention keeps no scores, so they are computed apart: head by head, in row blocks, with ggml ops on the backend that holds the keys
+// flash attention keeps no scores, so they are computed apart: on the CPU by the kernels of aim-walk.h, on the threads of its backend; for
+// keys on a device head by head, in row blocks, with ggml ops on the backend that holds them
 #pragma once
+
+#include "aim-walk.h"
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
@@ -11,9 +14,9 @@
 
 // temperature 0.1 and five steps: AIM (arXiv 2412.03248), section 3.2
 #define AIM_PAGERANK_TEMPERATURE 0.1f
-#define AIM_PAGERANK_STEPS       5
+#define AIM_PAGERANK_STEPS       AIM_WALK_STEPS
 
-// default of aim_scored_layer::n_bytes_max, enough for 192 frames of 49 visual tokens
+// one head's scores on a device, enough for 192 frames of 49 visual tokens
 #define AIM_SCORES_MAX_BYTES (size_t(384)*1024*1024)
 
 // a context's backends with a scheduler of their own: llama's graphs and compute buffers stay as they are
@@ -43,12 +46,15 @@ struct aim_scored_layer {
     float   kq_scale;
 
     int64_t       n_q; // rows of this prefill, the last n_q of the keys
-    const float * q;   // [n_embd_head, n_q, n_head]
+    const float * q;   // [n_embd_head, n_head, n_q]
 
     ggml_tensor *        k;     // the layer's K cache: [n_embd_head*n_head_kv, n_cells, 1]
     std::vector<int32_t> cells; // the cell of each key, by position
 
-    size_t n_bytes_max; // for the scores of one head: what fits is computed once, more is computed in blocks for each step anew
+    size_t n_bytes_max; // above 0 ggml ops rank, on the CPU as well: scores of one head that fit are computed once, more in blocks for each step anew
+
+    ggml_abort_callback abort; // null if there is none
+    void *              abort_data;
 };
 
 // p <- p M from uniform p over all keys, M = softmax(Q K^T / sqrt(d) / temperature) with a causal mask; RMS over heads
@@ -56,11 +62,14 @@ struct aim_scored_layer {
 // returns one score per new row
 std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_layer & layer);
 
+// its last step: root of the mean square over heads, p: [n_q, n_head]
+std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head);
+
 // FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer);
 
-// what the first one holds of one head's scores on the CPU, where all n_rows keys are new ones
-size_t aim_importance_bytes(int64_t n_rows);
+// what the first one holds on the CPU beside queries and cached keys, where all n_rows keys are new ones
+size_t aim_importance_bytes(int64_t n_rows, int64_t n_head, int64_t n_head_kv, int64_t n_embd_head);
 
 // rows of an embedding matrix of any type as f32
 void aim_get_rows(aim_backends & on, ggml_tensor * matrix, const std::vector<int32_t> & rows, float * out);

@@ -286,16 +286,47 @@ int64_t aim_compute_bytes(const llama_context * ctx) {
     });
 }
 
-int64_t aim_score_bytes(int32_t n_rows) {
+int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head) {
     return aim_guarded(last, [&]() -> int64_t {
-        if (n_rows < 0) {
-            aim_fail(AIM_STATUS_INVALID, "%d rows have no scores", n_rows);
+        if (n_rows < 0 || n_head < 0 || n_head_kv < 0 || n_embd_head < 0) {
+            aim_fail(AIM_STATUS_INVALID, "%d rows have no scores for %d heads (%d of keys) of width %d", n_rows, n_head, n_head_kv, n_embd_head);
         }
 
-        return aim_importance_bytes(n_rows);
+        return aim_importance_bytes(n_rows, n_head, n_head_kv, n_embd_head);
     });
 }
 
-int64_t aim_scores_max_bytes(void) {
-    return AIM_SCORES_MAX_BYTES;
+//
+// scoring by itself
+//
+
+const char * aim_score_kernels(void) {
+    static const std::string names = aim_walk_kernel_names();
+
+    return names.c_str();
+}
+
+int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
+        float scale, const float * q, const float * k, float * scores) {
+    return aim_guarded(last, [&]() -> int32_t {
+        const aim_walk_kernel * found = aim_walk_get_kernel(kernel);
+
+        if (!found) {
+            aim_fail(AIM_STATUS_UNSUPPORTED, "no scoring kernel %s; this CPU has %s", kernel ? kernel : "NULL", aim_score_kernels());
+        }
+
+        if (n_q < 1 || n_k < n_q || n_embd_head < 1 || n_head_kv < 1 || n_head < 1 || n_head % n_head_kv != 0 || !(scale > 0.0f)) {
+            aim_fail(AIM_STATUS_INVALID, "%d of %d rows, %d heads (%d of keys) of width %d cannot be scored", n_q, n_k, n_head, n_head_kv, n_embd_head);
+        }
+
+        const aim_walk w = { n_head, n_head_kv, n_embd_head, n_q, n_k, q, scale };
+
+        std::vector<float> p(size_t(n_head)*n_q);
+        aim_walk_run(*found, w, k, p.data());
+
+        const std::vector<float> res = aim_importance_rms(p, n_head);
+        std::copy(res.begin(), res.end(), scores);
+
+        return AIM_STATUS_OK;
+    });
 }

@@ -73,7 +73,8 @@ struct aim_prefill_params {
     uint32_t            seed;       // for AIM_IMPORTANCE_RANDOM
     aim_select_callback select;     // NULL: the highest scores stay. needs an importance that scores
     void              * select_data;
-    int64_t             n_bytes_scores; // memory for the scores of one head; 0 is 384 MiB. more rows than fit are scored in blocks, slower
+    int64_t             n_bytes_scores; // memory for one head's scores where ggml's ops rank: on a device, 0 is 384 MiB there; above 0 on the CPU
+                                        // too, whose own kernel holds a few rows at a time. more rows than fit are scored in blocks, slower
 };
 
 // sizeof(struct aim_prefill_params) here, for bindings to compare with their own
@@ -138,10 +139,20 @@ LLAMA_API int32_t aim_set_stop(struct llama_context * ctx, aim_stop_callback pol
 // compute buffers of a context over all backends; of a model loaded with no_alloc, what they would be
 LLAMA_API int64_t aim_compute_bytes(const struct llama_context * ctx);
 
-// scores of one head that aim_prefill holds while it ranks n_rows rows on the CPU (pagerank, the context was empty, n_bytes_scores
-// is 0), and the most it ever holds: beyond that the scores are computed in blocks, anew in each step
-LLAMA_API int64_t aim_score_bytes(int32_t n_rows);
-LLAMA_API int64_t aim_scores_max_bytes(void);
+// what aim_prefill holds while it ranks n_rows rows on the CPU, beside their queries and the cached keys (pagerank, the context was empty)
+LLAMA_API int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head);
+
+//
+// scoring on the CPU by itself, for tests
+//
+
+// the kernels that this CPU runs, best first: "avx512 avx2 plain"
+LLAMA_API const char * aim_score_kernels(void);
+
+// pagerank scores [n_q] of the last n_q of n_k rows, from queries [n_q][n_head][n_embd_head] and keys [n_k][n_head_kv][n_embd_head], on
+// the caller's thread. scale: of the products, softmax temperature included
+LLAMA_API int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
+        float scale, const float * q, const float * k, float * scores);
 
 #ifdef __cplusplus
 }

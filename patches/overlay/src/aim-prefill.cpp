@@ -264,6 +264,23 @@ std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
     return res;
 }
 
+// rows of each ubatch: as few ubatches as can be, of nearly one size, all but the last of whole tiles of flash attention (64 rows);
+// a small last one would miss its kernels for many rows
+static std::vector<size_t> split_rows(size_t n_rows, size_t n_ubatch) {
+    const size_t n_tile     = n_ubatch % 64 == 0 ? 64 : 1;
+    const size_t n_tiles    = (n_rows + n_tile   - 1)/n_tile;
+    const size_t n_ubatches = (n_rows + n_ubatch - 1)/n_ubatch;
+
+    std::vector<size_t> res;
+
+    for (size_t i = 0; i < n_ubatches; ++i) {
+        res.push_back(std::min(n_tile*(n_tiles/n_ubatches + (i < n_tiles % n_ubatches)), n_rows));
+        n_rows -= res.back();
+    }
+
+    return res;
+}
+
 void aim_prefill_run::run_segment(const segment & seg) {
     const int64_t t_start_us = ggml_time_us();
 
@@ -274,8 +291,11 @@ void aim_prefill_run::run_segment(const segment & seg) {
 
     std::vector<llama_ubatch> ubatches;
 
-    for (size_t i0 = 0; i0 < rows.size(); i0 += ctx.cparams.n_ubatch) {
-        ubatches.push_back(make_ubatch(i0, std::min<size_t>(ctx.cparams.n_ubatch, rows.size() - i0)));
+    size_t i_row = 0;
+
+    for (const size_t n : split_rows(rows.size(), ctx.cparams.n_ubatch)) {
+        ubatches.push_back(make_ubatch(i_row, n));
+        i_row += n;
     }
 
     if (range.il_score >= 0) {
@@ -460,12 +480,11 @@ void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatc
 }
 
 void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
-    const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n, n_head]
+    const ggml_tensor * t = ggml_graph_get_tensor(res.get_gf(), AIM_TENSOR_Q); // [n_embd_head, n_head, n]
 
-    GGML_ASSERT(t && "a scored layer's graph gives its queries out");
+    GGML_ASSERT(t && ggml_is_contiguous(t) && "a scored layer's graph gives its queries out");
 
-    const size_t n_head = t->ne[2];
-    const size_t n_q    = q.size()/(t->ne[0]*n_head);
+    const size_t n_q    = q.size()/(t->ne[0]*t->ne[1]);
     const size_t i_skip = rows.size() - n_q; // rows whose queries are not wanted
 
     if (i0 + n <= i_skip) {
@@ -474,33 +493,20 @@ void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
 
     const size_t i_first = std::max(i0, i_skip);
 
-    for (size_t h = 0; h < n_head; ++h) {
-        float * dst = q.data() + (h*n_q + i_first - i_skip)*t->ne[0];
-
-        ggml_backend_tensor_get(t, dst, h*t->nb[2] + (i_first - i0)*t->nb[1], (i0 + n - i_first)*t->nb[1]);
-    }
+    ggml_backend_tensor_get(t, q.data() + (i_first - i_skip)*t->ne[0]*t->ne[1], (i_first - i0)*t->nb[2], (i0 + n - i_first)*t->nb[2]);
 }
 
 bool aim_prefill_run::has_held_q(const segment & seg) const {
     return seg.s_end == 1 && params.importance == AIM_IMPORTANCE_PAGERANK && kv.get_held() && kv.get_held()->get_q();
 }
 
-// as collect_q() leaves them: head by head
+// as collect_q() leaves them: row by row
 void aim_prefill_run::read_q(const std::vector<int32_t> & cells) {
     const ggml_tensor * t = kv.get_held()->get_q();
 
-    const size_t n_embd_head = ctx.model.hparams.n_embd_head_k(kv.get_held()->get_il());
+    q.resize(cells.size()*t->ne[0]);
 
-    std::vector<float> by_row(cells.size()*t->ne[0]);
-    aim_held_rows::read(t, cells, by_row.data());
-
-    q.resize(by_row.size());
-
-    for (size_t i = 0; i < cells.size(); ++i) {
-        for (size_t h = 0; h < t->ne[0]/n_embd_head; ++h) {
-            memcpy(q.data() + (h*cells.size() + i)*n_embd_head, by_row.data() + i*t->ne[0] + h*n_embd_head, n_embd_head*sizeof(float));
-        }
-    }
+    aim_held_rows::read(t, cells, q.data());
 }
 
 // importance of the visual rows at the last layer of the segment, il
@@ -530,7 +536,9 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         /*.q           =*/ q.data(),
         /*.k           =*/ stage.get_k_storage(il),
         /*.cells       =*/ std::move(cells),
-        /*.n_bytes_max =*/ params.n_bytes_scores > 0 ? size_t(params.n_bytes_scores) : AIM_SCORES_MAX_BYTES,
+        /*.n_bytes_max =*/ size_t(params.n_bytes_scores),
+        /*.abort       =*/ ctx.abort_callback,
+        /*.abort_data  =*/ ctx.abort_callback_data,
     };
 
     const std::vector<float> scores = params.importance == AIM_IMPORTANCE_LAST_QUERY ?

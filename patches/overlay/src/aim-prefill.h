@@ -43,7 +43,7 @@ private:
 
     std::vector<uint8_t> later; // the later stages as they were, where they have been dropped
 
-    std::vector<float> q; // queries of a scored layer, [n_embd_head, n_q, n_head]
+    std::vector<float> q; // queries of a scored layer, [n_embd_head, n_head, n_q]
 
     aim_backends backends; // for graphs of our own
 

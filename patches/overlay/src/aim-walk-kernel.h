@@ -1,0 +1,269 @@
+// the kernel of aim-walk.h for vectors of AIM_WIDTH floats, in namespace AIM_NAMESPACE; included once per instruction set, after its
+// #pragma target. calls nothing but what is in here: a function of the standard library, compiled for this instruction set, could be
+// the copy that the linker takes for everybody
+namespace AIM_NAMESPACE {
+
+#if AIM_WIDTH > 1
+typedef float   vec  __attribute__((vector_size(4*AIM_WIDTH)));
+typedef int32_t ivec __attribute__((vector_size(4*AIM_WIDTH)));
+typedef float   uvec __attribute__((vector_size(4*AIM_WIDTH), aligned(4), may_alias)); // in memory, at any address
+#define AIM_LANE(v, i) (v)[i]
+#else
+typedef float   vec;
+typedef int32_t ivec;
+typedef float   uvec;
+#define AIM_LANE(v, i) (v)
+#endif
+
+constexpr int64_t n_vecs   = 3;                // vectors of a panel
+constexpr int64_t n_cols   = n_vecs*AIM_WIDTH; // keys of a panel
+constexpr int64_t n_rows   = AIM_ROWS;         // rows whose products stay in registers
+constexpr int64_t n_block  = AIM_WALK_BLOCK;
+constexpr int64_t n_groups = n_block/n_rows;
+constexpr int     N        = AIM_WALK_STEPS;
+
+static_assert(n_block % n_rows == 0 && n_block % (2*AIM_WIDTH) == 0, "a block is whole");
+
+AIM_TARGET static inline vec  load (const float * x)        { return *(const uvec *) x; }
+AIM_TARGET static inline void store(float * x, vec v)       { *(uvec *) x = v; }
+AIM_TARGET static inline vec  larger(vec a, vec b)          { return a > b ? a : b; }
+
+AIM_TARGET static inline float largest(vec v) {
+    float res = AIM_LANE(v, 0);
+
+    for (int i = 1; i < AIM_WIDTH; ++i) {
+        res = AIM_LANE(v, i) > res ? AIM_LANE(v, i) : res;
+    }
+
+    return res;
+}
+
+AIM_TARGET static inline float total(vec v) {
+    float res = 0.0f;
+
+    for (int i = 0; i < AIM_WIDTH; ++i) {
+        res += AIM_LANE(v, i);
+    }
+
+    return res;
+}
+
+// 2^x for x <= 0, within 1.2e-7 of it; 0 below the smallest normal number, NaN stays
+AIM_TARGET static inline vec exp2_of(vec x) {
+    const vec z = x + 12582912.0f; // 1.5*2^23: the sum's last bits are the nearest integer to x
+    const vec f = x - (z - 12582912.0f);
+
+    // minimax over [-1/2, 1/2], 2e-9
+    vec r = f*0.000153533606f + 0.00133988744f;
+    r = r*f + 0.00961843736f;
+    r = r*f + 0.0555033247f;
+    r = r*f + 0.240226479f;
+    r = r*f + 0.693147203f;
+    r = r*f + 1.0f;
+
+    union { vec f; ivec i; } scale = { z };
+    scale.i = (scale.i + 127) << 23;
+
+    return x < -126.0f ? vec{} : r*scale.f;
+}
+
+AIM_TARGET static void pack(const aim_walk & w, const float * k, int64_t stride, int64_t n, float * panel) {
+    for (int64_t i = 0; i < n_cols; ++i) {
+        for (int64_t d = 0; d < w.n_embd_head; ++d) {
+            panel[d*n_cols + i] = i < n ? k[i*stride + d] : 0.0f;
+        }
+    }
+}
+
+// queries of head h and rows [i0, i0 + n_block) in groups, out: [n_groups][n_embd_head][n_rows]; the last row again behind the end
+AIM_TARGET static void pack_queries(const aim_walk & w, int64_t h, int64_t i0, float * out) {
+    for (int64_t r = 0; r < n_block; ++r) {
+        const int64_t i = i0 + r < w.n_q ? i0 + r : w.n_q - 1;
+
+        const float * q = w.q + (i*w.n_head + h)*w.n_embd_head;
+
+        for (int64_t d = 0; d < w.n_embd_head; ++d) {
+            out[(r/n_rows*w.n_embd_head + d)*n_rows + r%n_rows] = q[d];
+        }
+    }
+}
+
+// n_rows x n_cols products; max: the largest so far of each row, by lane
+AIM_TARGET static inline void products(int64_t n_embd, const float * q, const float * panel, float * s, int64_t stride, vec * max) {
+    vec acc[n_rows][n_vecs] = {};
+
+    for (int64_t d = 0; d < n_embd; ++d) {
+        vec k[n_vecs];
+
+        for (int64_t v = 0; v < n_vecs; ++v) {
+            k[v] = load(panel + d*n_cols + v*AIM_WIDTH);
+        }
+
+        for (int64_t r = 0; r < n_rows; ++r) {
+            for (int64_t v = 0; v < n_vecs; ++v) {
+                acc[r][v] += k[v]*q[d*n_rows + r];
+            }
+        }
+    }
+
+    for (int64_t r = 0; r < n_rows; ++r) {
+        for (int64_t v = 0; v < n_vecs; ++v) {
+            store(s + r*stride + v*AIM_WIDTH, acc[r][v]);
+            max[r] = larger(acc[r][v], max[r]);
+        }
+    }
+}
+
+// a block's products with all panels that its rows see, the future masked with -infinity; max: each row's largest
+AIM_TARGET static void scores(const aim_walk & w, int64_t i0, const float * q, const float * packed, float * s, int64_t stride, float * max) {
+    const int64_t first = w.n_k - w.n_q + i0; // keys that the first row sees, but for itself
+    const int64_t end   = first + n_block < w.n_k ? first + n_block : w.n_k;
+
+    vec best[n_block];
+
+    for (int64_t r = 0; r < n_block; ++r) {
+        best[r] = vec{} - INFINITY;
+    }
+
+    int64_t j0 = 0;
+
+    // panels that every row sees whole
+    for (; j0 + n_cols <= first + 1; j0 += n_cols) {
+        for (int64_t g = 0; g < n_groups; ++g) {
+            products(w.n_embd_head, q + g*n_rows*w.n_embd_head, packed + j0*w.n_embd_head, s + g*n_rows*stride + j0, stride, best + g*n_rows);
+        }
+    }
+
+    for (int64_t r = 0; r < n_block; ++r) {
+        max[r] = largest(best[r]);
+    }
+
+    for (; j0 < end; j0 += n_cols) {
+        for (int64_t g = 0; g < n_groups; ++g) {
+            products(w.n_embd_head, q + g*n_rows*w.n_embd_head, packed + j0*w.n_embd_head, s + g*n_rows*stride + j0, stride, best + g*n_rows);
+        }
+
+        for (int64_t r = 0; r < n_block; ++r) {
+            const int64_t i = first + r < w.n_k ? first + r : w.n_k - 1; // the last key that the row sees
+
+            for (int64_t j = j0; j < j0 + n_cols; ++j) {
+                float & x = s[r*stride + j];
+
+                x      = j > i ? -INFINITY : x;
+                max[r] = x > max[r] ? x : max[r];
+            }
+        }
+    }
+}
+
+// s <- exp((s - max)*scale) over n whole panels, returns 1/sum
+AIM_TARGET static float sharpen(float * s, int64_t n, float max, float scale) {
+    vec sum[n_vecs] = {};
+
+    for (int64_t j = 0; j < n; j += n_cols) {
+        for (int64_t v = 0; v < n_vecs; ++v) {
+            const vec x = exp2_of((load(s + j + v*AIM_WIDTH) - max)*scale);
+
+            store(s + j + v*AIM_WIDTH, x);
+            sum[v] += x;
+        }
+    }
+
+    return 1.0f/total(sum[0] + sum[1] + sum[2]);
+}
+
+// p: [n_steps + 1][n], the steps one after the other. rows of a block see its own columns in turn, from the last on
+// weight: [n_block][N], what each row gives to step 1, 2, ... of the columns it sees
+AIM_TARGET static void walk_corner(const aim_walk & w, int64_t i0, const float * s, int64_t stride, const float * inv, float * p, int64_t n, float * weight) {
+    for (int64_t r = n_block - 1; r >= 0; --r) {
+        if (i0 + r >= w.n_q) {
+            for (int k = 0; k < N; ++k) {
+                weight[r*N + k] = 0.0f;
+            }
+            continue;
+        }
+
+        const float * m = s + r*stride;
+
+        for (int k = 0; k < N; ++k) {
+            const float x = p[k*n + i0 + r]*inv[r]; // final: later rows have given theirs, and the row its own in the turn before
+
+            for (int64_t j = 0; j <= r; ++j) {
+                p[(k + 1)*n + i0 + j] += x*m[j];
+            }
+
+            weight[r*N + k] = x;
+        }
+    }
+}
+
+// what a block's rows give to the columns before the block
+AIM_TARGET static void walk_rows(int64_t n_before, const float * s, int64_t stride, const float * weight, float * p, int64_t n) {
+    for (int64_t j = 0; j < n_before; j += 2*AIM_WIDTH) {
+        vec acc[N][2];
+
+        for (int k = 0; k < N; ++k) {
+            acc[k][0] = load(p + (k + 1)*n + j);
+            acc[k][1] = load(p + (k + 1)*n + j + AIM_WIDTH);
+        }
+
+        for (int64_t r = 0; r < n_block; ++r) {
+            const vec m0 = load(s + r*stride + j);
+            const vec m1 = load(s + r*stride + j + AIM_WIDTH);
+
+            for (int k = 0; k < N; ++k) {
+                acc[k][0] += m0*weight[r*N + k];
+                acc[k][1] += m1*weight[r*N + k];
+            }
+        }
+
+        for (int k = 0; k < N; ++k) {
+            store(p + (k + 1)*n + j,             acc[k][0]);
+            store(p + (k + 1)*n + j + AIM_WIDTH, acc[k][1]);
+        }
+    }
+}
+
+AIM_TARGET static void run(const aim_walk & w, int64_t h, const float * packed, float * work, float * out, bool (*go_on)(void *), void * data) {
+    const int64_t n      = (w.n_q + n_block - 1)/n_block*n_block;
+    const int64_t stride = (w.n_k + n_cols  - 1)/n_cols *n_cols;
+    const int64_t n_past = w.n_k - w.n_q;
+
+    float * p = work;            // [N + 1][n]
+    float * q = p + (N + 1)*n;   // [n_groups][n_embd_head][n_rows]
+    float * s = q + n_block*w.n_embd_head; // [n_block][stride]
+
+    for (int64_t i = 0; i < (N + 1)*n; ++i) {
+        p[i] = i < n ? 1.0f/w.n_k : 0.0f;
+    }
+
+    for (int64_t i0 = n - n_block; i0 >= 0; i0 -= n_block) {
+        if (!go_on(data)) {
+            return;
+        }
+
+        float max[n_block];
+        float inv[n_block];
+        float weight[n_block*N];
+
+        pack_queries(w, h, i0, q);
+        scores(w, i0, q, packed, s, stride, max);
+
+        const int64_t n_seen = n_past + i0 + n_block < w.n_k ? n_past + i0 + n_block : w.n_k;
+
+        for (int64_t r = 0; r < n_block; ++r) {
+            inv[r] = sharpen(s + r*stride, (n_seen + n_cols - 1)/n_cols*n_cols, max[r], w.scale*1.44269504f);
+        }
+
+        walk_corner(w, i0, s + n_past + i0, stride, inv, p, n, weight);
+        walk_rows(i0, s + n_past, stride, weight, p, n);
+    }
+
+    for (int64_t i = 0; i < w.n_q; ++i) {
+        out[i] = p[N*n + i];
+    }
+}
+
+#undef AIM_LANE
+
+} // namespace AIM_NAMESPACE

@@ -1,0 +1,126 @@
+"""Scoring's CPU kernels beside the oracle in float64: every kernel that this CPU runs, over shapes and values."""
+
+from __future__ import annotations
+
+import random
+from ctypes import POINTER, c_char_p, c_float, c_int32
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from reference_aim import TEMPERATURE, pagerank
+from staged_models import SHAPE, Models, make_prompt, open_context, run
+
+from aim_local.native.binding import bind
+from aim_local.native.library import libllama
+from aim_local.native.status import LLAMA, UNSUPPORTED
+
+_floats = POINTER(c_float)
+_with = bind(libllama, "aim_score_with", [c_char_p] + [c_int32] * 5 + [c_float] + [_floats] * 3)
+KERNELS = bind(libllama, "aim_score_kernels", [], c_char_p)().decode().split()
+Floats = NDArray[np.float32]
+
+LIMIT = 2e-3  # relative: f32 products of up to 400, times ten by the temperature, in an exponent
+
+
+def score(kernel: str, q: Floats, k: Floats) -> Floats:
+    """[n_q] from q [n_q, n_head, d] and k [n_k, n_head_kv, d]."""
+    (n_q, n_head, d), (n_k, n_head_kv, _) = q.shape, k.shape
+    found = np.full(n_q, np.nan, np.float32)
+    scale = 1 / d**0.5 / TEMPERATURE
+    data: list[Any] = [np.ascontiguousarray(a).ctypes.data_as(_floats) for a in (q, k, found)]
+    LLAMA.checked(_with(kernel.encode(), n_head, n_head_kv, d, n_q, n_k, scale, *data))
+    return found
+
+
+def oracle(q: Floats, k: Floats) -> NDArray[np.float64]:
+    """The same in float64. Rows before q's are given queries of zero: what they attend to reaches no later row."""
+    (n_q, n_head, _), (n_k, n_head_kv, d) = q.shape, k.shape
+    whole = np.zeros((n_k, n_head, d))
+    whole[n_k - n_q :] = q
+    keys = np.repeat(k.astype(np.float64), n_head // n_head_kv, axis=1)
+    scores = pagerank(torch.tensor(whole).transpose(0, 1), torch.tensor(keys).transpose(0, 1))
+    return np.asarray(scores.numpy()[n_k - n_q :], np.float64)
+
+
+def difference(found: Floats, expected: NDArray[np.float64]) -> float:
+    """Largest relative difference of the scores above 1e-30: f32 ends at 1e-38."""
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    seen = expected > 1e-30
+    assert (found[~seen] < 1.01e-30).all()
+    return float(np.abs(found[seen] / expected[seen] - 1).max(initial=0))
+
+
+def drawn(n_q: int, n_k: int, n_head: int, n_head_kv: int, d: int, seed: int = 0) -> tuple[Floats, Floats]:
+    r = np.random.default_rng(seed)
+    return (r.standard_normal((n_q, n_head, d)).astype(np.float32),
+            r.standard_normal((n_k, n_head_kv, d)).astype(np.float32))  # fmt: skip
+
+
+def test_the_plain_kernel_is_everywhere() -> None:
+    assert KERNELS[-1] == "plain"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("seed", range(24))
+def test_shapes(kernel: str, seed: int) -> None:
+    """Rows and widths that are multiples of nothing, one of each, rows of earlier turns, shared keys."""
+    r = random.Random(seed)
+    n_q, n_kv = r.choice([1, 2, 31, 32, 33, 47, 48, 49, 100, 257]), r.choice([1, 2])
+    q, k = drawn(n_q, n_q + r.choice([0, 0, 1, 15, 48, 300]), n_kv * r.choice([1, 3]), n_kv, r.choice([1, 8, 72, 80]))
+    found = difference(score(kernel, q, k), oracle(q, k))
+    print(f"\n  {kernel}, q {q.shape}, k {k.shape}: {found:.1e}", end="")
+    assert found < LIMIT
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_many_rows(kernel: str) -> None:
+    q, k = drawn(1500, 1669, 2, 1, 64)
+    found = difference(score(kernel, q, k), oracle(q, k))
+    print(f"\n  {kernel}: {found:.1e}", end="")
+    assert found < LIMIT
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("size", [0.0, 1e-20, 30.0])
+def test_flat_and_steep_attention(kernel: str, size: float) -> None:
+    """All weights equal; and logits of ten thousands, of which one takes everything."""
+    q, k = drawn(70, 90, 2, 1, 16)
+    q *= size
+    found, expected = score(kernel, q, k), oracle(q, k)
+    assert np.abs(found - expected).max() <= 1e-5 * expected.max()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_comes_out(kernel: str, value: float) -> None:
+    q, k = drawn(70, 70, 2, 1, 16)
+    q[50, 1, 3] = value
+    assert not np.isfinite(score(kernel, q, k)).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_head_that_repeats_counts_once(kernel: str) -> None:
+    q, k = drawn(64, 64, 1, 1, 32)
+    once, twice = score(kernel, q, k), score(kernel, np.repeat(q, 2, axis=1), k)
+    np.testing.assert_allclose(once, twice, rtol=1e-6)
+
+
+def test_an_unknown_kernel_is_refused() -> None:
+    assert _with(b"mmx", 1, 1, 1, 1, 1, 1.0, None, None, None) == UNSUPPORTED
+    assert "no scoring kernel mmx; this CPU has" in LLAMA.text()
+
+
+def test_threads_do_not_change_scores(models: Models) -> None:
+    counts, found = (300, 200, 200, 100, 50, 0), []
+    prompt = make_prompt(SHAPE, [9, 300, 12])
+    for n_threads in (1, 2, 3):
+        with open_context(models, SHAPE, counts, 60, n_threads=n_threads) as ctx:
+            run(ctx, prompt, counts)
+            scores = ctx.importance(0)
+            assert scores is not None
+            found.append(scores.tolist())
+    assert found[0] == found[1] == found[2]
