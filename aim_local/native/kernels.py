@@ -41,8 +41,8 @@ def kernels() -> str:
 
 
 def use_kernels(name: str | None) -> None:
-    """Takes other kernels for towers loaded afterwards, None the fastest. Raises where the CPU lacks them."""
-    MTMD.checked(_use_kernels(name.encode() if name else None))
+    """Other kernels for towers loaded afterwards, None: the fastest, "": none. Raises where the CPU lacks them."""
+    MTMD.checked(_use_kernels(None if name is None else name.encode()))
 
 
 def resolved(precision: str) -> str:

@@ -18,7 +18,7 @@ typedef ggml_backend_buffer_type_t (*aim_buffer_type_t)(int32_t precision);
 // "aim_kernels_info": name of the kernels in use ("amx", "avx512-vnni", ...; "" where there are none)
 typedef const char * (*aim_kernels_info_t)(void);
 
-// "aim_kernels_use": takes other kernels than the fastest, from the next weights on; null: the fastest; false: this CPU lacks them
+// "aim_kernels_use": takes other kernels than the fastest, from the next weights on; null: the fastest; "": none; false: this CPU lacks them
 typedef bool (*aim_kernels_use_t)(const char * name);
 
 // "aim_set_precision": products and attention of a CPU backend's graphs are computed by our kernels where they can

@@ -36,7 +36,7 @@ MTMD_API int32_t aim_mtmd_precision(mtmd_context * ctx);
 
 // Kernels that packed weights are computed with: "amx", "avx512-vnni", "avx-vnni", "avx512", "avx2", or "" without any.
 MTMD_API const char * aim_mtmd_kernels(void);
-// Takes other kernels than the fastest, for towers that are loaded afterwards; null is the fastest.
+// Takes other kernels than the fastest, for towers that are loaded afterwards; null is the fastest, "" none.
 MTMD_API int32_t aim_mtmd_use_kernels(const char * name);
 
 // For tests and measurements: out = residual + gamma * act(norm(x) w^T + bias), float32, rows of x and w are [k]. Null pointers are

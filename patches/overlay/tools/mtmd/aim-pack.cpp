@@ -19,10 +19,36 @@ static ggml_backend_buffer_type_t buffer_type(int32_t precision) {
 }
 
 bool aim_clip_packed::begin(ggml_backend_t backend) {
-    const bool on_cpu = ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    device = ggml_backend_get_device(backend);
+    const bool on_cpu = ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
     wanted = on_cpu && buffer_type(next_precision) ? next_precision : AIM_PRECISION_EXACT;
     aim_compute_with(backend, wanted); // attention too
-    return wanted != AIM_PRECISION_EXACT;
+    return on_cpu && next_precision != AIM_PRECISION_EXACT;
+}
+
+// ggml's own repacked type for this weight, where there are no kernels of ours (ARM): asked as a language model's loader asks
+static ggml_backend_buffer_type_t repacked_type(ggml_backend_dev_t device, const ggml_tensor * weight) {
+    const auto list = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(device), "ggml_backend_dev_get_extra_bufts");
+    ggml_init_params params = { 4*ggml_tensor_overhead(), nullptr, true };
+    ggml_context_ptr ctx(ggml_init(params));
+    ggml_tensor * w  = ggml_dup_tensor(ctx.get(), weight);
+    ggml_tensor * mm = ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, w->ne[0], 512));
+    for (auto * each = list ? list(device) : nullptr; each && *each; ++each) {
+        ggml_backend_buffer_ptr empty(ggml_backend_buft_alloc_buffer(*each, 0));
+        w->buffer = empty.get();
+        if (ggml_backend_dev_supports_op(device, mm)) {
+            return *each;
+        }
+    }
+    return nullptr;
+}
+
+ggml_backend_buffer_type_t aim_clip_packed::type_for(const ggml_tensor * weight) const {
+    const bool is_kernel = weight->ne[3] > 1;
+    if (wanted == AIM_PRECISION_EXACT) {
+        return is_kernel ? nullptr : repacked_type(device, weight);
+    }
+    return buffer_type(is_kernel ? std::min<int32_t>(wanted, AIM_PRECISION_16) : wanted); // pixels are few, and all hangs on them
 }
 
 static bool can_be_packed(const ggml_tensor * w) {
@@ -49,9 +75,9 @@ void aim_clip_packed::pack(ggml_context * weights, ggml_cgraph * graph) {
     std::map<ggml_backend_buffer_type_t, std::vector<ggml_tensor *>> chosen;
     for (ggml_tensor * t = ggml_get_first_tensor(weights); t; t = ggml_get_next_tensor(weights, t)) {
         const auto use = uses.find(t);
-        if (use != uses.end() && use->second && can_be_packed(t)) {
-            // pixels are few and every later row hangs on them
-            chosen[buffer_type(t->ne[3] > 1 ? std::min<int32_t>(wanted, AIM_PRECISION_16) : wanted)].push_back(t);
+        const ggml_backend_buffer_type_t buft = use != uses.end() && use->second && can_be_packed(t) ? type_for(t) : nullptr;
+        if (buft) {
+            chosen[buft].push_back(t);
         }
     }
     for (const auto & [buft, tensors] : chosen) {

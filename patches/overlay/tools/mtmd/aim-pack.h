@@ -12,15 +12,19 @@ void aim_clip_precision(int32_t precision);
 // belongs to one clip_ctx
 class aim_clip_packed {
 public:
-    // whether weights are to be packed: not with a device, not for exact results, not without kernels for this CPU
+    // whether weights are to be packed: not with a device, not for exact results
     bool begin(ggml_backend_t backend);
 
     // moves the weights that `graph` only multiplies with out of the context's plain buffer; before that is allocated
     void pack(ggml_context * weights, ggml_cgraph * graph);
 
+    // exact where this CPU has no kernels of ours; weights may still be in ggml's repacked types
     int32_t precision() const { return wanted; }
 
 private:
-    int32_t wanted = 0;
+    ggml_backend_dev_t device = nullptr;
+    int32_t            wanted = 0;
+
+    ggml_backend_buffer_type_t type_for(const ggml_tensor * weight) const; // null: the plain buffer
     std::vector<ggml_backend_buffer_ptr> buffers;
 };

@@ -10,24 +10,10 @@
 #include <cmath>
 #include <cstring>
 
-// ggml's own parameters of the node end long before
-constexpr int MARK_AT = 15;
-static_assert(GGML_MAX_OP_PARAMS >= (MARK_AT + 1)*sizeof(int32_t), "room for the mark");
-
 constexpr int64_t MIN_QUERIES = 16; // below it packing the keys costs more than the products save
 constexpr int64_t Q_ROWS      = 32; // queries in one unit of work
 constexpr int64_t KEYS        = 64; // keys packed in one unit
 constexpr int64_t V_COLUMNS   = 32; // columns of v packed in one unit; a block of any quantised type
-
-void aim_mark_graph(ggml_cgraph * graph, int32_t precision) {
-    for (int i = 0; i < graph->n_nodes; i++) {
-        if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT || graph->nodes[i]->op == GGML_OP_MUL_MAT) {
-            graph->nodes[i]->op_params[MARK_AT] = precision;
-        }
-    }
-}
-
-bool aim_marked(const ggml_tensor * op) { return op->op_params[MARK_AT] != AIM_PRECISION_EXACT; }
 
 static float param(const ggml_tensor * op, int i) {
     float value;

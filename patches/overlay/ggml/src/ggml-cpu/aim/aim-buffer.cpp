@@ -25,6 +25,10 @@ static const char * kernels_info(void) {
 }
 
 static bool kernels_use(const char * name) {
+    if (name && !*name) {
+        in_use = nullptr;
+        return true;
+    }
     const aim_kernels * wanted = name ? aim_kernels_named(name) : aim_kernels_best();
     if (wanted) {
         in_use = wanted;
