@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from ctypes import POINTER, c_char_p, c_float, c_int32
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +11,17 @@ from numpy.typing import NDArray
 from reference_aim import TEMPERATURE, pagerank
 from staged_models import SHAPE, Models, make_prompt, open_context, run
 
-from aim_local.native.binding import bind
-from aim_local.native.library import libllama
-from aim_local.native.status import LLAMA, UNSUPPORTED
+from aim_local.errors import ModelError, UsageError
+from aim_local.native.staged import score_kernels, score_with
 
-_floats = POINTER(c_float)
-_with = bind(libllama, "aim_score_with", [c_char_p] + [c_int32] * 5 + [c_float] + [_floats] * 3)
-KERNELS = bind(libllama, "aim_score_kernels", [], c_char_p)().decode().split()
+KERNELS = score_kernels()
 Floats = NDArray[np.float32]
 
 LIMIT = 2e-3  # relative: f32 products of up to 400, times ten by the temperature, in an exponent
 
 
 def score(kernel: str, q: Floats, k: Floats) -> Floats:
-    """[n_q] from q [n_q, n_head, d] and k [n_k, n_head_kv, d]."""
-    (n_q, n_head, d), (n_k, n_head_kv, _) = q.shape, k.shape
-    found = np.full(n_q, np.nan, np.float32)
-    scale = 1 / d**0.5 / TEMPERATURE
-    data: list[Any] = [np.ascontiguousarray(a).ctypes.data_as(_floats) for a in (q, k, found)]
-    LLAMA.checked(_with(kernel.encode(), n_head, n_head_kv, d, n_q, n_k, scale, *data))
-    return found
+    return score_with(kernel, q, k, 1 / q.shape[2] ** 0.5 / TEMPERATURE)
 
 
 def oracle(q: Floats, k: Floats) -> NDArray[np.float64]:
@@ -109,9 +98,12 @@ def test_a_head_that_repeats_counts_once(kernel: str) -> None:
     np.testing.assert_allclose(once, twice, rtol=1e-6)
 
 
-def test_an_unknown_kernel_is_refused() -> None:
-    assert _with(b"mmx", 1, 1, 1, 1, 1, 1.0, None, None, None) == UNSUPPORTED
-    assert "no scoring kernel mmx; this CPU has" in LLAMA.text()
+def test_what_cannot_be_scored_is_refused() -> None:
+    q, k = drawn(4, 4, 2, 1, 8)
+    with pytest.raises(ModelError, match="no scoring kernel mmx; this CPU has"):
+        score("mmx", q, k)
+    with pytest.raises(UsageError, match="4 of 3 rows, 2 heads"):
+        score(KERNELS[0], q, k[:3])
 
 
 def test_threads_do_not_change_scores(models: Models) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, c_bool, c_double, c_float, c_int8, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_double, c_float, c_int8, c_int32, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,11 @@ _held_row_bytes = bind(libllama, "aim_held_row_bytes", [c_void_p], c_int64)
 _compute_bytes = bind(libllama, "aim_compute_bytes", [c_void_p], c_int64)
 # int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head)
 _score_bytes = bind(libllama, "aim_score_bytes", [c_int32, c_int32, c_int32, c_int32], c_int64)
+# const char * aim_score_kernels(void)
+_score_kernels = bind(libllama, "aim_score_kernels", [], c_char_p)
+# int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q,
+#     int32_t n_k, float scale, const float * q, const float * k, float * scores)
+_score_with = bind(libllama, "aim_score_with", [c_char_p, *[c_int32] * 5, c_float, _floats, _floats, _floats])
 
 # int32_t aim_prefill_params_size(void)
 check_size(libllama, "aim_prefill_params_size", _PrefillParams)
@@ -117,6 +122,25 @@ def compute_bytes(ctx: int) -> int:
 def score_bytes(n: int, n_head: int, n_head_kv: int, d_head: int) -> int:
     """Bytes that ranking n rows takes on the CPU, beside their queries and the cached keys: linear in n."""
     return LLAMA.checked(_score_bytes(n, n_head, n_head_kv, d_head))
+
+
+def score_kernels() -> list[str]:
+    """Names of the CPU's scoring kernels, best first; the first one is what a prefill takes."""
+    names: bytes = _score_kernels()
+    return names.decode().split()
+
+
+def score_with(kernel: str, q: Rows, k: Rows, scale: float) -> Rows:
+    """Pagerank scores [n_q] of the last rows, from float32 queries [n_q, n_head, d] and keys [n_k, n_head_kv, d].
+
+    scale: of the products, softmax temperature included. Raises ModelError for a kernel this CPU lacks, UsageError.
+    """
+    (n_q, n_head, d), (n_k, n_head_kv, _) = q.shape, k.shape
+    scores = np.empty(n_q, np.float32)
+    data = [np.ascontiguousarray(a, np.float32).ctypes.data_as(_floats) for a in (q, k)]
+    shape = (n_head, n_head_kv, d, n_q, n_k)
+    LLAMA.checked(_score_with(kernel.encode(), *shape, scale, *data, scores.ctypes.data_as(_floats)))
+    return scores
 
 
 @dataclass(frozen=True)
