@@ -50,6 +50,8 @@ class Stats:
     ttft_ms: float = 0.0  # from the call to the first token
     n_generated: int = 0
     decode_ms: float = 0.0
+    vision_kernels: str = ""  # arithmetic and kernels of the tower: "int8 (amx)"; "" where nothing was encoded
+    prefill_kernels: str = ""  # and of the language model's prefill
     stop_reason: str = ""  # "eos", "length", "stop", "interrupted", "cancelled"
 
     @property
@@ -66,7 +68,7 @@ class Stats:
         return self.flops / self.flops_full if self.flops_full else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, derived rates included."""
+        """Plain numbers and words for JSON, derived rates included."""
         rates = {"decode_tps": self.decode_tps, "prefill_tps": self.prefill_tps, "flops_share": self.flops_share}
         return {**asdict(self), **rates}
 

@@ -19,7 +19,7 @@ _ENDS = {"length": "cut at --max-tokens", "cancelled": "cancelled"}  # other end
 
 
 def stats_line(stats: Stats) -> str:
-    """One compact line: what was read, visual tokens before and after, milliseconds per stage, rates, KV cache."""
+    """One compact line: what was read, visual tokens before and after, milliseconds per stage, kernels, rates, KV cache."""
     from aim_local.results import STAGES
 
     seen = [_counted(n, what) for n, what in ((stats.n_frames, "frame"), (stats.n_images, "image")) if n]
@@ -31,6 +31,8 @@ def stats_line(stats: Stats) -> str:
         f"visual tokens {stats.n_visual_full} -> {stats.n_visual}" if stats.n_visual_full else "",
         f"{stats.n_ranked_again} ranked again" if stats.n_ranked_again else "",
         f"ms: {stages}" if stages else "",
+        f"vision {stats.vision_kernels}" if stats.vision_kernels else "",
+        f"prefill {stats.prefill_kernels}" if stats.prefill_kernels else "",
         f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else "",
         _counted(stats.n_generated, "token") + (f" at {stats.decode_tps:.1f}/s" if stats.decode_tps else ""),
         f"FLOPs {stats.flops_share:.1%} of full" if stats.flops_share < 1 else "",

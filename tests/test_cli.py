@@ -120,9 +120,11 @@ def test_stats_line_is_compact() -> None:
     stats = Stats(
         n_frames=8, n_images=1, n_visual_full=128, n_visual=32, decode_video_ms=12, vision_ms=210.4, prefill_ms=45.1,
         ttft_ms=301.2, n_generated=11, decode_ms=100, kv_bytes=3 << 20, stop_reason="length",
+        vision_kernels="int8 (amx)", prefill_kernels="bf16 (amx)",
     )  # fmt: skip
     assert stats_line(stats) == (
-        "stats: 8 frames, 1 image | visual tokens 128 -> 32 | ms: video 12, vision 210, prefill 45 | TTFT 301 ms | "
+        "stats: 8 frames, 1 image | visual tokens 128 -> 32 | ms: video 12, vision 210, prefill 45 | "
+        "vision int8 (amx) | prefill bf16 (amx) | TTFT 301 ms | "
         "11 tokens at 100.0/s | KV cache 3.0 MiB | cut at --max-tokens"
     )
     assert stats_line(Stats(n_generated=1, stop_reason="cancelled")) == "stats: 1 token | cancelled"

@@ -12,6 +12,7 @@ import pytest
 
 from aim_local import store
 from aim_local.lab import doctor
+from aim_local.native import kernels
 from aim_local.store.gguf_header import read_header
 
 SECTIONS = {"versions", "native libraries", "machine", "devices", "models"}
@@ -28,6 +29,13 @@ def test_sections_and_json() -> None:
     assert set(report.sections) == SECTIONS
     assert json.loads(json.dumps(report.to_dict()))["ok"] == (not report.problems)
     assert report.sections["versions"]["aim-local"] != doctor.NOT_INSTALLED
+
+
+def test_kernels_are_named() -> None:
+    machine = doctor.examine().sections["machine"]
+    for name in ("vision kernels", "prefill kernels"):
+        found = machine[name].split("(")[1]
+        assert (found == "llama.cpp's kernels)") if not kernels.kernels() else (found == f"{kernels.kernels()})")
 
 
 def test_torch_is_not_imported() -> None:

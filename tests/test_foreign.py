@@ -45,7 +45,8 @@ def as_janus(source: Path, target: Path) -> None:
             writer.add_key_value(key, value, kind)
     for tensor in reader.tensors:
         if tensor.name != "v.image_newline":
-            writer.add_tensor(tensor.name.replace("mm.2.", "mm.1."), np.array(tensor.data))
+            name = tensor.name.replace("mm.2.", "mm.1.")
+            writer.add_tensor(name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

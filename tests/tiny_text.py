@@ -74,16 +74,16 @@ def write_gguf(model: Any, shape: TextShape, path: Path, weight_type: Any = gguf
         if shape.arch == "llama" and (".q_proj." in name or ".k_proj." in name):
             array = _interleave(array, shape.n_head if ".q_proj." in name else shape.n_kv)
         if array.ndim == 2 and weight_type != gguf.GGMLQuantizationType.F32:
-            w.add_tensor(_name(name), gguf.quants.quantize(array, weight_type), raw_dtype=weight_type)
+            w.add_tensor(gguf_name(name), gguf.quants.quantize(array, weight_type), raw_dtype=weight_type)
         else:
-            w.add_tensor(_name(name), np.ascontiguousarray(array))
+            w.add_tensor(gguf_name(name), np.ascontiguousarray(array))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
 
 
-def _name(name: str) -> str:
+def gguf_name(name: str) -> str:
     stem, kind = name.rsplit(".", 1)
     if stem.startswith("model.layers."):
         il, part = stem.removeprefix("model.layers.").split(".", 1)

@@ -23,6 +23,7 @@ from ..models.prompt import ChatTemplate, Message
 from ..models.registry import open_tower
 from ..models.reuse import NOISE
 from ..models.text import TextModel
+from ..native import kernels
 from ..native.cpu import this_cpu
 from ..native.devices import has_gpu
 from ..native.installed import library_files
@@ -128,6 +129,17 @@ class Model:
         if n == 0 or has_gpu():
             return []
         return [f"n_gpu_layers is {n}, but no GPU is there for this build (see aim-local doctor); the CPU computes all"]
+
+    @property
+    def vision_kernels(self) -> str:
+        """Arithmetic and kernels of the vision tower, for people; "" without one."""
+        return self.tower.precision if self.tower else ""
+
+    @property
+    def prefill_kernels(self) -> str:
+        """Arithmetic and kernels of a prefill, for people; "" where layers are on a GPU."""
+        on_gpu = self.config.n_gpu_layers != 0 and has_gpu()
+        return "" if on_gpu else kernels.described_prefill(self.config.prefill_precision)
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (models/prompt.py)."""

@@ -131,6 +131,8 @@ def _stats(
         merge_ms=ms.get("merge", 0.0),
         prefill_ms=ms["prefill"],
         importance_ms=ms["importance"],
+        vision_kernels=model.vision_kernels if ms.get("vision") else "",
+        prefill_kernels=model.prefill_kernels,
     )
 
 

@@ -174,7 +174,11 @@ def _machine(report: Report, facts: dict[str, Any]) -> None:
     facts["memory"] = f"{memory / 2**30:.1f} GiB" if memory else "unknown"
     native = sys.modules.get(NATIVE)
     if native is not None:
+        from ..native import kernels
+
         facts["cpu features"] = cpu_features(native.llama.llama_print_system_info().decode())
+        facts["vision kernels"] = kernels.described(kernels.resolved("auto"))
+        facts["prefill kernels"] = kernels.described_prefill("auto")
 
 
 def cpu_features(info: str) -> str:

@@ -32,6 +32,7 @@ _use_kernels = bind(libmtmd, "aim_mtmd_use_kernels", [c_char_p])
 _set_context_precision = bind(libllama, "aim_set_precision", [c_void_p, c_int32])
 
 NAMES = ("amx", "avx512-vnni", "avx-vnni", "avx512", "avx2")  # the fastest first
+EXACT = "exact (llama.cpp's kernels)"
 _FAST_INT8 = ("amx", "avx512-vnni", "avx-vnni")  # sixteen bits take 1.4 to 2 times as long there
 
 
@@ -71,13 +72,24 @@ def precision_of(context: Any) -> str:
 
 
 def described(precision: str) -> str:
-    """For people: the arithmetic and the kernels of a resolved precision."""
+    """For people: the arithmetic and the kernels of a tower with a resolved precision."""
     name = kernels()
     if precision == "exact" or not name:
-        return "exact (llama.cpp's kernels)"
-    if precision == "int8" and name in _FAST_INT8:
-        return f"int8 ({name})"
-    return f"bf16 ({name})" if name == "amx" else f"int16 ({name})"
+        return EXACT
+    return f"int8 ({name})" if precision == "int8" and name in _FAST_INT8 else _wide(name)
+
+
+def described_prefill(precision: str) -> str:
+    """The same for a language model's prefill on the CPU. precision: as in compute_with."""
+    name = kernels()
+    if precision == "exact" or not name:
+        return EXACT
+    # products of quantised weights too where they can be unpacked fast enough; see aim-unpacked.cpp
+    return _wide(name) if name == "amx" else f"attention {_wide(name)}"
+
+
+def _wide(name: str) -> str:
+    return f"{'bf16' if name == 'amx' else 'int16'} ({name})"
 
 
 # --- for tests and measurements ---------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ int32_t aim_mtmd_use_kernels(const char * name) {
     return aim_guard([&]() -> int32_t {
         const auto use = aim_cpu_function<aim_kernels_use_t>("aim_kernels_use");
         if (!use || !use(name)) {
-            aim_fail(AIM_STATUS_UNSUPPORTED, "this CPU has no kernels %s", name ? name : "of ours");
+            aim_fail(AIM_STATUS_FAILED, "this CPU has no kernels %s", name ? name : "of ours");
         }
         return AIM_STATUS_OK;
     });

@@ -82,7 +82,7 @@ int32_t aim_probe_product(const struct aim_probe_product_params * p, float * out
             const auto find = aim_cpu_function<aim_buffer_type_t>("aim_buffer_type");
             const ggml_backend_buffer_type_t buft = find ? find(p->precision) : nullptr;
             if (!buft) {
-                aim_fail(AIM_STATUS_UNSUPPORTED, "this CPU has no kernels of ours");
+                aim_fail(AIM_STATUS_FAILED, "this CPU has no kernels of ours");
             }
             graph.packed.reset(ggml_backend_buft_alloc_buffer(buft, ggml_backend_buft_get_alloc_size(buft, w)));
             ggml_backend_tensor_alloc(graph.packed.get(), w, ggml_backend_buffer_get_base(graph.packed.get()));

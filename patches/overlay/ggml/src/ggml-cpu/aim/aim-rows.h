@@ -14,8 +14,8 @@ static inline void rotate_64(float * x) { // times a Hadamard matrix, 8 times as
     }
 }
 
-// the factor to whole numbers
-static inline float whole_factor(aim_pack type, float highest, float norm2) {
+// the factor to whole numbers, of k values
+static inline float whole_factor(aim_pack type, float highest, float norm2, int64_t k) {
     if (!(highest > 1e-30f)) {
         return highest == 0 || highest <= 1e-30f ? 0.0f : highest; // zeros; NaN
     }
@@ -23,7 +23,10 @@ static inline float whole_factor(aim_pack type, float highest, float norm2) {
         return 127.0f / highest;
     }
     // |a| |b| < 2^31 in whole numbers, with room for what rounding adds
-    const float by_norm = 45000.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(norm2)));
+    // squares leave float's range long before the values do: then the norm is at most that of k values like the highest
+    const bool  measured = highest > 1e-15f && highest < 1e15f;
+    const float squares  = measured ? norm2 : (float) k;
+    const float by_norm  = 45000.0f / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(squares))) / (measured ? 1.0f : highest);
     const float by_type = 32000.0f / highest;
     return by_norm < by_type ? by_norm : by_type;
 }
@@ -77,7 +80,7 @@ static int32_t pack_scaled(aim_pack type, aim_source src, int64_t k, int64_t k_p
                            float * work, uint8_t flip) {
     float highest, norm2;
     measure(type, src, k, k_padded, work, &highest, &norm2);
-    const float factor = whole_factor(type, highest, norm2);
+    const float factor = whole_factor(type, highest, norm2, k);
     const f16x  by     = f_set(factor == factor ? factor : 0.0f);
     f16x total = f_set(0); // whole numbers below 2^24
     for (int64_t i = 0; i < k_padded; i += type == AIM_PACK_I8 ? 64 : 32) {
@@ -146,8 +149,8 @@ static void pack_columns(aim_pack type, aim_source src, int64_t k, int64_t k_pad
         f_store(highest, high);
         f_store(norm2, squares);
         for (int i = 0; i < 16; i++) {
-            const float wrong  = highest[i]*0 + norm2[i]*0;
-            const float factor = whole_factor(type, highest[i] + wrong, norm2[i]);
+            const float wrong  = highest[i]*0 + (norm2[i] == norm2[i] ? 0.0f : norm2[i]); // infinite squares are none
+            const float factor = whole_factor(type, highest[i] + wrong, norm2[i], k);
             scales[i]  = factor != factor ? factor : factor > 0 ? 1.0f/factor : 0.0f;
             highest[i] = factor != factor ? 0.0f : factor;
         }
