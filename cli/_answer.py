@@ -19,7 +19,7 @@ _ENDS = {"length": "cut at --max-tokens", "cancelled": "cancelled"}  # other end
 
 
 def stats_line(stats: Stats) -> str:
-    """One compact line: what was read, visual tokens before and after, milliseconds per stage, kernels, rates, KV cache."""
+    """One compact line: what was read, visual tokens before and after, stages in ms, kernels, rates, KV cache."""
     from aim_local.results import STAGES
 
     seen = [_counted(n, what) for n, what in ((stats.n_frames, "frame"), (stats.n_images, "image")) if n]
