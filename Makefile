@@ -47,13 +47,14 @@ check: $(VENV)/.base
 # python is linked with neither library: asan has to be there first, and without libstdc++ beside it finds no throw to watch
 # detect_leaks=0: python and torch never free all they have; capture=sys: a report ends the process and goes to stderr itself
 SANITIZED := $(wildcard tests/test_staged_*.py) tests/test_stop.py tests/test_merging.py tests/test_anyres.py tests/test_tiles.py \
-	tests/test_pruning.py tests/test_pruning_settings.py tests/test_foreign.py tests/test_threads.py
+	tests/test_pruning.py tests/test_pruning_settings.py tests/test_foreign.py tests/test_threads.py \
+	$(wildcard tests/test_kernels_*.py) tests/test_exact.py
 SANITIZED_CXX = $$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' build/sanitize/CMakeCache.txt)
 sanitize: $(VENV)/.test
 	$(BIN)/cmake -S patches -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAIM_SANITIZE=ON \
 	    -DCMAKE_BUILD_TYPE=Release -DPython3_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build build/sanitize
-	@for lib in llama mtmd; do grep -q __asan_report build/sanitize/bin/lib$$lib.so || \
+	@for lib in llama mtmd ggml-cpu; do grep -q __asan_report build/sanitize/bin/lib$$lib.so || \
 	    { echo "error: build/sanitize/bin/lib$$lib.so has no sanitizer in it; remove build/sanitize and try again"; exit 1; }; done
 	cxx=$(SANITIZED_CXX); AIM_LOCAL_LIB=$(abspath build/sanitize/bin) \
 	    LD_PRELOAD="$$($$cxx -print-file-name=libasan.so) $$($$cxx -print-file-name=libstdc++.so)" \

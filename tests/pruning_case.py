@@ -73,7 +73,8 @@ def load(folder: Path, case: Case, **config: Any) -> Loaded:
     source = write(folder / "hf", case.shape, model=model)
     convert(source, folder / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
     f32 = {"type_k": "f32", "type_v": "f32", "flash_attn": False, "n_threads": 1, "n_ubatch": case.n_ubatch}
-    llm = VisionLLM.load(folder / "gguf", config=LoadConfig(**{**f32, **config}))
+    exact = {"vision_precision": "exact", "prefill_precision": "exact"}
+    llm = VisionLLM.load(folder / "gguf", config=LoadConfig(**{**f32, **exact, **config}))
     return Loaded(case, model, HfReference(source, model), llm, PROMPTS[len(case.media)])
 
 

@@ -17,7 +17,8 @@ from aim_local import LoadConfig, VisionLLM
 from aim_local.convert import ConvertConfig, convert
 from aim_local.errors import AimError
 
-F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1)
+EXACT = {"vision_precision": "exact", "prefill_precision": "exact"}
+F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **EXACT)
 SHAPE = Shape(grid=6, n_text=3, heads=2, heads_kv=2, seed=11)  # trained for 1024 tokens
 
 

@@ -41,7 +41,9 @@ def pair() -> Any:
     tokenizer = make_tokenizer.build()
     model = build(tokenizer)
     from_gguf.load(model, FOLDER)
-    with VisionLLM.load(FOLDER, config=LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1)) as llm:
+    exact = {"vision_precision": "exact", "prefill_precision": "exact"}
+    config = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **exact)
+    with VisionLLM.load(FOLDER, config=config) as llm:
         yield model.eval(), Encoder(tokenizer), llm
 
 

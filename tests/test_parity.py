@@ -18,7 +18,8 @@ from reference_hf import Reference  # noqa: E402
 from aim_local import GenerateConfig, LoadConfig, VisionLLM  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
 
-F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1)
+EXACT = {"vision_precision": "exact", "prefill_precision": "exact"}
+F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **EXACT)
 TOLERANCE = 1e-3  # of the largest logit
 BEFORE, AFTER = "<|im_start|>user ", "\nWhat happens in it?<|im_end|><|im_start|>assistant\n"
 

@@ -17,7 +17,8 @@ from reference_video import VideoReference, sentence  # noqa: E402
 from aim_local import FrameSampling, LoadConfig, VisionLLM  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
 
-F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1)
+EXACT = {"vision_precision": "exact", "prefill_precision": "exact"}
+F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **EXACT)
 TOLERANCE = 1e-3  # of the largest logit
 N_SOURCE = 13
 PICKED = [0, 3, 6, 9, 12]  # numpy.linspace(0, 12, 5)

@@ -176,7 +176,8 @@ static inline f16x f_exp2(f16x a) {
     return f_scale2(p, n);
 }
 
-static inline f16x f_exp(f16x a) { return f_exp2(f_mul(f_min(f_set(88.0f), a), f_set(1.442695041f))); }
+// of at most 87: one over it is a normal number still, others cost ten times as much
+static inline f16x f_exp(f16x a) { return f_exp2(f_mul(f_min(f_set(87.0f), a), f_set(1.442695041f))); }
 
 static inline f16x f_sigmoid(f16x a) {
     return f_inverse(f_add(f_set(1.0f), f_exp(f_sub(f_set(0.0f), a))));
@@ -191,7 +192,7 @@ static inline f16x f_erf(f16x a) {
     p = f_fma(p, t, f_set(1.421413741f));
     p = f_fma(p, t, f_set(-0.284496736f));
     p = f_fma(p, t, f_set(0.254829592f));
-    const f16x tail = f_mul(f_mul(p, t), f_exp(f_sub(f_set(0.0f), f_mul(x, x))));
+    const f16x tail = f_mul(f_mul(p, t), f_exp(f_max(f_set(-80.0f), f_sub(f_set(0.0f), f_mul(x, x)))));
     return f_sign_of(f_sub(f_set(1.0f), tail), a);
 }
 
