@@ -26,6 +26,7 @@ class ReadingSpeed:
     """Seconds.
 
     open_s:    until the item is known: its head, its packets, its digest; of a still picture its pixels as well
+    digest_s:  of these, the digest
     start_s:   until the decoder is ready for the first frame
     decoded_s: a frame that is decoded on the way to a kept one
     kept_s:    a frame that is kept: converted, and fitted to the tower
@@ -33,6 +34,7 @@ class ReadingSpeed:
 
     digest: str
     open_s: float
+    digest_s: float
     start_s: float = 0.0
     decoded_s: float = 0.0
     kept_s: float = 0.0
@@ -51,22 +53,24 @@ def measure_reading(item: MediaItem, fit: Fit | None) -> tuple[Indexed, ReadingS
     """Opens an item and decodes the first frames of a video: 38 at most. Raises MediaError, UsageError."""
     start = time.perf_counter()
     indexed = index_media(item)
+    before = time.perf_counter()
     digest = digest_item(item)
+    digest_s = time.perf_counter() - before
     if isinstance(item, np.ndarray):
         opened = time.perf_counter() - start
-        return indexed, ReadingSpeed(digest, opened, kept_s=_fit_seconds(item, fit))
+        return indexed, ReadingSpeed(digest, opened, digest_s, kept_s=_fit_seconds(item, fit))
     if indexed.info is None:
         read_image(item, digest)
-        return indexed, ReadingSpeed(digest, time.perf_counter() - start)
+        return indexed, ReadingSpeed(digest, time.perf_counter() - start, digest_s)
     opened = time.perf_counter() - start
     n = indexed.info.n_frames
     first = _read_seconds(indexed, [0], fit)
     if n < _DENSE:
-        return indexed, ReadingSpeed(digest, opened, 0.0, 0.0, first)
+        return indexed, ReadingSpeed(digest, opened, digest_s, kept_s=first)
     dense, span = range(_DENSE), min(_SPAN, n)
     sparse = [0, span // 2, span - 1]
     times = first, _read_seconds(indexed, dense, fit), _read_seconds(indexed, sparse, fit)
-    return indexed, ReadingSpeed(digest, opened, *_solved(*times, span))
+    return indexed, ReadingSpeed(digest, opened, digest_s, *_solved(*times, span))
 
 
 def _fit_seconds(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], fit: Fit | None) -> float:
