@@ -1,6 +1,6 @@
 """Whether `--ttft` keeps what it says: predicted and measured time to the first token, over targets, clips and models.
 
-    python benchmarks/ttft.py [MODEL [MMPROJ]] --video CLIP [--video CLIP] [--seconds 0.1,0.2] [--frames N] [--threads N]
+    python benchmarks/ttft.py [MODEL [MMPROJ]] --video CLIP [--video CLIP] [--seconds 0.1,0.2] [--frames N]
 
 Targets may be shares of the most there is ("x0.5"). Measures the machine's pace first, then every target on every clip;
 nothing is taken from the store, and every frame is encoded.
@@ -51,9 +51,7 @@ def compare(llm: VisionLLM, pacer: Pacer, clip: Path, target: str, most: int | N
 
 def run(llm: VisionLLM, pacer: Pacer, request: Request, seconds: float) -> tuple[TtftChoice, float]:
     choice = pacer.choose(request, seconds)
-    answer = llm.generate(
-        PROMPT, request.media, choice.tokens, GenerateConfig(max_tokens=1), sampling=choice.sampling
-    )
+    answer = llm.generate(PROMPT, request.media, choice.tokens, GenerateConfig(max_tokens=1), sampling=choice.sampling)
     return choice, choice.measured_s(answer.stats)
 
 

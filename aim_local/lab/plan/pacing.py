@@ -50,8 +50,8 @@ _WORDS = 20
 _STAGES = ("merge", "prefill", "importance", "other")
 # frames and setting, growing; those that would take too long are left out
 _SETTINGS = (
-    (2, "paper"), (2, "off"), (6, "paper"), (4, "off"), (12, "paper"), (8, "off"), (24, "paper"), (16, "paper:keep=0.5"),
-    (32, "paper"), (16, "off"), (32, "paper:keep=0.5"),
+    (2, "paper"), (2, "off"), (6, "paper"), (4, "off"), (12, "paper"), (8, "off"), (24, "paper"),
+    (16, "paper:keep=0.5"), (32, "paper"), (16, "off"), (32, "paper:keep=0.5"),
 )  # fmt: skip
 _WHOLE = ((2, "paper"), (8, "paper"), (16, "off"))
 
@@ -120,7 +120,7 @@ class _Stopwatch:
     # --- prefills of rows that are there ---------------------------------------------------------------------------
 
     def _prefills(self, rows: Rows) -> list[_Run]:
-        found, slowest = [], 0.0
+        found, slowest = list[_Run](), 0.0
         self._prefill(rows, 1, "paper")  # the first one reads the weights
         for n_frames, setting in _SETTINGS:
             if len(found) >= 2 and 3 * slowest > self.left:
@@ -241,11 +241,11 @@ def _fitted(runs: Sequence[_Run]) -> dict[str, dict[str, float]]:
 
     Few runs cannot tell the parts of a prefill apart: then a FLOP costs the same wherever it is.
     """
-    found = {stage: rates for stage, rates in fit([_only(run.amounts, _STAGES) for run in runs],
-                                                  [run.seconds for run in runs]).items()}  # fmt: skip
+    measured = [run.seconds for run in runs]
+    found = fit([_only(run.amounts, _STAGES) for run in runs], measured)
     if len({run.amounts["prefill"]["row_flops"] for run in runs}) < _FIT_ALL:
         flops = [{"prefill": {"flops": _prefill_flops(run.amounts)}} for run in runs]
-        rate = fit(flops, [run.seconds for run in runs])["prefill"]["flops"]
+        rate = fit(flops, measured)["prefill"]["flops"]
         found["prefill"] = {"row_flops": rate, "pair_flops": rate}
     return found
 

@@ -19,6 +19,7 @@ from ...config import VisualTokenConfig
 from ...engine.intake import entry_key
 from ...engine.model import Model
 from ...engine.plan import context_size
+from ...engine.read import Media
 from ...errors import ContextError, UsageError
 from ...media import FrameSampling
 from ...media.outline import Indexed, Outline
@@ -40,7 +41,7 @@ OFF = 0.25  # a prediction that is off by more says that the pace does not hold 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one run. stages: as they are named in Stats; decoding runs beside the tower, so total is not their sum.
+    """Seconds of one run. stages: named as in Stats; decoding runs beside the tower, so total is not their sum.
 
     n_stored: media whose rows are in the store.
     """
@@ -145,6 +146,7 @@ def review(model: Model, choice: TtftChoice, stats: Stats) -> bool:
 class _Item:
     """A media item that was looked at."""
 
+    source: Media
     indexed: Indexed
     speed: ReadingSpeed
 
@@ -165,7 +167,7 @@ class Pacer:
         if not len(request.media):
             raise UsageError("a time to the first token chooses frames and visual tokens; give a video or a picture")
         assert self.model.tower is not None, "it has facts"
-        items = [_Item(*measure_reading(item, self.model.tower.fit)) for item in request.media]
+        items = [_Item(item, *measure_reading(item, self.model.tower.fit)) for item in request.media]
         rungs, estimates = self._estimates(request, items)
         spent = time.perf_counter() - start
         picked: Picked = pick([estimate.total for estimate in estimates], seconds - spent)
@@ -243,5 +245,5 @@ class Pacer:
         store = self.model.encoded_store
         if store is None:
             return 0
-        key = entry_key(self.model, item.indexed.item, sampling, item.speed.digest)
+        key = entry_key(self.model, item.source, sampling, item.speed.digest)
         return store.n_bytes(key)
