@@ -62,7 +62,7 @@ class Repl:
 
     def __init__(self, chat: Chat, model: str, *, stats: bool, quiet: bool, target: Target | None = None) -> None:
         self.chat, self._target = chat, target
-        self._choices: list[TtftChoice] = []  # what was chosen for the next question
+        self.choices: list[TtftChoice] = []  # what was chosen for the next question
         self.model = model
         self.stats = stats
         self.quiet = quiet
@@ -111,7 +111,7 @@ class Repl:
                 _log.say(f"{names} was not kept; attach it again to ask once more")
             self.detach()
             raise
-        choices = self._choices
+        choices = self.choices
         self.detach()
         self.last_stats = answer.stats
         if was_stopped(answer.stats):
@@ -124,8 +124,8 @@ class Repl:
         """Put files with the next question."""
         sampling = {}
         if self._target:
-            self._choices.append(self._target.attach(self.chat, paths, self._choices))
-            sampling = {"sampling": self._choices[-1].sampling}
+            self.choices.append(self._target.attach(self.chat, paths, self.choices))
+            sampling = {"sampling": self.choices[-1].sampling}
         for path in paths:
             self.pending.append((path, self.chat.encode_ahead(path, **sampling)))
             if not self.quiet:
@@ -133,7 +133,7 @@ class Repl:
 
     def detach(self) -> None:
         """Nothing goes with the next question; what is encoded in the background ends."""
-        pending, self.pending, self._choices = self.pending, [], []
+        pending, self.pending, self.choices = self.pending, [], []
         for _, ahead in pending:
             ahead.close()
 

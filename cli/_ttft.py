@@ -6,7 +6,6 @@ Knows lines and the order of a command; choosing is aim_local.lab.plan's busines
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,13 @@ MEASURING = "measuring how fast this machine runs the model, for --ttft: some se
 _LEAST = 0.001  # seconds; what is left for a clip where another has taken it all
 _SHOWN = ("decode_video", "vision", "prefill")
 _NAMES = {"decode_video": "video"}
+
+
+def check(seconds: float, n_media: int) -> None:
+    """Before a model is loaded. Raises UsageError."""
+    from aim_local.lab.plan.rungs import check_ttft
+
+    check_ttft(seconds, n_media)
 
 
 class Target:
@@ -69,10 +75,9 @@ class Target:
             media=paths, tokens=self.given if is_open else chat.settled_tokens, sampling=chat.sampling,
             system=chat.system, n_answer=chat.options.max_tokens,
         )  # fmt: skip
-        found = self._pacer.choose(asked, left)
-        if is_open and found.tokens is not None:
-            chat.use_tokens(found.tokens)
-        choice = replace(found, spent_s=0.0)  # the user types meanwhile
+        choice = self._pacer.choose(asked, left, choosing_counts=False)  # the user types meanwhile
+        if is_open and choice.tokens is not None:
+            chat.use_tokens(choice.tokens)
         self.tell(choice)
         return choice
 

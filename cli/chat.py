@@ -51,6 +51,8 @@ def chat(
     files = media.checked()
     frames.sampling()
     reduction = tokens.config()
+    if ttft is not None:
+        _ttft.check(ttft, len(files) if question is not None else 1)
     if resume is not None:
         saved = _resume.saved_model(context, resume)
         model, mmproj = _resume.model_files(saved, model, mmproj)

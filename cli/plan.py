@@ -13,7 +13,7 @@ from . import _options as opt
 from ._groups import Without
 from ._plan_text import show_calibration, show_plan
 from ._table import print_json
-from ._ttft import MEASURING
+from ._ttft import MEASURING, check
 
 if TYPE_CHECKING:
     from aim_local.config import LoadConfig
@@ -50,6 +50,8 @@ def plan(
         _calibrate(model, mmproj, config, output)
         return
     files, reduction = media.checked(), tokens.config()
+    if ttft is not None:
+        check(ttft, len(files))
     frames.sampling(), answer.generate_config()
     if prompt is not None and not prompt.strip():
         raise UsageError("the question from -p is empty; give one, or drop -p for a short stand-in")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import PIL.Image
 
 from aim_local.media.arrays import as_frames
 from aim_local.media.canvas import Canvas, Fit, Keep
@@ -51,6 +52,7 @@ class ReadingSpeed:
 
 def measure_reading(item: MediaItem, fit: Fit | None) -> tuple[Indexed, ReadingSpeed]:
     """Opens an item and decodes the first frames of a video: 38 at most. Raises MediaError, UsageError."""
+    PIL.Image.init()  # once in a process, and no part of any run
     start = time.perf_counter()
     indexed = index_media(item)
     before = time.perf_counter()

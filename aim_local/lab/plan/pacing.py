@@ -32,7 +32,7 @@ from ...media.outline import Outline
 from ...media.speed import measure_reading
 from ...models.base import TowerFacts
 from ...models.pieces import Rows
-from ...reduction.planner import kv_bytes
+from ...reduction.planner import encoder_flops, kv_bytes
 from ...settings import parse_setting
 from .calibration import Features, Seconds, fit
 from .features import features
@@ -95,7 +95,7 @@ class _Stopwatch:
         if shares:
             beside = statistics.median(shares)
         rates = _fitted([*runs, *whole])
-        rates["vision"] = {"flops": tile_s / self._tile_flops()}
+        rates["vision"] = {"flops": tile_s / encoder_flops(self.facts.vision, 1)}
         return Pace(rates, beside, _stored_seconds(), datetime.now(UTC).isoformat(timespec="seconds"))
 
     # --- the tower -------------------------------------------------------------------------------------------------
@@ -111,11 +111,6 @@ class _Stopwatch:
             rows = encode(self.pixels)
             times.append(time.perf_counter() - start)
         return statistics.median(times), rows
-
-    def _tile_flops(self) -> float:
-        outline = _outline(self._video(1))
-        plan = plan_request(self.model, self._request(1, "off"), [outline.shape])
-        return measure_sizes(self.model, plan, [outline]).flops["vision"]
 
     # --- prefills of rows that are there ---------------------------------------------------------------------------
 

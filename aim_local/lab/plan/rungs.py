@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...config import VisualTokenConfig
+from ...errors import UsageError
 from ...settings import PRESETS, parse_setting
 
 # least first: the paper's setting loses nothing against all tokens, so frames come before a higher share (docs/plan.md)
@@ -18,6 +19,14 @@ HIGHER = ("paper:keep=0.5", "prune-only", "off")
 # for models that cannot prune: the same shares by merging alone
 _MERGED = {"fast": "merge-only:keep=0.125", "paper": "merge-only", "paper:keep=0.5": "merge-only:keep=0.5"}
 _EVERY = 16  # numbers of frames that are all tried; above, steps of an eighth
+
+
+def check_ttft(seconds: float, n_media: int) -> None:
+    """Raises UsageError for what is no time, and where there is nothing to choose."""
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"ttft is {seconds:g} s; give a time above 0, such as 10s")
+    if not n_media:
+        raise UsageError("a time to the first token (ttft) chooses frames and visual tokens; give a video or a picture")
 
 
 @dataclass(frozen=True)

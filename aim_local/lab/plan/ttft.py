@@ -20,7 +20,7 @@ from ...engine.intake import entry_key
 from ...engine.model import Model
 from ...engine.plan import context_size
 from ...engine.read import Media
-from ...errors import ContextError, UsageError
+from ...errors import ContextError
 from ...media import FrameSampling
 from ...media.outline import Indexed, Outline
 from ...media.speed import ReadingSpeed, measure_reading
@@ -30,7 +30,7 @@ from .calibration import predict
 from .pace import Pace, forget_pace, load_pace, pace_facts, save_pace
 from .pacing import amounts, can_prune, measure_pace
 from .request import Request, check_sees, plan_request, with_frames
-from .rungs import Picked, Rung, cost_by_rung, ladder, pick
+from .rungs import Rung, check_ttft, cost_by_rung, ladder, pick
 from .sizes import tower_facts
 
 if TYPE_CHECKING:
@@ -106,13 +106,6 @@ def choose_ttft(llm: VisionLLM, request: Request, seconds: float) -> TtftChoice:
     return Pacer(llm.model, find_pace(llm.model) or make_pace(llm)).choose(request, seconds)
 
 
-def check_seconds(seconds: float) -> float:
-    """Raises UsageError for what is no time."""
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"ttft is {seconds:g} s; give a time above 0, such as 10s")
-    return seconds
-
-
 def find_pace(model: Model) -> Pace | None:
     """This machine's pace of a model, where it was measured; without weights as with them. Raises ModelError."""
     check_sees(model)
@@ -160,17 +153,18 @@ class Pacer:
         assert facts is not None, "its pace was measured"
         self.facts: TowerFacts = facts
 
-    def choose(self, request: Request, seconds: float) -> TtftChoice:
-        """See choose_ttft. Raises MediaError, UsageError, ContextError where not even the least fits the context."""
+    def choose(self, request: Request, seconds: float, *, choosing_counts: bool = True) -> TtftChoice:
+        """See choose_ttft. choosing_counts: False where it is done before the question.
+
+        Raises MediaError, UsageError, and ContextError where not even the least fits the context.
+        """
         start = time.perf_counter()
-        check_seconds(seconds)
-        if not len(request.media):
-            raise UsageError("a time to the first token chooses frames and visual tokens; give a video or a picture")
+        check_ttft(seconds, len(request.media))
         assert self.model.tower is not None, "it has facts"
         items = [_Item(item, *measure_reading(item, self.model.tower.fit)) for item in request.media]
         rungs, estimates = self._estimates(request, items)
-        spent = time.perf_counter() - start
-        picked: Picked = pick([estimate.total for estimate in estimates], seconds - spent)
+        spent = time.perf_counter() - start if choosing_counts else 0.0
+        picked = pick([estimate.total for estimate in estimates], seconds - spent)
         rung = rungs[picked.at]
         chosen = self._with(request, rung)
         return TtftChoice(seconds, spent, picked.met, chosen, rung.n_frames, rung.setting, estimates[picked.at])
