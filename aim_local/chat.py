@@ -23,7 +23,7 @@ from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
-from .engine.plan import Plan, check_tokens, context_size, plan_prompt
+from .engine.plan import Plan, check_tokens, context_size, default_tokens, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
@@ -161,6 +161,26 @@ class Chat:
     def n_ctx(self) -> int:
         cache = self._cache
         return cache.context.n_ctx if cache else 0
+
+    @property
+    def settled_tokens(self) -> VisualTokenConfig | None:
+        """Which visual tokens are kept; None while that is open: nothing was asked, and nothing was shown."""
+        talk = self._talk
+        if not talk.shown.shapes:
+            return self.tokens
+        return talk.planned or self.tokens or default_tokens(self.model, talk.shown.shapes)
+
+    @property
+    def shows_media(self) -> bool:
+        return bool(self._talk.shown.shapes)
+
+    def use_tokens(self, tokens: VisualTokenConfig) -> None:
+        """Which visual tokens are kept of the media to come. Raises UsageError when the conversation shows some."""
+        with self._alone():
+            if self.shows_media:
+                raise UsageError("the media of this conversation were reduced in one way; start over for another")
+            check_tokens(self.model, tokens)
+            self.tokens = tokens
 
     def ask(
         self,
@@ -319,9 +339,12 @@ class Chat:
         if cache:
             cache.context.close()
 
-    def encode_ahead(self, item: Media) -> Ahead:
-        """As VisionLLM.encode_ahead, with this conversation's frames; give it to `ask` in the place of the path."""
-        return Ahead(self.model, self._turns, item, self.sampling)
+    def encode_ahead(self, item: Media, sampling: FrameSampling | None = None) -> Ahead:
+        """As VisionLLM.encode_ahead; give it to `ask` in the place of the path.
+
+        sampling: None for the conversation's.
+        """
+        return Ahead(self.model, self._turns, item, sampling or self.sampling)
 
     # --- a conversation as a file ---
 

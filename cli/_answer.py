@@ -71,14 +71,16 @@ def print_notes(answer: Answer, stats: bool, quiet: bool) -> None:
         _log.say(stats_line(answer.stats))
 
 
-def print_answer_json(answer: Answer, question: str, model: dict[str, Any], media: list[Path]) -> None:
-    print_json(
-        {
-            "text": answer.text,
-            "question": question,
-            "model": model,
-            "media": [str(path) for path in media],
-            "warnings": list(answer.warnings),
-            "stats": answer.stats.to_dict(),
-        }
-    )
+def print_answer_json(
+    answer: Answer, question: str, model: dict[str, Any], media: list[Path], ttft: dict[str, Any] | None = None
+) -> None:
+    """ttft: what was chosen for --ttft, predicted and measured."""
+    found = {
+        "text": answer.text,
+        "question": question,
+        "model": model,
+        "media": [str(path) for path in media],
+        "warnings": list(answer.warnings),
+        "stats": answer.stats.to_dict(),
+    }
+    print_json(found | ({"ttft": ttft} if ttft else {}))

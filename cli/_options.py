@@ -18,7 +18,7 @@ from aim_local import settings
 from aim_local.config import IMPORTANCE, KV_TYPES, VISION_PRECISIONS, GenerateConfig, LoadConfig, VisualTokenConfig
 
 from . import _log
-from ._values import parse_number, parse_time, parse_whole
+from ._values import parse_duration, parse_number, parse_time, parse_whole
 
 if TYPE_CHECKING:
     from aim_local.media import FrameSampling
@@ -54,6 +54,10 @@ def number(help: str, *names: str) -> Any:
 
 def time(help: str) -> Any:
     return typer.Option(help=help, metavar="TIME", parser=parse_time)
+
+
+def duration(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, metavar="TIME", parser=parse_duration)
 
 
 def text(help: str, metavar: str, *names: str, show_default: bool = True) -> Any:
@@ -204,6 +208,12 @@ class TokenOptions:
             return None
         return settings.refine(settings.parse_setting("paper" if self.tokens is None else self.tokens), asked, "--")
 
+
+_TTFT_HELP = (
+    "Choose frames and visual tokens for a first token after this time, such as 10s; --frames is then the most, "
+    "--tokens is kept. Measures this machine once, for some seconds."
+)
+Ttft = Annotated[float | None, duration(_TTFT_HELP, "--ttft")]
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 

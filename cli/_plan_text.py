@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._table import print_table
+from ._ttft import choice_line
 
 if TYPE_CHECKING:
     from aim_local.lab.plan import Forecast
@@ -66,7 +67,7 @@ def _show_stages(made: Forecast) -> None:
     names = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "other")
     rows = [(name, work.get(name, "-"), _time(seconds.get(name))) for name in names]
     print_table([("STAGE", "WORK", "TIME"), *rows, ("first token", "", _time(made.first_token_s))], right=(2,))
-    if seconds:
+    if "decode" in seconds:
         print(f"then {1 / seconds['decode']:.1f} tokens/s" if seconds["decode"] > 0 else "then: no time measured")
 
 
@@ -98,6 +99,10 @@ def _show_memory(made: Forecast) -> None:
 
 
 def _show_time(made: Forecast) -> None:
+    if made.ttft:
+        print("decoding runs beside the tower, so the stages may add up to more than the time to the first token")
+        print(choice_line(made.ttft))
+        return
     found, reason = made.choice.calibration, made.choice.reason
     if found is None:
         print(f"no estimate of time: {reason}")

@@ -14,6 +14,7 @@ from ._turn import Turn
 
 if TYPE_CHECKING:
     from aim_local import Answer, VisionLLM
+    from aim_local.lab.plan.ttft import TtftChoice
 
     from ._options import OutputOptions
 
@@ -30,15 +31,29 @@ def question_from(prompt: str | None, stdin: TextIO | None) -> str | None:
 
 
 def ask_once(
-    llm: VisionLLM, ask: Callable[..., Answer], question: str, media: list[Path], *, stats: bool, output: OutputOptions
+    llm: VisionLLM,
+    ask: Callable[..., Answer],
+    question: str,
+    media: list[Path],
+    *,
+    stats: bool,
+    output: OutputOptions,
+    choice: TtftChoice | None = None,
+    told: Callable[..., None] | None = None,
 ) -> None:
-    """Stream the answer to stdout, or print it as JSON. Raises KeyboardInterrupt where Ctrl-C cut it short."""
+    """Stream the answer to stdout, or print it as JSON. Raises KeyboardInterrupt where Ctrl-C cut it short.
+
+    choice, told: of --ttft, and what is said of it afterwards.
+    """
     with Turn(bars=not output.quiet, text=not output.json) as turn:
         answer = ask(question, media, on_text=turn.on_text, progress=turn.progress, should_stop=turn.should_stop)
     if output.json:
-        _answer.print_answer_json(answer, question, llm.description(), media)
+        ttft = choice.to_dict(answer.stats) if choice else None
+        _answer.print_answer_json(answer, question, llm.description(), media, ttft)
         if stats:
             _log.say(_answer.stats_line(answer.stats))
     else:
         _answer.print_notes(answer, stats, output.quiet)
+    if told:
+        told(answer.stats, shown=stats)
     check_answer(answer.stats)

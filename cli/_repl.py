@@ -21,18 +21,30 @@ from ._turn import Turn
 if TYPE_CHECKING:
     from aim_local import Chat, Stats
     from aim_local.engine.ahead import Ahead
+    from aim_local.lab.plan.ttft import TtftChoice
+
+    from ._ttft import Target
 
 HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
 
 
-def run(chat: Chat, model: str, media: list[Path], *, stats: bool, quiet: bool, reader: Reader | None = None) -> None:
-    """Converse until the user leaves. `media` goes with the first question."""
-    repl = Repl(chat, model, stats=stats, quiet=quiet)
+def run(
+    chat: Chat,
+    model: str,
+    media: list[Path],
+    *,
+    stats: bool,
+    quiet: bool,
+    reader: Reader | None = None,
+    target: Target | None = None,
+) -> None:
+    """Converse until the user leaves. `media` goes with the first question. target: of --ttft."""
+    repl = Repl(chat, model, stats=stats, quiet=quiet, target=target)
     if not quiet:
         _log.say(f"{model}: {HINT}")
     try:
-        for path in media:
-            repl.attach(path)
+        if media:
+            repl.attach(*media)
         reader = reader or make_reader(repl.toolbar)
         while not repl.done:
             try:
@@ -48,8 +60,9 @@ def run(chat: Chat, model: str, media: list[Path], *, stats: bool, quiet: bool, 
 class Repl:
     """One conversation. `pending` media goes with the next question; it is encoded in the background until then."""
 
-    def __init__(self, chat: Chat, model: str, *, stats: bool, quiet: bool) -> None:
-        self.chat = chat
+    def __init__(self, chat: Chat, model: str, *, stats: bool, quiet: bool, target: Target | None = None) -> None:
+        self.chat, self._target = chat, target
+        self.choices: list[TtftChoice] = []  # what was chosen for the next question
         self.model = model
         self.stats = stats
         self.quiet = quiet
@@ -98,21 +111,29 @@ class Repl:
                 _log.say(f"{names} was not kept; attach it again to ask once more")
             self.detach()
             raise
+        choices = self.choices
         self.detach()
         self.last_stats = answer.stats
         if was_stopped(answer.stats):
             _log.say("(stopped)")
         _answer.print_notes(answer, self.stats, self.quiet)
+        if self._target:
+            self._target.after(choices, answer.stats, shown=self.stats)
 
-    def attach(self, path: Path) -> None:
-        """Put a file with the next question."""
-        self.pending.append((path, self.chat.encode_ahead(path)))
-        if not self.quiet:
-            _log.say(f"{path.name} goes with your next question")
+    def attach(self, *paths: Path) -> None:
+        """Put files with the next question."""
+        sampling = {}
+        if self._target:
+            self.choices.append(self._target.attach(self.chat, paths, self.choices))
+            sampling = {"sampling": self.choices[-1].sampling}
+        for path in paths:
+            self.pending.append((path, self.chat.encode_ahead(path, **sampling)))
+            if not self.quiet:
+                _log.say(f"{path.name} goes with your next question")
 
     def detach(self) -> None:
         """Nothing goes with the next question; what is encoded in the background ends."""
-        pending, self.pending = self.pending, []
+        pending, self.pending, self.choices = self.pending, [], []
         for _, ahead in pending:
             ahead.close()
 

@@ -17,6 +17,8 @@ from aim_local.errors import UsageError
 # [[hours:]minutes:]seconds; seconds after a colon are below 60, minutes after one too
 _TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):(?=[0-5]?\d(?:\.|$)))?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
+_DURATION = re.compile(r"([\d:.]*\d\.?)\s*(ms|s|min)?", re.ASCII)
+_DURATIONS = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 T = TypeVar("T")
 
@@ -46,6 +48,14 @@ def parse_time(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is no time; give seconds (75 or 75.5), mm:ss or mm:ss.sss (1:15.5)")
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return hours * 3600 + minutes * 60 + seconds
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds from "10", "10s", "800ms", "1.5min" or "1:30". Raises BadParameter."""
+    found = _DURATION.fullmatch(str(text).strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no duration; give seconds (10 or 10s), 800ms, 2min or mm:ss (1:30)")
+    return parse_time(found[1]) * _DURATIONS[found[2] or "s"]
 
 
 def parse_size(text: str | int) -> int:

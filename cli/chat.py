@@ -12,7 +12,7 @@ import typer
 
 from aim_local.errors import UsageError
 
-from . import _log, _resume, _runtime
+from . import _log, _resume, _runtime, _ttft
 from . import _options as opt
 from ._question import ask_once, question_from
 
@@ -40,6 +40,7 @@ def chat(
     rerank: Annotated[opt.OnOff, opt.text(_RERANK_HELP, "on|off")] = opt.OnOff.ON,
     load: opt.LoadOptions,
     answer: opt.AnswerOptions,
+    ttft: opt.Ttft = None,
     stats: Annotated[bool, opt.flag("One line of numbers after each answer.", "--stats")] = False,
     output: opt.OutputOptions,
 ) -> None:
@@ -56,6 +57,8 @@ def chat(
     frames.sampling()
     reduction = tokens.config()
     again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)
+    if ttft is not None:
+        _ttft.check(ttft, len(files) if question is not None else 1)
     if resume is not None:
         saved = _resume.saved_model(context, resume)
         model, mmproj = _resume.model_files(saved, model, mmproj)
@@ -68,16 +71,21 @@ def chat(
         sampling = frames.sampling(llm.default_frames)
         options: dict[str, Any] = {"tokens": reduction, "generate": generate, "sampling": sampling}
         options["system"] = answer.system
+        conversation = None
         if resume is not None:
             conversation = stack.enter_context(llm.load_chat(resume, generate, sampling, rerank=again))
             if not output.quiet:
                 _log.say(f"{resume}: {len(conversation.messages)} messages, {conversation.used} tokens in the context")
         elif question is None:
             conversation = stack.enter_context(llm.chat(**options, rerank=again is not False))
+        target = _ttft.Target(llm, ttft, reduction, quiet=output.quiet) if ttft is not None else None
         if question is None:
             from . import _repl
 
-            _repl.run(conversation, llm.name, files, stats=stats, quiet=output.quiet)
+            assert conversation is not None, "made or taken up"
+            _repl.run(conversation, llm.name, files, stats=stats, quiet=output.quiet, target=target)
             return
-        ask = conversation.ask if resume is not None else partial(llm.generate, **options)
-        ask_once(llm, ask, question, files, stats=stats, output=output)
+        choice = target.choose(question, files, options, conversation) if target else None
+        ask = conversation.ask if conversation else partial(llm.generate, **options)
+        told = partial(target.after, [choice]) if target and choice else None
+        ask_once(llm, ask, question, files, stats=stats, output=output, choice=choice, told=told)

@@ -13,9 +13,12 @@ from . import _options as opt
 from ._groups import Without
 from ._plan_text import show_calibration, show_plan
 from ._table import print_json
+from ._ttft import MEASURING, check
 
 if TYPE_CHECKING:
     from aim_local.config import LoadConfig
+    from aim_local.engine.model import Model
+    from aim_local.lab.plan.ttft import Pacer
 
 
 def plan(
@@ -28,6 +31,7 @@ def plan(
     tokens: opt.TokenOptions,
     load: Annotated[opt.LoadOptions, Without("vision_reuse", "no_cache")] = opt.MEASURED,
     answer: Annotated[opt.AnswerOptions, Without("temp", "seed")],
+    ttft: opt.Ttft = None,
     calibrate: Annotated[
         bool, opt.flag("Measure this model on this machine, for estimates of time.", "--calibrate")
     ] = False,
@@ -40,11 +44,14 @@ def plan(
     """
     config = load.load_config()
     if calibrate:
-        if media.video or media.image or prompt is not None:
-            raise UsageError("--calibrate brings its own clips; drop --video, --image and -p, then plan with them")
+        if media.video or media.image or prompt is not None or ttft is not None:
+            brings = "--calibrate brings its own clips; drop --video, --image, -p and --ttft, then plan with them"
+            raise UsageError(brings)
         _calibrate(model, mmproj, config, output)
         return
     files, reduction = media.checked(), tokens.config()
+    if ttft is not None:
+        check(ttft, len(files))
     frames.sampling(), answer.generate_config()
     if prompt is not None and not prompt.strip():
         raise UsageError("the question from -p is empty; give one, or drop -p for a short stand-in")
@@ -53,18 +60,37 @@ def plan(
     store.resolve(model, mmproj)  # an unknown name is told before the native libraries are loaded
     from aim_local.engine.model import open_model
     from aim_local.lab.plan import Request, make_plan
+    from aim_local.lab.plan.report import make_ttft_plan
     from aim_local.lab.plan.request import PLACEHOLDER
 
     with closing(open_model(model, mmproj, config, weights=False)) as opened:
         sampling = frames.sampling(opened.default_frames)
         question = PLACEHOLDER if prompt is None else prompt.strip()
-        made = make_plan(opened, Request(question, files, reduction, sampling, answer.system, answer.max_tokens))
+        request = Request(question, files, reduction, sampling, answer.system, answer.max_tokens)
+        if ttft is None:
+            made = make_plan(opened, request)
+        else:
+            made = make_ttft_plan(opened, _pacer(opened, config, output).choose(request, ttft))
     if output.json:
         print_json(made.to_dict())
         return
     show_plan(made)
     if not output.quiet:
         _log.warn(made.warnings)
+
+
+def _pacer(opened: Model, config: LoadConfig, output: opt.OutputOptions) -> Pacer:
+    """For a model without its weights, which are loaded where it was not measured yet."""
+    from aim_local.lab.plan.ttft import Pacer, find_pace, make_pace
+
+    pace = find_pace(opened)
+    if pace is None:
+        if not output.quiet:
+            _log.say(MEASURING)
+        paths = opened.paths
+        with _runtime.load(str(paths.model), paths.mmproj, config) as llm:
+            pace = make_pace(llm)
+    return Pacer(opened, pace)
 
 
 def _calibrate(model: str | None, mmproj: Path | None, config: LoadConfig, output: opt.OutputOptions) -> None:

@@ -160,7 +160,7 @@ class Intake:
         tower, store = self._tower, self.model.encoded_store
         self._stat = _stat(self.source)
         digest = digest_item(self.source)
-        key = self._key(digest) if store else None
+        key = entry_key(self.model, self.source, self._sampling, digest) if store else None
         entry = store.find(key) if store and key else None
         self.media = video_of(entry, self.source, digest, self._frame_shape) if entry else None
         if self.media:
@@ -185,11 +185,6 @@ class Intake:
         """(rows, width) of a frame, where the tower takes frames one by one."""
         facts = self._tower.facts
         return (facts.n_slots, self.model.text.n_embd) if facts and self._tower.frame_rows else None
-
-    def _key(self, digest: str) -> Key:
-        s = self._sampling
-        sampling = None if isinstance(self.source, np.ndarray) else [s.n_frames, s.fps, s.start, s.end]
-        return Key({"media": digest, "sampling": sampling, **self.model.vision_facts})
 
     # --- decoding and encoding -------------------------------------------------------------------------------------
 
@@ -278,6 +273,12 @@ class Intake:
         if self._decoder:
             self._decoder.close()
         self.rows.close()
+
+
+def entry_key(model: Model, source: Source, sampling: FrameSampling, digest: str) -> Key:
+    """What an item's rows are kept under in the store. digest: of the item."""
+    chosen = None if isinstance(source, np.ndarray) else [sampling.n_frames, sampling.fps, sampling.start, sampling.end]
+    return Key({"media": digest, "sampling": chosen, **model.vision_facts})
 
 
 def _stat(source: Source) -> tuple[int, ...] | None:

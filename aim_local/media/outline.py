@@ -7,7 +7,7 @@ read, so that damage behind it shows when the picture is read.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,8 @@ class Outline:
     n_decoded:       frames that must be decoded for the chosen ones, 0 for an array
     n_source_frames: of the whole clip, 1 for an image
     warnings:        those known before pixels are read
+    n_counted:       of n_decoded, those that only say how many frames the clip has, decoded while it is opened
+    n_jumps:         places that the decoder jumps to, the beginning not counted
     """
 
     shape: MediaShape
@@ -42,6 +44,8 @@ class Outline:
     n_decoded: int
     n_source_frames: int
     warnings: tuple[str, ...]
+    n_counted: int = 0
+    n_jumps: int = 0
 
     @property
     def n_pictures(self) -> int:
@@ -59,30 +63,63 @@ class Outline:
         return self.shape.width
 
 
-def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
-    """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """An item that was looked at once, for outlines of several samplings. `index_media` makes it.
+
+    path:  None for an array
+    clip:  of a video file, else None
+    info:  of a video file or an animated picture, else None
+    """
+
+    item: MediaItem
+    path: Path | None
+    kind: pictures.PictureKind | None
+    clip: Clip | None
+    info: VideoInfo | None
+
+    def outline(self, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
+        """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
+        if isinstance(self.item, np.ndarray):
+            return _outline_of_array(self.item, sampling)
+        assert self.path is not None, "a file has a path"
+        if self.info is None:
+            assert self.kind is not None, "a file without frames is a picture"
+            return _outline_of_still(self.path, self.kind)
+        chosen = plan_samples(self.info, sampling)
+        if self.clip is not None:
+            return _outline_of_clip(self.path, self.clip, chosen)
+        return _outline_of_frames(self.path, self.info, chosen, self.info.n_frames, len(chosen.indices))
+
+
+def index_media(item: MediaItem) -> Indexed:
+    """Reads the head of an item, of a video its packets. Raises MediaError, UsageError."""
     check_item(item)
     if isinstance(item, np.ndarray):
-        return _outline_of_array(item, sampling)
+        return Indexed(item, None, None, None, None)
     path = check_file(item)
     kind = pictures.picture_kind(path)
     if kind is None:
         clip = index_video(path)
-        return _outline_of_clip(path, clip, plan_samples(clip.info, sampling))
-    if kind.animated:
-        info = pictures.animation_info(path, kind)
-        chosen = plan_samples(info, sampling)
-        return _outline_of_frames(path, info, chosen, info.n_frames, len(chosen.indices))
-    return _outline_of_still(path, kind)
+        return Indexed(item, path, None, clip, clip.info)
+    return Indexed(item, path, kind, None, pictures.animation_info(path, kind) if kind.animated else None)
+
+
+def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
+    """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
+    return index_media(item).outline(sampling)
 
 
 def _outline_of_clip(path: Path, clip: Clip, chosen: SamplePlan) -> Outline:
+    info = clip.info
     if clip.table is None:  # counted by decoding all, then decoded up to the last one chosen
-        n_decoded = clip.info.n_frames + int(chosen.indices[-1]) + 1
-        return _outline_of_frames(path, clip.info, chosen, clip.info.n_frames, n_decoded)
+        n_decoded = info.n_frames + int(chosen.indices[-1]) + 1
+        found = _outline_of_frames(path, info, chosen, info.n_frames, n_decoded)
+        return replace(found, n_counted=info.n_frames)
     runs = plan_segments(clip.table, list(chosen.indices))
     n_decoded = sum(run.last - run.first + 1 for run in runs)
-    return _outline_of_frames(path, clip.info, chosen, len(clip.table.pts), n_decoded)
+    found = _outline_of_frames(path, info, chosen, len(clip.table.pts), n_decoded)
+    return replace(found, n_jumps=sum(run.first > 0 for run in runs))
 
 
 def _outline_of_frames(path: Path, info: VideoInfo, chosen: SamplePlan, n_packets: int, n_decoded: int) -> Outline:

@@ -155,7 +155,7 @@ def _opened_video(path: Path, sampling: FrameSampling, digest: str | None) -> Op
 
     def read(keep: Keep, progress: Progress | None, on_frame: OnFrame | None) -> Video:
         canvas = Canvas(info.source, (info.height, info.width), plan.indices, keep, progress, on_frame)
-        near = _fill(canvas, path, clip)
+        near = fill(canvas, path, clip)
         frames, found, damage = canvas.finish()
         return _video(info, frames, plan.indices[found], (*info.warnings, *plan.warnings, *damage, *near), known)
 
@@ -208,7 +208,8 @@ def _animation(path: Path, kind: pictures.PictureKind | None) -> VideoInfo:
     return pictures.animation_info(path, kind)
 
 
-def _fill(canvas: Canvas, path: Path, clip: Clip | None) -> list[str]:
+def fill(canvas: Canvas, path: Path, clip: Clip | None) -> list[str]:
+    """Decodes what the canvas misses, of a clip or (None) an animated picture; returns warnings."""
     if clip is not None:
         return decode.decode_onto(canvas, clip)
     pictures.draw_onto(canvas, path)

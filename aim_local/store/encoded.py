@@ -96,6 +96,13 @@ class EncodedStore:
                 os.utime(path)
         return entry
 
+    def n_bytes(self, key: Key) -> int:
+        """Size of the entry of `key`, which is not read: whether it is sound shows when it is used. 0 without one."""
+        try:
+            return (self.folder / key.name).stat().st_size
+        except OSError:
+            return 0
+
     def begin(self, key: Key) -> EntryWriter:
         """A new entry, filled while a clip is encoded. It is there once it is finished."""
         return EntryWriter(self, key)

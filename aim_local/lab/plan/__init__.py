@@ -2,5 +2,6 @@
 
 from .report import Forecast, make_plan
 from .request import Request
+from .ttft import TtftChoice, choose_ttft
 
-__all__ = ["Forecast", "Request", "make_plan"]
+__all__ = ["Forecast", "Request", "TtftChoice", "choose_ttft", "make_plan"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -12,20 +12,24 @@ from .calibration import Choice, choose, total
 from .features import conditions, features, model_shape, this_machine
 from .request import Outcome, Request, outline_all, work_out
 from .suggest import Suggestion, suggest, weights_alone
+from .ttft import TtftChoice
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """seconds: by stage, empty without a calibration."""
+    """seconds: by stage, empty without a calibration. ttft: what was chosen for a wanted time, and timed."""
 
     model: str
     outcome: Outcome
     suggestions: tuple[Suggestion, ...]
     choice: Choice
     seconds: dict[str, float]
+    ttft: TtftChoice | None = None
 
     @property
     def first_token_s(self) -> float | None:
+        if self.ttft:
+            return self.ttft.predicted_s
         return total(self.seconds) if self.seconds else None
 
     @property
@@ -76,8 +80,16 @@ class Forecast:
             "seconds": self.seconds or None,
             "first_token_s": self.first_token_s,
             "calibration": _calibration(self.choice),
+            **({"ttft": self.ttft.to_dict()} if self.ttft else {}),
             "warnings": self.warnings,
         }
+
+
+def make_ttft_plan(model: Model, choice: TtftChoice) -> Forecast:
+    """The plan of what was chosen for a wanted time, with the seconds of its estimate. As make_plan."""
+    made, stages = make_plan(model, choice.request), choice.estimate.stages
+    seconds = {**stages, "prefill": stages["prefill"] - stages["importance"]}
+    return replace(made, seconds=seconds, ttft=choice)
 
 
 def make_plan(model: Model, request: Request) -> Forecast:

@@ -55,12 +55,12 @@ def outline_all(model: Model, request: Request) -> tuple[Outline, ...]:
     if isinstance(request.media, (str, Path, np.ndarray)):
         raise UsageError("media is one item; give a list of paths or arrays")
     if len(request.media):
-        _check_sees(model)
+        check_sees(model)
     sampling = request.sampling or FrameSampling(n_frames=max(1, model.default_frames))
     return tuple(outline_media(item, sampling) for item in request.media)
 
 
-def _check_sees(model: Model) -> None:
+def check_sees(model: Model) -> None:
     """Raises ModelError where media cannot be planned, before a file is opened."""
     if model.tower is None:
         raise ModelError(
