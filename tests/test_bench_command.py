@@ -80,7 +80,7 @@ def test_the_unpatched_library_runs_the_same_tower(paths: ModelPaths, tmp_path: 
     """Its rows of a tile against ours, of a file that it cannot read as it is."""
     assert paths.mmproj is not None
     tile = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
-    with closing(Model.open(paths, LoadConfig(flash_attn=True))) as model:
+    with closing(Model.open(paths, LoadConfig(flash_attn=True, vision_precision="exact"))) as model:
         assert isinstance(model.tower, TileTower)
         ours = model.tower.encoder.encode(tile)
         mmproj = stock_mmproj(model.tower, paths.mmproj, tmp_path)

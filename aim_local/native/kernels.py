@@ -56,7 +56,7 @@ def resolved(precision: str) -> str:
 
 
 def load_with(precision: str) -> None:
-    """Towers that this thread loads from now on are computed so. precision: see resolved()."""
+    """The next tower that this thread loads is computed so. precision: see resolved()."""
     MTMD.checked(_set_precision({"exact": _EXACT, "bf16": _SIXTEEN, "int8": _INT8}[resolved(precision)]))
 
 

@@ -29,7 +29,7 @@ MTMD_API int32_t      aim_mtmd_last_status(void);
 MTMD_API const char * aim_mtmd_projector(mtmd_context * ctx);
 
 // 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
-// Precision of the towers that the calling thread loads from now on: 0 exact (ggml's kernels), 1 sixteen bits, 2 int8.
+// Precision of the next tower that the calling thread loads: 0 exact (ggml's kernels, and for those after it), 1 sixteen bits, 2 int8.
 // A CPU without kernels of ours, and a GPU, stay exact; aim_mtmd_precision tells.
 MTMD_API int32_t aim_mtmd_set_precision(int32_t precision);
 MTMD_API int32_t aim_mtmd_precision(mtmd_context * ctx);

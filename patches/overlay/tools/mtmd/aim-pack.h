@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-// precision of the towers that this thread loads from now on, see aim-cpu.h
+// precision of the next tower that this thread loads, see aim-cpu.h; those after it are exact
 void aim_clip_precision(int32_t precision);
 
 // belongs to one clip_ctx
