@@ -37,7 +37,8 @@ def bench(
     frames: Annotated[str | None, opt.text(_FRAMES_HELP, "N,N")] = None,
     tokens: Annotated[str, opt.text(_TOKENS_HELP, "SETTING,SETTING")] = "off,paper,fast",
     video: Annotated[Path | None, opt.text("A clip. Default: a bundled or a synthetic one.", "FILE")] = None,
-    rounds: Annotated[int, opt.whole("Rounds that count, after a warm-up.")] = 3,
+    rounds: Annotated[int, opt.whole("Rounds that count.")] = 3,
+    warm_up: Annotated[int, opt.whole("Rounds before them that do not count.", "--warm-up")] = 1,
     n_decode: Annotated[int, opt.whole("Tokens decoded in each run.", "--n-decode")] = 32,
     skip_vision: Annotated[bool, opt.flag(_SKIP_HELP, "--skip-vision")] = False,
     against_stock: Annotated[bool, opt.flag(_STOCK_HELP, "--against-stock")] = False,
@@ -59,7 +60,7 @@ def bench(
     config = BenchConfig(
         model=model, mmproj=mmproj, shape=None if shape is None else parse_shape(shape), text_type=type,
         vision_type=vision_type, frames=tuple(parse_frames(frames, "--frames")),
-        settings=tuple(parse_list(tokens, "--tokens")), video=video, rounds=rounds, n_decode=n_decode,
+        settings=tuple(parse_list(tokens, "--tokens")), video=video, rounds=rounds, warm_up=warm_up, n_decode=n_decode,
         skip_vision=skip_vision, stock=against_stock or stock is not None, stock_folder=stock,
         load=load.load_config(),
     )  # fmt: skip
@@ -74,7 +75,7 @@ def _print(result: BenchResult, markdown: bool) -> None:
     facts = result.to_dict()
     machine = facts["machine"]
     print(f"{result.paths.name} on {machine['processor']}, {machine['physical_cores']} cores, {machine['system']}")
-    print(f"median (low..high) of {result.config.rounds} rounds; {' '.join(facts['command'])}")
+    print(f"median (low..high) of {result.config.rounds} rounds after {result.config.warm_up} of warm-up; {' '.join(facts['command'])}")
     for rows in result.tables():
         print()
         if markdown:

@@ -102,6 +102,8 @@ def test_arms_take_turns() -> None:
     assert order == ["a8", "b8"] * 3 + ["a32", "b32"] * 3
     assert [r.round for r in grid.records] == [0, 0, 1, 1, 2, 2] * 2
     assert len(grid.of(8, "a")) == 2  # without the warm-up
+    assert [r.round for r in measure([8], [arm("a")], 2, silent, warm_up=0).records] == [1, 2]
+    assert [r.round for r in measure([8], [arm("a")], 1, silent, warm_up=2).records] == [0, 0, 1]
 
 
 def test_an_arm_that_fails_leaves_the_others() -> None:

@@ -202,6 +202,7 @@ def test_command_table_and_progress() -> None:
         (["--tokens", "paper,half"], 2, "half"),
         (["--tokens", "paper,paper"], 2, "twice"),
         (["--rounds", "0"], 2, "rounds is 0"),
+        (["--warm-up", "-1"], 2, "warm_up is -1"),
         (["--n-decode", "0"], 2, "n_decode is 0"),
         (["--skip-vision", "--video", "clip.mp4"], 2, "leave --video out"),
         (["--shape", "0.5b", "--type", "q4_k_m", "--skip-vision"], 1, "q4_k_m"),

@@ -36,7 +36,7 @@ SHAPE_FRAMES = (8, 32)  # measured where nothing is asked, of a random model; of
 class BenchConfig:
     """What to measure. model: a name, file or folder, None is the bundled one; shape: a random model instead.
 
-    vision_type: of a random mmproj. frames: () for the default. settings: text forms (settings.py). video: None takes
+    vision_type: of a random mmproj. rounds: that count; warm_up: rounds before them that do not. frames: () for the default. settings: text forms (settings.py). video: None takes
     a bundled clip, or a synthetic one where that is too short. stock: pairs with the unpatched library, which is in
     stock_folder or in the cache.
     """
@@ -50,6 +50,7 @@ class BenchConfig:
     settings: tuple[str, ...] = (OFF, "paper", "fast")
     video: Path | None = None
     rounds: int = 3
+    warm_up: int = 1
     n_decode: int = 32
     skip_vision: bool = False
     stock: bool = False
@@ -64,6 +65,8 @@ class BenchConfig:
         for name, value in (("rounds", self.rounds), ("n_decode", self.n_decode)):
             if value < 1:
                 raise UsageError(f"{name} is {value}; give a whole number above 0")
+        if self.warm_up < 0:
+            raise UsageError(f"warm_up is {self.warm_up}; give 0 or a whole number above it")
         for setting in self.settings:
             parse_setting(setting)
         if self.video is not None and self.skip_vision:
@@ -96,6 +99,7 @@ class BenchResult:
             "video": str(self.clip) if self.clip else None,
             "load": asdict(self.config.load),
             "rounds": self.config.rounds,
+            "warm_up": self.config.warm_up,
             "n_decode": self.config.n_decode,
             "skipped_vision": self.config.skip_vision,
             "reference": self.grid.reference,
@@ -116,7 +120,7 @@ def run_bench(config: BenchConfig, say: Say) -> BenchResult:
         found_notes: list[str] = []
         make = _stock_arms if config.stock else _own_arms
         arms = make(config, paths, clip, stack, say, found_notes)
-        grid = measure(frames, arms, config.rounds, say)
+        grid = measure(frames, arms, config.rounds, say, config.warm_up)
     if not grid.records:
         raise AimError(f"nothing could be measured: {next(iter(grid.failures.values()))}")
     # 3. what they say

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ...errors import AimError
 from .session import Measured
 
-WARM_UP = 0  # the round that counts for nothing
+WARM_UP = 0  # the number of rounds that count for nothing
 Say = Callable[[str], None]
 
 
@@ -26,7 +26,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Record:
-    """One run. round: from 1 on, WARM_UP for the warm-up."""
+    """One run. round: from 1 on, WARM_UP for a warm-up."""
 
     round: int
     n_frames: int
@@ -52,17 +52,18 @@ class Grid:
         return [r.measured for r in self.records if (r.n_frames, r.arm) == (n_frames, arm) and r.round != WARM_UP]
 
 
-def measure(frames: Sequence[int], arms: Sequence[Arm], n_rounds: int, say: Say) -> Grid:
-    """One warm-up, then n_rounds rounds, of all arms at each number of frames.
+def measure(frames: Sequence[int], arms: Sequence[Arm], n_rounds: int, say: Say, warm_up: int = 1) -> Grid:
+    """warm_up rounds that do not count, then n_rounds that do, of all arms at each number of frames.
 
     An arm that cannot be run at a number of frames (no room, no memory) is left out there, with the reason.
     """
     grid = Grid([arm.name for arm in arms], list(frames))
     for n_frames in frames:
         start = time.perf_counter()
-        _round(grid, n_frames, arms, WARM_UP, say)
-        if n_rounds and any(r.n_frames == n_frames for r in grid.records):
-            seconds = (time.perf_counter() - start) * n_rounds
+        for _ in range(warm_up):
+            _round(grid, n_frames, arms, WARM_UP, say)
+        if warm_up and any(r.n_frames == n_frames for r in grid.records):
+            seconds = (time.perf_counter() - start) / warm_up * n_rounds
             say(f"{n_frames} frames: {n_rounds} rounds follow, about {_duration(seconds)}")
         for number in range(1, n_rounds + 1):
             _round(grid, n_frames, arms, number, say)
