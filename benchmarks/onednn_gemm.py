@@ -1,9 +1,9 @@
 """Our matrix products beside oneDNN's, on one thread: the three shapes of a SigLIP-so400m frame.
 
-Builds onednn_gemm.cpp with our kernels, which need nothing of ggml, and a oneDNN that is installed elsewhere: any folder
-with include/dnnl.hpp and lib/libdnnl.so, such as an environment with onednn-cpu-gomp and onednn-devel-cpu-gomp. oneDNN is
-held to the CPU features that our kernels use (ONEDNN_MAX_CPU_ISA). Both sides take turns in one process; the least CPU time
-of --rounds counts. oneDNN has no int16: beside that stands its float32.
+Builds onednn_gemm.cpp with our kernels, which need nothing of ggml, and a oneDNN that is installed elsewhere: any
+folder with include/dnnl.hpp and lib/libdnnl.so, such as an environment with onednn-cpu-gomp and
+onednn-devel-cpu-gomp. oneDNN is held to the CPU features that our kernels use (ONEDNN_MAX_CPU_ISA). Both sides take
+turns in one process; the least CPU time of --rounds counts. oneDNN has no int16: beside that stands its float32.
 
     python benchmarks/onednn_gemm.py ONEDNN [--rounds 15] [--only amx]
 """
@@ -39,6 +39,11 @@ CASES = (
     ("avx2", "wide", "AVX2"),
 )
 
+HEAD = (
+    "kernels", "type", "m x k x n", "ours ms", "oneDNN ms", "ratio", "ours whole", "oneDNN whole", "ratio", "error",
+    "oneDNN's", "with",
+)  # fmt: skip
+
 
 def build(onednn: Path, folder: Path) -> Path:
     """The program. Raises CalledProcessError."""
@@ -66,9 +71,10 @@ def measure(program: Path, kernels: str, kind: str, isa: str, rounds: int) -> No
         theirs, ours, their_whole, our_whole, their_error, our_error = map(float, numbers)
         types = "int8" if kind == "int8" else "bf16" if kernels == "amx" else "int16 / float32"
         print(
-            f"| {kernels} | {types} | {' x '.join(map(str, shape))} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.2f} "
-            f"| {our_whole:.2f} | {their_whole:.2f} | {their_whole / our_whole:.2f} | {our_error:.1e} | {their_error:.1e} "
-            f"| {implementation} |"
+            f"| {kernels} | {types} | {' x '.join(map(str, shape))} "
+            f"| {ours:.2f} | {theirs:.2f} | {theirs / ours:.2f} "
+            f"| {our_whole:.2f} | {their_whole:.2f} | {their_whole / our_whole:.2f} "
+            f"| {our_error:.1e} | {their_error:.1e} | {implementation} |"
         )
         sys.stdout.flush()
 
@@ -79,8 +85,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", choices=list(FLAGS), help="these kernels only")
     args = parser.parse_args()
-    print("| kernels | type | m x k x n | ours ms | oneDNN ms | ratio | ours whole | oneDNN whole | ratio | error | oneDNN's | with |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(HEAD)} |\n{'|---' * len(HEAD)}|")
     with tempfile.TemporaryDirectory() as folder:
         program = build(args.onednn.resolve(), Path(folder))
         for kernels, kind, isa in CASES:

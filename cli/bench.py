@@ -75,7 +75,8 @@ def _print(result: BenchResult, markdown: bool) -> None:
     facts = result.to_dict()
     machine = facts["machine"]
     print(f"{result.paths.name} on {machine['processor']}, {machine['physical_cores']} cores, {machine['system']}")
-    print(f"median (low..high) of {result.config.rounds} rounds after {result.config.warm_up} of warm-up; {' '.join(facts['command'])}")
+    rounds = f"{result.config.rounds} rounds after {result.config.warm_up} of warm-up"
+    print(f"median (low..high) of {rounds}; {' '.join(facts['command'])}")
     for rows in result.tables():
         print()
         if markdown:

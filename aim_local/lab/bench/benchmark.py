@@ -36,9 +36,9 @@ SHAPE_FRAMES = (8, 32)  # measured where nothing is asked, of a random model; of
 class BenchConfig:
     """What to measure. model: a name, file or folder, None is the bundled one; shape: a random model instead.
 
-    vision_type: of a random mmproj. rounds: that count; warm_up: rounds before them that do not. frames: () for the default. settings: text forms (settings.py). video: None takes
-    a bundled clip, or a synthetic one where that is too short. stock: pairs with the unpatched library, which is in
-    stock_folder or in the cache.
+    vision_type: of a random mmproj. frames: () for the default. settings: text forms (settings.py). video: None takes
+    a bundled clip, or a synthetic one where that is too short. warm_up: rounds before those that count. stock: pairs
+    with the unpatched library, which is in stock_folder or in the cache.
     """
 
     model: str | None = None
