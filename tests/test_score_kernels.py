@@ -14,7 +14,7 @@ from staged_models import SHAPE, Models, make_prompt, open_context, run
 from aim_local.errors import ModelError, UsageError
 from aim_local.native.staged import score_kernels, score_with
 
-KERNELS = score_kernels()
+KERNELS = score_kernels()  # amx, avx512, avx2, plain; what this CPU lacks is missing
 Floats = NDArray[np.float32]
 
 LIMIT = 2e-3  # relative: f32 products of up to 400, times ten by the temperature, in an exponent

@@ -385,7 +385,7 @@ static void pack_op(ggml_tensor * dst, int, int, void * userdata) {
         }
 
         for (int64_t h = 0; h < jobs.w.n_head_kv; ++h) {
-            jobs.kernel.pack(jobs.w, rows + h*jobs.w.n_embd_head, jobs.n_embd_kv, n, packed + h*jobs.n_packed + i*n_cols*jobs.w.n_embd_head);
+            jobs.kernel.pack(jobs.w, rows + h*jobs.w.n_embd_head, jobs.n_embd_kv, n, packed + h*jobs.n_packed + i*n_cols*jobs.kernel.n_packed(jobs.w.n_embd_head));
         }
     }
 }

@@ -301,7 +301,9 @@ int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32
 //
 
 const char * aim_score_kernels(void) {
-    static const std::string names = aim_walk_kernel_names();
+    static thread_local std::string names; // the CPU backend's kernels can be chosen anew
+
+    names = aim_walk_kernel_names();
 
     return names.c_str();
 }

@@ -1,5 +1,5 @@
-// the kernel of aim-walk.h for vectors of AIM_WIDTH floats, in namespace AIM_NAMESPACE; included once per instruction set, after its
-// #pragma target. calls nothing but what is in here: a function of the standard library, compiled for this instruction set, could be
+// the kernel of aim-walk.h for vectors of AIM_WIDTH floats, in namespace AIM_NAMESPACE; included once per instruction set. how keys and
+// queries are packed and multiplied is AIM_PRODUCTS: aim-walk-float.h or aim-walk-amx.h. calls nothing but what is in here: a function of the standard library, compiled for this instruction set, could be
 // the copy that the linker takes for everybody
 namespace AIM_NAMESPACE {
 
@@ -15,14 +15,12 @@ typedef float   uvec;
 #define AIM_LANE(v, i) (v)
 #endif
 
-constexpr int64_t n_vecs   = 3;                // vectors of a panel
-constexpr int64_t n_cols   = n_vecs*AIM_WIDTH; // keys of a panel
-constexpr int64_t n_rows   = AIM_ROWS;         // rows whose products stay in registers
-constexpr int64_t n_block  = AIM_WALK_BLOCK;
-constexpr int64_t n_groups = n_block/n_rows;
-constexpr int     N        = AIM_WALK_STEPS;
+constexpr int64_t n_vecs  = AIM_VECS;         // vectors of a panel
+constexpr int64_t n_cols  = n_vecs*AIM_WIDTH; // keys of a panel
+constexpr int64_t n_block = AIM_WALK_BLOCK;
+constexpr int     N       = AIM_WALK_STEPS;
 
-static_assert(n_block % n_rows == 0 && n_block % (2*AIM_WIDTH) == 0, "a block is whole");
+static_assert(n_block % (2*AIM_WIDTH) == 0, "a block is whole");
 
 AIM_TARGET static inline vec  load (const float * x)        { return *(const uvec *) x; }
 AIM_TARGET static inline void store(float * x, vec v)       { *(uvec *) x = v; }
@@ -67,52 +65,7 @@ AIM_TARGET static inline vec exp2_of(vec x) {
     return x < -126.0f ? vec{} : r*scale.f;
 }
 
-AIM_TARGET static void pack(const aim_walk & w, const float * k, int64_t stride, int64_t n, float * panel) {
-    for (int64_t i = 0; i < n_cols; ++i) {
-        for (int64_t d = 0; d < w.n_embd_head; ++d) {
-            panel[d*n_cols + i] = i < n ? k[i*stride + d] : 0.0f;
-        }
-    }
-}
-
-// queries of head h and rows [i0, i0 + n_block) in groups, out: [n_groups][n_embd_head][n_rows]; the last row again behind the end
-AIM_TARGET static void pack_queries(const aim_walk & w, int64_t h, int64_t i0, float * out) {
-    for (int64_t r = 0; r < n_block; ++r) {
-        const int64_t i = i0 + r < w.n_q ? i0 + r : w.n_q - 1;
-
-        const float * q = w.q + (i*w.n_head + h)*w.n_embd_head;
-
-        for (int64_t d = 0; d < w.n_embd_head; ++d) {
-            out[(r/n_rows*w.n_embd_head + d)*n_rows + r%n_rows] = q[d];
-        }
-    }
-}
-
-// n_rows x n_cols products; max: the largest so far of each row, by lane
-AIM_TARGET static inline void products(int64_t n_embd, const float * q, const float * panel, float * s, int64_t stride, vec * max) {
-    vec acc[n_rows][n_vecs] = {};
-
-    for (int64_t d = 0; d < n_embd; ++d) {
-        vec k[n_vecs];
-
-        for (int64_t v = 0; v < n_vecs; ++v) {
-            k[v] = load(panel + d*n_cols + v*AIM_WIDTH);
-        }
-
-        for (int64_t r = 0; r < n_rows; ++r) {
-            for (int64_t v = 0; v < n_vecs; ++v) {
-                acc[r][v] += k[v]*q[d*n_rows + r];
-            }
-        }
-    }
-
-    for (int64_t r = 0; r < n_rows; ++r) {
-        for (int64_t v = 0; v < n_vecs; ++v) {
-            store(s + r*stride + v*AIM_WIDTH, acc[r][v]);
-            max[r] = larger(acc[r][v], max[r]);
-        }
-    }
-}
+#include AIM_PRODUCTS
 
 // a block's products with all panels that its rows see, the future masked with -infinity; max: each row's largest
 AIM_TARGET static void scores(const aim_walk & w, int64_t i0, const float * q, const float * packed, float * s, int64_t stride, float * max) {
@@ -129,9 +82,7 @@ AIM_TARGET static void scores(const aim_walk & w, int64_t i0, const float * q, c
 
     // panels that every row sees whole
     for (; j0 + n_cols <= first + 1; j0 += n_cols) {
-        for (int64_t g = 0; g < n_groups; ++g) {
-            products(w.n_embd_head, q + g*n_rows*w.n_embd_head, packed + j0*w.n_embd_head, s + g*n_rows*stride + j0, stride, best + g*n_rows);
-        }
+        products(w.n_embd_head, q, packed + j0*n_packed(w.n_embd_head), s + j0, stride, best);
     }
 
     for (int64_t r = 0; r < n_block; ++r) {
@@ -139,9 +90,7 @@ AIM_TARGET static void scores(const aim_walk & w, int64_t i0, const float * q, c
     }
 
     for (; j0 < end; j0 += n_cols) {
-        for (int64_t g = 0; g < n_groups; ++g) {
-            products(w.n_embd_head, q + g*n_rows*w.n_embd_head, packed + j0*w.n_embd_head, s + g*n_rows*stride + j0, stride, best + g*n_rows);
-        }
+        products(w.n_embd_head, q, packed + j0*n_packed(w.n_embd_head), s + j0, stride, best);
 
         for (int64_t r = 0; r < n_block; ++r) {
             const int64_t i = first + r < w.n_k ? first + r : w.n_k - 1; // the last key that the row sees
@@ -169,7 +118,11 @@ AIM_TARGET static float sharpen(float * s, int64_t n, float max, float scale) {
         }
     }
 
-    return 1.0f/total(sum[0] + sum[1] + sum[2]);
+    for (int64_t v = 1; v < n_vecs; ++v) {
+        sum[0] += sum[v];
+    }
+
+    return 1.0f/total(sum[0]);
 }
 
 // p: [n_steps + 1][n], the steps one after the other. rows of a block see its own columns in turn, from the last on
@@ -224,18 +177,33 @@ AIM_TARGET static void walk_rows(int64_t n_before, const float * s, int64_t stri
     }
 }
 
+// a head's queries lie far apart: asked for a block ahead, they are there when they are packed
+AIM_TARGET static void prefetch_queries(const aim_walk & w, int64_t h, int64_t i0) {
+#if defined(__GNUC__)
+    for (int64_t r = 0; i0 >= 0 && r < n_block; ++r) {
+        for (int64_t d = 0; d < w.n_embd_head; d += 16) {
+            __builtin_prefetch(w.q + ((i0 + r)*w.n_head + h)*w.n_embd_head + d);
+        }
+    }
+#else
+    GGML_UNUSED(w); GGML_UNUSED(h); GGML_UNUSED(i0);
+#endif
+}
+
 AIM_TARGET static void run(const aim_walk & w, int64_t h, const float * packed, float * work, float * out, bool (*go_on)(void *), void * data) {
     const int64_t n      = (w.n_q + n_block - 1)/n_block*n_block;
     const int64_t stride = (w.n_k + n_cols  - 1)/n_cols *n_cols;
     const int64_t n_past = w.n_k - w.n_q;
 
     float * p = work;            // [N + 1][n]
-    float * q = p + (N + 1)*n;   // [n_groups][n_embd_head][n_rows]
-    float * s = q + n_block*w.n_embd_head; // [n_block][stride]
+    float * q = p + (N + 1)*n;   // a block of queries, packed
+    float * s = q + n_block*n_packed(w.n_embd_head); // [n_block][stride]
 
     for (int64_t i = 0; i < (N + 1)*n; ++i) {
         p[i] = i < n ? 1.0f/w.n_k : 0.0f;
     }
+
+    const products_state state;
 
     for (int64_t i0 = n - n_block; i0 >= 0; i0 -= n_block) {
         if (!go_on(data)) {
@@ -247,6 +215,7 @@ AIM_TARGET static void run(const aim_walk & w, int64_t h, const float * packed, 
         float weight[n_block*N];
 
         pack_queries(w, h, i0, q);
+        prefetch_queries(w, h, i0 - n_block);
         scores(w, i0, q, packed, s, stride, max);
 
         const int64_t n_seen = n_past + i0 + n_block < w.n_k ? n_past + i0 + n_block : w.n_k;

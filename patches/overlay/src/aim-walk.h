@@ -35,7 +35,9 @@ struct aim_walk_kernel {
 
     int64_t n_cols; // keys in a panel
 
-    // keys of one panel and one head, panel [n_embd_head][n_cols]: column i is k + i*stride, columns from n on are zero
+    int64_t (*n_packed)(int64_t n_embd_head); // floats of a packed key
+
+    // keys of one panel and one head, panel: n_cols packed keys. key i is k + i*stride, keys from n on are zero
     void (*pack)(const aim_walk & w, const float * k, int64_t stride, int64_t n, float * panel);
 
     // p after all steps from 1/n_k, one head: p [n_q], packed: the panels of the head's keys, work: aim_walk_n_work() floats
