@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import kernels_case
 import numpy as np
 import pytest
@@ -194,3 +198,16 @@ def test_other_kernels_than_there_are() -> None:
     with pytest.raises(NativeError, match="this CPU has no kernels sse9"):
         kernels.use_kernels("sse9")
     assert kernels.kernels() == before
+
+
+def in_a_process_with(name: str) -> subprocess.CompletedProcess[str]:
+    say = "from aim_local.native.kernels import kernels; print(kernels())"
+    env = {**os.environ, kernels.VARIABLE: name}
+    return subprocess.run([sys.executable, "-c", say], env=env, capture_output=True, text=True)
+
+
+def test_a_process_with_other_kernels() -> None:
+    for name in ("", *kernels.NAMES):
+        done, lacks = in_a_process_with(name), f"{kernels.VARIABLE} is {name}: this CPU has no kernels {name}; unset it"
+        assert done.stdout.strip() == name if done.returncode == 0 else lacks in done.stderr
+    assert f"{kernels.VARIABLE} is 'sse9'; allowed are amx, " in in_a_process_with("sse9").stderr

@@ -322,6 +322,11 @@ class _Part:
 # --- pruned ----------------------------------------------------------------------------------------------------------
 
 
+def _joined(rows: Sequence[Rows]) -> Rows | None:
+    """One array of them. A single one is taken as it is: of a long clip and a wide model it is hundreds of MB."""
+    return np.concatenate(rows) if len(rows) > 1 else next(iter(rows), None)
+
+
 class PrunedContext(Context):
     """One KV cache per stage of layers.
 
@@ -441,7 +446,7 @@ class PrunedContext(Context):
         self._native.prefill(
             kinds,
             ids,
-            np.concatenate([block.rows for block in blocks.values()]) if blocks else None,
+            _joined([block.rows for block in blocks.values()]),
             [counts[il] for il in self._begins],
             importance=how if isinstance(how, str) else "pagerank",
             seed=tokens.seed,

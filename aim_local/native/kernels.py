@@ -5,12 +5,14 @@ The C interface is in patches/overlay/tools/mtmd/aim-mtmd.h, the kernels in patc
 
 from __future__ import annotations
 
+import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_void_p
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import AimError, NativeError
 from .binding import bind, type_number
 from .library import libllama, libmtmd
 from .status import LLAMA, MTMD
@@ -31,6 +33,7 @@ _use_kernels = bind(libmtmd, "aim_mtmd_use_kernels", [c_char_p])
 # int32_t aim_set_precision(struct llama_context * ctx, int32_t precision)
 _set_context_precision = bind(libllama, "aim_set_precision", [c_void_p, c_int32])
 
+VARIABLE = "AIM_LOCAL_KERNELS"
 NAMES = ("amx", "avx512-vnni", "avx-vnni", "avx512", "avx2")  # the fastest first
 EXACT = "exact (llama.cpp's kernels)"
 _FAST_INT8 = ("amx", "avx512-vnni", "avx-vnni")  # sixteen bits take 1.4 to 2 times as long there
@@ -42,8 +45,26 @@ def kernels() -> str:
 
 
 def use_kernels(name: str | None) -> None:
-    """Other kernels for towers loaded afterwards, None: the fastest, "": none. Raises where the CPU lacks them."""
+    """Other kernels for towers loaded afterwards, None: the fastest, "": none. Raises where the CPU lacks them.
+
+    A whole process is given them by the environment variable AIM_LOCAL_KERNELS.
+    """
     MTMD.checked(_use_kernels(None if name is None else name.encode()))
+
+
+def _use_named(name: str) -> None:
+    """Raises NativeError."""
+    if name and name not in NAMES:
+        allowed = f"{', '.join(NAMES)}, or nothing for llama.cpp's own"
+        raise NativeError(f"{VARIABLE} is {name!r}; allowed are {allowed}")
+    try:
+        use_kernels(name)
+    except AimError as e:
+        raise NativeError(f"{VARIABLE} is {name}: {e}; unset it to get {kernels()}") from e
+
+
+if (_named := os.environ.get(VARIABLE)) is not None:
+    _use_named(_named)
 
 
 def resolved(precision: str) -> str:
