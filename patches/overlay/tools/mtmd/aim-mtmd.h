@@ -28,7 +28,6 @@ MTMD_API int32_t      aim_mtmd_last_status(void);
 // clip.projector_type, e.g. "llava_onevision"; null and AIM_STATUS_UNSUPPORTED without a vision tower
 MTMD_API const char * aim_mtmd_projector(mtmd_context * ctx);
 
-// 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
 // Precision of the next tower that the calling thread loads: 0 exact (ggml's kernels, and for those after it), 1 sixteen bits, 2 int8.
 // A CPU without kernels of ours, and a GPU, stay exact; aim_mtmd_precision tells.
 MTMD_API int32_t aim_mtmd_set_precision(int32_t precision);
@@ -63,6 +62,7 @@ struct aim_probe_attention_params {
 };
 MTMD_API int32_t aim_probe_attention(const struct aim_probe_attention_params * params, float * out);
 
+// 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
 MTMD_API int32_t aim_mtmd_has_tiles(mtmd_context * ctx);
 
 MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per side of a tile
