@@ -52,7 +52,7 @@ def logits(model: int, precision: str, n_threads: int = 1) -> np.ndarray[Any, An
         return np.stack(found)
 
 
-@pytest.mark.parametrize("weights", ["q4_0", "q8_0", "q4_k"])
+@pytest.mark.parametrize("weights", ["q4_0", "q8_0", "q4_k", "q6_k", "q5_k", "f16"])
 def test_auto_is_at_least_as_near(models: Models, tmp_path: Path, weights: str) -> None:
     path = quantize(models.path(SHAPE), tmp_path / "model.gguf", weights, threads=1).path
     truth = float_model(path, models)
@@ -72,6 +72,6 @@ def test_auto_is_at_least_as_near(models: Models, tmp_path: Path, weights: str) 
         f"{weights} with {kernels.kernels() or 'no kernels of ours'}: exact {far['exact']:.3g}, auto {far['auto']:.3g}"
     )
     print(f"  largest: exact {distance(exact, want):.3g}, auto {distance(auto, want):.3g}")
-    assert far["auto"] < 1.02 * far["exact"] + 1e-5
+    assert far["auto"] < 1.05 * far["exact"] + 1e-4
     assert all(same), "the number of threads changes the logits"
     assert (exact.tobytes() == auto.tobytes()) == (not kernels.kernels())

@@ -3,6 +3,7 @@
 
 #define AIM_ROW_FLIP 0x80 // VNNI multiplies unsigned by signed bytes: A has 128 added, which the sums of B take off again
 #include "aim-rows.h"
+#include "aim-unpack-simd.h"
 
 #if defined(AIM_WITH_VNNI)
 constexpr bool with_vnni = true;
@@ -146,8 +147,113 @@ static void gemm(aim_pack type, aim_operand a, aim_operand b, size_t k_bytes, in
     }
 }
 
+// --- weights of a language model, unpacked part by part -----------------------------------------------------------------
+// sums: [column block][AIM_M_STEP rows][16]
+
+#if defined(__AVX512F__)
+typedef __m512 float_t;
+constexpr int UNPACKED_ROWS = 6, UNPACKED_BLOCKS = 2; // as many whole sums as sums of a group: 24 of 32 registers
+static inline float_t s_load(const float * p)                       { return _mm512_loadu_ps(p); }
+static inline void    s_store(float * p, float_t a)                 { _mm512_storeu_ps(p, a); }
+static inline float_t s_add(acc_t whole, float_t scale, float_t to) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, to); }
+#else
+typedef __m256 float_t;
+constexpr int UNPACKED_ROWS = 3, UNPACKED_BLOCKS = 1; // 12 of 16 registers
+static inline float_t s_load(const float * p)                       { return _mm256_loadu_ps(p); }
+static inline void    s_store(float * p, float_t a)                 { _mm256_storeu_ps(p, a); }
+static inline float_t s_add(acc_t whole, float_t scale, float_t to) { return _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), scale, to); }
+#endif
+
+// ROWS rows by BLOCKS column blocks: whole numbers over 32 k, then floats
+template <int ROWS, int BLOCKS>
+static inline void product_groups(aim_operand a, aim_operand b, size_t k_bytes, float * sums, bool first) {
+    float_t sum[ROWS][BLOCKS*N_REGS];
+    auto at = [&](int r, int j) { return sums + (j/N_REGS*AIM_M_STEP + r)*16 + j%N_REGS*REG_BYTES/4; };
+    for (int r = 0; r < ROWS; r++) {
+        for (int j = 0; j < BLOCKS*N_REGS; j++) {
+            sum[r][j] = first ? float_t{} : s_load(at(r, j));
+        }
+    }
+    for (size_t g = 0; g < k_bytes; g += 64) {
+        acc_t acc[ROWS][BLOCKS*N_REGS];
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < BLOCKS*N_REGS; j++) {
+                acc[r][j] = i_set(0);
+            }
+        }
+        for (size_t i = g; i < g + 64; i += 4) {
+            acc_t column[BLOCKS*N_REGS];
+#pragma GCC unroll 8
+            for (int j = 0; j < BLOCKS*N_REGS; j++) {
+                column[j] = i_load(b.data + j/N_REGS*16*k_bytes + 16*i + j%N_REGS*REG_BYTES);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                int32_t pair;
+                __builtin_memcpy(&pair, a.data + r*a.row_bytes + i, 4);
+                const acc_t row = i_set(pair);
+#pragma GCC unroll 8
+                for (int j = 0; j < BLOCKS*N_REGS; j++) {
+                    acc[r][j] = dot_i16(acc[r][j], row, column[j]);
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < BLOCKS*N_REGS; j++) {
+            const float_t scale = s_load(b.scales + j/N_REGS*k_bytes/4 + g/4 + j%N_REGS*REG_BYTES/4);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                sum[r][j] = s_add(acc[r][j], scale, sum[r][j]);
+            }
+        }
+    }
+    for (int r = 0; r < ROWS; r++) {
+        for (int j = 0; j < BLOCKS*N_REGS; j++) {
+            s_store(at(r, j), sum[r][j]);
+        }
+    }
+}
+
+template <int BLOCKS>
+static void accumulate_blocks(aim_operand a, aim_operand b, size_t k_bytes, int64_t m, float * sums, bool first) {
+    for (; m > 0; m -= UNPACKED_ROWS, a.data += UNPACKED_ROWS*a.row_bytes, sums += UNPACKED_ROWS*16) {
+        switch (m) {
+            case 1:  product_groups<1, BLOCKS>(a, b, k_bytes, sums, first); break;
+            case 2:  product_groups<2, BLOCKS>(a, b, k_bytes, sums, first); break;
+#if defined(__AVX512F__)
+            case 3:  product_groups<3, BLOCKS>(a, b, k_bytes, sums, first); break;
+            case 4:  product_groups<4, BLOCKS>(a, b, k_bytes, sums, first); break;
+            case 5:  product_groups<5, BLOCKS>(a, b, k_bytes, sums, first); break;
+#endif
+            default: product_groups<UNPACKED_ROWS, BLOCKS>(a, b, k_bytes, sums, first); break;
+        }
+    }
+}
+
+static void accumulate(aim_operand a, aim_operand b, size_t k_bytes, int64_t m, int64_t n_blocks, uint8_t * sums, bool first) {
+    for (int64_t j = 0; j < n_blocks; j += UNPACKED_BLOCKS) {
+        const aim_operand columns = { b.data + j*16*k_bytes, k_bytes, b.scales + j*k_bytes/4, nullptr };
+        float * to = (float *) sums + j*16*AIM_M_STEP;
+        if (n_blocks - j < UNPACKED_BLOCKS) {
+            accumulate_blocks<1>(a, columns, k_bytes, m, to, first);
+        } else {
+            accumulate_blocks<UNPACKED_BLOCKS>(a, columns, k_bytes, m, to, first);
+        }
+    }
+}
+
+static void finish_sums(const uint8_t * sums, const float * a_scales, int64_t m, int64_t block, int64_t n_blocks, const aim_out * out) {
+    for (int64_t j = 0; j < n_blocks; j++) {
+        const aim_operand rows = { nullptr, 0, a_scales, nullptr };
+        finish_block(AIM_PACK_BF16, sums + j*64*AIM_M_STEP, rows, {}, 0, (int) m, block + j, out); // floats, as with bf16
+    }
+}
+
 static void nothing() {}
 
 #define AIM_SIMD_KERNELS(symbol, label) \
     extern const aim_kernels symbol;    \
-    const aim_kernels symbol = { label, false, AIM_PACK_I16, with_vnni, pack_row, pack_column, pack_columns, gemm, nullptr, nullptr, nullptr, softmax, norm, nothing, nothing };
+    const aim_kernels symbol = { label, false, AIM_PACK_I16, with_vnni, pack_row, pack_column, pack_columns, gemm, 256, \
+                                 can_unpack, unpack, accumulate, finish_sums, softmax, norm, nothing, nothing };

@@ -122,7 +122,8 @@ static void gemm(aim_pack type, aim_operand a, aim_operand b, size_t k_bytes, in
     }
 }
 
-// --- weights of a language model: ggml's AMX buffer holds them, and they are unpacked part by part ----------------------
+// --- weights of a language model, unpacked part by part -----------------------------------------------------------------
+// sums: [m/32][column block][row tile][16][16]
 
 static void accumulate(aim_operand a, aim_operand b, size_t k_bytes, int64_t m, int64_t n_blocks, uint8_t * sums, bool first) {
     for (int64_t i = 0; i < m; i += 32, sums += 4096) {
@@ -144,7 +145,7 @@ static void accumulate(aim_operand a, aim_operand b, size_t k_bytes, int64_t m, 
     }
 }
 
-static void finish_sums(const uint8_t * sums, int64_t m, int64_t block, int64_t n_blocks, const aim_out * out) {
+static void finish_sums(const uint8_t * sums, const float *, int64_t m, int64_t block, int64_t n_blocks, const aim_out * out) {
     for (int64_t i = 0; i < m; i += 32, sums += 4096) {
         for (int64_t j = 0; j < n_blocks; j++) {
             finish_block(AIM_PACK_BF16, sums + 2048*j, {}, {}, i, m - i < 32 ? (int) (m - i) : 32, block + j, out);
@@ -221,14 +222,31 @@ static void unpack_q6_k(const uint8_t * tile, uint8_t * dst) {
     }
 }
 
-static void unpack(int32_t ggml_type, const uint8_t * tile, uint8_t * dst) {
-    switch (ggml_type) { // ggml.h: enum ggml_type; numbers of the file format
-        case 2:  unpack_q4_0(tile, dst); break;
-        case 8:  unpack_q8_0(tile, dst); break;
-        case 12: unpack_q4_k(tile, dst); break;
-        case 14: unpack_q6_k(tile, dst); break;
+static bool can_unpack(aim_store store, int32_t type) {
+    return (store == AIM_STORE_ROWS && aim_worth_unpacking(type)) || (store == AIM_STORE_AMX && (type == AIM_Q4_0 || type == AIM_Q8_0 || type == AIM_Q4_K || type == AIM_Q6_K));
+}
+
+static void unpack(const aim_stored & w, int64_t column, int64_t k0, int64_t k, uint8_t * dst, float *, float * work) {
+    if (w.store == AIM_STORE_ROWS) {
+        uint8_t * rows = (uint8_t *) (work + k);
+        for (int64_t c = 0; c < 16; c++) {
+            w.to_float(w.at(column + c, k0), work, k);
+            pack_bf16({ (const char *) work, 0, false }, k, k, rows + 2*k*c, 64);
+        }
+        aim_interleave(rows, 2*k, dst);
+        return;
+    }
+    const uint8_t * tile = w.at(column, k0);
+    for (int64_t i = 0; i < k; i += w.block_k, tile += w.block_bytes) {
+        switch (w.type) {
+            case AIM_Q4_0: unpack_q4_0(tile, dst + 32*i); break;
+            case AIM_Q8_0: unpack_q8_0(tile, dst + 32*i); break;
+            case AIM_Q4_K: unpack_q4_k(tile, dst + 32*i); break;
+            case AIM_Q6_K: unpack_q6_k(tile, dst + 32*i); break;
+        }
     }
 }
 
 extern const aim_kernels aim_kernels_amx;
-const aim_kernels aim_kernels_amx = { "amx", true, AIM_PACK_BF16, true, pack_row, pack_column, pack_columns, gemm, accumulate, finish_sums, unpack, softmax, norm, begin, end };
+const aim_kernels aim_kernels_amx = { "amx", true, AIM_PACK_BF16, true, pack_row, pack_column, pack_columns, gemm, 1024,
+                                      can_unpack, unpack, accumulate, finish_sums, softmax, norm, begin, end };

@@ -47,6 +47,37 @@ struct aim_source {
     bool         half;
 };
 
+// how a language model's weight lies in memory: 16 columns of the product are 16 of its rows
+enum aim_store : int32_t {
+    AIM_STORE_ROWS, // row by row, as in the file
+    AIM_STORE_X8,   // blocks of 8 rows side by side: ggml's repacked Q4_0 and Q4_K
+    AIM_STORE_AMX,  // blocks of 16 rows: ggml's AMX buffer
+};
+
+struct aim_stored {
+    aim_store       store;
+    int32_t         type;        // enum ggml_type
+    const uint8_t * data;
+    int64_t         k;           // of a whole row
+    int64_t         block_k;     // of a block
+    int64_t         block_bytes;
+    void            (*to_float)(const void * blocks, float * out, int64_t k); // rows only
+
+    // the block of a column, or of the columns that are in it, at k0
+    const uint8_t * at(int64_t column, int64_t k0) const {
+        const int64_t n = store == AIM_STORE_AMX ? 16 : store == AIM_STORE_X8 ? 8 : 1;
+        return data + (column/n*(k/block_k) + k0/block_k)*block_bytes;
+    }
+};
+
+// ggml.h: enum ggml_type; numbers of the file format
+constexpr int32_t AIM_F32 = 0, AIM_F16 = 1, AIM_Q4_0 = 2, AIM_Q8_0 = 8, AIM_Q4_K = 12, AIM_Q6_K = 14;
+
+// ggml's own products of the others are nearer than ours
+constexpr bool aim_worth_unpacking(int32_t type) { return type != AIM_F32 && type != AIM_F16; }
+
+constexpr int64_t AIM_M_STEP = 512; // rows of A that are multiplied by one unpacked part
+
 struct aim_kernels {
     const char * name;
     bool         tiled;  // layout of A
@@ -60,12 +91,15 @@ struct aim_kernels {
     void  (*pack_columns)(aim_pack type, aim_source src, int64_t k, int64_t k_padded, int n, uint8_t * dst, float * scales);
     // rows [m0, m1) by blocks of 16 columns [b0, b1); the first k_bytes of each
     void  (*gemm)(aim_pack type, aim_operand a, aim_operand b, size_t k_bytes, int64_t m0, int64_t m1, int64_t b0, int64_t b1, const aim_out * out);
-    // The same in parts of k, for operands too large for the cache, and B that is unpacked part by part; null where there is none.
-    // sums += for [0, m) rows by up to two column blocks: [m/32][column block][row tile][16][16], in floats; only with `wide`
+    // The same in parts of k_part, for B that is unpacked part by part, in the wide type. int16 has a scale for each column and 32 k,
+    // [k/32][16], such that no sum over 32 k can leave 32 bits.
+    int64_t k_part;
+    bool  (*can_unpack)(aim_store store, int32_t ggml_type);
+    // 16 columns by k values from k0 on; work: 9*k floats
+    void  (*unpack)(const aim_stored & w, int64_t column, int64_t k0, int64_t k, uint8_t * dst, float * scales, float * work);
+    // sums += for [0, m) rows, at most AIM_M_STEP, by up to two column blocks; sums: 64*AIM_M_STEP bytes of each, in an order of their own
     void  (*accumulate)(aim_operand a, aim_operand b, size_t k_bytes, int64_t m, int64_t n_blocks, uint8_t * sums, bool first);
-    void  (*finish)(const uint8_t * sums, int64_t m, int64_t block, int64_t n_blocks, const aim_out * out);
-    // 16 columns by one block of k (32 or 256) of a weight that ggml's AMX buffer packed, into a column block of the wide type
-    void  (*unpack)(int32_t ggml_type, const uint8_t * tile, uint8_t * dst);
+    void  (*finish)(const uint8_t * sums, const float * a_scales, int64_t m, int64_t block, int64_t n_blocks, const aim_out * out);
     // exp(scale * row + mask - the largest) packed as a row of A, k_padded long; returns what its sum is to be scaled by. mask: half floats or null
     float (*softmax)(aim_pack type, float * row, const uint16_t * mask, float scale, int64_t k, int64_t k_padded, uint8_t * dst, size_t chunk_stride,
                      float * work);
