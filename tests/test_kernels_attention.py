@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernels_case import Floats, attended, examples, normal, wide_type
 
-from aim_local.native import kernels
+from aim_local.native import probe
 
 named = kernels_case.named
 
@@ -66,7 +66,7 @@ def test_every_size(named: str) -> None:
     def one(heads: tuple[int, int], n_q: int, n_kv: int, d: int, masking: str, seed: int) -> None:
         q, k, v = inputs(seed, *heads, n_q, n_kv, d)
         mask, scale = mask_of(masking, n_q, n_kv, seed), d**-0.5
-        got = kernels.attention(q, k, v, precision="bf16", mask=mask, scale=scale)
+        got = probe.attention(q, k, v, precision="bf16", mask=mask, scale=scale)
         want = attended(q, rounded(k, "f16"), rounded(v, "f16"), scale, mask)
         errors[masking] = max(errors.get(masking, 0.0), worst(got, want, v))
         assert errors[masking] < ALLOWED[wide_type(named)]
@@ -81,7 +81,7 @@ def test_types_of_the_cache(named: str, kv_type: str, d: int) -> None:
     """As near to what the cache holds as with half floats."""
     q, k, v = inputs(3, 4, 2, 45, 77, d)
     mask = mask_of("causal", 45, 77, 0)
-    got = kernels.attention(q, k, v, precision="bf16", mask=mask, scale=d**-0.5, kv_type=kv_type)
+    got = probe.attention(q, k, v, precision="bf16", mask=mask, scale=d**-0.5, kv_type=kv_type)
     error = worst(got, attended(q, rounded(k, kv_type), rounded(v, kv_type), d**-0.5, mask), v)
     print(f"{named} {kv_type} d {d}: {error:.2g}")
     assert error < ALLOWED[wide_type(named)]
@@ -94,7 +94,7 @@ def test_queries_that_see_nothing_get_zeros(named: str) -> None:
     mask[[0, 31, 39]] = -np.inf
     mask[:, 44:] = -np.inf
     for precision in ("exact", "bf16"):
-        got = kernels.attention(q, k, v, precision=precision, mask=mask, scale=0.2)
+        got = probe.attention(q, k, v, precision=precision, mask=mask, scale=0.2)
         assert not got[[0, 31, 39]].any()
         assert (np.abs(got).max((1, 2)) > 0).sum() == 37
 
@@ -105,7 +105,7 @@ def test_large_scores(named: str) -> None:
     k[0] = np.eye(33, 64, dtype=np.float32)
     q[0] = 0
     q[0, np.arange(20), np.arange(20) + 7] = 3000
-    got = kernels.attention(q, k, v, precision="bf16", scale=1.0)
+    got = probe.attention(q, k, v, precision="bf16", scale=1.0)
     error = worst(got[:, 0], rounded(v, "f16")[0, 7:27], v)
     print(f"{named}: {error:.2g}")
     assert error < ALLOWED[wide_type(named)]
@@ -115,7 +115,7 @@ def test_few_queries_are_left_to_ggml(named: str) -> None:
     """Below 16 packing the keys would cost more than it saves: bit for bit what exact gives, and from 16 on not."""
     for n_q in (1, 2, 15, 16):
         q, k, v = inputs(6, 4, 2, n_q, 60, 64)
-        ours, ggml = (kernels.attention(q, k, v, precision=p, scale=0.125).tobytes() for p in ("bf16", "exact"))
+        ours, ggml = (probe.attention(q, k, v, precision=p, scale=0.125).tobytes() for p in ("bf16", "exact"))
         assert (ours == ggml) == (n_q < 16), n_q
 
 
@@ -124,7 +124,7 @@ def test_threads_change_nothing(named: str, kv_type: str) -> None:
     q, k, v = inputs(7, 6, 2, 83, 150, 64)
     mask = mask_of("causal", 83, 150, 0)
     found = {
-        kernels.attention(q, k, v, precision="bf16", mask=mask, scale=0.1, kv_type=kv_type, n_threads=t).tobytes()
+        probe.attention(q, k, v, precision="bf16", mask=mask, scale=0.1, kv_type=kv_type, n_threads=t).tobytes()
         for t in (1, 2, 3, 4)
     }
     assert len(found) == 1

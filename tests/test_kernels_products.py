@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kernels_case import ACTS, PRECISIONS, Floats, examples, normal, normed, packing, product_bound
 
 from aim_local.errors import NativeError, UsageError
-from aim_local.native import kernels
+from aim_local.native import kernels, probe
 
 named = kernels_case.named
 
@@ -46,7 +46,7 @@ def test_every_shape(named: str) -> None:
     @given(rows, lengths, columns, seeds, precisions)
     def one(m: int, k: int, n: int, seed: int, precision: str) -> None:
         x, w = normal(seed, m, k), normal(seed + 1, n, k)
-        got = kernels.product(x, w, precision=precision)
+        got = probe.product(x, w, precision=precision)
         needed.append(check(got, x.astype(np.float64) @ w.T, product_bound(packing(named, precision), x, w)))
 
     one()
@@ -61,7 +61,7 @@ def test_how_near(named: str, shape: tuple[int, int, int]) -> None:
     m, k, n = shape
     x, w = normal(0, m, k), normal(1, n, k)
     want = x.astype(np.float64) @ w.T
-    found = {p: relative(kernels.product(x, w, precision=p), want) for p in PRECISIONS}
+    found = {p: relative(probe.product(x, w, precision=p), want) for p in PRECISIONS}
     print(f"{named} {shape}: " + ", ".join(f"{packing(named, p)} {e:.2g}" for p, e in found.items()))
     for precision, error in found.items():
         few = 4.0 if m * n < 100 else 1.0  # a single number may happen to be near zero
@@ -75,7 +75,7 @@ def test_how_near(named: str, shape: tuple[int, int, int]) -> None:
 )
 def test_every_scale(named: str, precision: str, of_x: float, of_w: float) -> None:
     x, w = np.float32(of_x) * normal(2, 20, 200), np.float32(of_w) * normal(3, 30, 200)
-    got = kernels.product(x, w, precision=precision).astype(np.float64) / (of_x * of_w)
+    got = probe.product(x, w, precision=precision).astype(np.float64) / (of_x * of_w)
     x, w = x / of_x, w / of_w
     share = check(got, x @ w.T, product_bound(packing(named, precision), x, w))
     print(f"{named} {precision} x {of_x:g} w {of_w:g}: {share:.2f} of the bound")
@@ -88,7 +88,7 @@ def test_rows_of_different_scales(named: str, precision: str) -> None:
     x *= np.float32(10.0) ** np.arange(-10, 10, 0.5, dtype=np.float32)[:, None]
     w *= np.float32(10.0) ** np.arange(-5, 5, 0.2, dtype=np.float32)[:, None]
     check(
-        kernels.product(x, w, precision=precision),
+        probe.product(x, w, precision=precision),
         x.astype(np.float64) @ w.T,
         product_bound(packing(named, precision), x, w),
     )
@@ -98,11 +98,11 @@ def test_rows_of_different_scales(named: str, precision: str) -> None:
 def test_zeros(named: str, precision: str) -> None:
     x, w = normal(6, 35, 70), normal(7, 21, 70)
     x[[0, 17, 34]], w[[3, 20]] = 0, 0
-    got = kernels.product(x, w, precision=precision)
+    got = probe.product(x, w, precision=precision)
     assert not got[[0, 17, 34]].any()
     assert not got[:, [3, 20]].any()
     assert got.any()
-    assert not kernels.product(np.zeros_like(x), w, precision=precision).any()
+    assert not probe.product(np.zeros_like(x), w, precision=precision).any()
 
 
 def test_one_large_column(named: str) -> None:
@@ -111,10 +111,10 @@ def test_one_large_column(named: str) -> None:
     planted = x.copy()
     planted[:, 500] *= 100
     for precision in PRECISIONS:
-        found = [relative(kernels.product(a, w, precision=precision), a.astype(np.float64) @ w.T) for a in (x, planted)]
+        found = [relative(probe.product(a, w, precision=precision), a.astype(np.float64) @ w.T) for a in (x, planted)]
         want = planted.astype(np.float64) @ w.T
         rest = want - np.outer(planted[:, 500], w[:, 500])
-        of_rest = float(np.linalg.norm(kernels.product(planted, w, precision=precision) - want) / np.linalg.norm(rest))
+        of_rest = float(np.linalg.norm(probe.product(planted, w, precision=precision) - want) / np.linalg.norm(rest))
         print(f"{named} {packing(named, precision)}: plain {found[0]:.2g}, with the column {found[1]:.2g}")
         print(f"  and {of_rest:.2g} of what the other columns make")
         assert found[1] < 1.5 * TYPICAL[packing(named, precision)]
@@ -134,7 +134,7 @@ def test_activations(named: str, precision: str, act: str) -> None:
     x *= np.linspace(0.01, 30, 50, dtype=np.float32)[:, None]
     want = ACTS[act](x.astype(np.float64) @ w.T)
     bound = 1.2 * product_bound(packing(named, precision), x, w) + 1e-6 + 1e-5 * np.abs(want)
-    got = kernels.product(x, w, precision=precision, act=act)
+    got = probe.product(x, w, precision=precision, act=act)
     print(f"{named} {precision} {act}: {check(got, want, bound):.2f} of the bound")
 
 
@@ -156,7 +156,7 @@ def test_everything_fused(named: str) -> None:
         x, w = normal(seed, m, k), normal(seed + 1, n, k)
         vectors = (normal(seed + 2, k), normal(seed + 3, n), normal(seed + 4, n), normal(seed + 5, m, n))
         weight, bias, gamma, residual = (v if part else None for v, part in zip(vectors, parts, strict=True))
-        got = kernels.product(
+        got = probe.product(
             x, w, precision=precision, act=act, norm_weight=weight, bias=bias, gamma=gamma, residual=residual
         )
         entering = x if weight is None else normed(x) * weight
@@ -178,7 +178,7 @@ def test_threads_change_nothing(named: str, precision: str) -> None:
         x, w, parts = normal(12, m, k), normal(13, n, k), {"bias": normal(14, n), "residual": normal(15, m, n)}
         weight = normal(16, k)
         found = [
-            kernels.product(x, w, precision=precision, n_threads=t, act="gelu", norm_weight=weight, **parts).tobytes()
+            probe.product(x, w, precision=precision, n_threads=t, act="gelu", norm_weight=weight, **parts).tobytes()
             for t in (1, 2, 3, 4)
         ]
         assert len(set(found)) == 1, (m, k, n)
@@ -190,7 +190,7 @@ def test_what_is_not_finite_is_refused(where: str, wrong: float) -> None:
     arrays = {"x": normal(17, 3, 20), "w": normal(18, 4, 20)}
     arrays[where][2, 7] = wrong
     with pytest.raises(UsageError, match=rf"{where}\[47\] is -?(inf|nan); it has to be finite"):
-        kernels.product(**arrays, precision="exact")
+        probe.product(**arrays, precision="exact")
 
 
 def test_other_kernels_than_there_are() -> None:

@@ -51,6 +51,15 @@ struct aim_probe_product_params {
 };
 MTMD_API int32_t aim_probe_product(const struct aim_probe_product_params * params, float * out);
 
+// The same of a language model's weight, out = x w^T: quantised rows as a file has them, which go to a buffer type of the CPU backend.
+struct aim_probe_stored_params {
+    int32_t       precision, n_threads, m, k, n, type; // type: enum ggml_type
+    const char *  buffer; // "CPU", "CPU_REPACK", "AMX"
+    const float * x;      // [m][k]
+    const void *  w;      // n rows of k
+};
+MTMD_API int32_t aim_probe_stored(const struct aim_probe_stored_params * params, float * out);
+
 // softmax(scale q k^T + mask) v, head by head; out: [n_q][n_head][d]. kv_type: a ggml_type that k and v are rounded to.
 struct aim_probe_attention_params {
     int32_t       precision, n_threads, d, n_q, n_kv, n_head, n_head_kv, kv_type;

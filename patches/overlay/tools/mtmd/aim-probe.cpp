@@ -112,6 +112,49 @@ int32_t aim_probe_product(const struct aim_probe_product_params * p, float * out
     });
 }
 
+// AIM_STATUS_UNSUPPORTED where this CPU has no such buffer type, or it does not take the weight
+static void place(probe & graph, ggml_tensor * w, const char * name) {
+    ggml_backend_dev_t dev = ggml_backend_get_device(graph.cpu.get());
+    ggml_backend_buffer_type_t found = strcmp(name, "CPU") == 0 ? ggml_backend_cpu_buffer_type() : nullptr;
+    const auto get = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), "ggml_backend_dev_get_extra_bufts");
+    for (ggml_backend_buffer_type_t * buft = get ? get(dev) : nullptr; buft && *buft; buft++) {
+        found = strcmp(name, ggml_backend_buft_name(*buft)) == 0 ? *buft : found;
+    }
+    if (!found) {
+        aim_fail(AIM_STATUS_UNSUPPORTED, "this CPU backend has no buffer type %s", name);
+    }
+    graph.packed.reset(ggml_backend_buft_alloc_buffer(found, ggml_backend_buft_get_alloc_size(found, w)));
+    ggml_backend_buffer_set_usage(graph.packed.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_tensor_alloc(graph.packed.get(), w, ggml_backend_buffer_get_base(graph.packed.get()));
+}
+
+int32_t aim_probe_stored(const struct aim_probe_stored_params * p, float * out) {
+    return aim_guard([&]() -> int32_t {
+        aim_expect(p && p->x && p->w && p->buffer ? out : nullptr, "x, w, buffer or out");
+        if (p->type < 0 || p->type >= GGML_TYPE_COUNT || p->m < 1 || p->n < 1 || p->k < 1 || p->k % ggml_blck_size((ggml_type) p->type)) {
+            aim_fail(AIM_STATUS_INVALID, "the product is %d x %d x %d of type %d; k is whole blocks", p->m, p->k, p->n, p->type);
+        }
+        expect_finite(p->x, (int64_t) p->m*p->k, "x");
+        probe graph(p->n_threads);
+        ggml_context * ctx = graph.ctx.get();
+        ggml_tensor * w = ggml_new_tensor_2d(ctx, (ggml_type) p->type, p->k, p->n);
+        place(graph, w, p->buffer);
+        ggml_tensor * x   = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, p->k, p->m);
+        ggml_tensor * cur = ggml_mul_mat(ctx, w, x);
+        if (!ggml_backend_dev_supports_op(ggml_backend_get_device(graph.cpu.get()), cur)) {
+            aim_fail(AIM_STATUS_UNSUPPORTED, "buffer type %s takes no %s of %d rows of %d", p->buffer, ggml_type_name(w->type), p->n, p->k);
+        }
+        aim_compute_with(graph.cpu.get(), p->precision);
+        ggml_cgraph * gf = ggml_new_graph(ctx);
+        ggml_build_forward_expand(gf, cur);
+        graph.alloc();
+        ggml_backend_tensor_set(w, p->w, 0, ggml_nbytes(w));
+        probe::fill(x, p->x);
+        graph.run(gf, cur, out);
+        return AIM_STATUS_OK;
+    });
+}
+
 int32_t aim_probe_attention(const struct aim_probe_attention_params * p, float * out) {
     return aim_guard([&]() -> int32_t {
         aim_expect(p && p->q && p->k && p->v ? out : nullptr, "q, k, v or out");

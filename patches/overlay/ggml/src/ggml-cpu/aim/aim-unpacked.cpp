@@ -48,7 +48,7 @@ static aim_stored stored(const ggml_tensor * w) {
     ggml_backend_buffer_type_t buft = w->buffer->buft;
     if (is_amx(buft)) {
         res.store       = AIM_STORE_AMX;
-        res.block_bytes = amx_block_bytes(w->type);
+        res.block_bytes = w->ne[1] % 32 == 0 ? amx_block_bytes(w->type) : 0;
     } else if (buft == ggml_backend_cpu_repack_buffer_type()) {
         res.store       = AIM_STORE_X8;
         res.block_bytes = w->type == GGML_TYPE_Q4_0 ? (int64_t) sizeof(block_q4_0x8) : w->type == GGML_TYPE_Q4_K ? (int64_t) sizeof(block_q4_Kx8) : 0;
