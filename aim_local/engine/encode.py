@@ -47,7 +47,7 @@ def encode_media(
             by_item.setdefault(piece.media, []).append(i)
     if tower is None or not by_item:
         return Encoded({}, (), (), {}, TileCounts())
-    given = {item: (rows or {}).get(item) or ItemRows(None) for item in by_item}
+    given = {item: (rows or {}).get(item) or ItemRows(None, once=True) for item in by_item}
     steps = Steps(watch, sum(tower.n_tiles(media[i].shape) for i in by_item), given.values())
     blocks: dict[int, VisualBlock] = {}
     for item, at in by_item.items():
@@ -55,6 +55,8 @@ def encode_media(
         given[item].on_step = steps
         found = tower.encode(media[item], plan.tokens, wanted, given[item])
         blocks |= {i: _of_item(block, item) for i, block in zip(at, found, strict=True)}
+    for item_rows in given.values():
+        item_rows.used()
     return _joined(dict(sorted(blocks.items())), list(given.values()))
 
 

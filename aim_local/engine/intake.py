@@ -121,11 +121,13 @@ class _Decoder:
 class Intake:
     """One media item. `open`, then `decoded` and `encode` in turns until there are no more frames, then `media`.
 
-    `close()` ends its thread.
+    once: its rows serve one prompt (tile_rows.py). `close()` ends its thread.
     """
 
-    def __init__(self, model: Model, source: Source, sampling: FrameSampling | None, shared: Shared) -> None:
-        self.model, self.source = model, source
+    def __init__(
+        self, model: Model, source: Source, sampling: FrameSampling | None, shared: Shared, *, once: bool = False
+    ) -> None:
+        self.model, self.source, self._once = model, source, once
         self._sampling, self._shared = sampling or FrameSampling(n_frames=model.default_frames), shared
         self._lock = threading.Lock()
         self._shape: MediaShape | None = None
@@ -172,7 +174,7 @@ class Intake:
         seen = Seen(shape.kind, self._shared, near_px)
         usable = entry is not None and fits(entry, self.media, shape, self.model.text.n_embd)
         keeper = store.begin(key) if store and key and not usable else None
-        self.rows = ItemRows(seen, entry.rows if entry and usable else (), keeper)
+        self.rows = ItemRows(seen, entry.rows if entry and usable else (), keeper, once=self._once)
         return shape
 
     @property

@@ -79,7 +79,7 @@ class Begun:
     def _intake(self, model: Model, item: Media | Ahead, sampling: FrameSampling | None, shared: Shared) -> Intake:
         if isinstance(item, Ahead):
             return item.taken_by(model)
-        intake = Intake(model, item, sampling, shared)
+        intake = Intake(model, item, sampling, shared, once=True)
         self._own.append(intake)
         return intake
 

@@ -58,12 +58,16 @@ def _nothing() -> None:
 class ItemRows:
     """Rows by number of the tile.
 
-    seen: None encodes every tile. stored: rows that were kept, in order. keeper: None keeps nothing.
+    seen: None encodes every tile. stored: rows that were kept, in order. keeper: None keeps nothing. once: they serve
+    one prompt, and are forgotten when its visual tokens are made of them; a long clip has hundreds of MB.
     """
 
-    def __init__(self, seen: Seen | None, stored: Sequence[Rows] = (), keeper: Keeper | None = None) -> None:
-        self._seen, self._stored, self._keeper = seen, stored, keeper
+    def __init__(
+        self, seen: Seen | None, stored: Sequence[Rows] = (), keeper: Keeper | None = None, *, once: bool = False
+    ) -> None:
+        self._seen, self._stored, self._keeper, self._once = seen, stored, keeper, once
         self._rows: dict[int, Rows] = {}
+        self._numbers: set[int] = set()
         self._planned: Sequence[int] = ()
         self.counts = TileCounts()
         self.ms, self.ahead_ms = 0.0, 0.0  # in the encoder: for the question, and before it
@@ -76,6 +80,7 @@ class ItemRows:
             start = time.perf_counter()
             rows, counted = self._new(number, pixels, encode)
             self._rows[number] = rows
+            self._numbers.add(number)
             self.counts += counted
             self.ms += (time.perf_counter() - start) * 1000
             self.on_step()
@@ -102,12 +107,19 @@ class ItemRows:
         """What is here now was there before the question, whose time it is not."""
         self.counts, self.ahead_ms, self.ms = replace(self.counts, ahead=self.counts.all), self.ahead_ms + self.ms, 0.0
 
+    def used(self) -> None:
+        """Visual tokens have been made of all rows."""
+        if self._once:
+            self._rows, self._stored = {}, ()
+            if self._seen:
+                self._seen.forget()
+
     def keep(self, frames: Frames | None, facts: Mapping[str, Any]) -> str:
         """All tiles are here: they are kept for the next time. Returns why they are not, "" where all is well."""
         keeper, self._keeper = self._keeper, None
         if keeper is None:
             return ""
-        keeper.finish(self._planned or sorted(self._rows), frames, facts)
+        keeper.finish(self._planned or sorted(self._numbers), frames, facts)
         return keeper.problem
 
     def close(self) -> None:

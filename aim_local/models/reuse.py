@@ -83,6 +83,12 @@ class Seen:
                 return Found(rows, "near")
         return None
 
+    def forget(self) -> None:
+        """All tiles of the call are encoded."""
+        self._shared.rows.clear()
+        self._near.clear()
+        self._last = None
+
     def add(self, pixels: Pixels, rows: Rows) -> None:
         """A tile that was encoded."""
         self._shared.rows[self._kind, pixel_digest(pixels)] = rows

@@ -1,0 +1,66 @@
+"""Rows of an item's tiles: encoded once, and gone from memory when nothing needs them any more."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aim_local.engine.tile_rows import ItemRows
+from aim_local.models.reuse import Seen, Shared
+
+
+class Kept:
+    """A keeper that notes what it is given."""
+
+    problem = ""
+
+    def __init__(self) -> None:
+        self.tiles: list[int] = []
+
+    def add(self, tile: int, rows: Any) -> None:
+        assert rows.shape == (4, 2)
+
+    def finish(self, tiles: Any, frames: Any, facts: Any) -> None:
+        self.tiles = list(tiles)
+
+    def drop(self) -> None: ...
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_rows_of_one_prompt_are_forgotten(once: bool) -> None:
+    kept, encoded = Kept(), list[weakref.ref[Any]]()
+
+    def encode() -> Any:
+        rows = np.ones((4, 2), np.float32)
+        encoded.append(weakref.ref(rows))
+        return rows
+
+    shared = Shared()
+    rows = ItemRows(Seen("video", shared, 1), keeper=kept, once=once)
+    frames = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), np.uint8)
+    for _ in range(2):  # ahead, and for the prompt
+        for number, frame in enumerate(frames):
+            rows(number, frame, encode)
+    rows.used()
+    gc.collect()
+    assert len(encoded) == 3
+    assert [ref() is None for ref in encoded] == [once] * 3
+    assert (rows.counts.encoded, rows.counts.all) == (3, 3)
+    assert rows.keep(None, {}) == ""
+    assert kept.tiles == [0, 1, 2]
+
+
+def test_rows_of_the_store_are_forgotten_too() -> None:
+    stored = [np.zeros((4, 2), np.float32)]
+    alive = weakref.ref(stored[0])
+    rows = ItemRows(None, stored, once=True)
+    assert rows(0, None, lambda: pytest.fail("it is there")) is stored[0]
+    stored.clear()
+    assert alive() is not None
+    rows.used()
+    gc.collect()
+    assert alive() is None
