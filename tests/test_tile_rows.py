@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from aim_local.engine.tile_rows import ItemRows
 from aim_local.models.reuse import Seen, Shared
+from aim_local.native.heap import give_back
 
 
 class Kept:
@@ -45,7 +49,7 @@ def test_rows_of_one_prompt_are_forgotten(once: bool) -> None:
     for _ in range(2):  # ahead, and for the prompt
         for number, frame in enumerate(frames):
             rows(number, frame, encode)
-    rows.used()
+    assert rows.used() == (3 * 4 * 2 * 4 if once else 0)
     gc.collect()
     assert len(encoded) == 3
     assert [ref() is None for ref in encoded] == [once] * 3
@@ -64,3 +68,18 @@ def test_rows_of_the_store_are_forgotten_too() -> None:
     rows.used()
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_freed_arrays_go_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    held = [np.ones(1 << 15, np.uint8) for _ in range(4000)]  # small enough for glibc's heap
+    between = held[::100]
+    before = resident()
+    held.clear()
+    give_back()
+    print(f"{(before - resident()) >> 20} of 125 MiB given back")
+    assert before - resident() > 60 << 20
+    assert all(x.all() for x in between)

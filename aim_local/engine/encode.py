@@ -9,10 +9,13 @@ import numpy as np
 
 from ..media import Image, Video
 from ..models.pieces import MediaPiece, TokenGrid, TokenGroup, VisualBlock
+from ..native.heap import give_back
 from .model import Model
 from .plan import Plan
 from .tile_rows import ItemRows, TileCounts
 from .watch import Watch
+
+_MUCH = 32 << 20  # bytes of rows; a short clip's are not worth the system calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +58,8 @@ def encode_media(
         given[item].on_step = steps
         found = tower.encode(media[item], plan.tokens, wanted, given[item])
         blocks |= {i: _of_item(block, item) for i, block in zip(at, found, strict=True)}
-    for item_rows in given.values():
-        item_rows.used()
+    if sum(item_rows.used() for item_rows in given.values()) > _MUCH:
+        give_back()
     return _joined(dict(sorted(blocks.items())), list(given.values()))
 
 

@@ -107,12 +107,15 @@ class ItemRows:
         """What is here now was there before the question, whose time it is not."""
         self.counts, self.ahead_ms, self.ms = replace(self.counts, ahead=self.counts.all), self.ahead_ms + self.ms, 0.0
 
-    def used(self) -> None:
-        """Visual tokens have been made of all rows."""
-        if self._once:
-            self._rows, self._stored = {}, ()
-            if self._seen:
-                self._seen.forget()
+    def used(self) -> int:
+        """Visual tokens have been made of all rows. Returns the bytes of those that were forgotten."""
+        if not self._once:
+            return 0
+        n_bytes = sum(rows.nbytes for rows in self._rows.values())
+        self._rows, self._stored = {}, ()
+        if self._seen:
+            self._seen.forget()
+        return n_bytes
 
     def keep(self, frames: Frames | None, facts: Mapping[str, Any]) -> str:
         """All tiles are here: they are kept for the next time. Returns why they are not, "" where all is well."""
