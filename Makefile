@@ -48,7 +48,7 @@ check: $(VENV)/.base
 # detect_leaks=0: python and torch never free all they have; capture=sys: a report ends the process and goes to stderr itself
 SANITIZED := $(wildcard tests/test_staged_*.py) tests/test_stop.py tests/test_merging.py tests/test_anyres.py tests/test_tiles.py \
 	tests/test_pruning.py tests/test_pruning_settings.py tests/test_foreign.py tests/test_threads.py \
-	$(wildcard tests/test_kernels_*.py) tests/test_exact.py
+	$(wildcard tests/test_kernels_*.py) tests/test_score_kernels.py tests/test_exact.py
 SANITIZED_CXX = $$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' build/sanitize/CMakeCache.txt)
 sanitize: $(VENV)/.test
 	$(BIN)/cmake -S patches -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAIM_SANITIZE=ON \
