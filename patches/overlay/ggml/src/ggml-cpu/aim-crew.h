@@ -203,8 +203,10 @@ static bool aim_crew_park(struct ggml_threadpool * tp, int ith, int * node_n) {
     long long pause = AIM_CREW_RETRY_NS;
     long long until = aim_crew_now(CLOCK_MONOTONIC) + pause;
 
-    while (!atomic_load_explicit(&tp->aim_done, memory_order_acquire)) {
-        const int n = aim_crew_n(tp);
+    for (;;) {
+        // in this order: a place that was given before the end is taken, since the others wait for it at the last barrier
+        const bool is_done = atomic_load_explicit(&tp->aim_done, memory_order_acquire);
+        const int  n       = aim_crew_n(tp);
 
         if (n > ith) {
             *node_n = atomic_load_explicit(&tp->aim_join, memory_order_relaxed);
@@ -213,6 +215,10 @@ static bool aim_crew_park(struct ggml_threadpool * tp, int ith, int * node_n) {
             aim_crew_cpu  = aim_crew_now(CLOCK_THREAD_CPUTIME_ID);
 
             return true;
+        }
+
+        if (is_done) {
+            return false;
         }
 
         // places are filled in their order
@@ -233,8 +239,6 @@ static bool aim_crew_park(struct ggml_threadpool * tp, int ith, int * node_n) {
 
         nanosleep(&nap, NULL);
     }
-
-    return false;
 }
 
 // the barrier behind node node_n: how many threads go on with the next. false: the graph has ended without this one
