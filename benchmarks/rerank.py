@@ -68,7 +68,7 @@ def main() -> None:
         model, mmproj = paths.model, paths.mmproj
     found = []
     with (
-        VisionLLM.load(model, mmproj, LoadConfig(n_threads=args.threads)) as llm,
+        VisionLLM.load(model, mmproj, LoadConfig(n_threads=args.threads, cache_media=False)) as llm,
         tempfile.TemporaryDirectory() as folder,
     ):
         for _ in range(args.warm_up + args.rounds):

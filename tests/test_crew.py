@@ -1,4 +1,4 @@
-"""How ggml's threads leave a graph that computes, and come back (aim-crew.h): the header by itself, with threads of its own."""
+"""How ggml's threads leave a graph that computes, and come back: aim-crew.h by itself, with threads of its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ int main(void) {
 }
 """
 
-# graphs of 2 to 40 nodes by up to 4 threads that leave and come back as often as they can; the loop is ggml_graph_compute_thread's
+# graphs of 2 to 40 nodes by up to 4 threads that leave and come back as often as they can
+# the loop is that of ggml_graph_compute_thread
 MANY = r"""
 enum { N_THREADS = 4 };
 static struct ggml_threadpool tp;
@@ -70,7 +71,10 @@ static void * work(void * arg) {
             bool is_here = true;
             for (int node = 0; node < n_nodes; ++node) {
                 atomic_fetch_add(&n_computed[node], 1000/nth);
-                if (node + 1 < n_nodes && !aim_crew_meet(&tp, ith, &nth, &node)) { is_here = false; break; }
+                if (node + 1 < n_nodes && !aim_crew_meet(&tp, ith, &nth, &node)) {
+                    is_here = false;
+                    break;
+                }
             }
             if (is_here) {
                 aim_crew_end(&tp, ith);
@@ -84,7 +88,10 @@ static void * work(void * arg) {
         }
         pthread_barrier_wait(&region);
         for (int i = 0; ith == 0 && i < n_nodes; ++i) {
-            if (atomic_load(&n_computed[i]) < 999) { printf("node %d of graph %d was computed by %ld\n", i, g, n_computed[i]); exit(1); }
+            if (atomic_load(&n_computed[i]) < 999) {
+                printf("node %d of graph %d was computed by %ld\n", i, g, n_computed[i]);
+                exit(1);
+            }
         }
     }
     return NULL;
@@ -94,15 +101,19 @@ int main(int argc, char ** argv) {
     n_graphs = argc > 1 ? atoi(argv[1]) : 1;
     pthread_barrier_init(&region, NULL, N_THREADS);
     pthread_t threads[N_THREADS];
-    for (int i = 0; i < N_THREADS; ++i) { pthread_create(&threads[i], NULL, work, (void *) (intptr_t) i); }
-    for (int i = 0; i < N_THREADS; ++i) { pthread_join(threads[i], NULL); }
+    for (int i = 0; i < N_THREADS; ++i) {
+        pthread_create(&threads[i], NULL, work, (void *) (intptr_t) i);
+    }
+    for (int i = 0; i < N_THREADS; ++i) {
+        pthread_join(threads[i], NULL);
+    }
     printf("%ld\n", n_left);
 }
 """
 
 # as often as possible: every window is a loss, every try succeeds
-HURRIED = {"SAMPLE_NS": 1, "WINDOW_NS": 2000, "AGAIN_NS": 2000, "LOST": -1.0, "RETRY_NS": "2000LL", "RETRY_MAX": "4000LL",
-           "TRY_NS": 500, "TRY_LOST": "1000000000LL"}  # fmt: skip
+HURRIED = {"SAMPLE_NS": 1, "WINDOW_NS": 2000, "AGAIN_NS": 2000, "LOST": -1.0, "RETRY_NS": "2000LL",
+           "RETRY_MAX": "4000LL", "TRY_NS": 500, "TRY_LOST": "1000000000LL"}  # fmt: skip
 
 
 def built(folder: Path, program: str, constants: dict[str, object]) -> Path:
