@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #if defined(__linux__)
@@ -60,6 +61,9 @@ aim_weight aim_weight_of(const ggml_tensor * tensor) {
     return w;
 }
 
+constexpr int64_t MANY_WEIGHTS = 1 << 18; // below it a thread is not worth its start
+constexpr int64_t MAX_PACKERS  = 4;
+
 static void pack_weight(ggml_tensor * tensor, const uint8_t * src) {
     const aim_packing * packing = aim_packing_of(tensor);
     const aim_weight w = aim_weight_of(tensor);
@@ -68,23 +72,38 @@ static void pack_weight(ggml_tensor * tensor, const uint8_t * src) {
     uint8_t * dst    = (uint8_t *) tensor->data;
     float *   scales = (float *) (dst + aim_up(w.n, 16) * w.k_bytes);
     int32_t * sums   = (int32_t *) (scales + aim_up(w.n, 16));
-    std::vector<float>   row(w.k), work(w.k_padded + 64);
-    std::vector<uint8_t> block(16 * w.k_bytes);
-    for (int64_t n0 = 0; n0 < w.n; n0 += 16) {
-        std::fill(block.begin(), block.end(), (uint8_t) 0);
-        for (int64_t i = 0; i < 16; i++) {
-            scales[n0 + i] = 0;
-            sums[n0 + i]   = 0;
-            if (n0 + i < w.n) {
-                const float * values = (const float *) (src + (n0 + i)*src_row);
-                if (to_float) {
-                    to_float(values, row.data(), w.k);
-                    values = row.data();
+    // parts of a weight by a few threads: a tower of 400 million weights takes a second of one
+    const bool is_half = tensor->type == GGML_TYPE_F16;
+    auto pack = [&](int64_t n0, int64_t n1) {
+        std::vector<float>   row(w.k), work(w.k_padded + 64);
+        std::vector<uint8_t> block(16 * w.k_bytes);
+        for (; n0 < n1; n0 += 16) {
+            std::fill(block.begin(), block.end(), (uint8_t) 0);
+            for (int64_t i = 0; i < 16; i++) {
+                scales[n0 + i] = 0;
+                sums[n0 + i]   = 0;
+                if (n0 + i < w.n) {
+                    const uint8_t * values = src + (n0 + i)*src_row;
+                    if (to_float && !is_half) {
+                        to_float(values, row.data(), w.k);
+                        values = (const uint8_t *) row.data();
+                    }
+                    packing->kernels->pack_column(packing->type, { (const char *) values, 0, is_half }, w.k, w.k_padded, block.data() + i*w.k_bytes,
+                                                  scales + n0 + i, sums + n0 + i, work.data());
                 }
-                packing->kernels->pack_column(packing->type, { (const char *) values, 0, false }, w.k, w.k_padded, block.data() + i*w.k_bytes, scales + n0 + i, sums + n0 + i, work.data());
             }
+            aim_interleave(block.data(), w.k_bytes, dst + n0*w.k_bytes);
         }
-        aim_interleave(block.data(), w.k_bytes, dst + n0*w.k_bytes);
+    };
+    const int64_t n_threads = w.n*w.k < MANY_WEIGHTS ? 1 : std::min<int64_t>(MAX_PACKERS, std::max(1u, std::thread::hardware_concurrency()));
+    const int64_t part      = aim_up((w.n + n_threads - 1)/n_threads, 16);
+    std::vector<std::thread> others;
+    for (int64_t n0 = part; n0 < w.n; n0 += part) {
+        others.emplace_back(pack, n0, std::min(n0 + part, w.n));
+    }
+    pack(0, std::min(part, w.n));
+    for (std::thread & other : others) {
+        other.join();
     }
 }
 
