@@ -361,7 +361,7 @@ struct walk_jobs {
     std::atomic<bool>    stopped {false};
 };
 
-// dst: the packed keys of every KV head, then the keys of one panel as the cache has them, for each panel
+// dst: the packed keys of every KV head
 static void pack_op(ggml_tensor * dst, int, int, void * userdata) {
     auto & jobs = *(walk_jobs *) userdata;
 
@@ -369,9 +369,10 @@ static void pack_op(ggml_tensor * dst, int, int, void * userdata) {
 
     float * packed = (float *) dst->data;
 
-    for (int64_t i; (i = jobs.i_panel.fetch_add(1)) < jobs.n_panels;) {
-        float * rows = packed + jobs.w.n_head_kv*jobs.n_packed + i*n_cols*jobs.n_embd_kv;
+    std::vector<float> panel(n_cols*jobs.n_embd_kv); // as the cache has it
+    float * rows = panel.data();
 
+    for (int64_t i; (i = jobs.i_panel.fetch_add(1)) < jobs.n_panels;) {
         const int64_t n = std::min(n_cols, jobs.w.n_k - i*n_cols);
 
         for (int64_t j = 0; j < n; ++j) {
@@ -405,7 +406,7 @@ struct walk_poll {
     }
 };
 
-// dst: [n_q, n_head], then a workspace for each head
+// dst: [n_q, n_head]
 static void walk_op(ggml_tensor * dst, int ith, int, void * userdata) {
     auto & jobs = *(walk_jobs *) userdata;
 
@@ -413,23 +414,24 @@ static void walk_op(ggml_tensor * dst, int ith, int, void * userdata) {
 
     walk_poll poll = { jobs, ith == 0 };
 
-    float * p    = (float *) dst->data;
-    float * work = p + jobs.w.n_head*jobs.w.n_q;
+    float * p = (float *) dst->data;
+
+    std::vector<float> work(jobs.n_work); // a thread's
 
     for (int64_t h; !jobs.stopped && (h = jobs.i_head.fetch_add(1)) < jobs.w.n_head;) {
         const float * packed = (const float *) dst->src[0]->data + h/(jobs.w.n_head/jobs.w.n_head_kv)*jobs.n_packed;
 
-        jobs.kernel.run(jobs.w, h, packed, work + h*jobs.n_work, p + h*jobs.w.n_q, walk_poll::go_on, &poll);
+        jobs.kernel.run(jobs.w, h, packed, work.data(), p + h*jobs.w.n_q, walk_poll::go_on, &poll);
     }
 }
 
 // floats of the two ops' results
 static int64_t n_floats_packed(const aim_walk_kernel & kernel, const aim_walk & w) {
-    return w.n_head_kv*(aim_walk_n_packed(kernel, w) + aim_walk_n_panels(kernel, w)*kernel.n_cols*w.n_embd_head);
+    return w.n_head_kv*aim_walk_n_packed(kernel, w);
 }
 
-static int64_t n_floats_walk(const aim_walk_kernel & kernel, const aim_walk & w) {
-    return w.n_head*(w.n_q + aim_walk_n_work(kernel, w));
+static int64_t n_floats_walk(const aim_walk & w) {
+    return w.n_head*w.n_q;
 }
 
 static aim_walk walk_of(const aim_scored_layer & layer) {
@@ -450,7 +452,7 @@ static std::vector<float> walks_on_host(aim_backends & on, const aim_scored_laye
     const aim_graph g(on, 8, "the scores of a layer");
 
     ggml_tensor * packed = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_packed(jobs.kernel, jobs.w), 1, 1, 1, nullptr, 0, pack_op, GGML_N_TASKS_MAX, &jobs);
-    ggml_tensor * walks  = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.kernel, jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs);
+    ggml_tensor * walks  = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs);
 
     g.output(walks);
     g.alloc();
@@ -469,7 +471,8 @@ size_t aim_importance_bytes(int64_t n_rows, int64_t n_head, int64_t n_head_kv, i
     const aim_walk          w      = { n_head, n_head_kv, n_embd_head, n_rows, n_rows, nullptr, 1.0f };
     const aim_walk_kernel & kernel = *aim_walk_get_kernel();
 
-    return sizeof(float)*(n_floats_packed(kernel, w) + n_floats_walk(kernel, w));
+    // and what a thread works in, of which there are few
+    return sizeof(float)*(n_floats_packed(kernel, w) + n_floats_walk(w) + aim_walk_n_work(kernel, w));
 }
 
 std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head) {
