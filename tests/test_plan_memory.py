@@ -40,7 +40,7 @@ def test_weights_are_the_tensors_of_the_file(model: Model) -> None:
 
 
 def test_memory_of_scoring_is_linear() -> None:
-    """Per row: its key and each head's result; once: 6 steps and a score for each of a block's 32 rows, and their queries."""
+    """Per row its key and each head's result; once 6 steps, scores of a block's 32 rows, and their queries."""
     n_head, n_head_kv, d, n = 14, 2, 64, 480  # whole panels of every kernel
     key = d * 3 // 2 if score_kernels()[0] == "amx" else d  # three halves, or a float
     per_row = n_head_kv * key + n_head + 6 + 32
