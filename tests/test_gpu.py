@@ -50,6 +50,10 @@ def test_bench_notes_it() -> None:
     assert len(gpu_warnings(run_bench(config, lambda line: None).notes)) == 1
 
 
-def test_a_gpu_is_a_listed_device() -> None:
-    """llama.cpp's answer and ggml's list of devices agree."""
-    assert devices.has_gpu() == any(not name.startswith("CPU") for name in devices.device_names())
+def test_a_gpu_is_a_listed_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's answer, ggml's list of devices and the warning agree; on a machine with a GPU, too."""
+    listed = any(not name.startswith("CPU") for name in devices.device_names())
+    assert devices.has_gpu() == listed
+    monkeypatch.setattr("aim_local.engine.model.has_gpu", devices.has_gpu)
+    with VisionLLM.load(config=ASKED) as llm:
+        assert bool(gpu_warnings(llm.prefill("Hi").warnings)) != listed
