@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test lint llama apply refresh check sanitize bench gpu-check wheel wheel-check clean
+.PHONY: demo test lint llama apply refresh check sanitize bench gpu-check vulkan-check wheel wheel-check clean
 
 $(VENV)/.base: pyproject.toml patches/VERSION
 	$(PYTHON) -m venv $(VENV)
@@ -72,7 +72,14 @@ bench: $(VENV)/.test
 
 # what this machine's NVIDIA GPU does, beside its CPU: a build of its own for this card, in build/gpu; see docs/gpu.md
 gpu-check: $(VENV)/.test
-	PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(abspath $(BIN))/python benchmarks/gpu_check.sh build/gpu
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(abspath $(BIN))/python benchmarks/gpu_check.sh cuda build/gpu
+
+# the device path where there is no device: all layers on Mesa's Vulkan device, which computes on the CPU; see docs/gpu.md.
+# Says what is missing before anything is compiled
+vulkan-check:
+	benchmarks/gpu_check.sh vulkan --missing
+	$(MAKE) $(VENV)/.test
+	PATH="$(abspath $(BIN)):$$PATH" PYTHON=$(abspath $(BIN))/python benchmarks/gpu_check.sh vulkan build/vulkan
 
 # one wheel for every Python and every CPU of this architecture, in dist/: ggml picks the CPU's variant when it is loaded.
 # A build folder of its own; on Linux auditwheel adds libgomp and writes into the tag which systems it runs on

@@ -1,12 +1,17 @@
 """The same prompts on the CPU and on a GPU: how far apart the logits are, and which other tokens are kept.
 
-Processes of their own, because a build with CUDA hands large products to a GPU it sees even when no layer is on it:
+Processes of their own, because a build for GPUs hands large products to a GPU it sees even when no layer is on it:
   cpu      the GPU hidden, no layer on it: the truth here
   gpu      all layers and the vision tower on it
+  exact    the same with products of float32 numbers, not of numbers rounded to 10 bits of fraction, as far as the
+           device has them. On CUDA only cuBLAS obeys, ggml's own kernels stay as they are. On Vulkan rows go through
+           the text model one by one: products of several rows copy their keys to float16 (the vision tower's, too)
   back     the CPU again, going on with the conversations that the GPU saved
   layers 0 the GPU seen, no layer on it
 Random text models (those of the tests, F32 to Q8_0) also stand beside the tests' float64 oracle, which says whose
-rounding it is. "forced": every cut takes what the CPU kept, so that both compute the same rows in every layer.
+rounding it is; the bundled model is there as it is, where the CPU rounds to float16 as well, and in float32 ("demo
+f32"). "forced": every cut takes what the CPU kept, so that both compute the same rows in every layer. Rows that only
+one side keeps are "apart" by the CPU's scores of them, as a share of the score at the cut.
 
   python benchmarks/gpu_parity.py --out FOLDER [--clips 8] [--seeds 6]
 """
@@ -14,6 +19,7 @@ rounding it is. "forced": every cut takes what the CPU kept, so that both comput
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import pickle
 import subprocess
@@ -26,18 +32,21 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDES = {"cpu": 0, "gpu": -1, "back": 0, "layers 0": 0}  # layers on the GPU; what matters most comes first
-HIDDEN = ("cpu", "back")
+SIDES = {"cpu": 0, "gpu": -1, "exact": -1, "back": 0, "layers 0": 0}  # layers on the GPU; what matters most comes first
+HIDE = {"CUDA_VISIBLE_DEVICES": "-1", "GGML_VK_VISIBLE_DEVICES": ""}
+EXACT = {"NVIDIA_TF32_OVERRIDE": "0", "GGML_VK_DISABLE_F16": "1", "AIM_TEST_ROWS": "1"}
+ENVIRONMENT = {"cpu": HIDE, "back": HIDE, "exact": EXACT}
 PARTS = ("text", "demo", "chat")  # a process each: only the first needs torch
 LAST_TURN = "Where does it go?"
 
 
 @dataclass
 class Found:
-    """What one side computed. logits: {"prefill": [n_vocab], ...}; kept: rows that entered each layer."""
+    """What one side computed. logits: {"prefill": [n_vocab], ...}; kept: rows that enter each layer; scores: theirs."""
 
     logits: dict[str, Any] = field(default_factory=dict)
     kept: list[Any] = field(default_factory=list)
+    scores: dict[int, Any] = field(default_factory=dict)
     rows: Any = None  # visual tokens, float32 [n, n_embd]
     text: str = ""
     right: bool | None = None
@@ -105,6 +114,8 @@ def run_text(folder: Path, n_layers: int, n_seeds: int, cpu: Results) -> Results
                 first = compare(ctx, Reference(models.twin(shape)), prompt, counts, agreement, exact=False)
                 found.logits["prefill"], found.oracle = first.numpy(), agreement.logits
                 found.kept = [ctx.kept(il) for il in range(shape.n_layer)]
+                scores = {il: ctx.importance(il) for il in range(shape.n_layer)}
+                found.scores = {il: of for il, of in scores.items() if of is not None}
                 truth = cpu.get(name, found).kept
                 ctx.clear()
                 found.logits["forced"] = run(ctx, prompt, counts, select=forced(truth))
@@ -125,44 +136,80 @@ def settings() -> dict[str, Any]:
     return {"off": VisualTokenConfig.off(), "merged": merged, "pruned": pruned, "paper": VisualTokenConfig.paper()}
 
 
+def on_side(n_layers: int) -> Any:
+    """Options of the bundled model. No rows of another side are taken; the CPU's own rounding is not what is asked."""
+    from aim_local import LoadConfig
+
+    exact: dict[str, Any] = {"vision_precision": "exact", "prefill_precision": "exact"}
+    return LoadConfig(n_gpu_layers=n_layers, n_threads=4, cache_media=False, **exact)
+
+
+def demo_in_float32(folder: Path) -> tuple[Path, Path]:
+    """The bundled model with the same numbers as F32: its text and its vision GGUF."""
+    from aim_local.convert.quantize_vision import quantize_vision
+    from aim_local.native.library import llama
+    from aim_local.store.names import bundled_folder
+
+    source, text, vision = bundled_folder(), folder / "demo-f32.gguf", folder / "demo-f32-mmproj.gguf"
+    assert source is not None, "this installation has no bundled model"
+    if not vision.is_file():
+        params = llama.llama_model_quantize_default_params()
+        params.ftype = llama.LLAMA_FTYPE_ALL_F32
+        files = str(source / "model.gguf").encode(), str(text).encode()
+        assert llama.llama_model_quantize(*files, ctypes.byref(params)) == 0, "llama_model_quantize failed"
+        quantize_vision(source / "mmproj.gguf", vision, "f32")
+    return text, vision
+
+
 def run_demo(folder: Path, n_layers: int, n_clips: int, cpu: Results) -> Results:
-    """The bundled model on held-out clips: visual tokens, logits, answers."""
+    """The bundled model on held-out clips, as it is and in float32: visual tokens, logits, answers."""
+    from aim_local import VisionLLM
+
+    plain = replace(on_side(n_layers), n_ubatch=int(os.environ.get("AIM_TEST_ROWS", "512")))
+    exact = replace(plain, type_k="f32", type_v="f32", flash_attn=False)
+    with VisionLLM.load(config=plain) as llm:
+        out = ask_demo(llm, "demo", folder, n_clips, cpu)
+    with VisionLLM.load(*demo_in_float32(folder), config=exact) as llm:
+        return out | ask_demo(llm, "demo f32", folder, n_clips, cpu)
+
+
+def ask_demo(llm: Any, title: str, folder: Path, n_clips: int, cpu: Results) -> Results:
     from prompt_steps import encoded
 
-    from aim_local import GenerateConfig, LoadConfig, VisionLLM
+    from aim_local import GenerateConfig
     from aim_local.demo import held_out, is_right, write_clip
 
     out = {}
-    with VisionLLM.load(config=LoadConfig(n_gpu_layers=n_layers, n_threads=4)) as llm:
-        for i, clip in enumerate(held_out(n_clips)):
-            path = write_clip(clip, folder / f"{i}.mp4")
-            for setting, tokens in settings().items():
-                found, name = Found(), f"demo {setting} {i}"
-                try:
-                    answer = llm.generate(clip.question, [path], tokens, GenerateConfig(max_tokens=16))
-                    found.text, found.right = answer.text, is_right(answer.text, clip.answer)
-                    free = llm.prefill(clip.question, [path], tokens)
-                    found.logits["prefill"], found.kept = free.logits, list(free.trace.kept)
-                    own = replace(tokens, importance=forced(cpu.get(name, found).kept)) if tokens.prunes else tokens
-                    found.logits["forced"] = llm.prefill(clip.question, [path], own).logits
-                    if setting in ("off", "merged"):
-                        blocks = encoded(llm, f"<__media__>{clip.question}", [path], tokens).blocks.values()
-                        found.rows = np.concatenate([block.rows for block in blocks])
-                except Exception as e:
-                    found.failure = f"{type(e).__name__}: {e}"
-                out[name] = found
+    for i, clip in enumerate(held_out(n_clips)):
+        path = write_clip(clip, folder / f"{i}.mp4")
+        for setting, tokens in settings().items():
+            found, name = Found(), f"{title} {setting} {i}"
+            try:
+                answer = llm.generate(clip.question, [path], tokens, GenerateConfig(max_tokens=16))
+                found.text, found.right = answer.text, is_right(answer.text, clip.answer)
+                free = llm.prefill(clip.question, [path], tokens)
+                found.logits["prefill"], found.kept = free.logits, list(free.trace.kept)
+                found.scores = dict(free.trace.importance)
+                own = replace(tokens, importance=forced(cpu.get(name, found).kept)) if tokens.prunes else tokens
+                found.logits["forced"] = llm.prefill(clip.question, [path], own).logits
+                if setting in ("off", "merged"):
+                    blocks = encoded(llm, f"<__media__>{clip.question}", [path], tokens).blocks.values()
+                    found.rows = np.concatenate([block.rows for block in blocks])
+            except Exception as e:
+                found.failure = f"{type(e).__name__}: {e}"
+            out[name] = found
     return out
 
 
 def run_chats(folder: Path, side: str, n_layers: int) -> Results:
     """Two turns, saved; then the third as it is, and the third of what this side and another one saved."""
-    from aim_local import GenerateConfig, LoadConfig, VisionLLM
+    from aim_local import GenerateConfig, VisionLLM
     from aim_local.demo import held_out, write_clip
 
     clip = write_clip(next(iter(held_out(1))), folder / f"chat-{side}.mp4".replace(" ", "-"))
     short, out = GenerateConfig(max_tokens=6), {}
-    other = {"gpu": "cpu", "back": "gpu"}.get(side)
-    with VisionLLM.load(config=LoadConfig(n_gpu_layers=n_layers, n_threads=4)) as llm:
+    other = {"gpu": "cpu", "exact": "cpu", "back": "gpu"}.get(side)
+    with VisionLLM.load(config=on_side(n_layers)) as llm:
         for setting, tokens in settings().items():
             file = folder / f"{setting}-{side}.aimchat".replace(" ", "-")
 
@@ -227,6 +274,20 @@ def cuts(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[int, int, int, int
     return n, other, rows, moved
 
 
+def swapped(theirs: Found, ours: Found) -> float:
+    """How near to each other the rows are that only one of both keeps, by their scores: 0 where all are the same.
+
+    Of all cuts the largest; from the best that only `theirs` has to the worst that only `ours` has, as a share of the
+    score at the cut. `theirs` has the scores. Cuts after one that differs are left out, they choose from other rows.
+    """
+    for il, scores in sorted(theirs.scores.items()):
+        score = dict(zip(np.asarray(theirs.kept[il]).tolist(), np.asarray(scores).tolist(), strict=True))
+        a, b = set(np.asarray(theirs.kept[il + 1]).tolist()), set(np.asarray(ours.kept[il + 1]).tolist())
+        if a != b and (cut := min(score[row] for row in a)) > 1e-30:  # zero in float32: no row is better than another
+            return (max(score[row] for row in a - b) - min(score[row] for row in b - a)) / cut
+    return 0.0
+
+
 def group(name: str) -> str:
     """Cases that are one line of the table."""
     return name.rpartition(" ")[0] if name.rpartition(" ")[2].isdigit() else name
@@ -242,6 +303,12 @@ def report(side: str, cpu: Results, found: Results) -> None:
         report_group(title, [p for p in pairs if not p[0].failure and not p[1].failure])
 
 
+def undecided(theirs: Any, ours: Any) -> float | None:
+    """How far apart two top tokens are by `theirs`, as a share of the largest logit; None where they are the same."""
+    a, b = int(theirs.argmax()), int(ours.argmax())
+    return None if a == b else float((theirs[a] - theirs[b]) / np.abs(theirs).max())
+
+
 def report_group(title: str, pairs: list[tuple[Found, Found]]) -> None:
     if not pairs:
         return
@@ -250,9 +317,12 @@ def report_group(title: str, pairs: list[tuple[Found, Found]]) -> None:
         apart = [distance(b.logits[kind], a.logits[kind]) for a, b in pairs]
         parts.append(f"{'free' if kind == 'prefill' else kind} {max(apart):.1e}, {np.median(apart):.1e}")
     n, other, rows, moved = np.sum([cuts(b.kept, a.kept) for a, b in pairs], axis=0)
-    parts.append(f"{other} of {n} cuts differ, {moved} of {rows} rows")
-    same = sum(int(a.logits["prefill"].argmax() == b.logits["prefill"].argmax()) for a, b in pairs)
-    parts.append(f"top token equal {same} of {len(pairs)}")
+    apart = f", the first {max(swapped(a, b) for a, b in pairs):.1e} apart" if other else ""
+    parts.append(f"{other} of {n} cuts differ, {moved} of {rows} rows{apart}")
+    ties = [tie for a, b in pairs if (tie := undecided(a.logits["prefill"], b.logits["prefill"])) is not None]
+    parts.append(
+        f"top token equal {len(pairs) - len(ties)} of {len(pairs)}" + (f", {max(ties):.1e} apart" if ties else "")
+    )
     if pairs[0][0].oracle is not None:
         ours, theirs = (max(p[i].oracle or 0 for p in pairs) for i in (0, 1))
         parts.append(f"to float64: cpu {ours:.1e}, here {theirs:.1e}")
@@ -288,13 +358,13 @@ def main() -> None:
         run_side(args.out, args.side, args.part, args.seeds, args.clips)
         return
     for side in SIDES:
-        env = {**os.environ, **({"CUDA_VISIBLE_DEVICES": "-1"} if side in HIDDEN else {})}
+        env = {**os.environ, **ENVIRONMENT.get(side, {})}
         for part in PARTS:
             command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--part", part]
             done = subprocess.run(command, env=env)
             if done.returncode:
                 print(f"{side}, {part}: FAILED with exit status {done.returncode}")
-        if side in ("gpu", "layers 0"):
+        if side in ("gpu", "exact", "layers 0"):
             report(side, read(args.out, "cpu"), read(args.out, side))
     report_chats(args.out)
 

@@ -30,13 +30,27 @@ class Layer:
 
 @dataclass
 class Result:
-    """kept[il]: visual rows that entered layer il; importance and relative cut-off margin where il was scored."""
+    """kept[il]: visual rows that entered layer il; importance[il]: their scores, where il was scored.
+
+    chosen[il]: the rows that the scores of layer il - 1 let into layer il.
+    """
 
     logits: Tensor
     kept: list[list[int]] = field(default_factory=list)
     importance: dict[int, Tensor] = field(default_factory=dict)
     chosen: dict[int, list[int]] = field(default_factory=dict)
-    margin: dict[int, float] = field(default_factory=dict)
+
+    def apart(self, il: int, kept: Sequence[int]) -> float:
+        """How far another choice for layer il is from this one: 0 where it is the same.
+
+        From the best row that only `chosen` has to the worst that only `kept` has, as a share of the score at the cut.
+        """
+        scores = dict(zip(self.kept[il - 1], self.importance[il - 1].tolist(), strict=True))
+        lost, taken = set(self.chosen[il]) - set(kept), set(kept) - set(self.chosen[il])
+        cut = min(scores[row] for row in self.chosen[il])
+        if not lost or cut <= 1e-30:  # zero in float32
+            return 0.0
+        return (max(scores[row] for row in lost) - min(scores[row] for row in taken)) / cut
 
 
 def pagerank(q: Tensor, k: Tensor) -> Tensor:
@@ -145,8 +159,6 @@ class Reference:
                 keep = present[order.indices[:n_next].sort().values]
                 result.importance[il] = scores
                 result.chosen[il + 1] = keep.tolist()
-                last, first_out = order.values[n_next - 1].item(), order.values[n_next].item()
-                result.margin[il + 1] = (last - first_out) / last if last > 1e-30 else 0.0  # zero in float32
             if forced is not None:
                 keep = torch.tensor(forced[il + 1], dtype=torch.long)
             stays = (visual < 0) | torch.isin(visual, keep)

@@ -14,6 +14,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from limits import N_ROWS
 from reference_aim import Reference
 from tiny_text import TextShape, make_model, write_gguf
 
@@ -102,7 +103,7 @@ def open_context(
 ) -> StagedContext:
     # one thread: ggml's threads wait by spinning, which on a busy machine takes longer than these models do
     exact: dict[str, Any] = {"type_k": "f32", "type_v": "f32", "flash_attn": False, "n_threads": 1}
-    options = exact | options
+    options = exact | options | ({"n_ubatch": N_ROWS} if N_ROWS else {})
     return StagedContext(models.load(shape, weights), stages_of(counts, n_text), **options)
 
 

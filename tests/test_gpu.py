@@ -50,6 +50,22 @@ def test_bench_notes_it() -> None:
     assert len(gpu_warnings(run_bench(config, lambda line: None).notes)) == 1
 
 
-def test_a_gpu_is_a_listed_device() -> None:
-    """llama.cpp's answer and ggml's list of devices agree."""
-    assert devices.has_gpu() == any(not name.startswith("CPU") for name in devices.device_names())
+def test_a_gpu_is_a_listed_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's answer, ggml's list of devices and the warning agree; on a machine with a GPU, too."""
+    listed = bool(devices.gpu_names())
+    assert devices.has_gpu() == listed
+    monkeypatch.setattr("aim_local.engine.model.has_gpu", devices.has_gpu)
+    with VisionLLM.load(config=ASKED) as llm:
+        assert bool(gpu_warnings(llm.prefill("Hi").warnings)) != listed
+
+
+def test_rows_are_kept_for_the_device_that_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a CPU that computes because the GPU is away are not those of the GPU, nor are another GPU's."""
+    facts = []
+    for names in ([], ["Vulkan0: a"], ["CUDA0: b"]):
+        monkeypatch.setattr("aim_local.engine.model.gpu_names", lambda names=names: names)
+        with VisionLLM.load(config=ASKED) as llm:
+            facts.append(llm.model.vision_facts)
+    assert facts[0] != facts[1] != facts[2] != facts[0]
+    with VisionLLM.load() as llm:
+        assert llm.model.vision_facts["gpu"] == []

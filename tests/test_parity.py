@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from checkpoints import Shape, llava_model, onevision_model, write_llava, write_onevision  # noqa: E402
+from limits import LIMITS  # noqa: E402
 from reference_hf import Reference  # noqa: E402
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM  # noqa: E402
@@ -20,7 +21,6 @@ from aim_local.convert import ConvertConfig, convert  # noqa: E402
 
 EXACT = {"vision_precision": "exact", "prefill_precision": "exact"}
 F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **EXACT)
-TOLERANCE = 1e-3  # of the largest logit
 BEFORE, AFTER = "<|im_start|>user ", "\nWhat happens in it?<|im_end|><|im_start|>assistant\n"
 
 
@@ -86,7 +86,7 @@ def check(pair: Pair, prompt: str, media: list[np.ndarray], capsys: pytest.Captu
         counts = f"{found.stats.n_visual} visual tokens, {n_ids} in all"
         print(f"\n  {counts}: max difference {difference:.1e} of the largest logit")
     assert found.stats.n_prompt == n_ids
-    assert difference < TOLERANCE
+    assert difference < LIMITS.whole
     answer = pair.llm.generate(prompt, media, raw=True, generate=GenerateConfig(max_tokens=32))
     check_greedy(pair, prompt, media, answer.tokens, capsys)
 
@@ -104,7 +104,7 @@ def check_greedy(
     margin = (top[0] - top[1]) / np.abs(logits).max()
     with capsys.disabled():
         print(f"  near-tie at token {at}: transformers' margin is {margin:.1e} of the largest logit")
-    assert margin < TOLERANCE, f"token {at}: {found[at : at + 1]} for {want[at : at + 1]}"
+    assert margin < LIMITS.whole, f"token {at}: {found[at : at + 1]} for {want[at : at + 1]}"
 
 
 def test_text_only(onevision: Pair, capsys: pytest.CaptureFixture[str]) -> None:

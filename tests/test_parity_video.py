@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from checkpoints import Shape, onevision_model, write_llava_video, write_tower  # noqa: E402
+from limits import LIMITS  # noqa: E402
 from media_fixtures import RATE, write_clip  # noqa: E402
 from reference_video import VideoReference, sentence  # noqa: E402
 
@@ -19,7 +20,6 @@ from aim_local.convert import ConvertConfig, convert  # noqa: E402
 
 EXACT = {"vision_precision": "exact", "prefill_precision": "exact"}
 F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **EXACT)
-TOLERANCE = 1e-3  # of the largest logit
 N_SOURCE = 13
 PICKED = [0, 3, 6, 9, 12]  # numpy.linspace(0, 12, 5)
 TIMES = [i / RATE for i in PICKED]
@@ -91,7 +91,7 @@ def check(
         print(f"\n  {newline}, {pool}: max difference {difference:.1e} of the largest logit")
     assert found.stats.n_visual == len(reference.rows(frames[PICKED]))
     assert found.stats.n_prompt == reference.n_prompt(*shown)
-    assert difference < TOLERANCE
+    assert difference < LIMITS.whole
 
 
 @pytest.mark.parametrize("told", [False, True])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from limits import LIMITS
 from staged_models import COUNTS, SHAPE, Models, Prompt, distance, make_prompt, open_context, run, stages_of
 from tiny_text import TextShape
 
@@ -21,7 +22,7 @@ from aim_local.native.staged import StagedContext
 from aim_local.reduction.planner import TextShape as Sizes
 from aim_local.reduction.planner import held_row_bytes, layer_counts
 
-N_EXACT, N_FLASH, TOLERANCE, SCORE_TOLERANCE = 20, 12, 1e-3, 0.05
+N_EXACT, N_FLASH, TOLERANCE, SCORE_TOLERANCE = 20, 12, LIMITS.whole, 0.05
 Logits = np.ndarray[Any, Any]
 
 
@@ -280,7 +281,7 @@ def test_rows_alone_where_nothing_ranks_there(models: Models) -> None:
             run(ctx, *case.upto(0), **ranking)
             for token in case.turns[0][1]:
                 ctx.decode(token)
-            assert distance(go_on(ctx, case, 1), run(fresh, *case.upto(1), **ranking)) < 1e-5
+            assert distance(go_on(ctx, case, 1), run(fresh, *case.upto(1), **ranking)) < LIMITS.again
 
 
 TALK_OPTIONS = {"type_k": "f32", "type_v": "f32", "flash_attn": False}

@@ -25,7 +25,7 @@ from ..models.reuse import NOISE
 from ..models.text import TextModel
 from ..native import kernels
 from ..native.cpu import this_cpu
-from ..native.devices import has_gpu
+from ..native.devices import gpu_names, has_gpu
 from ..native.installed import library_files
 from ..store.digests import known_digest
 from ..store.encoded import EncodedStore
@@ -114,7 +114,7 @@ class Model:
             "precision": tower.precision,
             "n_embd": self.text.n_embd,
             "flash_attn": config.flash_attn,
-            "gpu": config.n_gpu_layers != 0,
+            "gpu": gpu_names() if config.n_gpu_layers != 0 else [],
             "n_threads": config.n_threads,
             "reuse": [config.reuse_frames, NOISE],
             "code": [version(name) for name in ("aim-local", "av", "pillow", "numpy")],

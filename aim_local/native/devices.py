@@ -13,6 +13,11 @@ def has_gpu() -> bool:
     return bool(llama.llama_supports_gpu_offload())
 
 
+def gpu_names() -> list[str]:
+    """The devices that are no CPU; empty where all layers stay on it."""
+    return [name for name in device_names() if not name.startswith("CPU")]
+
+
 def device_names() -> list[str]:
     """ "CPU: AMD EPYC (62.0 GiB)" for every device of ggml's backends."""
     ggml = ctypes.CDLL(str(LIB_FOLDER / library_name("ggml")))

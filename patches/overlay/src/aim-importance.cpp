@@ -133,14 +133,19 @@ static size_t n_bytes_of(const std::vector<row_block> & blocks, int64_t n_past) 
     return res;
 }
 
-static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max) {
+static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool on_host) {
     const auto whole = split_rows(n_q, n_q);
 
     if (n_bytes_of(whole, n_k - n_q) <= n_bytes_max) {
         return { whole, true };
     }
 
-    return { split_rows(n_q, std::max<int64_t>(1, n_bytes_max/(n_k*sizeof(float)))), false };
+    // a device multiplies with p from a block's first row on, and Vulkan aborts at an offset that its buffers do not allow:
+    // multiples of 256 bytes are right everywhere
+    const int64_t n_step = on_host ? 1 : 256/sizeof(float);
+    const int64_t n_fit  = n_bytes_max/(n_k*sizeof(float))/n_step*n_step;
+
+    return { split_rows(n_q, std::max(n_step, n_fit)), false };
 }
 
 // the graph of one layer's scores
@@ -153,7 +158,7 @@ public:
         n_q(layer.n_q),
         n_past(n_k - n_q),
         scale(layer.kq_scale/temperature),
-        plan(plan_scores(n_q, n_k, layer.n_bytes_max > 0 ? layer.n_bytes_max : AIM_SCORES_MAX_BYTES)),
+        plan(plan_scores(n_q, n_k, layer.n_bytes_max > 0 ? layer.n_bytes_max : AIM_SCORES_MAX_BYTES, ggml_backend_buffer_is_host(layer.k->buffer))),
         g(on, 64 + (plan.keep ? 32 : 80)*layer.n_head*plan.blocks.size(), "the scores of a layer") {
         cells = g.input(GGML_TYPE_I32, n_k);
         q_in  = g.input(GGML_TYPE_F32, layer.n_embd_head, layer.n_head, n_q);
