@@ -128,3 +128,19 @@ def test_threads_change_nothing(named: str, kv_type: str) -> None:
         for t in (1, 2, 3, 4)
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("where", ["q", "k", "v"])
+@pytest.mark.parametrize("n_kv", [31, 32, 40, 64])
+def test_a_nan_stays(named: str, where: str, n_kv: int) -> None:
+    """A broken value is seen in all that it touches, and in nothing else."""
+    arrays = {"q": normal(20, 2, 40, 64), "k": normal(21, 1, n_kv, 64), "v": normal(22, 1, n_kv, 64)}
+    arrays[where][0, 7, 5] = np.nan
+    got = np.isnan(probe.attention(**arrays, precision="bf16", scale=0.125))  # [n_q, n_head, d]
+    if where == "q":
+        assert got[7, 0].all()
+        assert got.sum() == 64
+    elif where == "k":
+        assert got.all()
+    else:
+        assert got[:, :, 5].all()

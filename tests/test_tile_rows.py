@@ -31,6 +31,8 @@ class Kept:
     def finish(self, tiles: Any, frames: Any, facts: Any) -> None:
         self.tiles = list(tiles)
 
+    def forget(self) -> None: ...
+
     def drop(self) -> None: ...
 
 

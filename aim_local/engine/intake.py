@@ -134,6 +134,7 @@ class Intake:
         self._opened: Opened | None = None
         self._decoder: _Decoder | None = None
         self._frame: tuple[int, Frame] | None = None  # decoded, not encoded yet
+        self._ended = False  # the decoder gave its last frame
         self._stat: tuple[int, ...] | None = None
         self._open_ms = 0.0
         self.media: Video | Image | None = None
@@ -202,7 +203,7 @@ class Intake:
     @property
     def is_ready(self) -> bool:
         """Whether `decoded` would not have to wait for the decoder."""
-        return self.media is not None or self._frame is not None or self._started().waits
+        return self.media is not None or self._frame is not None or self._ended or self._started().waits
 
     @property
     def ms(self) -> dict[str, float]:
@@ -221,16 +222,17 @@ class Intake:
         if self.media is not None:
             return False
         decoder = self._started()
-        while True:
+        while not self._ended:
             check()
             try:
                 self._frame = decoder.next(_WAIT)
-                break
             except queue.Empty:
                 continue
-        if self._frame is None:
-            self._finish(decoder.result())
-        return self._frame is not None
+            if self._frame is not None:
+                return True
+            self._ended = True
+        self._finish(decoder.result())  # what ended it early is told to everybody who asks
+        return False
 
     def encode(self) -> None:
         """Encodes the frame that was decoded, where the tower takes frames one by one. In the model's turn."""

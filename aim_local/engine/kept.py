@@ -58,7 +58,7 @@ def video_of(entry: Entry, source: object, digest: str, frame_shape: tuple[int, 
             digest=digest,
             source_size=(int(height), int(width)),
         )
-    except (KeyError, TypeError, ValueError, AssertionError):
+    except (KeyError, TypeError, ValueError, OverflowError, AssertionError):
         return None
 
 

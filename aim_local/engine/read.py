@@ -112,6 +112,8 @@ class Begun:
         ]
 
     def close(self) -> None:
+        for intake in self._intakes:
+            intake.rows.quiet()
         for intake in self._own:
             intake.close()
 

@@ -48,6 +48,8 @@ class Keeper(Protocol):
 
     def finish(self, tiles: Sequence[int], frames: Frames | None, facts: Mapping[str, Any]) -> None: ...
 
+    def forget(self) -> None: ...
+
     def drop(self) -> None: ...
 
 
@@ -115,7 +117,13 @@ class ItemRows:
         self._rows, self._stored = {}, ()
         if self._seen:
             self._seen.forget()
+        if self._keeper:
+            self._keeper.forget()
         return n_bytes
+
+    def quiet(self) -> None:
+        """Nobody is told of further tiles: the question that asked has ended."""
+        self.on_step = _nothing
 
     def keep(self, frames: Frames | None, facts: Mapping[str, Any]) -> str:
         """All tiles are here: they are kept for the next time. Returns why they are not, "" where all is well."""

@@ -92,8 +92,11 @@ def _main_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _why_not(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(4096)
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as e:
+        return f"cannot be read any more ({e.strerror or e})"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "is an MP4/MOV file without a usable index (cut off or damaged); copy or download it again"
     if _is_text(head):

@@ -42,7 +42,8 @@ def kernels() -> str:
 def use_kernels(name: str | None) -> None:
     """Other kernels for towers loaded afterwards, None: the fastest, "": none. Raises where the CPU lacks them.
 
-    A whole process is given them by the environment variable AIM_LOCAL_KERNELS.
+    Only while nothing is loaded or computed: threads that are at it would go on with others. A whole process is given
+    them by the environment variable AIM_LOCAL_KERNELS.
     """
     MTMD.checked(_use_kernels(None if name is None else name.encode()))
 

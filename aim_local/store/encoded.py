@@ -200,6 +200,11 @@ class EntryWriter:
         self._file = self._path = None
         self._store.shrink(target)
 
+    def forget(self) -> None:
+        """No rows come again that were given before."""
+        self._held.clear()
+        self._numbers.clear()
+
     def drop(self) -> None:
         """Nothing is kept. Idempotent."""
         file, self._file = self._file, None
@@ -306,5 +311,5 @@ def _stored(path: Path) -> Stored | None:
             return Stored(path, stat.st_size, stat.st_mtime, source if magic == _MAGIC else "damaged")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, RecursionError):
         return Stored(path, stat.st_size, stat.st_mtime, "damaged")

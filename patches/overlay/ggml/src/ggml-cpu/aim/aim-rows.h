@@ -185,7 +185,10 @@ static float softmax(aim_pack type, float * row, const uint16_t * mask, float sc
         }
     }
     const float highest = f_highest(f_max(high[0], high[1]));
-    const bool  nothing = highest == -inf; // to attend to: zeros
+    bool nothing = highest == -inf; // to attend to: zeros
+    for (int64_t i = 0; nothing && i < k; i++) {
+        nothing = row[i] == row[i]; // maxima pass over NaN, which has to stay
+    }
     f16x sum[2] = { f_set(0), f_set(0) };
     for (int64_t i = 0; i < k_padded; i += 32) {
         for (int j = 0; j < 2; j++) {
