@@ -125,10 +125,16 @@ class Model:
     @property
     def warnings(self) -> list[str]:
         """What the load options asked for and this machine does not have. They stand beside every answer."""
-        n = self.config.n_gpu_layers
-        if n == 0 or has_gpu():
-            return []
-        return [f"n_gpu_layers is {n}, but no GPU is there for this build (see aim-local doctor); the CPU computes all"]
+        found, n, wanted = list[str](), self.config.n_gpu_layers, self.config.vision_precision
+        if n != 0 and not has_gpu():
+            no_gpu = "no GPU is there for this build (see aim-local doctor); the CPU computes all"
+            found.append(f"n_gpu_layers is {n}, but {no_gpu}")
+        given = {"int8": ("int8",), "bf16": ("bf16", "int16")}.get(wanted)  # 16 bits are either
+        if self.tower and given and not self.tower.precision.startswith(given):
+            found.append(
+                f"vision_precision is {wanted}, but the vision tower is computed in {self.tower.precision} here"
+            )
+        return found
 
     @property
     def vision_kernels(self) -> str:
