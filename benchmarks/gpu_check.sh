@@ -28,7 +28,7 @@ case $backend in
         options=(-DGGML_CUDA="${CUDA:-ON}" -DCMAKE_CUDA_ARCHITECTURES=native -DGGML_CUDA_FA_ALL_QUANTS=OFF
             -DGGML_CUDA_FORCE_CUBLAS=OFF -DGGML_CUDA_NCCL=OFF) ;;
     vulkan)
-        declare -A limits=([build]=3600 [parity]=3600 [tests]=3600)
+        declare -A limits=([build]=3600 [parity]=7200 [tests]=7200)
         clips=${CLIPS:-2} seeds=${SEEDS:-6} # one row at a time through the demo model: half a minute for each prompt
         options=(-DGGML_VULKAN=ON -DAIM_LAVAPIPE=ON)
         # a CPU's device is taken only when it is named; no other driver than Mesa's is loaded, so it is number 0
