@@ -17,10 +17,12 @@ from aim_local.demo.world import (
     FAMILIES,
     FPS,
     HELD_OUT_SEED,
+    PLAIN,
     SIDE,
     Frames,
     Question,
     Scene,
+    World,
     draw,
     make_scene,
     questions,
@@ -43,7 +45,7 @@ class Clip:
         return draw(self.scene, side)
 
 
-def held_out(n: int = 500, seed: int = 0) -> Iterator[Clip]:
+def held_out(n: int = 500, seed: int = 0, world: World = PLAIN) -> Iterator[Clip]:
     """n clips with one question each, cycling through FAMILIES, answers balanced within a family.
 
     Their scenes come from seeds that training never uses. The same seed gives the same clips; a smaller n
@@ -58,16 +60,16 @@ def held_out(n: int = 500, seed: int = 0) -> Iterator[Clip]:
     first = HELD_OUT_SEED + seed * 1_000_000
     for i in range(n):
         family = FAMILIES[i % len(FAMILIES)]
-        scene, question = _rarest(first + i * 16, family, asked[family])
+        scene, question = _rarest(first + i * 16, world, family, asked[family])
         asked[family][question.answer] = asked[family].get(question.answer, 0) + 1
         yield Clip(scene, question.text, question.answer, family)
 
 
-def _rarest(seed: int, family: str, asked: dict[str, int]) -> tuple[Scene, Question]:
+def _rarest(seed: int, world: World, family: str, asked: dict[str, int]) -> tuple[Scene, Question]:
     """Of 16 scenes, the question of this family whose answer was asked least so far."""
     rng = np.random.default_rng(seed)
     pool: list[tuple[Scene, Question]] = []
-    for scene in (make_scene(seed + k) for k in range(16)):
+    for scene in (make_scene(seed + k, world) for k in range(16)):
         pool += [(scene, q) for q in questions(scene) if q.family == family]
     least = min(asked.get(q.answer, 0) for _, q in pool)
     rare = [(s, q) for s, q in pool if asked.get(q.answer, 0) == least]

@@ -1,11 +1,12 @@
-"""The demo world: short clips of coloured shapes on a dark ground, with questions whose answers are known.
+"""The demo worlds: short clips of coloured shapes on a ground, with questions whose answers are known.
 
 Knows how a scene is sampled from a seed, drawn and asked about. Leaves video files to `clips.py` and everything
 about a model to others. Pure NumPy; the same seed gives the same pixels and the same questions.
 
 A clip has `N_FRAMES` frames. A shape is either a mover, which slides along one axis until the clip ends, or a
 flash, which stands still for about a quarter of the clip. Within one clip all colours and all kinds differ, so
-"the red one" and "the ring" each name at most one shape.
+"the red one" and "the ring" each name at most one shape. `PLAIN` is the bundled model's world: shapes of one size on
+a dark fade, seen in 8 frames. In `VARIED` sizes differ, grounds have texture, and every answer holds from 4 frames on.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from aim_local.demo.ground import Ground, Plane, Texture
+
 Frames = npt.NDArray[np.uint8]
-Plane = npt.NDArray[np.float32]
 
 N_FRAMES = 16
 N_SAMPLED = 8
@@ -42,12 +44,27 @@ FAMILIES = ("colour", "shape", "count", "position", "direction", "order", "time"
 
 # first frames of a flash in each part; the gaps between the parts keep the answer to "when" unambiguous
 _ONSETS = {"start": (0, 2), "middle": (6, 8), "end": (11, 12)}
-_LATE_MOVER_ONSET = 6
 _CLEARANCE = 0.31  # least distance of two visible centres, in frame sides: shapes never touch
 _OFF_CENTRE = 0.09  # a "top left" answer needs this much distance from both centre lines
 
 # seeds: training uses [0, HELD_OUT_SEED), everything that is reported uses seeds from HELD_OUT_SEED on
 HELD_OUT_SEED = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class World:
+    """What its scenes may look like."""
+
+    name: str
+    radii: tuple[float, float]  # frame sides, [low, high)
+    flash: tuple[int, int]  # frames that a flash stands, [low, high)
+    late: int  # first frame of a mover that comes late
+    textured: bool
+
+
+PLAIN = World("plain", (0.14, 0.165), (4, 6), 6, textured=False)
+VARIED = World("varied", (0.1, 0.165), (5, 7), 5, textured=True)
+WORLDS = {world.name: world for world in (PLAIN, VARIED)}
 
 
 @dataclass(frozen=True)
@@ -100,14 +117,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one clip shows: its shapes, and the ground as two RGB colours blended from top to bottom."""
+    """What one clip shows: its shapes, and the ground: two RGB colours blended from top to bottom, or a texture."""
 
     shapes: tuple[Shape, ...]
-    ground: tuple[tuple[int, int, int], tuple[int, int, int]]
+    ground: tuple[tuple[int, int, int], tuple[int, int, int]] | Texture
 
     def mirrored(self, across: bool, upside_down: bool) -> Scene:
         """The scene whose frames are this scene's frames flipped left-right and/or top-bottom."""
         shapes = tuple(_mirror_shape(s, across, upside_down) for s in self.shapes)
+        if isinstance(self.ground, Texture):
+            return Scene(shapes, self.ground.mirrored(across, upside_down))
         return Scene(shapes, self.ground[::-1] if upside_down else self.ground)
 
 
@@ -128,17 +147,17 @@ def sampled_frames(n: int = N_FRAMES, k: int = N_SAMPLED) -> list[int]:
 # --- sampling a scene -------------------------------------------------------------------------------------------
 
 
-def make_scene(seed: int) -> Scene:
+def make_scene(seed: int, world: World = PLAIN) -> Scene:
     """The scene of this seed; one, two or three shapes, equally often."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 4))
     while True:
-        scene = _try_scene(rng, n)
+        scene = _try_scene(rng, n, world)
         if _clear(scene.shapes):
             return scene
 
 
-def _try_scene(rng: np.random.Generator, n: int) -> Scene:
+def _try_scene(rng: np.random.Generator, n: int, world: World) -> Scene:
     kinds = rng.choice(len(KINDS), n, replace=False)
     colours = rng.choice(len(COLOURS), n, replace=False)
     n_movers = int(rng.integers(0, min(n, 2) + 1))
@@ -146,8 +165,9 @@ def _try_scene(rng: np.random.Generator, n: int) -> Scene:
     shapes = []
     for i in range(n):
         kind, colour = KINDS[kinds[i]], tuple(COLOURS)[colours[i]]
-        shapes.append(_mover(rng, kind, colour) if i < n_movers else _flash(rng, kind, colour, PARTS[parts[i]]))
-    return Scene(tuple(shapes), (_ground_colour(rng), _ground_colour(rng)))
+        moves = i < n_movers
+        shapes.append(_mover(rng, world, kind, colour) if moves else _flash(rng, world, kind, colour, PARTS[parts[i]]))
+    return Scene(tuple(shapes), Texture.sample(rng) if world.textured else (_ground_colour(rng), _ground_colour(rng)))
 
 
 def _ground_colour(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -160,8 +180,8 @@ def _paint(rng: np.random.Generator, colour: str) -> tuple[int, int, int]:
     return r, g, b
 
 
-def _mover(rng: np.random.Generator, kind: str, colour: str) -> Shape:
-    radius = float(rng.uniform(0.14, 0.165))
+def _mover(rng: np.random.Generator, world: World, kind: str, colour: str) -> Shape:
+    radius = float(rng.uniform(*world.radii))
     dx, dy = WAYS[tuple(WAYS)[rng.integers(4)]]
     length = float(rng.uniform(0.42, 0.62))
     low = radius + 0.01
@@ -169,15 +189,15 @@ def _mover(rng: np.random.Generator, kind: str, colour: str) -> Shape:
     across = float(rng.uniform(low, 1 - low))
     along = (begin, begin + length) if dx + dy > 0 else (begin + length, begin)
     start, end = ((along[0], across), (along[1], across)) if dx else ((across, along[0]), (across, along[1]))
-    on = _LATE_MOVER_ONSET if rng.random() < 0.3 else 0
+    on = world.late if rng.random() < 0.3 else 0
     return Shape(kind, colour, _paint(rng, colour), radius, on, N_FRAMES, start, end, bool(rng.integers(2)))
 
 
-def _flash(rng: np.random.Generator, kind: str, colour: str, part: str) -> Shape:
-    radius = float(rng.uniform(0.14, 0.165))
+def _flash(rng: np.random.Generator, world: World, kind: str, colour: str, part: str) -> Shape:
+    radius = float(rng.uniform(*world.radii))
     x, y = (float(v) for v in rng.uniform(radius + 0.01, 1 - radius - 0.01, 2))
     on = int(rng.choice(_ONSETS[part]))
-    off = min(N_FRAMES, on + int(rng.integers(4, 6)))
+    off = min(N_FRAMES, on + int(rng.integers(*world.flash)))
     return Shape(kind, colour, _paint(rng, colour), radius, on, off, (x, y), (x, y), bool(rng.integers(2)))
 
 
@@ -204,13 +224,24 @@ def _mirror_shape(shape: Shape, across: bool, upside_down: bool) -> Shape:
 def draw(scene: Scene, side: int = SIDE, frames: list[int] | None = None) -> Frames:
     """Draw a scene: uint8 RGB [T, side, side, 3], T = N_FRAMES or the number of frame indices asked for."""
     indices = range(N_FRAMES) if frames is None else frames
-    return np.stack([_draw_frame(scene, side, i) for i in indices])
+    ground = Ground(scene.ground, side) if isinstance(scene.ground, Texture) else _Fade(scene.ground, side)
+    return np.stack([_draw_frame(scene, ground.frame(i / (N_FRAMES - 1)), i) for i in indices])
 
 
-def _draw_frame(scene: Scene, side: int, frame: int) -> Frames:
-    top, bottom = (np.asarray(c, np.float32) for c in scene.ground)
-    fade = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
-    canvas = np.repeat(top + (bottom - top) * fade, side, axis=1)  # [side, side, 3]
+class _Fade:
+    """A ground of two colours, the same in every frame."""
+
+    def __init__(self, colours: tuple[tuple[int, int, int], tuple[int, int, int]], side: int) -> None:
+        top, bottom = (np.asarray(c, np.float32) for c in colours)
+        fade = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
+        self._canvas = np.repeat(top + (bottom - top) * fade, side, axis=1)  # [side, side, 3]
+
+    def frame(self, _: float) -> Plane:
+        return self._canvas.copy()
+
+
+def _draw_frame(scene: Scene, canvas: Plane, frame: int) -> Frames:
+    """Draw the shapes over the ground, float32 [side, side, 3]."""
     for shape in scene.shapes:
         if shape.visible(frame):
             _draw_shape(canvas, shape, shape.centre(frame))

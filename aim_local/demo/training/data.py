@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from aim_local.demo.training.toys import Toy
 from aim_local.demo.world import (
     COLOURS,
     FAMILIES,
     KINDS,
-    N_SAMPLED,
     PARTS,
     WAYS,
     Question,
     Scene,
     Shape,
+    World,
     make_scene,
     questions,
     sampled_frames,
@@ -68,10 +69,10 @@ class Encoder:
 class Asker:
     """Picks questions of a scene so that, over many scenes, the answers within a family are about balanced."""
 
-    def __init__(self, n_scenes: int = 1500) -> None:
+    def __init__(self, world: World, n_scenes: int = 1500) -> None:
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for seed in range(n_scenes):
-            for q in questions(make_scene(seed)):
+            for q in questions(make_scene(seed, world)):
                 counts[q.family][q.answer] += 1
         self.weight = {(f, a): 1 / n for f in counts for a, n in counts[f].items()}
 
@@ -96,14 +97,15 @@ class Asker:
         return group[rng.choice(len(group), p=weights / weights.sum())]
 
 
-def labels(scene: Scene, grid: int) -> np.ndarray:
-    """What covers each cell of a grid x grid raster: int64 [8, grid * grid, 5] of colour, kind, way, part, corner.
+def labels(scene: Scene, grid: int, n_frames: int) -> np.ndarray:
+    """What covers each cell of a grid x grid raster: int64 [T, grid * grid, 5] of colour, kind, way, part, corner.
 
     0 is "nothing", way 1 is "stands still"; a mover's way is IGNORE in the first frame that shows it.
     """
-    out = np.zeros((N_SAMPLED, grid * grid, 5), np.int64)
+    seen = sampled_frames(k=n_frames)
+    out = np.zeros((n_frames, grid * grid, 5), np.int64)
     middle = (np.arange(grid) + 0.5) / grid
-    for t, frame in enumerate(sampled_frames()):
+    for t, frame in enumerate(seen):
         best = np.full(grid * grid, np.inf)
         for s in scene.shapes:
             if not s.visible(frame):
@@ -112,7 +114,7 @@ def labels(scene: Scene, grid: int) -> np.ndarray:
             far = np.maximum(np.abs(middle[None, :] - x), np.abs(middle[:, None] - y)).ravel()  # [grid * grid]
             here = (far < s.radius + 0.25 / grid) & (far < best)
             best[here] = far[here]
-            first = not any(s.visible(f) for f in sampled_frames()[:t])
+            first = not any(s.visible(f) for f in seen[:t])
             out[t, here] = (*shape_classes(s, first), 1 + (x >= 0.5) + 2 * (y >= 0.5))
     return out
 
@@ -123,10 +125,10 @@ def shape_classes(s: Shape, first: bool) -> tuple[int, int, int, int]:
 
 
 class Pool:
-    """Encoded clips on disk: shards named by the seed of their first clip, uint8 [N, 8, 112, 112, 3] each."""
+    """Encoded clips on disk: shards named by the seed of their first clip, uint8 [N, 16, side, side, 3] each."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, world: World) -> None:
+        self.folder, self.world = folder, world
         self.shards: dict[int, np.ndarray] = {}
         self.refresh()
 
@@ -135,14 +137,14 @@ class Pool:
             if int(path.stem) not in self.shards:
                 self.shards[int(path.stem)] = np.load(path, mmap_mode="r")
 
-    def draw(self, rng: np.random.Generator) -> tuple[Scene, np.ndarray]:
-        """A random clip: its scene and frames uint8 [8, 112, 112, 3], mirrored in one of four ways."""
+    def draw(self, rng: np.random.Generator, n_frames: int) -> tuple[Scene, np.ndarray]:
+        """A random clip: its scene and frames uint8 [T, side, side, 3], mirrored in one of four ways."""
         first = list(self.shards)[rng.integers(len(self.shards))]
         i = int(rng.integers(len(self.shards[first])))
         across, upside_down = (bool(b) for b in rng.integers(0, 2, 2))
-        frames = self.shards[first][i]
+        frames = self.shards[first][i, sampled_frames(k=n_frames)]
         frames = frames[:, :: -1 if upside_down else 1, :: -1 if across else 1]
-        return make_scene(first + i).mirrored(across, upside_down), np.ascontiguousarray(frames)
+        return make_scene(first + i, self.world).mirrored(across, upside_down), np.ascontiguousarray(frames)
 
 
 class Batches(torch.utils.data.IterableDataset):
@@ -150,6 +152,7 @@ class Batches(torch.utils.data.IterableDataset):
 
     def __init__(
         self,
+        toy: Toy,
         folder: Path,
         tokenizer: PreTrainedTokenizerBase,
         n_clips: int,
@@ -157,13 +160,13 @@ class Batches(torch.utils.data.IterableDataset):
         seed: int,
         drill: Sequence[str] = (),
     ) -> None:
-        self.folder, self.encoder = folder, Encoder(tokenizer)
+        self.toy, self.folder, self.encoder = toy, folder, Encoder(tokenizer)
         self.n_clips, self.n_questions, self.seed, self.drill = n_clips, n_questions, seed, drill
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
-        pool, asker, n = Pool(self.folder), Asker(), 0
+        pool, asker, n = Pool(self.folder, self.toy.world), Asker(self.toy.world), 0
         while True:
             n += 1
             if n % 100 == 0:
@@ -171,19 +174,25 @@ class Batches(torch.utils.data.IterableDataset):
             yield self.one(pool, asker, rng)
 
     def one(self, pool: Pool, asker: Asker, rng: np.random.Generator) -> dict[str, Tensor]:
-        """frames uint8 [B, 8, 112, 112, 3]; tokens, targets [B, Q, SLOT]; patch [B, 8, 64, 5], token [B, 8, 16, 5]."""
-        drawn = [pool.draw(rng) for _ in range(self.n_clips)]
-        return collate([(s, f, asker.pick(s, self.n_questions, rng, self.drill)) for s, f in drawn], self.encoder)
+        """frames uint8 [B, T, side, side, 3]; tokens, targets [B, Q, SLOT]; patch [B, T, g * g, 5], token [B, T, p * p, 5].
+
+        T is drawn per batch, B so that a batch has as many frames as n_clips clips of 8.
+        """
+        n_frames = int(rng.choice(self.toy.frames))
+        n_clips = max(1, round(self.n_clips * 8 / n_frames))
+        drawn = [pool.draw(rng, n_frames) for _ in range(n_clips)]
+        asked = [(s, f, asker.pick(s, self.n_questions, rng, self.drill)) for s, f in drawn]
+        return collate(asked, self.encoder, self.toy)
 
 
-def collate(clips: list[tuple[Scene, np.ndarray, list[Question]]], encoder: Encoder) -> dict[str, Tensor]:
-    """Stack clips of equally many questions into one batch."""
+def collate(clips: list[tuple[Scene, np.ndarray, list[Question]]], encoder: Encoder, toy: Toy) -> dict[str, Tensor]:
+    """Stack clips of equally many frames and questions into one batch."""
     slots = [[encoder.slot(q) for q in asked] for _, _, asked in clips]
     arrays = {
         "frames": np.stack([f for _, f, _ in clips]),
         "tokens": np.stack([[i for i, _ in row] for row in slots]),
         "targets": np.stack([[t for _, t in row] for row in slots]),
-        "patch": np.stack([labels(s, 8) for s, _, _ in clips]),
-        "token": np.stack([labels(s, 4) for s, _, _ in clips]),
+        "patch": np.stack([labels(s, toy.grid, len(f)) for s, f, _ in clips]),
+        "token": np.stack([labels(s, toy.pooled, len(f)) for s, f, _ in clips]),
     }
     return {k: torch.from_numpy(v) for k, v in arrays.items()}

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from aim_local.convert.names import IGNORED, sanitize
 from aim_local.convert.vision_towers import LAYER
 from aim_local.demo.training.model import build
+from aim_local.demo.training.toys import BUNDLED
 
 PARTS = {
     "vision.embeddings.patch_embedding": "v.patch_embd",
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("state", type=Path)
     args = parser.parse_args()
-    model = build(AutoTokenizer.from_pretrained(args.tokenizer))
+    model = build(AutoTokenizer.from_pretrained(args.tokenizer), BUNDLED)
     load(model, args.folder)
     torch.save({"model": model.state_dict()}, args.state)
 

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerBase
 
 from aim_local.convert.families import DEMO_FAMILY
-from aim_local.demo.world import COLOURS, KINDS, N_SAMPLED, SIDE
+from aim_local.demo.training.toys import PATCH, Toy
+from aim_local.demo.world import COLOURS, KINDS
 from aim_local.reduction.planner import layer_counts, schedule
 
-PATCH, GRID, POOLED = 14, 8, 4
-N_VISUAL = N_SAMPLED * POOLED * POOLED + 1  # one image_newline row after the last frame
 N_PREFIX = 3  # <|im_start|> user <space>
 AUX_LAYER = 5  # text layer whose visual rows also learn what moves where
 PruneLayers = tuple[int, int]  # l1 and l2 of planner.schedule
@@ -26,11 +25,11 @@ PruneLayers = tuple[int, int]  # l1 and l2 of planner.schedule
 N_COLOURS, N_KINDS, N_WAYS, N_PARTS, N_CORNERS = len(COLOURS) + 1, len(KINDS) + 1, 6, 4, 5
 
 
-def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def build(tokenizer: PreTrainedTokenizerBase, toy: Toy) -> PreTrainedModel:
     """A freshly initialised model for this tokenizer, about 4 million parameters, with the family's own towers."""
     vision = {
         "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "image_size": SIDE, "patch_size": PATCH, "vision_use_head": False,
+        "image_size": toy.side, "patch_size": PATCH, "vision_use_head": False,
     }  # fmt: skip
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 160, "intermediate_size": 320, "num_hidden_layers": 12,
@@ -41,7 +40,7 @@ def build(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     config = AutoConfig.for_model(
         DEMO_FAMILY.name, vision_config=vision, text_config=text, vision_feature_layer=-1,
         vision_feature_select_strategy="full", image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"), image_grid_pinpoints=[[SIDE, SIDE]],
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"), image_grid_pinpoints=[[toy.side, toy.side]],
         tie_word_embeddings=False,
     )  # fmt: skip
     model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
@@ -80,10 +79,10 @@ def split_heads(x: Tensor, n: int) -> Tensor:
 
 
 def vision_rows(tower: nn.Module, pixels: Tensor) -> Tensor:
-    """pixels [N, 3, 112, 112] -> features of the last encoder layer [N, 64, 128], no post layer norm."""
+    """pixels [N, 3, side, side] -> features of the last encoder layer [N, grid^2, 128], no post layer norm."""
     e = tower.embeddings
-    patches = pixels.unflatten(2, (GRID, PATCH)).unflatten(4, (GRID, PATCH))  # [N, 3, 8, 14, 8, 14]
-    patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # [N, 64, 588]
+    patches = pixels.unflatten(2, (-1, PATCH)).unflatten(4, (-1, PATCH))  # [N, 3, grid, 14, grid, 14]
+    patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # [N, grid^2, 588]
     x = F.linear(patches, e.patch_embedding.weight.flatten(1), e.patch_embedding.bias) + e.position_embedding.weight
     for layer in tower.encoder.layers:
         h, a = layer.layer_norm1(x), layer.self_attn
@@ -95,8 +94,9 @@ def vision_rows(tower: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def pooled(x: Tensor) -> Tensor:
-    """Bilinear halving of the patch grid, which at 8 -> 4 is the mean of 2x2: [N, 64, d] -> [N, 16, d]."""
-    x = x.unflatten(1, (POOLED, 2, POOLED, 2))
+    """Bilinear halving of an even patch grid, which is the mean of 2x2: [N, grid^2, d] -> [N, grid^2 / 4, d]."""
+    half = math.isqrt(x.shape[1]) // 2
+    x = x.unflatten(1, (half, 2, half, 2))
     return x.mean(dim=(2, 4)).flatten(1, 2)
 
 
@@ -188,10 +188,13 @@ def text_rows(
 
 
 def rotary(
-    n_shared: int, n_questions: int, n_slot: int, head_dim: int = 32, theta: float = 10000.0
+    shared: Tensor, n_questions: int, n_slot: int, head_dim: int = 32, theta: float = 10000.0
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin [S, head_dim] of the packed rows, S = shared + questions * slot; positions restart per question."""
-    positions = torch.cat((torch.arange(n_shared), n_shared + torch.arange(n_questions * n_slot) % n_slot))
+    """cos and sin [S, head_dim] of the packed rows, S = shared + questions * slot; positions restart per question.
+
+    shared: positions of the shared rows, rising; a question's begin one behind the last.
+    """
+    positions = torch.cat((shared, shared[-1] + 1 + torch.arange(n_questions * n_slot) % n_slot))
     freq = theta ** (-torch.arange(0, head_dim, 2) / head_dim)
     angle = (positions[:, None] * freq).repeat(1, 2)  # [S, head_dim]
     return angle.cos(), angle.sin()
@@ -207,30 +210,32 @@ def visual_counts(n_visual: int, prune: PruneLayers | None, n_layer: int) -> lis
 
 def packed_forward(
     model: PreTrainedModel, pixels: Tensor, prefix: Tensor, tokens: Tensor, share: float = 1.0,
-    prune: PruneLayers | None = None,
+    prune: PruneLayers | None = None, gaps: Tensor | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Answer Q questions about each of B clips.
 
     Args:
-        pixels: float [B, 8, 3, 112, 112], normalised.
+        pixels: float [B, T, 3, side, side], normalised.
         prefix: token ids before the visual rows, [N_PREFIX].
         tokens: question, answer and padding ids, [B, Q, L].
         share: retained share of each frame's visual tokens; the others are merged into them.
         prune: (l1, l2) between which random visual rows leave, as many as the runtime's schedule prunes.
+        gaps: how far behind the row before it each visual row stands, [visual rows]; 1 each by default.
     Returns:
-        logits [B, Q, L, vocab]; patch [B * 8, 64, 128], token [B * 8, 16, 160] and motion [B, visual rows but the
-        newline, 160] features for the auxiliary heads.
+        logits [B, Q, L, vocab]; patch [B * T, grid^2, 128], token [B * T, pooled^2, 160] and motion [B, visual rows but
+        the newline, 160] features for the auxiliary heads.
     """
     core, b = model.model, pixels.shape[0]
     embed = core.language_model.embed_tokens
     patch = vision_rows(core.vision_tower, pixels.flatten(0, 1))
     p = core.multi_modal_projector
-    token = pooled(p.linear_2(F.gelu(p.linear_1(patch))))  # [B * 8, 16, 160]
+    token = pooled(p.linear_2(F.gelu(p.linear_1(patch))))  # [B * T, pooled^2, 160]
     visual = merged(token.float(), share).reshape(b, -1, token.shape[-1])
     rows = (embed(prefix).expand(b, -1, -1), visual, core.image_newline.expand(b, 1, -1), embed(tokens.flatten(1)))
     n_visual = visual.shape[1] + 1
     counts = visual_counts(n_visual, prune, len(core.language_model.layers))
-    cos, sin = rotary(N_PREFIX + n_visual, *tokens.shape[1:])
+    at = torch.cat((torch.ones(N_PREFIX), gaps if gaps is not None else torch.ones(n_visual))).cumsum(0) - 1
+    cos, sin = rotary(at, *tokens.shape[1:])
     hidden, tapped = text_rows(core.language_model, torch.cat(rows, dim=1), cos, sin, counts, tokens.shape[2])
     answers = hidden[:, N_PREFIX + counts[-1] :]
     logits = model.lm_head(answers).unflatten(1, tokens.shape[1:])

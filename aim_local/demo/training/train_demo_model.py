@@ -34,6 +34,7 @@ from aim_local.demo.training.model import (
     build,
     packed_forward,
 )
+from aim_local.demo.training.toys import TOYS
 from aim_local.demo.world import make_scene
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ MERGE_SHARES = {1.0: 0.3, 0.5: 0.1, 0.25: 0.5, 0.125: 0.1}
 # --prune: (l1, l2) between which visual tokens leave, (6, 9) being the paper's for 12 layers, and how often
 PRUNE_LAYERS: dict[PruneLayers | None, float] = {None: 0.4, (6, 9): 0.35, (8, 9): 0.15, (7, 10): 0.05, (8, 11): 0.05}
 LONGEST_STEP = 60.0  # seconds; whatever took longer was a paused process
+SPREAD = (0.15, 1.5)  # --toy untaught: mean gaps of the positions of visual rows, least and largest
 VALIDATION_SEED = 900_000_000  # neither the pool's seeds nor the held-out ones
 
 
@@ -82,11 +84,11 @@ class Trainer:
 
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
-        self.args = args
+        self.args, self.toy = args, TOYS[args.toy]
         self.tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
         self.encoder = Encoder(self.tokenizer)
         self.prefix = self.encoder.prefix()
-        self.model, self.aux = build(self.tokenizer), AuxHeads()
+        self.model, self.aux = build(self.tokenizer, self.toy), AuxHeads()
         if args.freeze_below:
             self.freeze(args.freeze_below)
         self.make_optimisers()
@@ -116,11 +118,11 @@ class Trainer:
 
     def losses(
         self, frames: Tensor, tokens: Tensor, targets: Tensor, patch: Tensor, token: Tensor, share: float = 1.0,
-        prune: PruneLayers | None = None,
+        prune: PruneLayers | None = None, gaps: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Loss of the answers and sum of the auxiliary losses; merged tokens have no labels of their own."""
         with torch.autocast("cpu", torch.bfloat16):
-            out = packed_forward(self.model, normalised(frames), self.prefix, tokens, share, prune)
+            out = packed_forward(self.model, normalised(frames), self.prefix, tokens, share, prune, gaps)
             names = ("patch", "token", "motion") if share == 1 else ("patch",)
             heads = {k: getattr(self.aux, k)(out[k]).float() for k in names}
         answer = F.cross_entropy(out["logits"].float().flatten(0, 2), targets.flatten(), ignore_index=IGNORE)
@@ -131,11 +133,22 @@ class Trainer:
         """One of the keys, each as often as its value says."""
         return list(table)[self.rng.choice(len(table), p=list(table.values()))]
 
+    def gaps(self, n_visual: int) -> Tensor | None:
+        """Gaps of the positions of a batch's visual rows: in a third of the batches 1 each, in a third stretched or
+        squeezed alike, in a third uneven as well. [n_visual]"""
+        how = self.rng.integers(3) if self.toy.spread else 0
+        if how == 0:
+            return None
+        mean = np.exp(self.rng.uniform(*np.log(SPREAD)))
+        gaps = self.rng.gamma(2.0, 0.5, n_visual) if how == 2 else np.ones(n_visual)
+        return torch.from_numpy((mean * gaps).astype(np.float32))
+
     def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
         share = self.lr_share()
         layout = self.draw(MERGE_SHARES) if self.args.merge else 1.0
         prune = self.draw(PRUNE_LAYERS) if self.args.prune else None
-        answer, aux = self.loss(**batch, share=layout, prune=prune)
+        gaps = self.gaps(batch["frames"].shape[1] * self.toy.pooled**2 + 1) if layout == 1 else None
+        answer, aux = self.loss(**batch, share=layout, prune=prune, gaps=gaps)
         (answer + self.args.aux * aux).backward()
         for group in self.adam.param_groups:
             group["lr"] = self.args.lr * share
@@ -174,7 +187,7 @@ class Trainer:
 
 
 def normalised(frames: Tensor) -> Tensor:
-    """uint8 [B, 8, 112, 112, 3] -> float [B, 8, 3, 112, 112], mean 0.5 and deviation 0.5."""
+    """uint8 [B, T, side, side, 3] -> float [B, T, 3, side, side], mean 0.5 and deviation 0.5."""
     return (frames.float() / 127.5 - 1).permute(0, 1, 4, 2, 3)
 
 
@@ -190,14 +203,15 @@ def class_loss(scores: Tensor, wanted: Tensor) -> Tensor:
 
 def validation(trainer: Trainer, n: int, folder: Path) -> list[tuple[list[str], dict[str, Tensor]]]:
     """n encoded clips with their questions: (families of the questions, batch of one batch size)."""
-    rng, asker, clips = np.random.default_rng(1), Asker(), []
+    toy = trainer.toy
+    rng, asker, clips = np.random.default_rng(1), Asker(toy.world), []
     for i in range(n):
-        scene = make_scene(VALIDATION_SEED + i)
-        frames = read_clip(write_clip(scene, folder / "validation.mp4"))
+        scene = make_scene(VALIDATION_SEED + i, toy.world)
+        frames = read_clip(write_clip(scene, folder / "validation.mp4", side=toy.side))
         clips.append((scene, frames, asker.pick(scene, trainer.args.questions, rng)))
     size = trainer.args.clips
     chunks = [clips[i : i + size] for i in range(0, n - size + 1, size)]
-    return [([q.family for _, _, asked in c for q in asked], collate(c, trainer.encoder)) for c in chunks]
+    return [([q.family for _, _, asked in c for q in asked], collate(c, trainer.encoder, toy)) for c in chunks]
 
 
 @torch.no_grad()
@@ -229,7 +243,8 @@ def scores(trainer: Trainer, batches: list[tuple[list[str], dict[str, Tensor]]])
 def train(trainer: Trainer, args: argparse.Namespace) -> None:
     log = (args.out / "log.txt").open("a", buffering=1)
     checks = validation(trainer, args.validate, args.out)
-    data = Batches(args.pool, trainer.tokenizer, args.clips, args.questions, args.seed + trainer.steps, args.drill)
+    seed = args.seed + trainer.steps
+    data = Batches(trainer.toy, args.pool, trainer.tokenizer, args.clips, args.questions, seed, args.drill)
     loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     if args.merge or args.prune:
         print("start", scores(trainer, checks), file=log)
@@ -262,12 +277,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the state and the log")
     parser.add_argument("--pool", type=Path, required=True, help="folder of the shards of make_pool")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by make_tokenizer")
+    parser.add_argument("--toy", choices=TOYS, default="bundled")
     parser.add_argument("--start-from", type=Path, help="state of another run to begin with; its clock starts anew")
     parser.add_argument("--merge", action="store_true", help="merge visual tokens in most batches")
     parser.add_argument("--prune", action="store_true", help="prune visual tokens inside the LLM in most batches")
     parser.add_argument("--freeze-below", type=int, default=0, help="train nothing before this text layer")
     parser.add_argument("--minutes", type=float, default=75)
-    parser.add_argument("--clips", type=int, default=16, help="clips in a batch")
+    parser.add_argument("--clips", type=int, default=16, help="clips of 8 frames in a batch, or as many frames")
     parser.add_argument("--questions", type=int, default=10, help="questions packed behind each clip")
     parser.add_argument("--drill", nargs="*", default=(), help="families that get half of the questions")
     parser.add_argument("--lr", type=float, default=2e-3, help="AdamW's")

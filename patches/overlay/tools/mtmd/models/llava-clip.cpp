@@ -23,13 +23,7 @@ ggml_cgraph * clip_graph_llava_clip::build() {
     ggml_tensor * inp = build_patches();                                                  // [n_embd, n_patches]
     inp = ggml_concat(ctx0, ggml_reshape_2d(ctx0, model.class_embedding, n_embd, 1), inp, 1); // [n_embd, n_pos]
 
-    ggml_tensor * cur = build_vit(
-                            inp, n_pos,
-                            NORM_TYPE_NORMAL,
-                            hparams.ffn_op,
-                            ggml_get_rows(ctx0, model.position_embeddings, positions),
-                            nullptr);                                                     // [n_embd, n_pos]
-    cur = ggml_get_rows(ctx0, cur, patches);                                              // [n_embd, n_patches]
+    ggml_tensor * cur = build_layers(inp, n_pos, 1, ggml_get_rows(ctx0, model.position_embeddings, positions));
 
-    return finish_projected(cur);
+    return finish_projected(cur, patches);
 }

@@ -71,12 +71,7 @@ void llava_onevision_load_tensors(clip_model & model, const clip_get_tensor_fn &
 ggml_cgraph * clip_graph_llava_onevision::build() {
     // SigLIP; post_ln only where the file has it: LLaVA-OneVision reads the last hidden state, from before that norm
     ggml_tensor * inp = build_patches();                             // [n_embd, n_patches]
-    ggml_tensor * cur = build_vit(
-                            inp, n_patches,
-                            NORM_TYPE_NORMAL,
-                            hparams.ffn_op,
-                            model.position_embeddings,
-                            nullptr);                                // [n_embd, n_patches]
+    ggml_tensor * cur = build_layers(inp, n_patches, 0, model.position_embeddings);
 
     return finish_projected(cur);
 }
