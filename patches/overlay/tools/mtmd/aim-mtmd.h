@@ -101,6 +101,12 @@ MTMD_API int32_t aim_pool_side(int32_t side);
 // rows [side * side, n_embd] -> out [pool_side^2, n_embd], bilinear, align_corners = False, no antialiasing
 MTMD_API int32_t aim_pool_rows(const float * rows, int32_t side, int32_t n_embd, float * out);
 
+// how rows are merged (aim_merge_rows or aim_ward_rows, below)
+enum aim_merge_method {
+    AIM_MERGE_SIMILARITY = 0,
+    AIM_MERGE_WARD       = 1,
+};
+
 // how one image becomes tokens: [base view, raster order | tile grid, raster order, one newline after each grid row]
 struct aim_anyres_layout {
     int32_t side;      // px per tile side
@@ -136,7 +142,7 @@ MTMD_API int32_t aim_anyres_count(const struct aim_anyres_layout * layout, doubl
 // out_slot [count]: surviving slot per output row, -1 for newlines. out_owner [patches^2 + grid_h * grid_w]: the output row
 // that each input slot went into. Both may be null
 MTMD_API int32_t aim_anyres_pack(const struct aim_anyres_layout * layout, const float * tile_rows, int32_t n_embd, const float * newline,
-        double retain, int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner);
+        int32_t method, double retain, int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner);
 
 //
 // token merging, no model needed (aim-merge.cpp)
@@ -151,6 +157,22 @@ MTMD_API int32_t aim_merge_count(int32_t n, double retain);
 // n_threads <= 0: all cores. The result does not depend on it
 MTMD_API int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads, float * out_rows,
         int32_t * out_slot, int32_t * out_owner);
+
+//
+// token merging by Ward's clustering, no model needed (aim-ward.cpp; aim-ward.h has it for C++)
+//
+
+// rows [n, n_embd] -> out_rows [n_keep, n_embd], the mean of each cluster, in the order of their lowest rows; returns n_keep
+// weight [n]: patches that each row stands for already, or null: one each
+// out_slot [n_keep]: the lowest row of each cluster. out_medoid [n_keep]: the row nearest to the mean, the lowest of equal
+// ones. out_owner [n]: the cluster of each row. All three may be null
+// n_threads <= 0: all cores, used where there is much to do. The result does not depend on it
+// AIM_STATUS_INVALID: n above 16384, n_keep outside [1, n], weights not above 0, rows that are not finite
+MTMD_API int32_t aim_ward_rows(const float * rows, const float * weight, int32_t n, int32_t n_embd, int32_t n_keep, int32_t n_threads,
+        float * out_rows, int32_t * out_slot, int32_t * out_medoid, int32_t * out_owner);
+
+// for tests: other products than this CPU's fastest, "avx512", "avx2" or "plain"; null is the fastest
+MTMD_API int32_t aim_ward_use_kernel(const char * name);
 
 #ifdef __cplusplus
 }

@@ -195,11 +195,20 @@ struct merged {
     std::vector<int32_t> owner;
 };
 
-merged merge(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads) {
-    const int32_t n_left = aim_checked(aim_merge_count(n, retain));
+struct merging {
+    int32_t method; // enum aim_merge_method
+    double  retain;
+    int32_t n_threads;
+};
+
+merged merge(const float * rows, int32_t n, int32_t n_embd, const merging & how) {
+    const int32_t n_left = aim_checked(aim_merge_count(n, how.retain));
     merged m = { std::vector<float>((size_t) n_left * n_embd), std::vector<int32_t>(n_left), std::vector<int32_t>(n) };
-    if (n > 0) {
-        aim_checked(aim_merge_rows(rows, n, n_embd, retain, n_threads, m.rows.data(), m.slot.data(), m.owner.data()));
+    float * out = m.rows.data();
+    if (n > 0 && how.method == AIM_MERGE_WARD) {
+        aim_checked(aim_ward_rows(rows, nullptr, n, n_embd, n_left, how.n_threads, out, m.slot.data(), nullptr, m.owner.data()));
+    } else if (n > 0) {
+        aim_checked(aim_merge_rows(rows, n, n_embd, how.retain, how.n_threads, out, m.slot.data(), m.owner.data()));
     }
     return m;
 }
@@ -303,23 +312,25 @@ int32_t aim_anyres_count(const aim_anyres_layout * layout, double retain) {
     });
 }
 
-int32_t aim_anyres_pack(const aim_anyres_layout * layout, const float * tile_rows, int32_t n_embd, const float * newline, double retain,
-        int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner) {
+int32_t aim_anyres_pack(const aim_anyres_layout * layout, const float * tile_rows, int32_t n_embd, const float * newline,
+        int32_t method, double retain, int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner) {
     return aim_guard([&]() -> int32_t {
         expect_layout(layout);
         aim_expect(tile_rows, "tile_rows");
         aim_expect(newline, "newline");
         aim_expect(out_rows, "out_rows");
         expect_range(n_embd, 1, MAX_SIDE, "n_embd");
+        expect_range(method, AIM_MERGE_SIMILARITY, AIM_MERGE_WARD, "method");
         const aim_anyres_layout & l = *layout;
+        const merging how = { method, retain, n_threads };
 
         // 1. the grid without padding, shrunk if it is too large
         std::vector<float> grid((size_t) n_grid(l) * n_embd); // [grid_h * grid_w, n_embd]
         resize(grid_rows(l, tile_rows, n_embd), l.crop_h, l.crop_w, n_embd, l.grid_h, l.grid_w, grid.data());
         // 2. base view and grid merged apart, 3. written with the newlines
         row_writer out = { n_embd, out_rows, out_slot };
-        write_base(merge(tile_rows, n_base(l), n_embd, retain, n_threads), out, out_owner);
-        write_grid(merge(grid.data(), n_grid(l), n_embd, retain, n_threads), l, newline, out, out_owner ? out_owner + n_base(l) : nullptr);
+        write_base(merge(tile_rows, n_base(l), n_embd, how), out, out_owner);
+        write_grid(merge(grid.data(), n_grid(l), n_embd, how), l, newline, out, out_owner ? out_owner + n_base(l) : nullptr);
         return out.n;
     });
 }
