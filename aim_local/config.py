@@ -46,6 +46,9 @@ class LoadConfig:
     with 16 bits, "int8": with 8 (native/kernels.py says how). "auto": what this CPU is fast with.
     prefill_precision: the same for the language model's prefill, whose weights stay as they are. "exact": llama.cpp's
     kernels only. "auto": products of 16 bits where they are faster.
+    vision_merge: share of the patches that the vision tower still computes behind the layer at the share
+    vision_merge_depth of its depth; the others are merged into them by Ward's criterion, and every patch gets its
+    cluster's row at the end (docs/reduction.md). 1 is off.
     reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
     no patch differing by more than noise (docs/encoding.md).
     cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).
@@ -60,6 +63,8 @@ class LoadConfig:
     flash_attn: Literal["auto"] | bool = "auto"
     vision_precision: str = "auto"
     prefill_precision: str = "auto"
+    vision_merge: float = 1.0
+    vision_merge_depth: float = 0.5
     reuse_frames: str = "near"
     cache_media: bool = True
 
@@ -84,10 +89,18 @@ class LoadConfig:
             raise UsageError(
                 f"prefill_precision is {self.prefill_precision!r}; allowed are {', '.join(PREFILL_PRECISIONS)}"
             )
+        self._check_merging()
         if self.reuse_frames not in REUSE:
             raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"type_v {self.type_v} needs flash attention; set flash_attn to True or type_v to f16")
+
+    def _check_merging(self) -> None:
+        share, depth = self.vision_merge, self.vision_merge_depth
+        if not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise UsageError(f"vision_merge is {share!r}; it is the share of patches retained, above 0 and at most 1")
+        if not isinstance(depth, (int, float)) or not 0 < depth < 1:
+            raise UsageError(f"vision_merge_depth is {depth!r}; it is a share of the tower's layers, between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -160,5 +160,6 @@ def parse_flash(text: str) -> Literal["auto"] | bool:
 
 _LOAD_VALUES: dict[str, Callable[[str], Any]] = {  # the others are words
     **dict.fromkeys(("n_ctx", "n_ubatch", "n_threads", "n_gpu_layers"), parse_whole),
+    **dict.fromkeys(("vision_merge", "vision_merge_depth"), parse_number),
     "flash_attn": parse_flash,
 }

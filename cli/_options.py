@@ -106,6 +106,12 @@ class LoadOptions:
     prefill_precision: Annotated[
         str, text("Arithmetic of the language model's prefill: auto or exact.", "PRECISION")
     ] = "auto"
+    vision_merge: Annotated[
+        float, number("Share of the patches that the vision tower computes to its end; 1: all.", "--vision-merge")
+    ] = 1.0
+    vision_merge_depth: Annotated[
+        float, number("Share of the tower's layers that compute all patches.", "--vision-merge-depth")
+    ] = 0.5
     vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
     no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
 
@@ -122,6 +128,8 @@ class LoadOptions:
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
             vision_precision=self.vision_precision.lower(),
             prefill_precision=self.prefill_precision.lower(),
+            vision_merge=self.vision_merge,
+            vision_merge_depth=self.vision_merge_depth,
         )
 
 

@@ -133,9 +133,12 @@ class TowerFile:
 
     @property
     def precision(self) -> str:
-        """Arithmetic and kernels of the loaded tower, such as "int8 (amx)"."""
+        """Arithmetic and kernels of the loaded tower, such as "int8 (amx)", and what it merges inside."""
         config = self.text.config
-        return described("exact" if config.n_gpu_layers else resolved(config.vision_precision))
+        found = described("exact" if config.n_gpu_layers else resolved(config.vision_precision))
+        if config.vision_merge == 1:
+            return found
+        return f"{found}, {config.vision_merge:g} of the patches from {config.vision_merge_depth:g} of its depth on"
 
     @property
     def projector(self) -> str:
@@ -173,4 +176,5 @@ class TowerFile:
             use_gpu=config.n_gpu_layers != 0,
             flash_attn=config.flash_attn,
             vision_precision=config.vision_precision,
+            merging=(config.vision_merge, config.vision_merge_depth),
         )

@@ -128,7 +128,7 @@ class TileTower:
             n_patch=self.patches_per_side**2,
             patch_px=file.size("patch_size"),
             n_embd_text=file.text.n_embd,
-        )
+        ).merged(file.text.config.vision_merge, file.text.config.vision_merge_depth)
         slots, side = self.frame_side**2, file.size("image_size")
         return TowerFacts(vision, file.header, slots, side, self.patches_per_side, file.n_threads)
 

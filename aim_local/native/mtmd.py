@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
-from . import kernels, log
+from . import kernels, log, visual
 from .created import created
 from .library import llama, mtmd
 from .llama import FLASH_ATTN, LlamaModel
@@ -33,6 +33,7 @@ class MtmdContext:
     """Vision tower and projector beside a loaded language model. Raises ModelError. `close()` frees it.
 
     vision_precision: see LoadConfig; `precision` is what it became.
+    merging: vision_merge and vision_merge_depth of LoadConfig.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class MtmdContext:
         use_gpu: bool,
         flash_attn: str | bool,
         vision_precision: str,
+        merging: tuple[float, float],
     ) -> None:
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = use_gpu
@@ -54,6 +56,7 @@ class MtmdContext:
 
         def load() -> Any:
             kernels.load_with(vision_precision)
+            visual.load_merging(*merging)
             return mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
 
         self._ctx = created(load, mtmd.mtmd_free)
@@ -62,6 +65,9 @@ class MtmdContext:
         if not mtmd.mtmd_support_vision(self._ctx):
             self.close()
             raise ModelError(f"{path}: has no vision tower; take the model's vision mmproj")
+        if merging[0] < 1 and not visual.merges(self._ctx):
+            self.close()
+            raise ModelError(f"{path}: this vision tower cannot merge inside; leave vision_merge at 1")
         self.stop: StopHook = model.stop
         self.stop.attach_vision(self._ctx)
         self.precision = kernels.precision_of(self._ctx)

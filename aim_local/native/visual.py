@@ -43,6 +43,10 @@ _floats, _bytes, _ints, _layout = POINTER(c_float), POINTER(c_uint8), POINTER(c_
 _projector = bind(libmtmd, "aim_mtmd_projector", [c_void_p], c_char_p)
 # int32_t aim_mtmd_has_tiles(mtmd_context * ctx)
 _has_tiles = bind(libmtmd, "aim_mtmd_has_tiles", [c_void_p])
+# int32_t aim_mtmd_set_merging(float retain, float depth)
+_set_merging = bind(libmtmd, "aim_mtmd_set_merging", [c_float, c_float])
+# int32_t aim_mtmd_merges(mtmd_context * ctx)
+_merges = bind(libmtmd, "aim_mtmd_merges", [c_void_p])
 # int32_t aim_mtmd_tile_side(mtmd_context * ctx)
 _tile_side = bind(libmtmd, "aim_mtmd_tile_side", [c_void_p])
 # int32_t aim_mtmd_patches_per_side(mtmd_context * ctx)
@@ -90,6 +94,19 @@ def _float_ptr(array: Rows, *shape: int | None) -> Any:
 
 def _int_ptr(array: Indices) -> Any:
     return array.ctypes.data_as(_ints)
+
+
+# --- merging inside the tower ----------------------------------------------------------------------------------------
+
+
+def load_merging(retain: float, depth: float) -> None:
+    """Merging inside the next tower that this thread loads (LoadConfig.vision_merge, vision_merge_depth)."""
+    MTMD.checked(_set_merging(retain, depth))
+
+
+def merges(context: Any) -> bool:
+    """Whether this tower does what load_merging() says."""
+    return bool(_merges(_pointer(context)) == 1)
 
 
 # --- tiles through the vision tower ----------------------------------------------------------------------------------

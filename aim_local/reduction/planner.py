@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
@@ -40,7 +40,10 @@ class TextShape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """Sizes of a vision tower and its two-layer projector. n_patch: patches of one tile."""
+    """Sizes of a vision tower and its two-layer projector. n_patch: patches of one tile.
+
+    n_merged: those that layers from il_merged on compute, where the tower merges inside.
+    """
 
     n_layer: int
     n_embd: int
@@ -49,6 +52,15 @@ class VisionShape:
     n_patch: int
     patch_px: int
     n_embd_text: int
+    n_merged: int = 0
+    il_merged: int = 0
+
+    def merged(self, retain: float, depth: float) -> VisionShape:
+        """The same with merging inside (LoadConfig.vision_merge, vision_merge_depth), as tower-merge.cpp counts."""
+        if retain == 1:
+            return self
+        il = min(max(1, math.floor(depth * self.n_layer + 0.5)), max(1, self.n_layer - 1))
+        return replace(self, n_merged=max(1, math.floor(self.n_patch * retain + 1e-6)), il_merged=il)
 
 
 @dataclass(frozen=True)
@@ -203,11 +215,17 @@ def merging_flops(n: int, n_embd: int, retain: float) -> float:
 
 def encoder_flops(shape: VisionShape, n_tiles: int) -> float:
     """FLOPs of vision tower and projector over n_tiles tiles."""
-    p, h = shape.n_patch, shape.n_embd
-    block = 2.0 * p * (4 * h * h + 2 * h * shape.n_ff) + 4.0 * p * p * h + 5.0 * shape.n_head * p * p
-    embed = 2.0 * p * h * 3 * shape.patch_px**2
-    projector = 2.0 * p * (h * shape.n_embd_text + shape.n_embd_text**2)
-    return n_tiles * (shape.n_layer * block + embed + projector)
+    h, n_late = shape.n_embd, shape.n_merged or shape.n_patch
+    n_early_layers = shape.il_merged if shape.n_merged else shape.n_layer
+
+    def block(p: int) -> float:
+        return 2.0 * p * (4 * h * h + 2 * h * shape.n_ff) + 4.0 * p * p * h + 5.0 * shape.n_head * p * p
+
+    blocks = n_early_layers * block(shape.n_patch) + (shape.n_layer - n_early_layers) * block(n_late)
+    embed = 2.0 * shape.n_patch * h * 3 * shape.patch_px**2
+    distances = 1.0 * shape.n_patch**2 * h if shape.n_merged else 0.0  # half of a square matrix
+    projector = 2.0 * n_late * (h * shape.n_embd_text + shape.n_embd_text**2)
+    return n_tiles * (blocks + embed + distances + projector)
 
 
 def kv_bytes(shape: TextShape, cells: int, type_k: str = "f16", type_v: str = "f16") -> int:
