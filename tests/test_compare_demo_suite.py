@@ -12,7 +12,7 @@ import pytest
 import suite_files
 from suite_files import QUESTION, write
 
-from aim_local.demo import FAMILIES, held_out, read_clip, sampled_frames, write_clip
+from aim_local.demo import FAMILIES, WORLDS, held_out, read_clip, sampled_frames, write_clip
 from aim_local.errors import SuiteError, UsageError
 from aim_local.lab.compare import demo_suite
 from aim_local.lab.compare.records import Suite
@@ -57,11 +57,11 @@ def test_an_interrupted_drawing_is_completed_and_a_complete_one_reused(
 ) -> None:
     written: list[str] = []
 
-    def interrupted(clip: Any, path: Path) -> Path:
+    def interrupted(clip: Any, path: Path, side: int) -> Path:
         if len(written) == 3:
             raise KeyboardInterrupt
         written.append(path.name)
-        return write_clip(clip, path)
+        return write_clip(clip, path, side=side)
 
     monkeypatch.setattr(demo_suite, "write_clip", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -97,3 +97,12 @@ def test_faults_of_drawing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SuiteError, match="file: the demo suite cannot be written"):
         draw_demo_suite(tmp_path / "file", 1)
+
+
+def test_a_varied_suite_is_drawn_at_its_own_side(tmp_path: Path) -> None:
+    world = WORLDS["varied"]
+    suite = load_suite(draw_demo_suite(tmp_path, 9, world=world))
+    clips = list(held_out(9, world=world))
+    assert [q.question for q in suite.items] == [clip.question for clip in clips]
+    assert read_clip(suite.items[0].media[0], sampled=False).shape == (16, 168, 168, 3)
+    assert clips != list(held_out(9))

@@ -20,6 +20,7 @@ from aim_local.demo.clips import Clip  # noqa: E402
 from aim_local.demo.training import from_gguf, make_tokenizer  # noqa: E402
 from aim_local.demo.training.data import TAIL, Encoder, collate  # noqa: E402
 from aim_local.demo.training.model import N_PREFIX, build, merged, packed_forward, thinned  # noqa: E402
+from aim_local.demo.training.toys import BUNDLED, UNTAUGHT  # noqa: E402
 from aim_local.demo.training.train_demo_model import Trainer, normalised  # noqa: E402
 from aim_local.demo.world import draw, make_scene, questions, sampled_frames  # noqa: E402
 from aim_local.native.visual import merge_rows  # noqa: E402
@@ -39,7 +40,7 @@ def pair() -> Any:
     if FOLDER is None:
         pytest.skip("this checkout has no bundled model")
     tokenizer = make_tokenizer.build()
-    model = build(tokenizer)
+    model = build(tokenizer, BUNDLED)
     from_gguf.load(model, FOLDER)
     exact = {"vision_precision": "exact", "prefill_precision": "exact"}
     config = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, **exact)
@@ -92,13 +93,15 @@ def test_thinning_keeps_prefix_and_questions() -> None:
 def test_a_step_moves_what_is_not_frozen(tmp_path: Path) -> None:
     make_tokenizer.build().save_pretrained(tmp_path)
     rates = {"lr": 1e-3, "muon_lr": 1e-3, "aux": 0.3, "minutes": 1.0}
-    args = Namespace(tokenizer=tmp_path, seed=0, freeze_below=5, compile=False, merge=True, prune=True, **rates)
+    args = Namespace(
+        toy="bundled", tokenizer=tmp_path, seed=0, freeze_below=5, compile=False, merge=True, prune=True, **rates
+    )
     trainer = Trainer(args)
     trainer.clock = 20  # past the warm-up
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     scene = make_scene(0)
     asked = questions(scene)[:2]
-    trainer.step(collate([(scene, draw(scene, frames=sampled_frames()), asked)], trainer.encoder))
+    trainer.step(collate([(scene, draw(scene, frames=sampled_frames()), asked)], trainer.encoder, BUNDLED))
     moved = {n for n, value in trainer.model.state_dict().items() if not torch.equal(value, before[n])}
     text = "model.language_model."
     late = {n for n in before if any(n.startswith(f"{text}layers.{il}.") for il in range(5, 12))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from aim_local.demo import (
     read_clip,
     write_clip,
 )
-from aim_local.demo.world import COLOURS, HELD_OUT_SEED, KINDS, N_FRAMES, NUMBERS, outline, sampled_frames
+from aim_local.demo.world import COLOURS, HELD_OUT_SEED, KINDS, N_FRAMES, NUMBERS, VARIED, outline, sampled_frames
 
 SEEDS = range(40)
 
@@ -167,3 +168,33 @@ def test_is_right_forgives_case_and_punctuation_only() -> None:
 def test_a_shape_knows_its_way_and_part() -> None:
     shape = Shape("ring", "red", (230, 40, 40), 0.15, 6, 16, (0.2, 0.5), (0.8, 0.5))
     assert (shape.way, shape.part, shape.moves, shape.name) == ("right", "middle", True, "red ring")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_answers_of_the_varied_world_hold_from_four_frames_on(seed: int) -> None:
+    """Every shape is seen in each of the frame counts, first in the part that "when" says."""
+    scene = make_scene(seed, VARIED)
+    for n in range(4, 17, 2):
+        seen = sampled_frames(k=n)
+        for shape in scene.shapes:
+            first = next(i for i in seen if shape.visible(i))
+            assert first in {"start": range(6), "middle": range(5, 11), "end": range(11, 16)}[shape.part]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_textured_frames_mirror_as_their_scene_says(seed: int) -> None:
+    scene = make_scene(seed, VARIED)
+    frames = draw(scene, 168)
+    np.testing.assert_array_equal(draw(scene, 168), frames)
+    for across, upside_down in ((True, False), (False, True), (True, True)):
+        flipped = frames[:, :: -1 if upside_down else 1, :: -1 if across else 1].astype(int)
+        drawn = draw(scene.mirrored(across, upside_down), 168).astype(int)
+        assert (np.abs(drawn - flipped) > 8).mean() < 0.002, "edges may differ by rounding"
+
+
+def test_grounds_are_dull_and_vary() -> None:
+    grounds = [draw(replace(make_scene(seed, VARIED), shapes=()), 168).astype(float) for seed in range(30)]
+    assert max((f.max(-1) - f.min(-1)).mean() for f in grounds) < 60, "a shape's colour stands out"
+    assert min(f[0].std() for f in grounds) > 4
+    moving = [np.abs(f[0] - f[-1]).mean() > 1 for f in grounds]
+    assert 5 < sum(moving) < 25, "about one in two pans"

@@ -53,17 +53,18 @@ HELD_OUT_SEED = 1_000_000_000
 
 @dataclass(frozen=True)
 class World:
-    """What its scenes may look like."""
+    """What its scenes may look like. side: pixels of a frame's side in which its model sees it."""
 
     name: str
+    side: int
     radii: tuple[float, float]  # frame sides, [low, high)
     flash: tuple[int, int]  # frames that a flash stands, [low, high)
     late: int  # first frame of a mover that comes late
     textured: bool
 
 
-PLAIN = World("plain", (0.14, 0.165), (4, 6), 6, textured=False)
-VARIED = World("varied", (0.1, 0.165), (5, 7), 5, textured=True)
+PLAIN = World("plain", SIDE, (0.14, 0.165), (4, 6), 6, textured=False)
+VARIED = World("varied", 168, (0.1, 0.165), (5, 7), 5, textured=True)
 WORLDS = {world.name: world for world in (PLAIN, VARIED)}
 
 

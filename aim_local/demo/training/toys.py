@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aim_local.demo.world import N_SAMPLED, PLAIN, SIDE, VARIED, World
+from aim_local.demo.world import N_SAMPLED, PLAIN, VARIED, World
 
 PATCH = 14  # pixels
 
 
 @dataclass(frozen=True)
 class Toy:
-    """One toy. side: pixels of a frame; frames: how many a clip is shown in, drawn per batch, each equally often.
+    """One toy. frames: how many a clip is shown in, drawn per batch, each equally often.
 
     spread: positions of the visual rows are stretched, squeezed and made uneven in most batches, so that the model
     reads from the rows, not from their positions, where something is.
@@ -19,9 +19,13 @@ class Toy:
 
     name: str
     world: World
-    side: int
     frames: tuple[int, ...]
     spread: bool
+
+    @property
+    def side(self) -> int:
+        """Pixels of a frame's side."""
+        return self.world.side
 
     @property
     def grid(self) -> int:
@@ -34,6 +38,6 @@ class Toy:
         return self.grid // 2
 
 
-BUNDLED = Toy("bundled", PLAIN, SIDE, (N_SAMPLED,), spread=False)
-UNTAUGHT = Toy("untaught", VARIED, 168, (4, 6, 8, 8, 8, 10, 12, 16), spread=True)
+BUNDLED = Toy("bundled", PLAIN, (N_SAMPLED,), spread=False)
+UNTAUGHT = Toy("untaught", VARIED, (4, 6, 8, 8, 8, 10, 12, 16), spread=True)
 TOYS = {toy.name: toy for toy in (BUNDLED, UNTAUGHT)}

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...demo import Clip, held_out, write_clip
+from ...demo import PLAIN, Clip, World, held_out, write_clip
 from ...errors import SuiteError, UsageError
 from ...store.files import replaced
 
@@ -20,8 +20,8 @@ _CLIPS = "clips"
 _OURS = re.compile(rf"{_CLIPS}/\d+-[a-z]+-[0-9a-f]{{8}}\.mp4")
 
 
-def draw_demo_suite(folder: Path, n: int = 200, seed: int = 0) -> Path:
-    """n held-out demo clips as mp4 and suite.jsonl in `folder`; returns the path of suite.jsonl.
+def draw_demo_suite(folder: Path, n: int = 200, seed: int = 0, world: World = PLAIN) -> Path:
+    """n held-out clips of a demo world as mp4 and suite.jsonl in `folder`; returns the path of suite.jsonl.
 
     The same seed gives the same suite, byte for byte with the same PyAV (its x264 makes the mp4 files: a comparison
     across machines needs one version of it, the suite's sha256 tells). suite.jsonl is written last, so a folder that
@@ -35,13 +35,13 @@ def draw_demo_suite(folder: Path, n: int = 200, seed: int = 0) -> Path:
         raise UsageError(f"a demo suite needs 1 or more clips and a seed of 0 or more, got n={n}, seed={seed}")
     folder = Path(folder)
     target = folder / SUITE_FILE
-    clips = [(_name(i, clip), clip) for i, clip in enumerate(held_out(n, seed))]
+    clips = [(_name(i, clip), clip) for i, clip in enumerate(held_out(n, seed, world))]
     text = "".join(_line(i, name, clip) for i, (name, clip) in enumerate(clips))
     try:
         complete = _has(target, text)
         for name, clip in clips:
             if not (folder / name).is_file():
-                write_clip(clip, folder / name)
+                write_clip(clip, folder / name, side=world.side)
         if not complete:
             with replaced(target) as partial:
                 partial.write_text(text, encoding="utf-8", newline="\n")
