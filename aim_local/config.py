@@ -18,12 +18,13 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
-MERGE_BY = ("similarity", "average")
+MERGE_BY = ("similarity", "average", "ward")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
+MERGE_WARD = 0.1  # Ward's clusters say as much with a third of the rows (docs/method.md)
 
 
 def _positive(name: str, value: int | None, *, optional: bool = False) -> None:
@@ -108,7 +109,9 @@ class VisualTokenConfig:
     """Which visual tokens are kept; every ratio is the share retained, in (0, 1].
 
     merge_retain: share left by token merging before the LLM (1.0 is off; AIM section 3.1).
-    merge_by: "similarity" (AIM), or "average" over squares of the grid, to compare with.
+    merge_by: "similarity" (AIM), "ward" (clusters by Ward's criterion), or "average" over squares of the grid, to
+    compare with.
+    merge_window: frames of a video that are clustered together, for "ward" only; pictures are merged one by one.
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
     "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
     retention: explicit share per layer, instead of prune_layers.
@@ -125,6 +128,7 @@ class VisualTokenConfig:
     seed: int = 0
     flops_share: float | None = None
     merge_by: str = "similarity"
+    merge_window: int = 1
 
     def __post_init__(self) -> None:
         if self.flops_share is not None and not 0 < self.flops_share <= 1:
@@ -133,11 +137,20 @@ class VisualTokenConfig:
             raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
         if self.merge_by not in MERGE_BY:
             raise UsageError(f"merge_by is {self.merge_by!r}; allowed are {', '.join(MERGE_BY)}")
+        self._check_window()
         if not callable(self.importance) and self.importance not in IMPORTANCE:
             raise UsageError(f"importance is {self.importance!r}; allowed are {', '.join(IMPORTANCE)} or a callable")
         self._check_layers()
         if self.retention is not None:
             self._check_retention(self.retention)
+
+    def _check_window(self) -> None:
+        _positive("merge_window", self.merge_window)
+        if self.merge_window > 1 and self.merge_by != "ward":
+            raise UsageError(
+                f"merge_window is {self.merge_window} with merge_by {self.merge_by!r}; only 'ward' merges "
+                "several frames together: take it, or a window of 1"
+            )
 
     def _check_layers(self) -> None:
         layers = self.prune_layers
@@ -177,6 +190,11 @@ class VisualTokenConfig:
     def fast(cls) -> VisualTokenConfig:
         """Half of the paper's visual tokens: 12.5 % after merging, then the same schedule."""
         return cls(merge_retain=MERGE_PAPER / 2)
+
+    @classmethod
+    def ward(cls) -> VisualTokenConfig:
+        """10 % by Ward's clustering, then the paper's schedule."""
+        return cls(merge_by="ward", merge_retain=MERGE_WARD)
 
     @classmethod
     def late_drop(cls) -> VisualTokenConfig:

@@ -26,9 +26,10 @@ PRESETS = {
     "prune-only": VisualTokenConfig(merge_retain=1.0),
     "late-drop": VisualTokenConfig.late_drop(),
     "average": VisualTokenConfig(merge_by="average"),
+    "ward": VisualTokenConfig.ward(),
     **{name: VisualTokenConfig(importance=name) for name in IMPORTANCE if name != "pagerank"},
 }
-_FORM = "NAME[:keep=SHARE][:prune=L1-L2|auto|late|off][:importance=HOW][:seed=N]"
+_FORM = "NAME[:keep=SHARE][:merge=HOW][:window=N][:prune=L1-L2|auto|late|off][:importance=HOW][:seed=N]"
 _PAIR = re.compile(r"\s*(\d+)\s*[,-]\s*(\d+)\s*", re.ASCII)
 
 
@@ -91,24 +92,28 @@ def parse_list(text: str) -> list[str]:
 def parse_setting(text: str) -> VisualTokenConfig:
     """The configuration that a setting's name means. Raises UsageError, saying what names there are.
 
-    A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, prune, importance, seed.
+    A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, merge, window, prune,
+    importance, seed, in any order.
     """
     name, *parts = text.strip().split(":")
-    config = _preset(name, text)
+    config, changes = _preset(name, text), dict[str, str]()
     for part in parts:
         key, _, value = part.partition("=")
         if key not in _CHANGES or not value:
             raise UsageError(f"setting {text!r}: {part!r} is unknown; the form is {_FORM}")
-        config = refine(config, {key: value}, f"setting {text!r}: ")
-    return config
+        changes[key] = value
+    return refine(config, changes, f"setting {text!r}: ")
 
 
 def refine(config: VisualTokenConfig, changes: Mapping[str, str], before: str) -> VisualTokenConfig:
-    """`config` with other values of keep, prune, importance or seed, as people write them. Raises UsageError.
+    """`config` with other values of keep, merge, window, prune, importance or seed, as people write them.
+
+    Their order says nothing. Raises UsageError.
 
     before: what stands before the key in an error, such as "--" for an option.
     """
-    for key, value in changes.items():
+    for key in (key for key in _CHANGES if key in changes):
+        value = changes[key]
         with blaming(f"{before}{key}"):
             if config.flops_share is not None and key in ("keep", "prune"):
                 raise UsageError(f"a budget plans what {key} says; give one or the other")
@@ -128,6 +133,8 @@ def _preset(name: str, text: str) -> VisualTokenConfig:
 
 _CHANGES: dict[str, Callable[[VisualTokenConfig, str], VisualTokenConfig]] = {
     "keep": lambda config, text: replace(config, merge_retain=parse_number(text)),
+    "merge": lambda config, text: replace(config, merge_by=text),
+    "window": lambda config, text: replace(config, merge_window=parse_whole(text)),
     "prune": lambda config, text: replace(config, prune_layers=parse_layers(text)),
     "importance": lambda config, text: replace(config, importance=text),
     "seed": lambda config, text: replace(config, seed=parse_whole(text)),

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aim_local import settings
-from aim_local.config import IMPORTANCE, KV_TYPES, VISION_PRECISIONS, GenerateConfig, LoadConfig, VisualTokenConfig
+from aim_local.config import (
+    IMPORTANCE,
+    KV_TYPES,
+    MERGE_BY,
+    VISION_PRECISIONS,
+    GenerateConfig,
+    LoadConfig,
+    VisualTokenConfig,
+)
 
 from . import _log
 from ._values import parse_duration, parse_number, parse_time, parse_whole
@@ -190,9 +198,11 @@ class FrameOptions:
 # --- visual tokens ----------------------------------------------------------------------------------------------------
 
 _TOKENS_HELP = (
-    "Visual tokens: off, paper (25 % after merging, pruned layer by layer), fast (half of that), budget=SHARE of full "
-    "FLOPs, or merge-only, prune-only, late-drop. Default: paper for videos of large models, off for pictures."
+    "Visual tokens: off, paper (25 % after merging, pruned layer by layer), fast (half of that), ward (10 %, merged by "
+    "Ward's clustering), budget=SHARE of full FLOPs, or merge-only, prune-only, late-drop. Default: paper for videos "
+    "of large models, off for pictures."
 )
+_WINDOW_HELP = "Frames of a video that are merged together, with ward only. Default: 1."
 _PRUNE_HELP = "Layers: all visual tokens up to L1, none from L2 on; auto scales the paper's; late; off."
 
 
@@ -202,6 +212,8 @@ class TokenOptions:
 
     tokens: Annotated[str | None, text(_TOKENS_HELP, "SETTING")] = None
     keep: Annotated[float | None, number("Share of visual tokens left by token merging, in (0, 1].")] = None
+    merge: Annotated[str | None, text(f"What merges visual tokens: {', '.join(MERGE_BY)}.", "HOW")] = None
+    window: Annotated[int | None, whole(_WINDOW_HELP)] = None
     prune: Annotated[str | None, text(_PRUNE_HELP, "L1,L2")] = None
     importance: Annotated[str | None, text(f"What ranks visual tokens: {', '.join(IMPORTANCE)}.", "HOW")] = None
 
@@ -210,7 +222,8 @@ class TokenOptions:
 
         Raises UsageError.
         """
-        changes = {"keep": self.keep, "prune": self.prune, "importance": self.importance}
+        names = ("keep", "merge", "window", "prune", "importance")
+        changes = {name: getattr(self, name) for name in names}
         asked = {key: str(value) for key, value in changes.items() if value is not None}
         if self.tokens is None and not asked:
             return None

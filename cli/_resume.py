@@ -15,7 +15,7 @@ from aim_local.errors import UsageError
 
 from ._options import FlashAttn, LoadOptions, OnOff
 
-_PART_OF_IT = ("tokens", "keep", "prune", "importance", "system")
+_PART_OF_IT = ("tokens", "keep", "merge", "window", "prune", "importance", "system")
 _FLASH = {"auto": FlashAttn.AUTO, True: FlashAttn.ON, False: FlashAttn.OFF}
 
 

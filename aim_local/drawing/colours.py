@@ -29,9 +29,9 @@ def ramp(levels: NDArray[np.floating]) -> Pixels:
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def hues(n: int) -> Pixels:
-    """uint8 [n, 3]: outline colours of the n tokens of one picture."""
-    colours = [colorsys.hls_to_rgb(i * _GOLDEN % 1, 0.62, 0.95) for i in range(n)]
+def hues(first: int, n: int) -> Pixels:
+    """uint8 [n, 3]: outline colours of n tokens from number `first` on, the same in every picture."""
+    colours = [colorsys.hls_to_rgb(i * _GOLDEN % 1, 0.62, 0.95) for i in range(first, first + n)]
     return (np.array(colours).reshape(n, 3) * 255).round().astype(np.uint8)
 
 

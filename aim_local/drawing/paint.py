@@ -69,7 +69,7 @@ def _outlined(pixels: Pixels, owner: NDArray[np.int32], bright: NDArray[np.bool_
     first, last = int(owner.min()), int(owner.max())
     table = np.full((last + 1 - first, 3), _DROPPED_LINE, np.uint8)
     shown = bright[first : last + 1]
-    table[shown] = hues(last + 1 - first)[shown]
+    table[shown] = hues(first, last + 1 - first)[shown]
     thick = 2 if min(pixels.shape[:2]) >= 100 else 1
     line = np.where(bright[owner], edges(owner, thick), edges(owner, 1))
     return np.where(line[..., None], table[owner - first], pixels)

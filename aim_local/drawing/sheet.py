@@ -154,8 +154,10 @@ def _legend(width: int, heat: bool) -> Pixels:
         image.paste(Image.fromarray(picture), (x, 10))
         draw.text((x + 34, 12), text, _INK, _font(14))
         x += 34 + round(_font(14).getlength(text)) + 24
-    draw.rectangle((x, 10, x + 25, 29), outline=tuple(int(c) for c in hues(3)[1]), width=2)
-    draw.text((x + 34, 12), "patches of one merged token: one outline colour within a picture", _INK, _font(14))
+    draw.rectangle((x, 10, x + 25, 29), outline=tuple(int(c) for c in hues(1, 1)[0]), width=2)
+    draw.text(
+        (x + 34, 12), "patches of one merged token: one outline colour, in all pictures it covers", _INK, _font(14)
+    )
     draw.text((_MARGIN, 42), "3/4 above a picture: kept tokens of all tokens that cover it", _MUTED, _font(14))
     if heat:
         bar = np.broadcast_to(ramp(np.linspace(0, 1, 200)), (16, 200, 3))

@@ -72,6 +72,8 @@ def plan_prompt(
     else:
         tokens = _settle(model, model.tower, rendered, shapes, asked)
         shares = layer_shares(tokens, n_layer) if shapes else [1.0] * n_layer
+        for shape in shapes:
+            model.tower.check_merging(shape, tokens)
     pieces = _pieces(model, rendered, shapes, tokens.merge_retain)
     if not pieces or not isinstance(pieces[-1], TextPiece):
         raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
@@ -95,7 +97,13 @@ def _settle(
 
     shape, n_text = model.text.shape, count_text(pieces)
     found = resolve_budget(asked.flops_share, shape, n_text, count_visual_full(pieces), count)
-    return replace(found, importance=asked.importance, seed=asked.seed)
+    return replace(
+        found,
+        importance=asked.importance,
+        seed=asked.seed,
+        merge_by=asked.merge_by,
+        merge_window=asked.merge_window,
+    )
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------

@@ -65,6 +65,9 @@ class Tower(Protocol):
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         """How an item stands in the prompt: its visual parts, and the text that its family writes around them."""
 
+    def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        """Raises UsageError for token merging that this family cannot do to such an item."""
+
     def n_tiles(self, shape: MediaShape) -> int:
         """Encoder runs an item takes."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..config import VisualTokenConfig
 from ..media import Image, MediaShape
 from ..native.visual import AnyresPlan, anyres_pack, pool_rows, pool_side
-from ..reduction.merging import check_similarity
+from ..reduction.merging import refuse_average
 from .base import TileRows, TowerFile
 from .pieces import Rows, TokenGrid, TokenGroup, VisualBlock
 from .pixels import image_tiles, plan_image
@@ -61,18 +61,23 @@ class LlavaOnevision(TileTower):
     def image_tiles(self, shape: MediaShape) -> int:
         return self._plan(shape).n_tiles
 
+    def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        super().check_merging(shape, tokens)
+        if shape.kind == "image":
+            refuse_average(tokens, "pictures of any resolution")
+
     def _plan(self, shape: MediaShape) -> AnyresPlan:
         return plan_image(shape.height, shape.width, self.pixels, self.patches_per_side)
 
     def encode_image(self, item: Image, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
-        check_similarity(tokens, "pictures of any resolution")
         clock, plan = Clock(), self._plan(item.shape)
         with clock.timed("preprocess"):
             tiles = image_tiles(item.pixels, self.pixels)
         encoded = self.encode_tiles(tiles, tile_rows)
         assert self.newline is not None, "read when the tower was loaded"
         with clock.timed("merge"):
-            packed = anyres_pack(plan, np.stack(encoded), self.newline, tokens.merge_retain)
+            is_ward = tokens.merge_by == "ward"
+            packed = anyres_pack(plan, np.stack(encoded), self.newline, tokens.merge_retain, ward=is_ward)
         n_base = self.patches_per_side**2
         groups = tuple(_image_group(int(slot), n_base) for slot in packed.slots)
         return VisualBlock(packed.rows, groups, self._grids(item, plan, tiles, packed.owners), clock.ms)

@@ -65,13 +65,16 @@ class LlavaVideo(LlavaOnevision):
         grid = patches.reshape(side, side, -1)[: n * k, : n * k].reshape(n, k, n, k, -1)
         return np.ascontiguousarray(grid.mean(axis=(1, 3), dtype=np.float32).reshape(n * n, -1))
 
-    def close_frame(self, found: Merged) -> Merged:
-        """A newline behind the last survivor of each row of the grid; newlines are never merged."""
+    def close_frames(self, found: Merged) -> Merged:
+        """A newline behind the last survivor of each row of each frame's grid; newlines are never merged.
+
+        It is there where a row of the grid, or a whole frame of a window, has no survivor.
+        """
         if self._newlines != "grid" or self.newline is None:
             return found
         side = self.frame_side
-        row_of = found.slots // side
-        ends = np.searchsorted(row_of, np.arange(side), side="right")
+        row_of = found.slots // side  # counted through the window's frames
+        ends = np.searchsorted(row_of, np.arange(len(found.owners) // side), side="right")
         rows = np.insert(found.rows, ends, self.newline, axis=0)
         slots = np.insert(found.slots, ends, NEWLINE).astype(np.int32)
         return Merged(rows, slots, (found.owners + row_of[found.owners]).astype(np.int32))

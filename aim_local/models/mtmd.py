@@ -16,8 +16,7 @@ from ..config import VisualTokenConfig
 from ..errors import ModelError, UsageError
 from ..media import Image, MediaShape, Video
 from ..native.mtmd import Chunks, ImageChunk, MtmdContext, TextChunk, decode_chunk, encode_chunk
-from ..native.visual import merge_rows
-from ..reduction.merging import check_similarity
+from ..reduction.merging import merged, refuse_average, refuse_window
 from ..reduction.planner import merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
 from .pieces import Decode, Part, Rows, TokenGroup, VisualBlock, VisualPart
@@ -105,21 +104,32 @@ class MtmdTower:
         finally:
             chunks.close()
 
+    def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        """Squares are unknown here, and mtmd writes text around each frame."""
+        refuse_average(tokens, "this vision tower")
+        if shape.kind == "video":
+            refuse_window(tokens, "this vision tower")
+
     # --- encoding --------------------------------------------------------------------------------------------------
 
     def encode(
         self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows
     ) -> list[VisualBlock]:
-        check_similarity(tokens, "this vision tower")
         pictures = list(item.frames) if isinstance(item, Video) else [item.pixels]
         chunks = Chunks(self.context, pictures, is_video=isinstance(item, Video))
         images = [chunk for chunk in chunks.chunks if isinstance(chunk, ImageChunk)]
         # a chunk is one picture where there are as many: mtmd may cut a picture, or put two frames together
         shown = dict(enumerate(pictures)) if len(images) == len(pictures) else {}
-        return [self._block(chunks, images[i], i, shown.get(i), tokens.merge_retain, tile_rows) for i in wanted]
+        return [self._block(chunks, images[i], i, shown.get(i), tokens, tile_rows) for i in wanted]
 
     def _block(
-        self, chunks: Chunks, chunk: ImageChunk, part: int, pixels: Frame | None, retain: float, tile_rows: TileRows
+        self,
+        chunks: Chunks,
+        chunk: ImageChunk,
+        part: int,
+        pixels: Frame | None,
+        tokens: VisualTokenConfig,
+        tile_rows: TileRows,
     ) -> VisualBlock:
         clock, context = Clock(), self.context
         rows = tile_rows(part, pixels, partial(encode_chunk, context, chunk, self.file.text.n_embd))
@@ -127,7 +137,7 @@ class MtmdTower:
             groups = tuple(TokenGroup(0, part, slot) for slot in range(chunk.n_rows))
             return VisualBlock(rows, groups, ms=clock.ms, decode=_decoder(context, chunks, chunk, rows))
         with clock.timed("merge"):
-            found = merge_rows(rows, retain)
+            found = merged(rows, tokens)
         return VisualBlock(found.rows, tuple(TokenGroup(0, part, int(slot)) for slot in found.slots), ms=clock.ms)
 
     def close(self) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 from ..config import VisualTokenConfig
 from ..errors import UsageError
 from ..media import Image, MediaShape, Video
-from ..reduction.merging import merged
+from ..reduction.merging import check_window, merged_frames
 from ..reduction.planner import merge_count
 from .base import Fit, Frame, TileRows, Tower, TowerFacts
 from .pieces import Part, Rows, TokenGroup, VisualBlock, VisualPart
 from .text import TextModel
-from .tiles import NEWLINE, Clock, frame_groups
+from .tiles import NEWLINE, Clock, frame_groups, windows
 
 N_SLOTS = 196  # of a 384 px frame: 27 x 27 patches pooled to 14 x 14
 DEVIATION = 0.02
@@ -65,6 +65,9 @@ class RowsTower:
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         return [VisualPart(self.count(shape, retain), self.count(shape, 1.0))]
 
+    def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        check_window(tokens, shape.n_frames, self.n_slots)
+
     def n_tiles(self, shape: MediaShape) -> int:
         return 1
 
@@ -73,9 +76,10 @@ class RowsTower:
     ) -> list[VisualBlock]:
         clock, n_frames = Clock(), item.shape.n_frames
         self.prepare(n_frames)
+        together = windows(n_frames, tokens.merge_window)
         with clock.timed("merge"):
-            found = [merged(rows, tokens) for rows in self._rows[:n_frames]]
-        groups = [group for frame, m in enumerate(found) for group in frame_groups(frame, m)]
+            found = [merged_frames(list(self._rows[w.start : w.stop]), tokens) for w in together]
+        groups = [group for w, m in zip(together, found, strict=True) for group in frame_groups(w, m)]
         rows = np.concatenate([*(m.rows for m in found), self._rows[:1, 0]])
         return [VisualBlock(rows, (*groups, TokenGroup(0, NEWLINE, NEWLINE)), ms=clock.ms)]
 

@@ -18,7 +18,7 @@ from ..errors import ModelError, NativeError
 from ..media import Image, MediaShape, Video
 from ..native.mtmd import MtmdContext
 from ..native.visual import Merged, TileEncoder
-from ..reduction.merging import merged
+from ..reduction.merging import check_window, merged_frames
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, TileRows, TowerFacts, TowerFile
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
@@ -76,8 +76,8 @@ class TileTower:
         """[patches_per_side^2, n_embd] -> [frame_side^2, n_embd]"""
         return patches
 
-    def close_frame(self, found: Merged) -> Merged:
-        """A merged frame with its newline rows."""
+    def close_frames(self, found: Merged) -> Merged:
+        """The merged frames of a window with their newline rows."""
         return found
 
     def image_count(self, shape: MediaShape, retain: float) -> int:
@@ -141,6 +141,10 @@ class TileTower:
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         return [VisualPart(self.count(shape, retain), self.count(shape, 1.0))]
 
+    def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        if shape.kind == "video":
+            check_window(tokens, shape.n_frames, self.frame_side**2)
+
     def n_tiles(self, shape: MediaShape) -> int:
         return shape.n_frames if shape.kind == "video" else self.image_tiles(shape)
 
@@ -176,16 +180,18 @@ class TileTower:
     def _encode_video(self, item: Video, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         clock, rows, groups, grids = Clock(), list[Rows](), list[TokenGroup](), list[TokenGrid]()
         height, width = self.frame_shape(item.shape)
-        for frame, tile in enumerate(item.frames):
-            slots = tile_rows(frame, tile, partial(self.frame_rows, tile))
+        for window in windows(len(item.frames), tokens.merge_window):
+            tiles = [item.frames[frame] for frame in window]
+            slots = [tile_rows(i, tile, partial(self.frame_rows, tile)) for i, tile in zip(window, tiles, strict=True)]
             with clock.timed("merge"):
-                found = self.close_frame(merged(slots, tokens))
-            thumb = self.thumbs.whole(tile, height, width)
-            when = int(item.indices[frame]), float(item.timestamps[frame])
-            owners = square(found.owners) + np.int32(len(groups))
-            grids.append(TokenGrid(0, frame, "frame", thumb, owners, *when))
+                found = self.close_frames(merged_frames(slots, tokens))
+            covered = np.split(found.owners + np.int32(len(groups)), len(window))
+            for frame, tile, owners in zip(window, tiles, covered, strict=True):
+                thumb = self.thumbs.whole(tile, height, width)
+                when = int(item.indices[frame]), float(item.timestamps[frame])
+                grids.append(TokenGrid(0, frame, "frame", thumb, square(owners), *when))
             rows.append(found.rows)
-            groups += frame_groups(frame, found)
+            groups += frame_groups(window, found, self.n_frame_newlines)
         if self.n_end_newlines and self.newline is not None:
             rows.append(self.newline[None])
             groups.append(TokenGroup(0, NEWLINE, NEWLINE))
@@ -203,9 +209,21 @@ def _encoder(file: TowerFile, context: MtmdContext | None) -> TileEncoder | None
     return TileEncoder(context.handle, file.n_threads, context.stop) if context else None
 
 
-def frame_groups(frame: int, found: Merged) -> list[TokenGroup]:
-    """One group per row of a merged frame or picture."""
-    return [TokenGroup(0, frame, int(slot)) for slot in found.slots]
+def windows(n_frames: int, size: int) -> list[range]:
+    """Frames that are merged together; the last window may be shorter."""
+    return [range(first, min(first + size, n_frames)) for first in range(0, n_frames, size)]
+
+
+def frame_groups(window: range, found: Merged, n_newlines: int = 0) -> list[TokenGroup]:
+    """One group per row of a window's merged frames, or of a picture. n_newlines: rows of each frame among them."""
+    groups, n_slots, passed = list[TokenGroup](), len(found.owners) // len(window), 0
+    for slot in found.slots.tolist():
+        if slot == NEWLINE:
+            groups.append(TokenGroup(0, window[passed // n_newlines], NEWLINE))
+            passed += 1
+        else:
+            groups.append(TokenGroup(0, window[slot // n_slots], slot % n_slots))
+    return groups
 
 
 class Clock:

@@ -68,16 +68,24 @@ _anyres_plan = bind(libmtmd, "aim_anyres_plan", [c_int32, c_int32, c_int32, c_in
 # int32_t aim_anyres_count(const struct aim_anyres_layout * layout, double retain)
 _anyres_count = bind(libmtmd, "aim_anyres_count", [_layout, c_double])
 # int32_t aim_anyres_pack(const struct aim_anyres_layout * layout, const float * tile_rows, int32_t n_embd,
-#                         const float * newline, double retain, int32_t n_threads, float * out_rows, int32_t * out_slot,
-#                         int32_t * out_owner)
+#                         const float * newline, int32_t method, double retain, int32_t n_threads, float * out_rows,
+#                         int32_t * out_slot, int32_t * out_owner)
 _anyres_pack = bind(
-    libmtmd, "aim_anyres_pack", [_layout, _floats, c_int32, _floats, c_double, c_int32, _floats, _ints, _ints]
+    libmtmd, "aim_anyres_pack", [_layout, _floats, c_int32, _floats, c_int32, c_double, c_int32, _floats, _ints, _ints]
 )
 # int32_t aim_merge_count(int32_t n, double retain)
 _merge_count = bind(libmtmd, "aim_merge_count", [c_int32, c_double])
 # int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads,
 #                        float * out_rows, int32_t * out_slot, int32_t * out_owner)
 _merge_rows = bind(libmtmd, "aim_merge_rows", [_floats, c_int32, c_int32, c_double, c_int32, _floats, _ints, _ints])
+# int32_t aim_ward_rows(const float * rows, const float * weight, int32_t n, int32_t n_embd, int32_t n_keep,
+#                       int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_medoid,
+#                       int32_t * out_owner)
+_ward_rows = bind(
+    libmtmd, "aim_ward_rows", [_floats, _floats, c_int32, c_int32, c_int32, c_int32, _floats, _ints, _ints, _ints]
+)
+# int32_t aim_ward_use_kernel(const char * name)
+_ward_use_kernel = bind(libmtmd, "aim_ward_use_kernel", [c_char_p])
 
 # int32_t aim_anyres_layout_size(void)
 check_size(libmtmd, "aim_anyres_layout_size", _Layout)
@@ -188,11 +196,16 @@ def pool_rows(rows: Rows, side: int) -> Rows:
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """Visual tokens after merging."""
+    """Visual tokens after merging. Input rows of several frames count through: frame * rows of a frame + slot."""
 
     rows: Rows  # [n_out, n_embd]
-    slots: Indices  # [n_out] input row that survived, -1 for a newline
+    slots: Indices  # [n_out] input row that an output row stands for, -1 for a newline
     owners: Indices  # [n_in] output row that each input row was averaged into
+
+    @property
+    def sizes(self) -> Indices:
+        """int32 [n_out]: how many input rows were averaged into each; 1 for a newline, which is itself."""
+        return np.maximum(np.bincount(self.owners, minlength=len(self.rows)), 1).astype(np.int32)
 
 
 def merge_count(n: int, retain: float) -> int:
@@ -209,6 +222,33 @@ def merge_rows(rows: Rows, retain: float, n_threads: int = 0) -> Merged:
     arguments = (out.rows.ctypes.data_as(_floats), _int_ptr(out.slots), _int_ptr(out.owners))
     MTMD.checked(_merge_rows(pointer, n, n_embd, retain, n_threads, *arguments))
     return out
+
+
+def ward_rows(
+    rows: Rows, n_keep: int, weights: Rows | None = None, *, medoids: bool = False, n_threads: int = 0
+) -> Merged:
+    """n_keep clusters of rows by Ward's criterion, as their plain means, in the order of their slots.
+
+    weights: float32 [n], how many patches each row stands for already; None: one each, and so `sizes` counts rows.
+    medoids: a cluster's slot is the row nearest to its mean instead of its lowest; the lowest of equal ones.
+    Raises UsageError for counts that cannot be, weights not above 0, and rows that are not finite.
+    """
+    n, n_embd = rows.shape
+    pointer, heavy = _float_ptr(rows, n, n_embd), None if weights is None else _float_ptr(weights, n)
+    means, owners = np.empty((max(n_keep, 0), n_embd), np.float32), np.empty(n, np.int32)
+    slots, nearest = np.empty(max(n_keep, 0), np.int32), np.empty(max(n_keep, 0), np.int32)
+    out = (means.ctypes.data_as(_floats), _int_ptr(slots), _int_ptr(nearest) if medoids else None, _int_ptr(owners))
+    MTMD.checked(_ward_rows(pointer, heavy, n, n_embd, n_keep, n_threads, *out))
+    if not medoids:
+        return Merged(means, slots, owners)
+    order = np.argsort(nearest)
+    place = np.argsort(order).astype(np.int32)
+    return Merged(means[order], nearest[order], place[owners])
+
+
+def use_ward_kernel(name: str | None) -> None:
+    """For tests: "avx512", "avx2" or "plain" products instead of this CPU's fastest (None). Raises UsageError."""
+    MTMD.checked(_ward_use_kernel(None if name is None else name.encode()))
 
 
 # --- images of any resolution ----------------------------------------------------------------------------------------
@@ -260,9 +300,12 @@ class AnyresPlan:
         return _Layout(*(getattr(self, name) for name in _LAYOUT))
 
 
-def anyres_pack(plan: AnyresPlan, tile_rows: Rows, newline: Rows, retain: float = 1.0, n_threads: int = 0) -> Merged:
+def anyres_pack(
+    plan: AnyresPlan, tile_rows: Rows, newline: Rows, retain: float = 1.0, n_threads: int = 0, *, ward: bool = False
+) -> Merged:
     """Rows of all tiles [n_tiles, patches^2, n_embd], base view first -> the image's tokens.
 
+    ward: base view and grid merged by Ward's clustering (`ward_rows`) instead of `merge_rows`.
     Slots: base view 0 .. patches^2 - 1, then the grid in raster order; -1 for newlines, which are never merged and
     stand behind the last survivor of their grid row.
     """
@@ -271,5 +314,6 @@ def anyres_pack(plan: AnyresPlan, tile_rows: Rows, newline: Rows, retain: float 
     n_out = plan.count(retain)
     out = Merged(np.empty((n_out, n_embd), np.float32), np.empty(n_out, np.int32), np.empty(plan.n_slots, np.int32))
     arguments = (out.rows.ctypes.data_as(_floats), _int_ptr(out.slots), _int_ptr(out.owners))
-    MTMD.checked(_anyres_pack(ctypes.byref(plan._layout()), tiles, n_embd, end, retain, n_threads, *arguments))
+    layout = ctypes.byref(plan._layout())
+    MTMD.checked(_anyres_pack(layout, tiles, n_embd, end, int(ward), retain, n_threads, *arguments))
     return out

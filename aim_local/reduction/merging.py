@@ -1,24 +1,46 @@
-"""Which merging a setting asks for: AIM's by similarity, or the plain average over squares to compare it with."""
+"""Which merging a setting asks for: AIM's by similarity, Ward's clustering, or the plain average over squares.
+
+Knows rows of frames and pictures. Newline rows and where rows stand in the prompt are the families' business.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..config import VisualTokenConfig
 from ..errors import UsageError
-from ..native.visual import Merged, Rows, merge_rows
+from ..native.visual import Merged, Rows, merge_rows, ward_rows
+from .planner import merge_count
+
+MOST_ROWS = 16384  # clustered together: AIM_WARD_MAX_ROWS, whose distances take 2 GiB
 
 
 def merged(rows: Rows, tokens: VisualTokenConfig) -> Merged:
     """Rows of one frame or picture, float32 [n, n_embd] in raster order, merged as `tokens` says.
 
-    Raises UsageError where squares do not tile the grid.
+    Raises UsageError where squares do not tile the grid, and for rows that Ward's clustering cannot take.
     """
     if tokens.merge_by == "average" and tokens.merge_retain < 1:
         return average_squares(rows, tokens.merge_retain)
+    if tokens.merge_by == "ward":
+        return ward_rows(rows, merge_count(len(rows), tokens.merge_retain))
     return merge_rows(rows, tokens.merge_retain)
+
+
+def merged_frames(frames: Sequence[Rows], tokens: VisualTokenConfig) -> Merged:
+    """The frames of one window, each float32 [n, n_embd]; of a window of one frame what `merged` gives.
+
+    In a window rows are clustered wherever they are, as many clusters as the frames would keep one by one, and a row
+    stands where its medoid is: the member nearest to the mean. So a frame may keep any number of rows, or none.
+    Slots and owners count through the window: frame * n + slot.
+    """
+    if tokens.merge_window == 1:
+        return merged(frames[0], tokens)
+    n_keep = len(frames) * merge_count(len(frames[0]), tokens.merge_retain)
+    return ward_rows(np.concatenate(frames), n_keep, medoids=True)
 
 
 def average_squares(rows: Rows, retain: float) -> Merged:
@@ -36,7 +58,29 @@ def average_squares(rows: Rows, retain: float) -> Merged:
     return Merged(np.ascontiguousarray(pooled), slots.reshape(-1).copy(), owners.reshape(-1).copy())
 
 
-def check_similarity(tokens: VisualTokenConfig, what: str) -> None:
-    """Raises UsageError where averaging is asked for and only merging by similarity is there."""
-    if tokens.merge_by != "similarity" and tokens.merge_retain < 1:
-        raise UsageError(f"averaging visual tokens is not available for {what}; take merging by similarity")
+# --- what is available where ------------------------------------------------------------------------------------------
+
+
+def refuse_average(tokens: VisualTokenConfig, what: str) -> None:
+    """Raises UsageError where averaging is asked for and there are no squares to average over."""
+    if tokens.merge_by == "average" and tokens.merge_retain < 1:
+        raise UsageError(f"averaging visual tokens is not available for {what}; take merging by similarity or by ward")
+
+
+def refuse_window(tokens: VisualTokenConfig, what: str) -> None:
+    """Raises UsageError where frames are to be merged together and each has a fixed place in the prompt."""
+    if tokens.merge_window > 1:
+        raise UsageError(
+            f"frames cannot be merged together (a window of {tokens.merge_window}) for {what}, where each frame stands "
+            "apart in the prompt; take a window of 1"
+        )
+
+
+def check_window(tokens: VisualTokenConfig, n_frames: int, n_slots: int) -> None:
+    """Raises UsageError for a window whose distances would not fit. n_slots: rows of a frame."""
+    n_rows = min(tokens.merge_window, n_frames) * n_slots
+    if tokens.merge_window > 1 and n_rows > MOST_ROWS:
+        raise UsageError(
+            f"a window of {tokens.merge_window} frames has {n_rows} visual tokens, {MOST_ROWS} can be clustered "
+            f"together; take a window of at most {MOST_ROWS // n_slots}"
+        )

@@ -213,6 +213,11 @@ def merging_flops(n: int, n_embd: int, retain: float) -> float:
     return total
 
 
+def ward_flops(n: int, n_embd: int) -> float:
+    """FLOPs of Ward's clustering of n rows: half of their Gram matrix. Its n^2 updates are not worth counting."""
+    return float(n) * n * n_embd
+
+
 def encoder_flops(shape: VisionShape, n_tiles: int) -> float:
     """FLOPs of vision tower and projector over n_tiles tiles."""
     h, n_late = shape.n_embd, shape.n_merged or shape.n_patch

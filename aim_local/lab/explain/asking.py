@@ -93,10 +93,17 @@ def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
     return VisualTokenConfig.paper(), "no setting was asked, so the paper's is shown (--tokens paper)"
 
 
+def _how_merged(tokens: VisualTokenConfig) -> str:
+    if tokens.merge_by == "similarity":
+        return ""
+    together = f" in windows of {tokens.merge_window} frames" if tokens.merge_window > 1 else ""
+    return f" by {tokens.merge_by}{together}"
+
+
 def setting_line(found: Explanation) -> str:
     """What was done to the visual tokens, from what really happened."""
     trace, stats = found.trace, found.answer.stats
-    parts = [f"{stats.n_visual} of {stats.n_visual_full} visual tokens after merging"]
+    parts = [f"{stats.n_visual} of {stats.n_visual_full} visual tokens after merging{_how_merged(found.tokens)}"]
     begins = stage_layers(trace)[1:]
     if begins:
         where = f"layer {begins[0]}" if len(begins) == 1 else f"layers {begins[0]} to {begins[-1]}"

@@ -64,7 +64,7 @@ function drawCell(g, picture, i, kept, levels, thick) {
   const level = levels ? levels.get(token) : undefined;
   if (levels && level !== undefined) wash(g, cellBox(picture, i), ramp(level), data.heatShare);
   else if (levels || !kept.has(token)) wash(g, cellBox(picture, i), `rgb(${data.fog},${data.fog},${data.fog})`, data.fogShare);
-  if (!levels && kept.has(token)) outline(g, picture, i, hue(token - picture.tokens[0]), thick);
+  if (!levels && kept.has(token)) outline(g, picture, i, hue(token), thick);
   else outline(g, picture, i, LINE, 1);
 }
 
@@ -75,8 +75,8 @@ function draw(picture, levels) {
   const thick = SHARP > 300 ? 4 : 2;
   g.drawImage(image, 0, 0, canvas.width, canvas.height);
   for (let i = 0; i < owners.length; i++) drawCell(g, picture, i, kept, levels, thick);
+  for (let i = 0; i < owners.length; i++) if (owners[i] === state.token) outline(g, picture, i, "#fff", thick + 2);
   if (picture === state.picture) {
-    for (let i = 0; i < owners.length; i++) if (owners[i] === state.token) outline(g, picture, i, "#fff", thick + 2);
     g.strokeStyle = "#000";
     g.lineWidth = thick;
     const [x, y, w, h] = cellBox(picture, state.cell);
@@ -127,19 +127,22 @@ function show(il) {
 
 function describe() {
   const { picture, token } = state;
-  const n = picture.owners.filter((owner) => owner === token).length;
+  const covered = (other) => other.owners.filter((owner) => owner === token).length;
+  const n = covered(picture), others = data.pictures.filter((other) => other !== picture && covered(other));
+  const more = others.length ? `, and ${others.reduce((sum, other) => sum + covered(other), 0)} in ${others.map((other) => other.label).join(", ")},` : "";
   const last = data.stages.filter((stage) => stage.set.has(token)).at(-1);
   const scores = scored.filter((il) => stageOf(il).set.has(token))
     .map((il) => `layer ${il}: ${data.scores[il][stageOf(il).kept.indexOf(token)].toPrecision(3)}`);
-  find("detail").textContent = `Token ${token} of ${picture.label} covers ${n} of ${picture.owners.length} patches` +
+  find("detail").textContent = `Token ${token} of ${picture.label} covers ${n} of ${picture.owners.length} patches${more}` +
     ` and reaches layer ${last.last} of ${data.n_layer - 1}.` + (scores.length ? ` Importance in ${scores.join(", ")}.` : "");
 }
 
 function pick(picture, cell) {
-  const before = state.picture;
+  const before = state.picture, token = state.token;
   if (before === picture && state.cell === cell) return;
   Object.assign(state, { picture, cell, token: picture ? picture.owners[cell] : -1 });
-  for (const changed of new Set([before, picture])) if (changed) draw(changed, levelsNow());
+  const shows = (other) => other.tokens.includes(token) || other.tokens.includes(state.token); // a token may cover several
+  for (const other of data.pictures) if (other === before || other === picture || shows(other)) draw(other, levelsNow());
   if (picture) describe();
 }
 
@@ -230,7 +233,7 @@ function addLegend() {
     small(g);
     wash(g, [0, 0, 26, 18], `rgb(${data.fog},${data.fog},${data.fog})`, data.fogShare);
   });
-  swatch(legend, "one outline colour within a picture: one merged token", 26, (g) => {
+  swatch(legend, "one outline colour: one merged token, in all pictures it covers", 26, (g) => {
     g.strokeStyle = hue(1);
     g.lineWidth = 3;
     g.strokeRect(2, 2, 22, 14);

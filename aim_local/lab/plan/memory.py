@@ -24,7 +24,7 @@ from ...models.thumbnails import SIDE as THUMBNAIL_SIDE
 from ...native.staged import compute_bytes, score_bytes
 from ...reduction.planner import held_row_bytes
 from ...store.gguf_header import GgufHeader, read_whole
-from .sizes import Sizes, tower_facts
+from .sizes import Sizes, clustered, tower_facts
 
 _F32 = 4
 
@@ -80,6 +80,7 @@ def expect_memory(model: Model, sizes: Sizes, room: Room, outlines: Sequence[Out
         "compute buffers": room.compute_bytes,
         "vision buffers": _vision_bytes(model, facts) if facts and sizes.n_tiles else 0,
         "frames": sum(_pixel_bytes(model.tower, facts, o) for o in outlines) if model.tower and facts else 0,
+        "clustering": _clustering_bytes(sizes, facts) if facts else 0,
         "visual tokens": _row_bytes(model, sizes),
         "importance scores": _scoring_bytes(model, sizes),
         "logits": 3 * _F32 * model.text.n_vocab,  # the context's, our copy, the sampler's candidates
@@ -125,6 +126,11 @@ def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
     if outline.shape.kind == "video":
         return outline.n_pictures * ((tile if tower.fit else source) + thumbnail)
     return source + 2 * tower.n_tiles(outline.shape) * tile + 2 * thumbnail
+
+
+def _clustering_bytes(sizes: Sizes, facts: TowerFacts) -> int:
+    """Ward's: the distances of all rows that are clustered together, in doubles."""
+    return 8 * clustered(sizes, facts) ** 2
 
 
 def _row_bytes(model: Model, sizes: Sizes) -> int:

@@ -24,6 +24,7 @@ from ...reduction.planner import (
     scored_layers,
     scoring_flops,
     stages,
+    ward_flops,
 )
 
 
@@ -106,12 +107,23 @@ def _flops(model: Model, sizes: Sizes) -> dict[str, float]:
     }
 
 
+def clustered(sizes: Sizes, facts: TowerFacts) -> int:
+    """Most rows that are clustered together, 0 where there is no clustering; of a picture a tile's stand for it."""
+    if sizes.tokens.merge_by != "ward" or sizes.tokens.merge_retain == 1 or not sizes.n_tiles:
+        return 0
+    window = min(sizes.tokens.merge_window, sizes.n_frames) * facts.n_slots
+    return max(window, facts.patches**2 if sizes.n_images else 0)
+
+
 def _merging(model: Model, sizes: Sizes) -> float:
     """Of frames, and of pictures as if each tile were merged alone (base view and grid are merged apart)."""
-    facts, retain = tower_facts(model), sizes.tokens.merge_retain
-    if facts is None or not sizes.n_tiles or retain == 1:
+    facts, tokens, n_embd = tower_facts(model), sizes.tokens, model.text.n_embd
+    if facts is None or not sizes.n_tiles or tokens.merge_retain == 1:
         return 0.0
-    n_embd = model.text.n_embd
-    frames = sizes.n_frames * merging_flops(facts.n_slots, n_embd, retain)
-    tiles = (sizes.n_tiles - sizes.n_frames) * merging_flops(facts.patches**2, n_embd, retain)
-    return frames + tiles
+    n_tiles, n_patches = sizes.n_tiles - sizes.n_frames, facts.patches**2
+    if tokens.merge_by == "ward":
+        window = min(tokens.merge_window, sizes.n_frames)
+        frames = sizes.n_frames / max(1, window) * ward_flops(window * facts.n_slots, n_embd)
+        return frames + n_tiles * ward_flops(n_patches, n_embd)
+    frames = sizes.n_frames * merging_flops(facts.n_slots, n_embd, tokens.merge_retain)
+    return frames + n_tiles * merging_flops(n_patches, n_embd, tokens.merge_retain)

@@ -13,8 +13,10 @@
 
 #if defined(__GNUC__)
 #define AIM_INLINE inline __attribute__((always_inline)) // compiled for the CPU that its caller is compiled for
+#define AIM_PLAIN_VECS 2
 #else
 #define AIM_INLINE inline
+#define AIM_PLAIN_VECS 4
 #endif
 
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -34,15 +36,31 @@ constexpr int32_t CHUNK = 256; // columns of the rows at a time: a panel of them
 // FMAs below which a second thread is not worth its start
 constexpr double FMAS_PER_THREAD = 2e8;
 
+#if defined(__GNUC__)
+template <int BYTES> struct lanes {
+    typedef double type   __attribute__((vector_size(BYTES)));
+    typedef double stored __attribute__((vector_size(BYTES), aligned(8), may_alias)); // anywhere in memory
+};
+#else
+template <int BYTES> struct lanes {
+    typedef double type;
+    typedef double stored;
+};
+#endif
+
 // g[r][c] += sum over k of a[k][r] * b[k][c], N_ROWS rows of one panel with all columns of another
-template <typename V, int N_ROWS, int N_VECS>
+template <typename L, int N_ROWS, int N_VECS>
 AIM_INLINE void add_tile(const double * a, const double * b, int32_t n_k, double * g, size_t stride) {
-    constexpr int lanes = sizeof(V)/sizeof(double);
-    constexpr int width = N_VECS*lanes;
+    typedef typename L::type   V;
+    typedef typename L::stored M;
+    constexpr int n     = sizeof(V)/sizeof(double);
+    constexpr int width = N_VECS*n;
     V sum[N_ROWS][N_VECS] = {};
     for (int32_t k = 0; k < n_k; k++, a += width, b += width) {
         V column[N_VECS];
-        memcpy(column, b, sizeof(column));
+        for (int v = 0; v < N_VECS; v++) {
+            column[v] = *(const M *) (b + v*n);
+        }
         for (int r = 0; r < N_ROWS; r++) {
             for (int v = 0; v < N_VECS; v++) {
                 sum[r][v] += a[r]*column[v];
@@ -50,23 +68,21 @@ AIM_INLINE void add_tile(const double * a, const double * b, int32_t n_k, double
         }
     }
     for (int r = 0; r < N_ROWS; r++) {
-        double part[width];
-        memcpy(part, sum[r], sizeof(part));
-        for (int c = 0; c < width; c++) {
-            g[r*stride + c] += part[c];
+        for (int v = 0; v < N_VECS; v++) {
+            *(M *) (g + r*stride + v*n) += sum[r][v];
         }
     }
 }
 
 // panel j with itself and all before it
-template <typename V, int N_ROWS, int N_VECS>
+template <typename L, int N_ROWS, int N_VECS>
 AIM_INLINE void add_panel(const double * panels, int32_t j, int32_t n_k, double * g, size_t stride) {
-    constexpr int width = N_VECS*sizeof(V)/sizeof(double);
+    constexpr int width = N_VECS*sizeof(typename L::type)/sizeof(double);
     const size_t size = (size_t) width*n_k;
     for (int32_t i = 0; i <= j; i++) {
         for (int r = 0; r < width; r += N_ROWS) {
             double * to = g + ((size_t) i*width + r)*stride + (size_t) j*width;
-            add_tile<V, N_ROWS, N_VECS>(panels + i*size + r, panels + j*size, n_k, to, stride);
+            add_tile<L, N_ROWS, N_VECS>(panels + i*size + r, panels + j*size, n_k, to, stride);
         }
     }
 }
@@ -78,17 +94,13 @@ struct gram_kernel {
     void      (* add_panel)(const double * panels, int32_t j, int32_t n_k, double * g, size_t stride);
 };
 
-#if defined(__GNUC__)
-template <int BYTES> struct doubles { typedef double type __attribute__((vector_size(BYTES))); };
-#endif
-
 #if defined(AIM_WARD_X86)
 __attribute__((target("avx512f"))) void add_panel_avx512(const double * p, int32_t j, int32_t n_k, double * g, size_t stride) {
-    add_panel<doubles<64>::type, 8, 2>(p, j, n_k, g, stride);
+    add_panel<lanes<64>, 8, 2>(p, j, n_k, g, stride);
 }
 
 __attribute__((target("avx2,fma"))) void add_panel_avx2(const double * p, int32_t j, int32_t n_k, double * g, size_t stride) {
-    add_panel<doubles<32>::type, 4, 2>(p, j, n_k, g, stride);
+    add_panel<lanes<32>, 4, 2>(p, j, n_k, g, stride);
 }
 
 bool has_avx512() { return __builtin_cpu_supports("avx512f"); }
@@ -97,11 +109,7 @@ bool has_avx2()   { return __builtin_cpu_supports("avx2") && __builtin_cpu_suppo
 
 // SSE2, NEON and whatever else has vectors of two; single doubles where the compiler has no vector types
 void add_panel_plain(const double * p, int32_t j, int32_t n_k, double * g, size_t stride) {
-#if defined(__GNUC__)
-    add_panel<doubles<16>::type, 4, 2>(p, j, n_k, g, stride);
-#else
-    add_panel<double, 4, 4>(p, j, n_k, g, stride);
-#endif
+    add_panel<lanes<16>, 4, AIM_PLAIN_VECS>(p, j, n_k, g, stride);
 }
 
 bool has_plain() { return true; }
