@@ -25,7 +25,7 @@ class SuiteOptions:
     demo: Annotated[bool, opt.flag("Draw a suite of clips with the bundled generator.", "--demo")] = False
     n: Annotated[int, opt.whole("Clips that --demo draws.", "--n")] = 200
     seed: Annotated[int, opt.whole("Which clips --demo draws.")] = 0
-    world: Annotated[str, opt.text("What --demo draws: plain or varied (the untaught model's).", "WORLD")] = "plain"
+    world: Annotated[str, opt.text("What --demo draws: plain or varied.", "WORLD", "--world")] = "plain"
     media: Annotated[Path | None, opt.text("Where a published suite's videos are.", "FOLDER")] = None
     limit: Annotated[int | None, opt.whole("Only the first N questions.")] = None
 

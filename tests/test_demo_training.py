@@ -20,7 +20,7 @@ from aim_local.demo.clips import Clip  # noqa: E402
 from aim_local.demo.training import from_gguf, make_tokenizer  # noqa: E402
 from aim_local.demo.training.data import TAIL, Encoder, collate  # noqa: E402
 from aim_local.demo.training.model import N_PREFIX, build, merged, packed_forward, thinned  # noqa: E402
-from aim_local.demo.training.toys import BUNDLED, UNTAUGHT  # noqa: E402
+from aim_local.demo.training.toys import BUNDLED  # noqa: E402
 from aim_local.demo.training.train_demo_model import Trainer, normalised  # noqa: E402
 from aim_local.demo.world import draw, make_scene, questions, sampled_frames  # noqa: E402
 from aim_local.native.visual import merge_rows  # noqa: E402

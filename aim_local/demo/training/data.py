@@ -174,7 +174,7 @@ class Batches(torch.utils.data.IterableDataset):
             yield self.one(pool, asker, rng)
 
     def one(self, pool: Pool, asker: Asker, rng: np.random.Generator) -> dict[str, Tensor]:
-        """frames uint8 [B, T, side, side, 3]; tokens, targets [B, Q, SLOT]; patch [B, T, g * g, 5], token [B, T, p * p, 5].
+        """frames uint8 [B, T, side, side, 3]; tokens, targets [B, Q, SLOT]; patch, token [B, T, cells, 5].
 
         T is drawn per batch, B so that a batch has as many frames as n_clips clips of 8.
         """
