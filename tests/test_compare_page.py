@@ -305,7 +305,7 @@ def test_markdown_table_is_whole() -> None:
     table = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
     assert len(table) == 2 + 15
     assert {len(row) for row in table} == {11}
-    assert table[3][2:4] == [" 91.0% (86.2-94.2) ", " -8.5 (p <0.001) "]
+    assert table[3][2:4] == [" 91.0% (86.2-94.2) ", " -8.5 (-12.5 to -4.3, p <0.001) "]
     assert any(line.startswith("- demo q8") and "killed by signal 9" in line for line in lines)
     assert f"`{COMMAND}`" in lines[-1]
     assert "AMD EPYC" in lines[-1]

@@ -87,7 +87,7 @@ def vision_rows(tower: nn.Module, pixels: Tensor) -> Tensor:
     for layer in tower.encoder.layers:
         h, a = layer.layer_norm1(x), layer.self_attn
         q, k, v = (split_heads(f(h), a.num_heads) for f in (a.q_proj, a.k_proj, a.v_proj))
-        mixed = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1).to(v.dtype) @ v
+        mixed = attention(q * q.shape[-1] ** -0.5 @ k.mT) @ v
         x = x + a.out_proj(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.layer_norm2(x))
     return x
@@ -137,6 +137,12 @@ def norm(x: Tensor, layer: nn.Module) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), layer.weight, layer.variance_epsilon)
 
 
+def attention(scores: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax over the last dimension in the scores' own type: autocast would copy them to float32 and back."""
+    with torch.autocast("cpu", enabled=False):
+        return (scores if bias is None else scores + bias.to(scores.dtype)).softmax(-1)
+
+
 def causal_bias(n: int) -> Tensor:
     """[n, n]: 0 where a row may look, -inf above the diagonal."""
     return torch.full((n, n), float("-inf")).triu(1)
@@ -149,11 +155,12 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, n: int, n_slot: int) -> Te
     """
     q = q * q.shape[-1] ** -0.5
     shared_q, shared_k, shared_v = q[:, :, :n], k[:, :, :n], v[:, :, :n]
-    shared = (shared_q @ shared_k.mT + causal_bias(n)).softmax(-1).to(v.dtype) @ shared_v
+    shared = attention(shared_q @ shared_k.mT, causal_bias(n)) @ shared_v
     own_q, own_k, own_v = (t[:, :, n:].unflatten(2, (-1, n_slot)) for t in (q, k, v))  # [B, n, Q, L, d]
-    to_own = own_q @ own_k.mT + causal_bias(n_slot)  # [B, n, Q, L, L]
+    to_own = own_q @ own_k.mT  # [B, n, Q, L, L]
+    to_own = to_own + causal_bias(n_slot).to(to_own.dtype)
     to_shared = q[:, :, n:] @ shared_k.mT  # [B, n, Q * L, shared]
-    weights = torch.cat((to_shared.float(), to_own.flatten(2, 3)), -1).softmax(-1).to(v.dtype)
+    weights = attention(torch.cat((to_shared, to_own.flatten(2, 3)), -1))
     own = (weights[..., n:].unflatten(2, (-1, n_slot)) @ own_v).flatten(2, 3)
     return torch.cat((shared, weights[..., :n] @ shared_v + own), dim=2)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ...results import STAGES
 from ..measure import Spread
+from .metrics import paired_interval
 from .records import CellSummary, Divergence, Rate, Report
 
 KLD_ZERO = 1e-6  # nats: what float32 leaves of a divergence that is 0
@@ -46,21 +47,34 @@ def reference_cell(report: Report) -> CellSummary | None:
 
 def points(cell: CellSummary, reference: CellSummary | None) -> float | None:
     """Accuracy minus the reference's over the questions both answered, in percentage points."""
-    if cell.paired is None or cell.accuracy is None or reference is None or reference.accuracy is None:
+    n = _n_paired(cell, reference)
+    return 100 * (cell.paired.only_here - cell.paired.only_reference) / n if cell.paired and n else None
+
+
+def points_interval(cell: CellSummary, reference: CellSummary | None) -> tuple[float, float] | None:
+    """The 95 % interval of points()."""
+    n = _n_paired(cell, reference)
+    if cell.paired is None or not n:
         return None
-    # items run in one order, so an interrupted cell has answered the first of them
-    n = min(cell.accuracy.n, reference.accuracy.n)
-    return 100 * (cell.paired.only_here - cell.paired.only_reference) / n
+    low, high = paired_interval(cell.paired, n)
+    return 100 * low, 100 * high
+
+
+def _n_paired(cell: CellSummary, reference: CellSummary | None) -> int:
+    """Questions that both answered: items run in one order, so an interrupted cell has the first of them."""
+    if cell.accuracy is None or reference is None or reference.accuracy is None:
+        return 0
+    return min(cell.accuracy.n, reference.accuracy.n)
 
 
 def _answer_columns(report: Report) -> list[Column]:
     reference = reference_cell(report)
 
     def difference(cell: CellSummary) -> Figure | None:
-        value = points(cell, reference)
-        if value is None or cell.paired is None:
+        value, span = points(cell, reference), points_interval(cell, reference)
+        if value is None or span is None or cell.paired is None:
             return None
-        return Figure(value, f"{value:+.1f}", f"p {p_value(cell.paired.p)}")
+        return Figure(value, f"{value:+.1f}", f"{span[0]:+.1f} to {span[1]:+.1f}, p {p_value(cell.paired.p)}")
 
     def flips(cell: CellSummary) -> Figure | None:
         if (paired := cell.paired) is None or cell.is_reference:

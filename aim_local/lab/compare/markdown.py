@@ -15,7 +15,7 @@ TERMINAL_RIGHT = range(3, 12)  # columns that hold numbers
 # heading in Markdown, heading in the terminal, key of the column in figures.py
 _SHOWN = (
     ("right", "right", "right"),
-    ("to reference (p)", "+/- pts (p)", "difference"),
+    ("to reference (95%, p)", "+/- pts (p)", "difference"),
     ("same answer", "agree", "agree"),
     ("KLD mean", "KLD", "kld"),
     ("same top-1", "top-1", "top1"),
