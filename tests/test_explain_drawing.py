@@ -76,9 +76,9 @@ def test_kept_tokens_have_a_colour_each() -> None:
 
 
 def test_a_token_has_one_colour_in_every_picture() -> None:
-    """Tokens 3 and 4 of a window lie in two frames, in other places, 4 in two parts: colours go by the token."""
+    """Token 4 of a window lies in two frames, in parts: its colour goes by the token, not by the picture."""
     first = replace(small_trace().grids[0], owners=np.array([[3, 3, 4], [5, 4, 3]], np.int32))
-    second = replace(first, frame=1, owners=np.array([[4, 6, 3], [6, 6, 3]], np.int32))
+    second = replace(first, frame=1, owners=np.array([[4, 6, 6], [6, 6, 4]], np.int32))
     seen: dict[int, set[tuple[int, ...]]] = {}
     for grid in (first, second):
         picture = paint.paint(grid, np.ones(7, np.bool_), (120, 180))
