@@ -31,7 +31,7 @@ paths = bench_case.paths
 def test_session_counts_and_stages(paths: ModelPaths) -> None:
     clip = synthetic_clip(8)
     with Session(paths, LoadConfig(), video=clip) as session:
-        for setting in ("off", "paper", "budget=0.85"):
+        for setting in ("off", "paper", "budget=0.85", "ward:keep=0.4:window=4"):
             tokens = parse_setting(setting)
             counts, measured = session.count(6, tokens), session.run(6, tokens, n_decode=3)
             assert (counts.n_text, counts.n_visual, counts.n_visual_full) == (
@@ -52,7 +52,7 @@ def test_session_counts_and_stages(paths: ModelPaths) -> None:
 def test_skipping_the_tower_changes_no_count(paths: ModelPaths) -> None:
     clip = synthetic_clip(8)
     with Session(paths, LoadConfig(), video=clip) as whole, Session(paths, LoadConfig(), skip_vision=True) as alone:
-        for setting in ("off", "paper", "fast"):
+        for setting in ("off", "paper", "fast", "ward:window=2"):
             tokens = parse_setting(setting)
             a, b = whole.run(5, tokens, n_decode=2), alone.run(5, tokens, n_decode=2)
             assert replace(a, ms={}, peak_rss=0) == replace(b, ms={}, peak_rss=0)

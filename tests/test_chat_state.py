@@ -28,6 +28,7 @@ KINDS = {
     "merged": VisualTokenConfig(prune_layers=None),
     "pruned": VisualTokenConfig(merge_retain=0.5),
     "budget": VisualTokenConfig.budget(0.4),
+    "windows": VisualTokenConfig(merge_retain=0.2, merge_by="ward", merge_window=3),
 }
 
 

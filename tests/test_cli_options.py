@@ -17,7 +17,7 @@ from aim_local import settings
 from aim_local.cli import _docs, _values
 from aim_local.cli._app import app
 from aim_local.cli._groups import Without, flat
-from aim_local.config import KV_TYPES
+from aim_local.config import KV_TYPES, VisualTokenConfig
 from aim_local.errors import UsageError
 
 play = cli_case.play
@@ -80,6 +80,17 @@ def test_visual_token_options(words: list[str], wanted: Any, play: Play) -> None
     assert (found and (found.merge_retain, found.prune_layers, found.flops_share)) == wanted
 
 
+def test_merging_options(play: Play) -> None:
+    llm = play("x")
+    for words, wanted in (
+        (["--tokens", "ward", "--window", "4"], VisualTokenConfig(0.1, merge_by="ward", merge_window=4)),
+        (["--merge", "ward", "--keep", "0.5"], VisualTokenConfig(0.5, merge_by="ward")),
+        (["--tokens", "average", "--merge", "similarity"], VisualTokenConfig()),
+    ):
+        assert run("chat", "-p", "what?", *words).exit_code == 0
+        assert llm.calls[-1]["tokens"] == wanted
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -93,6 +104,8 @@ def test_visual_token_options(words: list[str], wanted: Any, play: Play) -> None
         (["--prune", "7,3"], "--prune: prune_layers is (7, 3)"),
         (["--prune", "7"], "--prune: '7' is no pair of layers"),
         (["--importance", "luck"], "importance is 'luck'"),
+        (["--merge", "luck"], "--merge: merge_by is 'luck'"),
+        (["--window", "4"], "--window: merge_window is 4 with merge_by 'similarity'"),
     ],
     ids=str,
 )

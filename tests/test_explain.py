@@ -20,6 +20,7 @@ from aim_local.drawing import layers, paint
 from aim_local.errors import UsageError
 from aim_local.lab.explain import explain, page_html, report
 from aim_local.models.thumbnails import Thumbnails
+from aim_local.settings import parse_setting
 
 llm = explain_case.llm
 
@@ -56,6 +57,22 @@ def test_image_grids_partition_the_tokens(llm: VisionLLM, tmp_path: Path) -> Non
             assert trace.grids[group.frame].owners.ravel()[group.slot] == i
     for grid in trace.grids:
         assert grid.pixels.shape[1] / grid.pixels.shape[0] == pytest.approx(1.9, rel=0.12)
+
+
+@pytest.mark.parametrize("setting", ["ward:keep=0.25", "ward:keep=0.25:window=3"])
+def test_grids_of_ward_are_its_groups(llm: VisionLLM, setting: str) -> None:
+    """Groups of any form, in windows over frames too: each slot has one token of its window, each token its slots."""
+    trace = llm.prefill(QUESTION, [CLIPS / "needle.mp4"], parse_setting(f"{setting}:prune=off")).trace
+    window = 3 if "window" in setting else 1
+    covered = np.concatenate([grid.owners.ravel() for grid in trace.grids])
+    assert sorted(set(covered.tolist())) == list(range(len(trace.groups) - 1))
+    for token, group in enumerate(trace.groups[:-1]):
+        assert trace.grids[group.frame].owners.ravel()[group.slot] == token
+        frames = {i for i, grid in enumerate(trace.grids) if token in grid.owners}
+        assert {frame // window for frame in frames} == {group.frame // window}
+    squares = [grid.owners.reshape(2, 2, 2, 2).swapaxes(1, 2).reshape(4, 4) for grid in trace.grids]
+    assert any(len(set(square)) > 1 for squares_of in squares for square in squares_of.tolist()), "no mere squares"
+    assert trace.to_image(0).shape[2] == 3
 
 
 def test_several_clips_are_numbered_through(llm: VisionLLM) -> None:
@@ -124,6 +141,17 @@ def test_report_holds_the_kept_sets(llm: VisionLLM) -> None:
     assert all(len(p["owners"]) == p["rows"] * p["cols"] for p in data["pictures"])
     assert data["assumed"] == ""
     assert list(data["importance"]) == ["6", "7"]
+
+
+def test_a_window_is_told_and_drawn(llm: VisionLLM) -> None:
+    """A token over two frames stands in both pictures of the page's data, under one number."""
+    found = explain(llm, QUESTION, [CLIPS / "needle.mp4"], parse_setting("ward:keep=0.25:window=4"))
+    data = report(found)
+    assert data["setting"].startswith("33 of 129 visual tokens after merging by ward in windows of 4 frames; pruned")
+    tokens = [token for picture in data["pictures"] for token in picture["tokens"]]
+    assert len(tokens) > len(set(tokens)) == 32
+    assert "window" not in report(explain(llm, QUESTION, [CLIPS / "needle.mp4"], VisualTokenConfig.ward()))["setting"]
+    assert len(page_html(found)) > 10_000
 
 
 def test_no_media(llm: VisionLLM) -> None:

@@ -75,6 +75,22 @@ def test_kept_tokens_have_a_colour_each() -> None:
     assert len(set(corners.values())) == 4
 
 
+def test_a_token_has_one_colour_in_every_picture() -> None:
+    """Token 4 of a window lies in two frames, in parts: its colour goes by the token, not by the picture."""
+    first = replace(small_trace().grids[0], owners=np.array([[3, 3, 4], [5, 4, 3]], np.int32))
+    second = replace(first, frame=1, owners=np.array([[4, 6, 6], [6, 6, 4]], np.int32))
+    seen: dict[int, set[tuple[int, ...]]] = {}
+    for grid in (first, second):
+        picture = paint.paint(grid, np.ones(7, np.bool_), (120, 180))
+        for row, col in np.ndindex(2, 3):
+            corner = tuple(picture[row * 60 + 1, col * 60 + 30])  # at a picture's border or below another token
+            if row == 0 or grid.owners[0, col] != grid.owners[1, col]:
+                seen.setdefault(int(grid.owners[row, col]), set()).add(corner)
+    assert sorted(seen) == [3, 4, 5, 6]
+    assert [len(colours) for colours in seen.values()] == [1] * 4
+    assert len(set.union(*seen.values())) == 4
+
+
 # --- importance ------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from checkpoints import Shape, write_onevision
+from prompt_steps import encoded
+from reference_ward import ward_merge
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
@@ -25,6 +27,7 @@ from aim_local.errors import UsageError
 from aim_local.lab.explain import explain
 from aim_local.models.prompt import mark_raw
 from aim_local.models.reuse import Seen, Shared
+from aim_local.settings import parse_setting
 
 SHAPE = Shape(grid=6, n_text=6, seed=21)
 N_PATCH = 36
@@ -81,6 +84,23 @@ def test_merging_and_pruning_work_on_it(llm: VisionLLM) -> None:
     found = llm.prefill("What is it?", [frames(2)], tokens)
     assert (found.stats.n_visual_full, found.stats.n_visual) == (2 * N_PATCH, N_PATCH)
     assert [len(k) for k in found.trace.kept] == [N_PATCH] * 3 + [N_PATCH // 2, 0, 0]
+
+
+def test_ward_merges_frame_by_frame(llm: VisionLLM) -> None:
+    """Rows are scipy's clusters; frames stand apart in the prompt, so a window is refused at once."""
+    full = encoded(llm, "<__media__>x", [frames(2)], VisualTokenConfig.off())
+    found = encoded(llm, "<__media__>x", [frames(2)], parse_setting("ward:keep=0.25:prune=off"))
+    for i, block in found.blocks.items():
+        rows, slots, _ = ward_merge(full.blocks[i].rows, N_PATCH // 4, by_medoid=False)
+        assert np.abs(block.rows - rows).max() < 1e-6 * np.abs(rows).max()
+        assert [group.slot for group in block.groups] == slots
+    for setting, told in (
+        ("ward:window=2", r"\(a window of 2\) for this vision tower"),
+        ("average", "averaging visual"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            llm.prefill("What is it?", [frames(2)], parse_setting(setting))
+    assert llm.prefill("What is it?", [frames(1)[0]], parse_setting("ward:window=2")).stats.n_visual == 3
 
 
 def test_nothing_is_reduced_unasked(llm: VisionLLM) -> None:

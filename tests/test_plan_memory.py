@@ -63,6 +63,17 @@ def test_compute_buffers_are_those_of_a_loaded_model(
     assert outcome.room.compute_bytes == pytest.approx(sum(map(float, found)) * 2**20, abs=0.01 * 2**20 * len(found))
 
 
+def test_clustering_holds_all_distances_of_a_window(model: Model, clips: list[Path]) -> None:
+    """Doubles between all rows of 3 of 8 frames, or of all 8 where a window is longer; one picture's tile, 8 x 8."""
+    for window, n_rows in ((1, 16), (3, 48), (30, 8 * 16)):
+        tokens = VisualTokenConfig(merge_by="ward", merge_window=window)
+        wanted = Request("What?", clips[:1], tokens, FrameSampling(n_frames=8), n_answer=1)
+        outcome = make_plan(model, wanted).outcome
+        assert outcome.memory.parts["clustering"] == 8 * n_rows**2
+        assert outcome.sizes.flops["merge"] == pytest.approx(8 / min(window, 8) * n_rows**2 * model.text.n_embd)
+    assert make_plan(model, Request("What?", clips[:1], n_answer=1)).outcome.memory.parts["clustering"] == 0
+
+
 def test_frames_are_what_a_run_holds(tmp_path: Path) -> None:
     """Frames at the tower's size and their thumbnails, however large the clip; of a picture nearly so much."""
     clip = write_clip(tmp_path / "large.mp4", n_frames=12, size=(640, 360))

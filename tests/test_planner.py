@@ -147,6 +147,7 @@ def test_scoring_and_merging_are_small() -> None:
     assert 0 < planner.scoring_flops(ONEVISION_7B, 100, counts) < 0.1 * prefill_flops(ONEVISION_7B, 100, counts)
     assert planner.merging_flops(196, 3584, 0.25) == 2 * 3584 * (98 * 98 + 49 * 49)
     assert planner.merging_flops(196, 3584, 1.0) == 0
+    assert planner.ward_flops(196, 3584) == 2 * 3584 * (196 * 196 / 2)  # half of a Gram matrix
     # a late drop of everything needs no ranking
     assert planner.scoring_flops(ONEVISION_7B, 100, pruned(ONEVISION_7B, MERGED, 21, 22)) == 0
 

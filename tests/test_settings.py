@@ -25,6 +25,12 @@ CLIP = Path(__file__).parents[1] / "aim_local" / "data" / "clips" / "needle.mp4"
         ("random:seed=3", VisualTokenConfig(importance="random", seed=3)),
         ("budget=0.3:importance=grid", VisualTokenConfig(flops_share=0.3, importance="grid")),
         ("prune-only:prune=off", VisualTokenConfig.off()),
+        ("ward", VisualTokenConfig(merge_by="ward", merge_retain=0.1)),
+        ("ward:keep=0.2", VisualTokenConfig(merge_by="ward", merge_retain=0.2)),
+        ("ward:window=4", VisualTokenConfig(merge_by="ward", merge_retain=0.1, merge_window=4)),
+        ("paper:window=4:merge=ward", VisualTokenConfig(merge_by="ward", merge_window=4)),
+        ("ward:merge=average:keep=0.25", VisualTokenConfig(merge_by="average")),
+        ("budget=0.3:merge=ward", VisualTokenConfig(flops_share=0.3, merge_by="ward")),
     ],
 )
 def test_names(text: str, wanted: VisualTokenConfig) -> None:
@@ -44,6 +50,11 @@ def test_names(text: str, wanted: VisualTokenConfig) -> None:
         ("paper:prune=9-6", "l1 must be"),
         ("paper:importance=luck", "allowed are pagerank"),
         ("budget=0.2:keep=0.5", "a budget plans what keep says"),
+        ("ward:merge=kmeans", "merge: merge_by is 'kmeans'; allowed are similarity, average, ward"),
+        ("ward:window=0", "window: merge_window is 0; give a whole number above 0"),
+        ("ward:window=x", "'x' is no whole number"),
+        ("paper:window=4", "merge_window is 4 with merge_by 'similarity'; only 'ward' merges several frames"),
+        ("ward:window=4:merge=average", "merge_window is 4 with merge_by 'average'"),
     ],
 )
 def test_unknown(text: str, told: str) -> None:

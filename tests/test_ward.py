@@ -80,6 +80,14 @@ def test_drawn_partitions_are_scipys(seed: int, threads: int) -> None:
     check(got, rows, n_keep)
 
 
+def test_rows_far_from_the_origin(kernel: str) -> None:
+    """2^18 away, where floats are 1/32 apart: products are 10^10 times the differences that matter."""
+    for seed in range(5):
+        rows = np.random.default_rng(seed).standard_normal((200, 2000), np.float32) + np.float32(2**18)
+        for n_keep in (5, 20, 80):
+            assert ward_rows(rows, n_keep).owners.tolist() == partition(rows, n_keep), seed
+
+
 def test_a_large_window_is_scipys_on_every_number_of_threads() -> None:
     """Enough products for several threads."""
     rows = np.random.default_rng(5).standard_normal((1568, 300), np.float32)

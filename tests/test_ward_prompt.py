@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,13 @@ class WardReference(VideoReference):
     """The authors' model with its clip's tokens clustered by scipy; newlines are where they were."""
 
     retain, window = 1.0, 1
+    places: Sequence[tuple[int, int]] = ()
 
     def rows(self, frames: np.ndarray) -> torch.Tensor:
         pooled = self.pooled(self.patches(frames)).detach()  # [T, h, w, d]
         newline, side = self.model.model.image_newline.detach().numpy(), pooled.shape[2]
         line = (side, newline) if self.newline == "grid" else None
-        rows, *_ = ward_frames(list(pooled.flatten(1, 2).numpy()), self.retain, self.window, line)
+        rows, self.places, _ = ward_frames(list(pooled.flatten(1, 2).numpy()), self.retain, self.window, line)
         found = torch.tensor(rows, dtype=torch.float32)
         return found if line else torch.cat([found, self.model.model.image_newline[None]])
 
@@ -170,6 +171,8 @@ def test_logits_of_llava_video(newline: str, tmp_path: Path, capsys: pytest.Capt
             want = reference.logits(QUESTION, frames[PICKED], TIMES, N_SOURCE / RATE)
             found = llm.prefill(QUESTION, [clip], ward(retain, window), sampling=sampling)
             assert found.stats.n_visual == len(reference.rows(frames[PICKED]))
+            ends = [] if newline == "grid" else [(-1, -1)]
+            assert [(group.frame, group.slot) for group in found.trace.groups] == [*reference.places, *ends]
             difference = np.abs(found.logits[: len(want)] - want).max() / np.abs(want).max()
             assert difference < LIMITS.whole, (retain, window)
             differences.append(difference)

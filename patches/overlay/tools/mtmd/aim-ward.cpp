@@ -333,7 +333,7 @@ class agglomeration {
         weight[i] = both;
     }
 
-    // cluster k has another cost to i > k, which took j in
+    // cluster k has another cost to i > k, which took j in: below the bound by rounding only
     void came_nearer(int32_t k, int32_t i, int32_t j, double cost) {
         if (cost < bound[k]) {
             bound[k]    = cost;
@@ -341,8 +341,6 @@ class agglomeration {
             is_stale[k] = false;
         } else if (nearest[k] == i || nearest[k] == j) {
             is_stale[k] = true;
-        } else if (cost == bound[k] && !is_stale[k]) {
-            nearest[k] = std::min(nearest[k], i);
         }
     }
 };
