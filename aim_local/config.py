@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
-MERGE_BY = ("similarity", "average", "ward")
+MERGE_BY = ("similarity", "average", "ward", "random", "grid")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
@@ -109,14 +109,14 @@ class VisualTokenConfig:
     """Which visual tokens are kept; every ratio is the share retained, in (0, 1].
 
     merge_retain: share left by token merging before the LLM (1.0 is off; AIM section 3.1).
-    merge_by: "similarity" (AIM), "ward" (clusters by Ward's criterion), or "average" over squares of the grid, to
-    compare with.
+    merge_by: "similarity" (AIM) or "ward" (clusters by Ward's criterion). To compare with: "average" over squares of
+    the grid, and "random" and "grid", which keep some rows as they are and drop the others.
     merge_window: frames of a video that are clustered together, for "ward" only; pictures are merged one by one.
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
     "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
     retention: explicit share per layer, instead of prune_layers.
     importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
-    seed: for importance="random".
+    seed: for importance="random" and merge_by="random".
     flops_share: a wanted share of the full prompt's FLOPs instead; merge_retain and prune_layers are then planned per
     prompt (planner.resolve_budget).
     """

@@ -96,7 +96,7 @@ def test_ward_merges_frame_by_frame(llm: VisionLLM) -> None:
         assert [group.slot for group in block.groups] == slots
     for setting, told in (
         ("ward:window=2", r"\(a window of 2\) for this vision tower"),
-        ("average", "averaging visual"),
+        ("average", "merging by average is not"),
     ):
         with pytest.raises(UsageError, match=told):
             llm.prefill("What is it?", [frames(2)], parse_setting(setting))

@@ -20,7 +20,14 @@ from aim_local.settings import parse_setting
 
 CLIP = Path(aim_local.__file__).parent / "data" / "clips" / "needle.mp4"
 QUESTION = "What appears in the middle?"
-SETTINGS = ("ward", "ward:keep=0.2", "ward:window=4", "budget=0.4:merge=ward:window=2")
+SETTINGS = (
+    "ward",
+    "ward:keep=0.2",
+    "ward:window=4",
+    "budget=0.4:merge=ward:window=2",
+    "paper:merge=random",
+    "paper:merge=grid",
+)
 SHORT = GenerateConfig(max_tokens=6)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..config import VisualTokenConfig
 from ..media import Image, MediaShape
 from ..native.visual import AnyresPlan, anyres_pack, pool_rows, pool_side
-from ..reduction.merging import refuse_average
+from ..reduction.merging import refuse_baselines
 from .base import TileRows, TowerFile
 from .pieces import Rows, TokenGrid, TokenGroup, VisualBlock
 from .pixels import image_tiles, plan_image
@@ -64,7 +64,7 @@ class LlavaOnevision(TileTower):
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         super().check_merging(shape, tokens)
         if shape.kind == "image":
-            refuse_average(tokens, "pictures of any resolution")
+            refuse_baselines(tokens, "pictures of any resolution")
 
     def _plan(self, shape: MediaShape) -> AnyresPlan:
         return plan_image(shape.height, shape.width, self.pixels, self.patches_per_side)

@@ -16,7 +16,7 @@ from ..config import VisualTokenConfig
 from ..errors import ModelError, UsageError
 from ..media import Image, MediaShape, Video
 from ..native.mtmd import Chunks, ImageChunk, MtmdContext, TextChunk, decode_chunk, encode_chunk
-from ..reduction.merging import merged, refuse_average, refuse_window
+from ..reduction.merging import merged, refuse_baselines, refuse_window
 from ..reduction.planner import merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
 from .pieces import Decode, Part, Rows, TokenGroup, VisualBlock, VisualPart
@@ -106,7 +106,7 @@ class MtmdTower:
 
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         """Squares are unknown here, and mtmd writes text around each frame."""
-        refuse_average(tokens, "this vision tower")
+        refuse_baselines(tokens, "this vision tower")
         if shape.kind == "video":
             refuse_window(tokens, "this vision tower")
 

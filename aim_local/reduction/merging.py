@@ -1,4 +1,6 @@
-"""Which merging a setting asks for: AIM's by similarity, Ward's clustering, or the plain average over squares.
+"""Which merging a setting asks for: AIM's by similarity or Ward's clustering; and what they are compared with.
+
+That is the plain average over squares, and rows that are picked, at random or evenly, while the others go.
 
 Knows rows of frames and pictures. Newline rows and where rows stand in the prompt are the families' business.
 """
@@ -6,15 +8,19 @@ Knows rows of frames and pictures. Newline rows and where rows stand in the prom
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
 from ..errors import UsageError
 from ..native.visual import Merged, Rows, merge_rows, ward_rows
 from .planner import merge_count
 
+BASELINES = ("average", "random", "grid")
 MOST_ROWS = 16384  # clustered together: AIM_WARD_MAX_ROWS, whose distances take 2 GiB
 
 
@@ -23,11 +29,18 @@ def merged(rows: Rows, tokens: VisualTokenConfig) -> Merged:
 
     Raises UsageError where squares do not tile the grid, and for rows that Ward's clustering cannot take.
     """
-    if tokens.merge_by == "average" and tokens.merge_retain < 1:
+    if tokens.merge_retain == 1 or tokens.merge_by == "similarity":
+        return merge_rows(rows, tokens.merge_retain)
+    if tokens.merge_by == "average":
         return average_squares(rows, tokens.merge_retain)
+    n_keep = merge_count(len(rows), tokens.merge_retain)
     if tokens.merge_by == "ward":
-        return ward_rows(rows, merge_count(len(rows), tokens.merge_retain))
-    return merge_rows(rows, tokens.merge_retain)
+        return ward_rows(rows, n_keep)
+    if tokens.merge_by == "grid":
+        return picked(rows, np.arange(n_keep) * len(rows) // n_keep + len(rows) // n_keep // 2)
+    # the rows are part of the seed: frames of one clip lose other patches each
+    rng = np.random.default_rng([tokens.seed, zlib.crc32(rows.tobytes())])
+    return picked(rows, np.sort(rng.choice(len(rows), n_keep, replace=False)))
 
 
 def merged_frames(frames: Sequence[Rows], tokens: VisualTokenConfig) -> Merged:
@@ -41,6 +54,19 @@ def merged_frames(frames: Sequence[Rows], tokens: VisualTokenConfig) -> Merged:
         return merged(frames[0], tokens)
     n_keep = len(frames) * merge_count(len(frames[0]), tokens.merge_retain)
     return ward_rows(np.concatenate(frames), n_keep, medoids=True)
+
+
+def picked(rows: Rows, slots: NDArray[np.integer[Any]]) -> Merged:
+    """The rows [n, n_embd] at these slots, ascending, as they are. Every other slot counts to the nearest of them.
+
+    Nearest on the grid where n is a square number, else along the row numbers; the first of equally near ones.
+    """
+    side = math.isqrt(len(rows))
+    wide = side if side**2 == len(rows) else 1
+    at = np.stack(np.divmod(np.arange(len(rows)), wide), axis=1)  # [n, 2]
+    far = ((at[:, None] - at[slots][None]) ** 2).sum(-1)  # [n, n_keep]
+    owners = far.argmin(1).astype(np.int32)
+    return Merged(np.ascontiguousarray(rows[slots]), slots.astype(np.int32), owners)
 
 
 def average_squares(rows: Rows, retain: float) -> Merged:
@@ -61,10 +87,12 @@ def average_squares(rows: Rows, retain: float) -> Merged:
 # --- what is available where ------------------------------------------------------------------------------------------
 
 
-def refuse_average(tokens: VisualTokenConfig, what: str) -> None:
-    """Raises UsageError where averaging is asked for and there are no squares to average over."""
-    if tokens.merge_by == "average" and tokens.merge_retain < 1:
-        raise UsageError(f"averaging visual tokens is not available for {what}; take merging by similarity or by ward")
+def refuse_baselines(tokens: VisualTokenConfig, what: str) -> None:
+    """Raises UsageError where what is only compared with is asked for, and there is no grid of slots for it."""
+    if tokens.merge_by in BASELINES and tokens.merge_retain < 1:
+        raise UsageError(
+            f"merging by {tokens.merge_by} is not available for {what}; take merging by similarity or by ward"
+        )
 
 
 def refuse_window(tokens: VisualTokenConfig, what: str) -> None:
