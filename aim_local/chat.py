@@ -252,7 +252,7 @@ class Chat:
         taken back. And a warning where earlier visual tokens are not ranked again.
         """
         items = plan_items(plan)
-        if self._cache and self._cache.shares != list(plan.shares) and plan.media:
+        if self._cache and not self._cache.suits(plan):
             self._check_pictures(plan, shown)
             self._drop_cache()  # the first video of a conversation sets which visual tokens each layer keeps
         if self._cache is None:
@@ -299,7 +299,7 @@ class Chat:
         least, fixed = context_size(self.model, plan, n_answer), self.model.config.n_ctx
         if fixed:
             return fixed - plan.n_visual
-        cells = least + _SPARE_TEXT if plan.prunes else max(least, _FIRST_CELLS)
+        cells = least + _SPARE_TEXT if plan.staged else max(least, _FIRST_CELLS)
         return min(self.model.n_ctx_train, cells) - plan.n_visual
 
     def _make_room(self, cache: Cache, rest: Plan, n_answer: int) -> Cache:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "last_query", "random", "grid")
 MERGE_BY = ("similarity", "average")
+WEIGH = ("equal", "size")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
@@ -101,6 +102,8 @@ class VisualTokenConfig:
     retention: explicit share per layer, instead of prune_layers.
     importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
     seed: for importance="random".
+    weigh: what a merged row counts in attention: "equal", as every other row, or "size", as the patches it stands for:
+    log(size) is added to its attention logits, in every layer and in the ranking (ToMe, arXiv 2210.09461 section 3).
     flops_share: a wanted share of the full prompt's FLOPs instead; merge_retain and prune_layers are then planned per
     prompt (planner.resolve_budget).
     """
@@ -112,6 +115,7 @@ class VisualTokenConfig:
     seed: int = 0
     flops_share: float | None = None
     merge_by: str = "similarity"
+    weigh: str = "equal"
 
     def __post_init__(self) -> None:
         if self.flops_share is not None and not 0 < self.flops_share <= 1:
@@ -120,6 +124,8 @@ class VisualTokenConfig:
             raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
         if self.merge_by not in MERGE_BY:
             raise UsageError(f"merge_by is {self.merge_by!r}; allowed are {', '.join(MERGE_BY)}")
+        if self.weigh not in WEIGH:
+            raise UsageError(f"weigh is {self.weigh!r}; allowed are {', '.join(WEIGH)}")
         if not callable(self.importance) and self.importance not in IMPORTANCE:
             raise UsageError(f"importance is {self.importance!r}; allowed are {', '.join(IMPORTANCE)} or a callable")
         self._check_layers()

@@ -28,7 +28,7 @@ PRESETS = {
     "average": VisualTokenConfig(merge_by="average"),
     **{name: VisualTokenConfig(importance=name) for name in IMPORTANCE if name != "pagerank"},
 }
-_FORM = "NAME[:keep=SHARE][:prune=L1-L2|auto|late|off][:importance=HOW][:seed=N]"
+_FORM = "NAME[:keep=SHARE][:prune=L1-L2|auto|late|off][:importance=HOW][:weigh=equal|size][:seed=N]"
 _PAIR = re.compile(r"\s*(\d+)\s*[,-]\s*(\d+)\s*", re.ASCII)
 
 
@@ -91,7 +91,7 @@ def parse_list(text: str) -> list[str]:
 def parse_setting(text: str) -> VisualTokenConfig:
     """The configuration that a setting's name means. Raises UsageError, saying what names there are.
 
-    A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, prune, importance, seed.
+    A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, prune, importance, weigh, seed.
     """
     name, *parts = text.strip().split(":")
     config = _preset(name, text)
@@ -104,7 +104,7 @@ def parse_setting(text: str) -> VisualTokenConfig:
 
 
 def refine(config: VisualTokenConfig, changes: Mapping[str, str], before: str) -> VisualTokenConfig:
-    """`config` with other values of keep, prune, importance or seed, as people write them. Raises UsageError.
+    """`config` with other values of keep, prune, importance, weigh or seed, as people write them. Raises UsageError.
 
     before: what stands before the key in an error, such as "--" for an option.
     """
@@ -130,6 +130,7 @@ _CHANGES: dict[str, Callable[[VisualTokenConfig, str], VisualTokenConfig]] = {
     "keep": lambda config, text: replace(config, merge_retain=parse_number(text)),
     "prune": lambda config, text: replace(config, prune_layers=parse_layers(text)),
     "importance": lambda config, text: replace(config, importance=text),
+    "weigh": lambda config, text: replace(config, weigh=text),
     "seed": lambda config, text: replace(config, seed=parse_whole(text)),
 }
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aim_local import settings
-from aim_local.config import IMPORTANCE, KV_TYPES, VISION_PRECISIONS, GenerateConfig, LoadConfig, VisualTokenConfig
+from aim_local.config import (
+    IMPORTANCE,
+    KV_TYPES,
+    VISION_PRECISIONS,
+    WEIGH,
+    GenerateConfig,
+    LoadConfig,
+    VisualTokenConfig,
+)
 
 from . import _log
 from ._values import parse_duration, parse_number, parse_time, parse_whole
@@ -196,13 +204,16 @@ class TokenOptions:
     keep: Annotated[float | None, number("Share of visual tokens left by token merging, in (0, 1].")] = None
     prune: Annotated[str | None, text(_PRUNE_HELP, "L1,L2")] = None
     importance: Annotated[str | None, text(f"What ranks visual tokens: {', '.join(IMPORTANCE)}.", "HOW")] = None
+    weigh: Annotated[
+        str | None, text("What a merged visual token counts in attention: equal, or its size in patches.", "|".join(WEIGH))
+    ] = None
 
     def config(self) -> VisualTokenConfig | None:
         """None where nothing was asked, for the library's default. The others change what --tokens names.
 
         Raises UsageError.
         """
-        changes = {"keep": self.keep, "prune": self.prune, "importance": self.importance}
+        changes = {"keep": self.keep, "prune": self.prune, "importance": self.importance, "weigh": self.weigh}
         asked = {key: str(value) for key, value in changes.items() if value is not None}
         if self.tokens is None and not asked:
             return None

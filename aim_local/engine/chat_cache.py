@@ -29,6 +29,12 @@ class Cache:
         self.items: list[Item] = []
         self.marks = [context.mark()]  # marks[k]: after k items
 
+    def suits(self, plan: Plan) -> bool:
+        """Whether the plan's visual tokens can be in this context, as it treats them."""
+        if not plan.media:
+            return True
+        return self.shares == list(plan.shares) and (not plan.staged or isinstance(self.context, PrunedContext))
+
     def keep_common(self, items: Sequence[Item]) -> int:
         """Forgets everything behind the common beginning with `items`; returns its length."""
         same = 0

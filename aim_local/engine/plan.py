@@ -54,6 +54,16 @@ class Plan:
         return min(self.shares) < 1
 
     @property
+    def weighs(self) -> bool:
+        """Whether merged rows count as the patches they stand for."""
+        return self.media and self.tokens.weigh == "size"
+
+    @property
+    def staged(self) -> bool:
+        """Whether it needs a context with stages: to drop visual tokens between layers, or to weigh them."""
+        return self.prunes or self.weighs
+
+    @property
     def counts(self) -> list[int]:
         """Visual tokens entering each layer."""
         return layer_counts(self.n_visual, self.shares)
@@ -95,7 +105,7 @@ def _settle(
 
     shape, n_text = model.text.shape, count_text(pieces)
     found = resolve_budget(asked.flops_share, shape, n_text, count_visual_full(pieces), count)
-    return replace(found, importance=asked.importance, seed=asked.seed)
+    return replace(found, importance=asked.importance, seed=asked.seed, weigh=asked.weigh)
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------
@@ -157,12 +167,17 @@ def _numbered(media: int, parts: list[Part]) -> Iterator[str | tuple[int, ...] |
 
 def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
     """Raises UsageError or ModelError for a setting this model cannot do, before anything is computed."""
-    if not tokens.prunes:
+    if not tokens.prunes and tokens.weigh == "equal":
         return
     reason = model.text.prune_refusal()
-    if reason:
+    if reason and tokens.prunes:
         raise ModelError(
             f"visual tokens cannot be pruned inside {model.name}: {reason}; use --prune off (prune_layers=None)"
+        )
+    if reason:
+        raise ModelError(
+            f"visual tokens cannot be weighed by size inside {model.name}, which needs what pruning needs: {reason}; "
+            'use --weigh equal (weigh="equal")'
         )
     if tokens.flops_share is None:
         layer_shares(tokens, model.text.n_layer)

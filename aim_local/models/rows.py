@@ -77,7 +77,8 @@ class RowsTower:
             found = [merged(rows, tokens) for rows in self._rows[:n_frames]]
         groups = [group for frame, m in enumerate(found) for group in frame_groups(frame, m)]
         rows = np.concatenate([*(m.rows for m in found), self._rows[:1, 0]])
-        return [VisualBlock(rows, (*groups, TokenGroup(0, NEWLINE, NEWLINE)), ms=clock.ms)]
+        sizes = np.concatenate([*(m.sizes for m in found), np.ones(1, np.int32)])
+        return [VisualBlock(rows, (*groups, TokenGroup(0, NEWLINE, NEWLINE)), ms=clock.ms, sizes=sizes)]
 
     def close(self) -> None:
         """Nothing is held natively."""

@@ -177,6 +177,11 @@ class Merged:
     slots: Indices  # [n_out] input row that survived, -1 for a newline
     owners: Indices  # [n_in] output row that each input row was averaged into
 
+    @property
+    def sizes(self) -> Indices:
+        """Input rows that each output row stands for, int32 [n_out]; a newline stands for itself."""
+        return np.maximum(np.bincount(self.owners, minlength=len(self.rows)), 1).astype(np.int32)
+
 
 def merge_count(n: int, retain: float) -> int:
     """Rows left of n: max(1, floor(n * retain + 1e-9)); 0 of 0. `retain` in (0, 1]."""

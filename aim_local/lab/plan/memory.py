@@ -128,9 +128,10 @@ def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
 
 
 def _row_bytes(model: Model, sizes: Sizes) -> int:
-    """Visual rows as the tower gives them, joined, and, where tokens are pruned, the hidden states of all rows."""
+    """Visual rows as the tower gives them, joined; where tokens are pruned or weighed, the hidden states of all rows."""
     visual = 2 * sizes.n_visual
-    hidden = sizes.n_prompt if len(sizes.stages) > 1 else 0
+    is_staged = len(sizes.stages) > 1 or (sizes.n_visual > 0 and sizes.tokens.weigh == "size")
+    hidden = sizes.n_prompt if is_staged else 0
     return _F32 * model.text.n_embd * (visual + hidden)
 
 

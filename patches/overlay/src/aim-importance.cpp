@@ -148,6 +148,17 @@ static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool
     return { split_rows(n_q, std::max(n_step, n_fit)), false };
 }
 
+// what keys weigh, as it is added to products that are not scaled yet
+static std::vector<float> unscaled_weights(const aim_scored_layer & layer) {
+    std::vector<float> res = layer.weights;
+
+    for (float & x : res) {
+        x /= layer.kq_scale;
+    }
+
+    return res;
+}
+
 // the graph of one layer's scores
 // for devices; the CPU has the kernels of aim-walk.h, and runs this one where a caller limits the memory for scores
 class score_graph {
@@ -171,6 +182,10 @@ public:
         k = ggml_cont(g.ctx, ggml_permute(g.ctx, k, 0, 2, 1, 3));                 // [n_embd_head, n_k, n_head_kv]
 
         factors.resize(plan.blocks.size());
+
+        if (!layer.weights.empty()) {
+            weights = g.input(GGML_TYPE_F32, n_k);
+        }
 
         for (const row_block & block : plan.blocks) {
             masks.push_back(g.input(GGML_TYPE_F16, n_past + block.i1, block.i1 - block.i0));
@@ -217,7 +232,8 @@ private:
     ggml_tensor * q_in;
     ggml_tensor * q;
     ggml_tensor * k;
-    ggml_tensor * p0 = nullptr;
+    ggml_tensor * p0      = nullptr;
+    ggml_tensor * weights = nullptr;
 
     std::vector<ggml_tensor *> masks;
     std::vector<ggml_tensor *> factors; // of the head being built, one per block
@@ -234,6 +250,10 @@ private:
 
         ggml_tensor * m = ggml_mul_mat(g.ctx, kh, qh);
         ggml_prec_set_acc(m, GGML_PREC_F32);
+
+        if (weights) { // not in the mask, whose half floats are too coarse at this temperature
+            m = ggml_add_inplace(g.ctx, m, ggml_view_1d(g.ctx, weights, n_kb, 0));
+        }
 
         // the mask op is not everywhere, a mask tensor is
         return ggml_soft_max_ext_inplace(g.ctx, m, masks[b], scale, 0.0f);
@@ -315,6 +335,11 @@ private:
             ggml_backend_tensor_set(p0, uniform.data(), 0, ggml_nbytes(p0));
         }
 
+        if (weights) {
+            const std::vector<float> unscaled = unscaled_weights(layer);
+            ggml_backend_tensor_set(weights, unscaled.data(), 0, ggml_nbytes(weights));
+        }
+
         for (size_t b = 0; b < masks.size(); ++b) {
             if (masks[b]->buffer) { // the last row needs the last block's mask only
                 set_mask(masks[b], plan.blocks[b]);
@@ -340,8 +365,9 @@ private:
 //
 
 struct walk_jobs {
-    walk_jobs(const aim_walk & w, const aim_walk_kernel & kernel, const aim_scored_layer & layer) :
-        w(w),
+    walk_jobs(const aim_walk & unbiased, const aim_walk_kernel & kernel, const aim_scored_layer & layer) :
+        bias(layer.weights.empty() ? std::vector<float>{} : aim_walk_pad(kernel, unbiased, unscaled_weights(layer).data())),
+        w(with_bias(unbiased, bias)),
         kernel(kernel),
         layer(layer),
         to_float(ggml_get_type_traits(layer.k->type)->to_float),
@@ -351,6 +377,7 @@ struct walk_jobs {
         n_work(aim_walk_n_work(kernel, w)) {
     }
 
+    const std::vector<float> bias;
     const aim_walk           w;
     const aim_walk_kernel  & kernel;
     const aim_scored_layer & layer;
@@ -364,6 +391,12 @@ struct walk_jobs {
     std::atomic<int64_t> i_panel {0};
     std::atomic<int64_t> i_head  {0};
     std::atomic<bool>    stopped {false};
+
+private:
+    static aim_walk with_bias(aim_walk w, const std::vector<float> & bias) {
+        w.bias = bias.empty() ? nullptr : bias.data();
+        return w;
+    }
 };
 
 // dst: the packed keys of every KV head
@@ -448,6 +481,7 @@ static aim_walk walk_of(const aim_scored_layer & layer) {
         /*.n_k         =*/ int64_t(layer.cells.size()),
         /*.q           =*/ layer.q,
         /*.scale       =*/ layer.kq_scale/AIM_PAGERANK_TEMPERATURE,
+        /*.bias        =*/ nullptr,
     };
 }
 
@@ -473,7 +507,7 @@ static std::vector<float> walks_on_host(aim_backends & on, const aim_scored_laye
 }
 
 size_t aim_importance_bytes(int64_t n_rows, int64_t n_head, int64_t n_head_kv, int64_t n_embd_head) {
-    const aim_walk          w      = { n_head, n_head_kv, n_embd_head, n_rows, n_rows, nullptr, 1.0f };
+    const aim_walk          w      = { n_head, n_head_kv, n_embd_head, n_rows, n_rows, nullptr, 1.0f, nullptr };
     const aim_walk_kernel & kernel = *aim_walk_get_kernel();
 
     // and what a thread works in, of which there are few

@@ -67,6 +67,9 @@ struct aim_prefill_params {
     const int8_t      * rows;       // [n_rows] enum aim_row; the last row has to be a token
     const llama_token * tokens;     // [n_rows] read where a new row is a token
     const float       * embd;       // [number of other new rows][n_embd], in order
+    const int32_t     * sizes;      // [n_rows] patches that a row stands for, read where a new row is visual; NULL: one each. log(size) is added to
+                                    // the row's column of the attention logits, before the softmax: in every layer that keeps the row, for as
+                                    // long as the context holds it, and in the scores that rank, before their softmax's temperature
     int32_t             n_stages;
     const int32_t     * n_keep;     // [n_stages] visual rows that enter each stage, not growing; n_keep[0] is all of them
     int32_t             importance; // enum aim_importance
@@ -150,9 +153,10 @@ LLAMA_API int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head
 LLAMA_API const char * aim_score_kernels(void);
 
 // pagerank scores [n_q] of the last n_q of n_k rows, from queries [n_q][n_head][n_embd_head] and keys [n_k][n_head_kv][n_embd_head], on
-// the caller's thread. scale: of the products, softmax temperature included
+// the caller's thread. scale: of the products, softmax temperature included. bias: [n_k] added to each key's products before they are
+// scaled, NULL for nothing
 LLAMA_API int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
-        float scale, const float * q, const float * k, float * scores);
+        float scale, const float * q, const float * k, const float * bias, float * scores);
 
 #ifdef __cplusplus
 }

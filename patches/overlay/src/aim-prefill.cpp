@@ -15,6 +15,8 @@ static int32_t n_layers(const aim_range & range) {
     return range.il_end - range.il_begin;
 }
 
+static const int32_t MAX_SIZE = 1 << 24; // patches that one row stands for: exact in float
+
 aim_kv_cache * aim_prefill_run::get_kv(const llama_context & ctx) {
     return dynamic_cast<aim_kv_cache *>(ctx.memory.get());
 }
@@ -41,6 +43,7 @@ void aim_prefill_run::run() {
 
     try {
         embed_rows();
+        weigh_rows();
 
         for (const segment & seg : plan_segments()) {
             run_segment(seg);
@@ -121,6 +124,10 @@ void aim_prefill_run::check_params() const {
         }
 
         n_others += params.rows[i] != AIM_ROW_TOKEN;
+
+        if (params.sizes && params.rows[i] == AIM_ROW_VISUAL && (params.sizes[i] < 1 || params.sizes[i] > MAX_SIZE)) {
+            invalid(format("row %d stands for %d patches; allowed are 1 to %d", i, params.sizes[i], MAX_SIZE));
+        }
 
         if (params.rows[i] == AIM_ROW_TOKEN && (params.tokens[i] < 0 || params.tokens[i] >= n_vocab)) {
             invalid(format("row %d is token %d; the vocabulary has %d", i, params.tokens[i], n_vocab));
@@ -236,6 +243,15 @@ void aim_prefill_run::embed_rows() {
     for (int32_t i = 0, j = 0; i < n_new; ++i) {
         if (kinds[i] == AIM_ROW_TOKEN) {
             memcpy(hidden.data() + i*n_embd, found.data() + n_embd*j++, n_embd*sizeof(float));
+        }
+    }
+}
+
+// undo() takes them away with the positions
+void aim_prefill_run::weigh_rows() {
+    for (size_t i = 0; params.sizes && i < rows.size(); ++i) {
+        if (rows[i].i_visual >= 0) {
+            kv.weights.set(rows[i].pos, params.sizes[params.n_held + i]);
         }
     }
 }
@@ -516,9 +532,14 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
     llama_kv_cache & stage = *kv.get_stage(seg.s_end - 1);
 
     std::vector<int32_t> cells;
+    std::vector<float>   weights;
 
     for (const auto & [pos, cell] : stage.get_cells(0).seq_pos_get(0)) {
         cells.push_back(cell);
+
+        if (!kv.weights.empty()) {
+            weights.push_back(kv.weights.get(pos));
+        }
     }
 
     if (has_held_q(seg)) {
@@ -536,6 +557,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         /*.q           =*/ q.data(),
         /*.k           =*/ stage.get_k_storage(il),
         /*.cells       =*/ std::move(cells),
+        /*.weights     =*/ std::move(weights),
         /*.n_bytes_max =*/ size_t(params.n_bytes_scores),
         /*.abort       =*/ ctx.abort_callback,
         /*.abort_data  =*/ ctx.abort_callback_data,

@@ -57,6 +57,7 @@ private:
 
     // steps
     void                 embed_rows();
+    void                 weigh_rows();
     std::vector<segment> plan_segments() const;
     void                 run_segment(const segment & seg);
     void                 rejoin();
