@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
     ImportanceCallback = Callable[[int, NDArray[np.float32], int], Sequence[int] | NDArray[Any]]
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-IMPORTANCE = ("pagerank", "last_query", "random", "grid")
+IMPORTANCE = ("pagerank", "pagerank_relative", "last_query", "question", "question_value", "random", "grid")
+BY_QUESTION = ("question", "question_value")  # of these, by attention of all rows of the question
 MERGE_BY = ("similarity", "average")
 WEIGH = ("equal", "size")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
@@ -100,7 +101,9 @@ class VisualTokenConfig:
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
     "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
     retention: explicit share per layer, instead of prune_layers.
-    importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
+    importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`. "pagerank" (AIM),
+    "pagerank_relative" (over what an even walk gives), "last_query" (FastV), "question" (attention of all rows of the
+    question), "question_value" (times the length of values), "random", "grid"; docs/method.md has the formulas.
     seed: for importance="random".
     weigh: what a merged row counts in attention: "equal", as every other row, or "size", as the patches it stands for:
     log(size) is added to its attention logits, in every layer and in the ranking (ToMe, arXiv 2210.09461 section 3).

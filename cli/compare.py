@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SETTINGS_HELP = (
     "Settings to compare, separated by commas: off, paper, fast, late-drop, merge-only, prune-only, random, grid, "
-    "last_query, budget=SHARE; with changes, paper:keep=0.5."
+    "pagerank_relative, last_query, question, question_value, budget=SHARE; with changes, paper:keep=0.5:weigh=size."
 )
 _TYPES_HELP = "Quantise each language tower to these, such as f16,q8_0,q4_0."
 _LOADS_HELP = (

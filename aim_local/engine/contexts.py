@@ -81,11 +81,12 @@ class Context(ABC):
         tokens: VisualTokenConfig,
         watch: Watch,
         earlier: Sequence[Piece] = (),
+        n_query: int = 0,
     ) -> Appended:
         """Decodes pieces; logits of the last token can be read afterwards. blocks: visual rows by piece index.
 
         earlier: all that the context holds, where its visual tokens are ranked again (see `can_rank_again`); kept and
-        importance then count them, too.
+        importance then count them, too. n_query: see Plan.
         """
 
     @abstractmethod
@@ -235,6 +236,7 @@ class PlainContext(Context):
         tokens: VisualTokenConfig,
         watch: Watch,
         earlier: Sequence[Piece] = (),
+        n_query: int = 0,
     ) -> Appended:
         assert not earlier, "nothing is pruned here that could be ranked again"
         start, total = self.mark(), sum(piece.n for piece in pieces)
@@ -397,6 +399,7 @@ class PrunedContext(Context):
         tokens: VisualTokenConfig,
         watch: Watch,
         earlier: Sequence[Piece] = (),
+        n_query: int = 0,
     ) -> Appended:
         """A prompt with media goes through all stages in one call; text alone is decoded as it is.
 
@@ -412,7 +415,7 @@ class PrunedContext(Context):
         watch.check()
         start, total = self.mark(), sum(piece.n for piece in pieces)
         try:
-            self._prefill(earlier, pieces, blocks, tokens)
+            self._prefill(earlier, pieces, blocks, tokens, n_query)
             watch.step("prefill", total, total)
         except BaseException:
             self.rewind(start)
@@ -442,6 +445,7 @@ class PrunedContext(Context):
         pieces: Sequence[Piece],
         blocks: Mapping[int, VisualBlock],
         tokens: VisualTokenConfig,
+        n_query: int,
     ) -> None:
         kinds: list[int] = []
         ids: list[int] = []
@@ -461,6 +465,7 @@ class PrunedContext(Context):
             seed=tokens.seed,
             select=None if isinstance(how, str) else how,
             n_held=n_held,
+            n_query=n_query,
             sizes=_sizes(n_held, pieces, blocks) if tokens.weigh == "size" else None,
         )
         self._moved(sum(piece.n for piece in pieces))

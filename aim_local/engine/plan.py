@@ -22,11 +22,15 @@ from .model import Model
 
 @dataclass(frozen=True)
 class Plan:
-    """tokens: what is done with visual tokens; shares: of them entering each layer."""
+    """tokens: what is done with visual tokens; shares: of them entering each layer.
+
+    n_query: rows at the end that ask, for rankings by the question; 0: all text behind the last visual token.
+    """
 
     pieces: tuple[Piece, ...]
     tokens: VisualTokenConfig
     shares: tuple[float, ...]
+    n_query: int = 0
 
     @property
     def n(self) -> int:
@@ -48,6 +52,12 @@ class Plan:
     @property
     def media(self) -> bool:
         return any(isinstance(p, MediaPiece) for p in self.pieces)
+
+    @property
+    def n_asking(self) -> int:
+        """Rows of the question."""
+        last = self.pieces[-1] if self.pieces else None
+        return self.n_query or (last.n if isinstance(last, TextPiece) else 0)
 
     @property
     def prunes(self) -> bool:

@@ -31,7 +31,15 @@ Selector = Callable[[int, Rows, int], Sequence[int] | NDArray[Any]]
 
 ROW_TOKEN, ROW_VISUAL, ROW_EMBD = 0, 1, 2
 HOLDS = {"nothing": 0, "rows": 1, "queries": 2}  # of each row that leaves the first stage; "queries" holds rows as well
-IMPORTANCES = {"pagerank": 0, "last_query": 1, "random": 2, "grid": 3}
+IMPORTANCES = {
+    "pagerank": 0,
+    "last_query": 1,
+    "random": 2,
+    "grid": 3,
+    "pagerank_relative": 4,
+    "question": 5,
+    "question_value": 6,
+}
 
 _DECODE_ABORTED = 2  # of llama_decode, which has status numbers of its own
 
@@ -51,6 +59,7 @@ class _PrefillParams(ctypes.Structure):
         ("n_stages", c_int32),
         ("n_keep", POINTER(c_int32)),
         ("importance", c_int32),
+        ("n_query", c_int32),
         ("seed", c_uint32),
         ("select", _select_callback),
         ("select_data", c_void_p),
@@ -175,8 +184,8 @@ class StagedContext:
 
     model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
     it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a name of HOLDS, what a later
-    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank",
-    else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a plan that cannot be,
+    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank" or
+    "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a plan that cannot be,
     NativeError for what llama.cpp refuses.
     """
 
@@ -252,6 +261,7 @@ class StagedContext:
         n_bytes_scores: int = 0,
         n_held: int = 0,
         sizes: Sequence[int] | Indices | None = None,
+        n_query: int = 0,
     ) -> Rows:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
@@ -261,7 +271,8 @@ class StagedContext:
         already, all that it has, and are ranked again with the new ones, as one prefill of all n would do it; of them
         only the kind is read, and embd has none. kept() and importance() then count over all rows. sizes: patches that each
         row stands for [n], read where a new row is visual; log(size) is added to its column of the attention logits from
-        now on, in every layer and in the scores; None: one each. An exception in
+        now on, in every layer and in the scores; None: one each. n_query: rows of the question, for the rankings that go
+        by it: the last ones, new tokens all of them; 0: all new tokens at the end. An exception in
         `select` or in the stop hook comes out. Whatever fails, the context stays as it was: ContextError if any stage
         has too few cells, UsageError, ModelError where rows are not held, NativeError.
         """
@@ -282,6 +293,7 @@ class StagedContext:
             n_stages=len(n_keep),
             n_keep=(c_int32 * len(n_keep))(*n_keep),
             importance=IMPORTANCES[importance],
+            n_query=n_query,
             seed=seed,
             select=_native_selector(select, raised) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,

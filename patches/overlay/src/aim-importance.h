@@ -67,6 +67,20 @@ std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_l
 // its last step: root of the mean square over heads, p: [n_q, n_head]
 std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head);
 
+// the same over what the walk gives a row where each row attends evenly to all that it sees, in proportion to sizes where rows have weights:
+// a causal walk goes to early rows whatever they show
+std::vector<float> aim_importance_pagerank_relative(aim_backends & on, const aim_scored_layer & layer);
+
+// that walk: one number per new row. weights: of each of the n_k keys, empty for none
+std::vector<double> aim_even_walk(int64_t n_q, int64_t n_k, const std::vector<float> & weights);
+
+// attention of the n_q last rows, summed over them, mean over heads, returns one score per key. norms: [n_k, n_head_kv], what each head's
+// share of a key counts, empty: 1
+std::vector<float> aim_importance_question(aim_backends & on, const aim_scored_layer & layer, const std::vector<float> & norms);
+
+// lengths of value vectors, [number of cells, n_head_kv]; v: a view of a V cache as llama_kv_cache::get_v() gives it, on any device
+std::vector<float> aim_value_norms(const ggml_tensor * v, const std::vector<int32_t> & cells);
+
 // FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer);
 

@@ -40,7 +40,7 @@ LLAMA_API struct llama_context * aim_context_init(
 
 enum aim_hold {
     AIM_HOLD_NOTHING = 0,
-    AIM_HOLD_ROWS    = 1, // hidden states: enough where AIM_IMPORTANCE_PAGERANK does not rank at the first stage's last layer
+    AIM_HOLD_ROWS    = 1, // hidden states: enough where neither pagerank ranks at the first stage's last layer
     AIM_HOLD_QUERIES = 2, // and the queries of that layer
 };
 
@@ -55,6 +55,10 @@ enum aim_importance {
     AIM_IMPORTANCE_LAST_QUERY = 1, // FastV: attention of the last row, mean over heads
     AIM_IMPORTANCE_RANDOM     = 2, // seeded; no scores
     AIM_IMPORTANCE_GRID       = 3, // evenly spaced; no scores
+
+    AIM_IMPORTANCE_PAGERANK_RELATIVE = 4, // pagerank over what a row gets where every row attends evenly (by size) to all that it sees
+    AIM_IMPORTANCE_QUESTION          = 5, // attention of the question's rows, summed over them, mean over heads
+    AIM_IMPORTANCE_QUESTION_VALUE    = 6, // the same, of each head times the length of the row's value vector as the cache has it
 };
 
 // chooses n_keep of the n visual rows that entered layer il: writes their indices in [0, n) to kept, which has room for n, in any
@@ -73,6 +77,7 @@ struct aim_prefill_params {
     int32_t             n_stages;
     const int32_t     * n_keep;     // [n_stages] visual rows that enter each stage, not growing; n_keep[0] is all of them
     int32_t             importance; // enum aim_importance
+    int32_t             n_query;    // rows of the question: the last n_query rows, new ones and tokens; 0: all such rows at the end
     uint32_t            seed;       // for AIM_IMPORTANCE_RANDOM
     aim_select_callback select;     // NULL: the highest scores stay. needs an importance that scores
     void              * select_data;

@@ -11,6 +11,16 @@
 #include <cmath>
 #include <cstring>
 
+// of a ranking
+static bool has_scores(int32_t importance) {
+    return importance != AIM_IMPORTANCE_RANDOM && importance != AIM_IMPORTANCE_GRID;
+}
+
+// needs the queries of all rows
+static bool is_walk(int32_t importance) {
+    return importance == AIM_IMPORTANCE_PAGERANK || importance == AIM_IMPORTANCE_PAGERANK_RELATIVE;
+}
+
 static int32_t n_layers(const aim_range & range) {
     return range.il_end - range.il_begin;
 }
@@ -29,6 +39,7 @@ aim_prefill_run::aim_prefill_run(llama_context & ctx, const aim_prefill_params &
 void aim_prefill_run::run() {
     check_context();
     check_params();
+    check_question();
     check_held();
     check_cells();
 
@@ -156,13 +167,31 @@ void aim_prefill_run::check_params() const {
         invalid("n_bytes_scores is below 0");
     }
 
-    if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_GRID) {
-        invalid(format("importance %d is unknown; 0 is pagerank, 1 last_query, 2 random, 3 grid", params.importance));
+    if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_QUESTION_VALUE) {
+        invalid(format("importance %d is unknown; 0 is pagerank, 1 last_query, 2 random, 3 grid, 4 pagerank_relative, 5 question, 6 question_value",
+                    params.importance));
     }
 
-    if (params.select && params.importance > AIM_IMPORTANCE_LAST_QUERY) {
-        invalid("a selection callback needs scores: importance pagerank or last_query");
+    if (params.select && !has_scores(params.importance)) {
+        invalid("a selection callback needs scores: any importance but random and grid");
     }
+}
+
+void aim_prefill_run::check_question() {
+    int32_t i = params.n_rows; // where the tokens at the end begin
+
+    while (i > params.n_held && params.rows[i - 1] == AIM_ROW_TOKEN) {
+        --i;
+    }
+
+    const int32_t n_tokens = params.n_rows - i;
+
+    if (params.n_query < 0 || params.n_query > n_tokens) {
+        throw aim_error(AIM_STATUS_INVALID, format("n_query is %d; of the rows at the end, %d are new tokens, and the question's have to be that",
+                    params.n_query, n_tokens));
+    }
+
+    n_query = params.n_query > 0 ? params.n_query : n_tokens;
 }
 
 // the rows that are ranked again have to be those that the context holds
@@ -184,10 +213,10 @@ void aim_prefill_run::check_held() const {
                     params.n_held, positions.size(), p0 - 1));
     }
 
-    const bool needs_q = params.importance == AIM_IMPORTANCE_PAGERANK && params.n_keep[1] > 0 && params.n_keep[1] < params.n_keep[0];
+    const bool needs_q = is_walk(params.importance) && params.n_keep[1] > 0 && params.n_keep[1] < params.n_keep[0];
 
     if (needs_q && !kv.get_held()->get_q()) {
-        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context holds no queries, which importance 0 (pagerank) ranks by; make it with hold 2");
+        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context holds no queries, which importance 0 and 4 (pagerank, pagerank_relative) rank by; make it with hold 2");
     }
 }
 
@@ -259,8 +288,6 @@ void aim_prefill_run::weigh_rows() {
 std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
     const size_t n_stages = kv.get_plan().size();
 
-    const bool has_scores = params.importance <= AIM_IMPORTANCE_LAST_QUERY;
-
     std::vector<segment> res;
 
     for (size_t s = 0; s < n_stages;) {
@@ -272,7 +299,7 @@ std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
         }
 
         // a drop of everything needs no ranking
-        res.push_back({ s, s_end, has_scores && s_end < n_stages && params.n_keep[s_end] > 0 && params.n_keep[s_end] < params.n_keep[s] });
+        res.push_back({ s, s_end, has_scores(params.importance) && s_end < n_stages && params.n_keep[s_end] > 0 && params.n_keep[s_end] < params.n_keep[s] });
 
         s = s_end;
     }
@@ -315,8 +342,7 @@ void aim_prefill_run::run_segment(const segment & seg) {
     }
 
     if (range.il_score >= 0) {
-        const size_t n_q = params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : rows.size();
-        q.resize(n_q*ctx.model.hparams.n_head(range.il_score)*ctx.model.hparams.n_embd_head_k(range.il_score));
+        q.resize(n_queries()*ctx.model.hparams.n_head(range.il_score)*ctx.model.hparams.n_embd_head_k(range.il_score));
     }
 
     // needs to happen before the graphs are built
@@ -513,7 +539,12 @@ void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
 }
 
 bool aim_prefill_run::has_held_q(const segment & seg) const {
-    return seg.s_end == 1 && params.importance == AIM_IMPORTANCE_PAGERANK && kv.get_held() && kv.get_held()->get_q();
+    return seg.s_end == 1 && is_walk(params.importance) && kv.get_held() && kv.get_held()->get_q();
+}
+
+// of the present rows, the last ones whose queries rank
+size_t aim_prefill_run::n_queries() const {
+    return is_walk(params.importance) ? rows.size() : params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : n_query;
 }
 
 // as collect_q() leaves them: row by row
@@ -523,6 +554,25 @@ void aim_prefill_run::read_q(const std::vector<int32_t> & cells) {
     q.resize(cells.size()*t->ne[0]);
 
     aim_held_rows::read(t, cells, q.data());
+}
+
+static std::vector<float> value_norms(const llama_kv_cache & stage, int32_t il, const std::vector<int32_t> & cells) {
+    const ggml_context_ptr ctx(ggml_init({ 2*ggml_tensor_overhead(), nullptr, true }));
+
+    llama_kv_cache::slot_info first_stream = {};
+
+    return aim_value_norms(stage.get_v(ctx.get(), il, stage.get_size(), first_stream), cells);
+}
+
+// one score for each row of the layer, or for each row of this call
+std::vector<float> aim_prefill_run::scores_of(int32_t il, llama_kv_cache & stage, const aim_scored_layer & layer) {
+    switch (params.importance) {
+        case AIM_IMPORTANCE_PAGERANK_RELATIVE: return aim_importance_pagerank_relative(backends, layer);
+        case AIM_IMPORTANCE_LAST_QUERY:        return aim_importance_last_query(backends, layer);
+        case AIM_IMPORTANCE_QUESTION:          return aim_importance_question(backends, layer, {});
+        case AIM_IMPORTANCE_QUESTION_VALUE:    return aim_importance_question(backends, layer, value_norms(stage, il, layer.cells));
+        default:                               return aim_importance_pagerank(backends, layer);
+    }
 }
 
 // importance of the visual rows at the last layer of the segment, il
@@ -553,7 +603,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         /*.n_head_kv   =*/ hparams.n_head_kv(il),
         /*.n_embd_head =*/ hparams.n_embd_head_k(il),
         /*.kq_scale    =*/ kq_scale,
-        /*.n_q         =*/ params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : int64_t(rows.size()),
+        /*.n_q         =*/ int64_t(n_queries()),
         /*.q           =*/ q.data(),
         /*.k           =*/ stage.get_k_storage(il),
         /*.cells       =*/ std::move(cells),
@@ -563,8 +613,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         /*.abort_data  =*/ ctx.abort_callback_data,
     };
 
-    const std::vector<float> scores = params.importance == AIM_IMPORTANCE_LAST_QUERY ?
-        aim_importance_last_query(backends, layer) : aim_importance_pagerank(backends, layer);
+    const std::vector<float> scores = scores_of(il, stage, layer);
 
     // the scores end with those of this call's rows
     const size_t i_skip = scores.size() - rows.size();
