@@ -91,7 +91,8 @@ def parse_list(text: str) -> list[str]:
 def parse_setting(text: str) -> VisualTokenConfig:
     """The configuration that a setting's name means. Raises UsageError, saying what names there are.
 
-    A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, prune, importance, weigh, seed.
+    A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, prune, importance, weigh,
+    seed.
     """
     name, *parts = text.strip().split(":")
     config = _preset(name, text)

@@ -205,7 +205,8 @@ class TokenOptions:
     prune: Annotated[str | None, text(_PRUNE_HELP, "L1,L2")] = None
     importance: Annotated[str | None, text(f"What ranks visual tokens: {', '.join(IMPORTANCE)}.", "HOW")] = None
     weigh: Annotated[
-        str | None, text("What a merged visual token counts in attention: equal, or its size in patches.", "|".join(WEIGH))
+        str | None,
+        text("What a merged visual token counts in attention: equal, or its size in patches.", "|".join(WEIGH)),
     ] = None
 
     def config(self) -> VisualTokenConfig | None:

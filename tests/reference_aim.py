@@ -74,7 +74,9 @@ def walk(m: Tensor) -> Tensor:
 
 
 def pagerank(held: Layer, n_query: int = 1) -> Tensor:
-    return walk(torch.softmax(attention_logits(held.q, held.k, held.logs) / TEMPERATURE, dim=-1)).square().mean(0).sqrt()
+    return (
+        walk(torch.softmax(attention_logits(held.q, held.k, held.logs) / TEMPERATURE, dim=-1)).square().mean(0).sqrt()
+    )
 
 
 def pagerank_relative(held: Layer, n_query: int = 1) -> Tensor:
@@ -138,7 +140,10 @@ class Reference:
         return x.view(len(x), n, self.d).transpose(0, 1)
 
     def _layer(self, il: int, x: Tensor, pos: Tensor, logs: Tensor) -> tuple[Tensor, Layer]:
-        """Rows x [n, d_model], of the log of so many patches, through layer il, on top of what it holds; returns the rows and all it then holds."""
+        """Rows x [n, d_model] through layer il, on top of what it holds; returns the rows and all it then holds.
+
+        logs: of the patches that each row stands for [n].
+        """
         name = f"model.layers.{il}."
         h = self._norm(x, name + "input_layernorm.weight")
         group = self.n_head // self.n_kv

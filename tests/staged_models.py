@@ -112,7 +112,9 @@ def open_context(
 
 def run(ctx: StagedContext, prompt: Prompt, counts: Sequence[int], **options: Any) -> np.ndarray[Any, Any]:
     embd = prompt.visual.numpy() if len(prompt.visual) else None
-    return ctx.prefill(prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], sizes=prompt.sizes, **options)
+    return ctx.prefill(
+        prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], sizes=prompt.sizes, **options
+    )
 
 
 def distance(a: Any, b: Any) -> float:

@@ -20,11 +20,11 @@ from aim_local import Chat, GenerateConfig, VisionLLM, VisualTokenConfig
 from aim_local.config import IMPORTANCE
 from aim_local.engine.contexts import open_context
 from aim_local.engine.model import Model
-from aim_local.engine.plan import Plan, context_size
+from aim_local.engine.plan import context_size
 from aim_local.engine.prefill import prefill
 from aim_local.engine.watch import Watch
 from aim_local.lab.plan.features import features
-from aim_local.lab.plan.request import Request, outline_all, work_out
+from aim_local.lab.plan.request import Request, outline_all, plan_request, work_out
 from aim_local.models.prompt import mark
 from aim_local.native import staged
 from aim_local.results import Trace
@@ -138,7 +138,7 @@ def test_plans(planned_model: Model, clips: list[Path], how: str) -> None:
     found = work_out(planned_model, request, outlines)
     work = features(planned_model, found.sizes, 0, outlines)["importance"]
     scores = found.memory.parts["importance scores"]
-    plan: Plan = plan_of(planned_model, request, outlines)
+    plan = plan_request(planned_model, request, [outline.shape for outline in outlines])
     n_query = {"last_query": 1, **dict.fromkeys(BY_QUESTION, plan.n_asking)}.get(how)
     assert found.sizes.n_query == n_query
     shape, rows = planned_model.text.shape, [plan.n_text + plan.counts[il] for il in found.sizes.scored]
@@ -153,9 +153,3 @@ def test_plans(planned_model: Model, clips: list[Path], how: str) -> None:
     else:
         assert work["flops"] == sum(shape.n_head * n * n * (2.0 * d + 15) for n in rows)
         assert scores > 4 * max(rows) * shape.n_head * d
-
-
-def plan_of(model: Model, request: Request, outlines: Any) -> Plan:
-    from aim_local.lab.plan.request import plan_request
-
-    return plan_request(model, request, [outline.shape for outline in outlines])

@@ -92,7 +92,7 @@ def test_second_turn(models: Models, how: str) -> None:
 ANSWER = [7, 8, 9]
 
 
-@pytest.mark.parametrize("how", (*BY_ATTENTION, "pagerank_relative"))
+@pytest.mark.parametrize("how", [*BY_ATTENTION, "pagerank_relative"])
 @pytest.mark.parametrize("parts", [[9], [3, 12, 7]], ids=["text", "clip"])
 @pytest.mark.parametrize("flash_attn", [False, True])
 def test_earlier_rows_ranked_again(models: Models, how: str, parts: list[int], flash_attn: bool) -> None:
@@ -166,7 +166,11 @@ def test_what_walks_needs_queries(models: Models) -> None:
     prompt, later = make_prompt(SHAPE, [5, 24, 6]), make_prompt(SHAPE, [4], seed=1)
     with open_context(models, SHAPE, COUNTS, hold="rows") as ctx:
         run(ctx, prompt, COUNTS)
-        keep, rows, ids = [COUNTS[il] for il in ctx.plan.il_begin], [*prompt.rows, *later.rows], [*prompt.ids, *later.ids]
+        keep, rows, ids = (
+            [COUNTS[il] for il in ctx.plan.il_begin],
+            [*prompt.rows, *later.rows],
+            [*prompt.ids, *later.ids],
+        )
         with pytest.raises(ModelError, match="which importance 0 and 4"):
             ctx.prefill(rows, ids, None, keep, n_held=35, importance="pagerank_relative")
         with pytest.raises(UsageError, match="n_query is 5; of the rows at the end, 4 are new tokens"):

@@ -77,7 +77,10 @@ def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str
         check_kept(want, found.trace.kept)
         apart, matters = (distance(a.logits, want.logits.numpy()) for a in (found, equal))
         with capsys.disabled():
-            print(f"\n  {loaded.case.kind}, {counts}, up to {max(sizes)} patches: {apart:.1e}, equal {matters:.1e}", end="")
+            print(
+                f"\n  {loaded.case.kind}, {counts}, up to {max(sizes)} patches: {apart:.1e}, equal {matters:.1e}",
+                end="",
+            )
         assert apart < LIMITS.whole
         assert matters > 2 * LIMITS.whole or max(sizes) == 1
         check_greedy(reference, want.logits, answer.tokens, llm)

@@ -36,7 +36,7 @@ class Cache:
         return self.shares == list(plan.shares) and (not plan.staged or isinstance(self.context, PrunedContext))
 
     def keep_common(self, items: Sequence[Item], n_new: int) -> int:
-        """Forgets everything behind the common beginning with `items`, whose last n_new stay new; returns its length."""
+        """Forgets all behind the common beginning with `items`, whose last n_new stay new; returns its length."""
         same = 0
         while same < min(len(items) - n_new, len(self.items)) and self.items[same] == items[same]:
             same += 1

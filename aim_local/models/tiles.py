@@ -192,9 +192,7 @@ class TileTower:
             rows.append(self.newline[None])
             sizes.append(np.ones(1, np.int32))
             groups.append(TokenGroup(0, NEWLINE, NEWLINE))
-        return VisualBlock(
-            np.concatenate(rows), tuple(groups), tuple(grids), clock.ms, sizes=np.concatenate(sizes)
-        )
+        return VisualBlock(np.concatenate(rows), tuple(groups), tuple(grids), clock.ms, sizes=np.concatenate(sizes))
 
     def read_newline(self) -> Rows:
         """float32 [n_embd]. Raises ModelError where the file lacks it."""

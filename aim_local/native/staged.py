@@ -185,8 +185,8 @@ class StagedContext:
     model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
     it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a name of HOLDS, what a later
     prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank" or
-    "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a plan that cannot be,
-    NativeError for what llama.cpp refuses.
+    "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a
+    plan that cannot be, NativeError for what llama.cpp refuses.
     """
 
     def __init__(
@@ -269,12 +269,14 @@ class StagedContext:
         in order; n_keep: visual rows that enter each stage; n_bytes_scores: above 0 ggml's own ops rank, on the CPU as
         on a device, with so much memory for one head's scores. n_held: the first n_held of the rows are in the context
         already, all that it has, and are ranked again with the new ones, as one prefill of all n would do it; of them
-        only the kind is read, and embd has none. kept() and importance() then count over all rows. sizes: patches that each
-        row stands for [n], read where a new row is visual; log(size) is added to its column of the attention logits from
-        now on, in every layer and in the scores; None: one each. n_query: rows of the question, for the rankings that go
-        by it: the last ones, new tokens all of them; 0: all new tokens at the end. An exception in
-        `select` or in the stop hook comes out. Whatever fails, the context stays as it was: ContextError if any stage
-        has too few cells, UsageError, ModelError where rows are not held, NativeError.
+        only the kind is read, and embd has none. kept() and importance() then count over all rows.
+
+        sizes: patches that each row stands for [n], read where a new row is visual; log(size) is added to its column of
+        the attention logits from now on, in every layer and in the scores; None: one each. n_query: rows of the
+        question, for the rankings that go by it: the last ones, new tokens all of them; 0: all new tokens at the end.
+
+        An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
+        ContextError if any stage has too few cells, UsageError, ModelError where rows are not held, NativeError.
         """
         if importance not in IMPORTANCES:
             raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")

@@ -128,7 +128,7 @@ def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
 
 
 def _row_bytes(model: Model, sizes: Sizes) -> int:
-    """Visual rows as the tower gives them, joined; where tokens are pruned or weighed, the hidden states of all rows."""
+    """Visual rows as the tower gives them, joined; where tokens are pruned or weighed, hidden states of all rows."""
     visual = 2 * sizes.n_visual
     is_staged = len(sizes.stages) > 1 or (sizes.n_visual > 0 and sizes.tokens.weigh == "size")
     hidden = sizes.n_prompt if is_staged else 0
