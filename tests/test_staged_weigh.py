@@ -100,6 +100,20 @@ def test_caches(models: Models, arch: str, kv: str, flash_attn: bool) -> None:
     assert apart[1] < (1e-3 if not flash_attn else max(1e-3, 2 * apart[0]))
 
 
+@pytest.mark.parametrize("precision", ["exact", "auto"])
+def test_kernels_of_many_queries(models: Models, precision: str) -> None:
+    """ggml's flash attention and our own read the same mask; equal rows are far away from both."""
+    shape, counts = replace(SHAPE, d_head=64), (300,) * 6
+    prompt, reference = make_prompt(shape, [10, 300, 20], most=MOST), Reference(models.twin(shape))
+    want = reference.prefill(prompt.embeds(reference), prompt.is_visual, counts, sizes=prompt.sizes).logits
+    with open_context(models, shape, counts, 64, flash_attn=True, precision=precision, type_v="f16") as ctx:
+        apart = distance(run(ctx, prompt, counts), want)
+        ctx.clear()
+        equal = distance(run(ctx, replace(prompt, sizes=None), counts), want)
+    print(f"\n{precision}: {apart:.1e}, equal rows {equal:.1e}", end="")
+    assert apart < 0.01 < 0.2 < equal
+
+
 # --- later turns, states, moved rows ----------------------------------------------------------------------------------
 
 
