@@ -11,7 +11,7 @@ from ...store.files import replaced
 from ..html import escape, page
 
 _SHARES = ("ranking", "layer", "needle's", "clips", "kept", "share of kept", "by chance", "difference (95 %)")
-_PLACES = ("ranking", "layer", "needle's", *(f"at the {part}" for part in PARTS), "start - end", "of all tokens")
+_PLACES = ("ranking", "layer", "needle's", *(f"kept, {part}" for part in PARTS), "start - end", "of all tokens")
 _TITLES = (
     "Of the tokens that are kept, how many are the needle's?",
     "Of the needle's tokens, how many are kept, by where in the clip it appears?",
