@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .config import GenerateConfig, VisualTokenConfig
+from .config import BY_QUESTION, GenerateConfig, VisualTokenConfig
 from .engine.ahead import Ahead
-from .engine.chat_cache import Cache, Item, plan_items, split_plan
+from .engine.chat_cache import Cache, Item, n_turn_text, plan_items, split_plan
 from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
@@ -239,7 +239,17 @@ class Chat:
         talk = self._talk
         turn = Message("user", question, references(shapes, len(talk.shown.shapes)))
         rendered = self.model.render([*talk.messages, turn])
-        return plan_prompt(self.model, rendered, [*talk.shown.shapes, *shapes], talk.planned or self.tokens), turn
+        plan = plan_prompt(self.model, rendered, [*talk.shown.shapes, *shapes], talk.planned or self.tokens)
+        return self._with_question(plan), turn
+
+    def _with_question(self, plan: Plan) -> Plan:
+        """The plan, with the rows of its last turn alone as the question, where earlier turns have asked others."""
+        talk = self._talk
+        if plan.tokens.importance not in BY_QUESTION or not any(m.role == "assistant" for m in talk.messages):
+            return plan
+        rendered = self.model.render(talk.messages, answer_next=False)
+        before = plan_prompt(self.model, rendered, talk.shown.shapes, plan.tokens)
+        return replace(plan, n_query=n_turn_text(plan_items(before), plan_items(plan)))
 
     # --- the cache ---
 
@@ -252,12 +262,12 @@ class Chat:
         taken back. And a warning where earlier visual tokens are not ranked again.
         """
         items = plan_items(plan)
-        if self._cache and self._cache.shares != list(plan.shares) and plan.media:
+        if self._cache and not self._cache.suits(plan):
             self._check_pictures(plan, shown)
             self._drop_cache()  # the first video of a conversation sets which visual tokens each layer keeps
         if self._cache is None:
             self._cache = Cache(self._open(plan, n_answer), plan.shares)
-        same = self._cache.keep_common(items)
+        same = self._cache.keep_common(items, max(1, plan.n_query))
         done, rest = split_plan(plan, same)
         self._check_pictures(rest, shown)
         cache = self._make_room(self._cache, rest, n_answer)
@@ -299,7 +309,7 @@ class Chat:
         least, fixed = context_size(self.model, plan, n_answer), self.model.config.n_ctx
         if fixed:
             return fixed - plan.n_visual
-        cells = least + _SPARE_TEXT if plan.prunes else max(least, _FIRST_CELLS)
+        cells = least + _SPARE_TEXT if plan.staged else max(least, _FIRST_CELLS)
         return min(self.model.n_ctx_train, cells) - plan.n_visual
 
     def _make_room(self, cache: Cache, rest: Plan, n_answer: int) -> Cache:

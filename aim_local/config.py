@@ -17,8 +17,10 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
     ImportanceCallback = Callable[[int, NDArray[np.float32], int], Sequence[int] | NDArray[Any]]
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-IMPORTANCE = ("pagerank", "last_query", "random", "grid")
+IMPORTANCE = ("pagerank", "pagerank_relative", "last_query", "question", "question_value", "random", "grid")
+BY_QUESTION = ("question", "question_value")  # of these, by attention of all rows of the question
 MERGE_BY = ("similarity", "average", "ward", "random", "grid")
+WEIGH = ("equal", "size")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
@@ -115,8 +117,12 @@ class VisualTokenConfig:
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
     "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
     retention: explicit share per layer, instead of prune_layers.
-    importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`.
+    importance: how visual tokens are ranked, or a callable `(il, importance, n_keep) -> indices`. "pagerank" (AIM),
+    "pagerank_relative" (over what an even walk gives), "last_query" (FastV), "question" (attention of all rows of the
+    question), "question_value" (times the length of values), "random", "grid"; docs/method.md has the formulas.
     seed: for importance="random" and merge_by="random".
+    weigh: what a merged row counts in attention: "equal", as every other row, or "size", as the patches it stands for:
+    log(size) is added to its attention logits, in every layer and in the ranking (ToMe, arXiv 2210.09461 section 3).
     flops_share: a wanted share of the full prompt's FLOPs instead; merge_retain and prune_layers are then planned per
     prompt (planner.resolve_budget).
     """
@@ -129,6 +135,7 @@ class VisualTokenConfig:
     flops_share: float | None = None
     merge_by: str = "similarity"
     merge_window: int = 1
+    weigh: str = "equal"
 
     def __post_init__(self) -> None:
         if self.flops_share is not None and not 0 < self.flops_share <= 1:
@@ -138,6 +145,8 @@ class VisualTokenConfig:
         if self.merge_by not in MERGE_BY:
             raise UsageError(f"merge_by is {self.merge_by!r}; allowed are {', '.join(MERGE_BY)}")
         self._check_window()
+        if self.weigh not in WEIGH:
+            raise UsageError(f"weigh is {self.weigh!r}; allowed are {', '.join(WEIGH)}")
         if not callable(self.importance) and self.importance not in IMPORTANCE:
             raise UsageError(f"importance is {self.importance!r}; allowed are {', '.join(IMPORTANCE)} or a callable")
         self._check_layers()

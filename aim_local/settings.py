@@ -29,7 +29,9 @@ PRESETS = {
     "ward": VisualTokenConfig.ward(),
     **{name: VisualTokenConfig(importance=name) for name in IMPORTANCE if name != "pagerank"},
 }
-_FORM = "NAME[:keep=SHARE][:merge=HOW][:window=N][:prune=L1-L2|auto|late|off][:importance=HOW][:seed=N]"
+_FORM = (
+    "NAME[:keep=SHARE][:merge=HOW][:window=N][:prune=L1-L2|auto|late|off][:importance=HOW][:weigh=equal|size][:seed=N]"
+)
 _PAIR = re.compile(r"\s*(\d+)\s*[,-]\s*(\d+)\s*", re.ASCII)
 
 
@@ -93,7 +95,7 @@ def parse_setting(text: str) -> VisualTokenConfig:
     """The configuration that a setting's name means. Raises UsageError, saying what names there are.
 
     A preset, or budget=SHARE (share of the full prompt's FLOPs), then changes to it: keep, merge, window, prune,
-    importance, seed, in any order.
+    importance, weigh, seed, in any order.
     """
     name, *parts = text.strip().split(":")
     config, changes = _preset(name, text), dict[str, str]()
@@ -106,7 +108,7 @@ def parse_setting(text: str) -> VisualTokenConfig:
 
 
 def refine(config: VisualTokenConfig, changes: Mapping[str, str], before: str) -> VisualTokenConfig:
-    """`config` with other values of keep, merge, window, prune, importance or seed, as people write them.
+    """`config` with other values of keep, merge, window, prune, importance, weigh or seed, as people write them.
 
     Their order says nothing. Raises UsageError.
 
@@ -137,6 +139,7 @@ _CHANGES: dict[str, Callable[[VisualTokenConfig, str], VisualTokenConfig]] = {
     "window": lambda config, text: replace(config, merge_window=parse_whole(text)),
     "prune": lambda config, text: replace(config, prune_layers=parse_layers(text)),
     "importance": lambda config, text: replace(config, importance=text),
+    "weigh": lambda config, text: replace(config, weigh=text),
     "seed": lambda config, text: replace(config, seed=parse_whole(text)),
 }
 

@@ -20,6 +20,7 @@ from aim_local.config import (
     KV_TYPES,
     MERGE_BY,
     VISION_PRECISIONS,
+    WEIGH,
     GenerateConfig,
     LoadConfig,
     VisualTokenConfig,
@@ -216,13 +217,17 @@ class TokenOptions:
     window: Annotated[int | None, whole(_WINDOW_HELP)] = None
     prune: Annotated[str | None, text(_PRUNE_HELP, "L1,L2")] = None
     importance: Annotated[str | None, text(f"What ranks visual tokens: {', '.join(IMPORTANCE)}.", "HOW")] = None
+    weigh: Annotated[
+        str | None,
+        text("What a merged visual token counts in attention: equal, or its size in patches.", "|".join(WEIGH)),
+    ] = None
 
     def config(self) -> VisualTokenConfig | None:
         """None where nothing was asked, for the library's default. The others change what --tokens names.
 
         Raises UsageError.
         """
-        names = ("keep", "merge", "window", "prune", "importance")
+        names = ("keep", "merge", "window", "prune", "importance", "weigh")
         changes = {name: getattr(self, name) for name in names}
         asked = {key: str(value) for key, value in changes.items() if value is not None}
         if self.tokens is None and not asked:

@@ -20,12 +20,14 @@ STEPS = 5
 
 @dataclass
 class Layer:
-    """What one layer holds: rotated queries and keys [heads, n, d_head], values, and the position of each row [n]."""
+    """What one layer holds: rotated queries and keys [heads, n, d_head], values; of each row [n] its position, and the
+    log of the patches it stands for."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     pos: Tensor
+    logs: Tensor
 
 
 @dataclass
@@ -53,21 +55,57 @@ class Result:
         return (max(scores[row] for row in lost) - min(scores[row] for row in taken)) / cut
 
 
-def pagerank(q: Tensor, k: Tensor) -> Tensor:
-    """Importance of all n present rows from rotated q [h, n, d] and k [h, n, d] (KV heads repeated): [n]."""
+def attention_logits(q: Tensor, k: Tensor, logs: Tensor) -> Tensor:
+    """[h, n, n] of rotated q and k [h, n, d]: a row that stands for s patches has log(s) more; the future is away."""
     n = q.shape[1]
-    scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5
-    scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
-    m = torch.softmax(scores / TEMPERATURE, dim=-1)
-    p = torch.full((q.shape[0], 1, n), 1 / n, dtype=q.dtype)
+    scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5 + logs
+    return scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
+
+
+def walk(m: Tensor) -> Tensor:
+    """Where a walker of five steps ends that begins anywhere: [h, n] of transitions m [h, n, n]."""
+    p = torch.full((m.shape[0], 1, m.shape[1]), 1 / m.shape[1], dtype=m.dtype)
     for _ in range(STEPS):
         p = p @ m
-    return p.squeeze(1).square().mean(0).sqrt()
+    return p.squeeze(1)
 
 
-def last_query(q: Tensor, k: Tensor) -> Tensor:
-    """FastV: attention of the last row, mean over heads: [n]."""
-    return torch.softmax(q[:, -1:] @ k.transpose(1, 2) / q.shape[2] ** 0.5, dim=-1).squeeze(1).mean(0)
+# importance of all n present rows, [n], from what a layer holds (KV heads repeated); n_query: last rows that ask
+
+
+def pagerank(held: Layer, n_query: int = 1) -> Tensor:
+    return (
+        walk(torch.softmax(attention_logits(held.q, held.k, held.logs) / TEMPERATURE, dim=-1)).square().mean(0).sqrt()
+    )
+
+
+def pagerank_relative(held: Layer, n_query: int = 1) -> Tensor:
+    """Over what a walker gets that goes to every patch before it with equal chances."""
+    n = len(held.logs)
+    sizes = held.logs.exp().expand(n, n).tril()
+    return pagerank(held) / walk((sizes / sizes.sum(1, keepdim=True))[None])[0]
+
+
+def last_query(held: Layer, n_query: int = 1) -> Tensor:
+    """FastV: attention of the last row, mean over heads."""
+    return torch.softmax(attention_logits(held.q, held.k, held.logs), dim=-1)[:, -1].mean(0)
+
+
+def asked(held: Layer, n_query: int) -> Tensor:
+    """Attention that the last n_query rows pay to each row, summed over them: [h, n]."""
+    return torch.softmax(attention_logits(held.q, held.k, held.logs), dim=-1)[:, -n_query:].sum(1)
+
+
+def question(held: Layer, n_query: int) -> Tensor:
+    return asked(held, n_query).mean(0)
+
+
+def question_value(held: Layer, n_query: int) -> Tensor:
+    """Each head's share counts as much as what it would take along: the length of the row's value vector."""
+    return (asked(held, n_query) * held.v.norm(dim=-1)).mean(0)
+
+
+RANKINGS = {f.__name__: f for f in (pagerank, pagerank_relative, last_query, question, question_value)}
 
 
 class Reference:
@@ -101,8 +139,11 @@ class Reference:
     def _heads(self, x: Tensor, n: int) -> Tensor:
         return x.view(len(x), n, self.d).transpose(0, 1)
 
-    def _layer(self, il: int, x: Tensor, pos: Tensor) -> tuple[Tensor, Layer]:
-        """Rows x [n, d_model] through layer il, on top of what it holds; returns the rows and all it then holds."""
+    def _layer(self, il: int, x: Tensor, pos: Tensor, logs: Tensor) -> tuple[Tensor, Layer]:
+        """Rows x [n, d_model] through layer il, on top of what it holds; returns the rows and all it then holds.
+
+        logs: of the patches that each row stands for [n].
+        """
         name = f"model.layers.{il}."
         h = self._norm(x, name + "input_layernorm.weight")
         group = self.n_head // self.n_kv
@@ -112,12 +153,12 @@ class Reference:
         k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
         held = self.layers[il]
         n_old = 0 if held is None else len(held.pos)
-        now = Layer(q, k, v, pos)
+        now = Layer(q, k, v, pos, logs)
         if held is not None:
             old = (held.q, held.k, held.v)
             q_all, k_all, v_all = (torch.cat([a, b], dim=1) for a, b in zip(old, (q, k, v), strict=True))
-            now = Layer(q_all, k_all, v_all, torch.cat([held.pos, pos]))
-        scores = q @ now.k.transpose(1, 2) / self.d**0.5
+            now = Layer(q_all, k_all, v_all, torch.cat([held.pos, pos]), torch.cat([held.logs, logs]))
+        scores = q @ now.k.transpose(1, 2) / self.d**0.5 + now.logs
         scores = scores.masked_fill(torch.ones(len(x), n_old + len(x)).triu(n_old + 1).bool(), -torch.inf)
         out = (torch.softmax(scores, dim=-1) @ now.v).transpose(0, 1).reshape(len(x), -1)
         x = x + self._linear(out, name + "self_attn.o_proj")
@@ -132,14 +173,20 @@ class Reference:
         counts: Sequence[int],
         forced: dict[int, list[int]] | None = None,
         score: Any = pagerank,
+        sizes: Sequence[int] | None = None,
+        n_query: int | None = None,
     ) -> Result:
         """Appends rows embeds [n, d_model]; counts[il] visual rows of them enter layer il.
 
         forced[il]: the rows that entered layer il elsewhere; they are taken over so that one near tie does not hide
-        what comes after it, and `chosen` says what would have been kept here.
+        what comes after it, and `chosen` says what would have been kept here. sizes: patches of each row [n], None: one
+        each. n_query: last rows that ask, None: all after the last visual one.
         """
         x = embeds.double()
         pos = self.n_past + torch.arange(len(x))
+        logs = torch.ones(len(x)).double().log() if sizes is None else torch.tensor(list(sizes)).double().log()
+        if n_query is None:
+            n_query = next((i for i, is_one in enumerate(reversed(is_visual)) if is_one), len(x))
         self.n_past += len(x)
         visual = torch.full((len(x),), -1)
         visual[torch.tensor(is_visual, dtype=torch.bool)] = torch.arange(sum(is_visual))
@@ -147,14 +194,14 @@ class Reference:
         for il in range(self.n_layer):
             present = visual[visual >= 0]
             result.kept.append(present.tolist())
-            x, held = self._layer(il, x, pos)
+            x, held = self._layer(il, x, pos, logs)
             self.layers[il] = held
             n_next = counts[il + 1] if il + 1 < self.n_layer else len(present)
             if n_next == len(present):
                 continue
             keep = present[:0]
             if n_next > 0:
-                scores = score(held.q, held.k)[-len(x) :][visual >= 0]
+                scores = score(held, n_query)[-len(x) :][visual >= 0]
                 order = torch.sort(scores, descending=True, stable=True)
                 keep = present[order.indices[:n_next].sort().values]
                 result.importance[il] = scores
@@ -162,7 +209,7 @@ class Reference:
             if forced is not None:
                 keep = torch.tensor(forced[il + 1], dtype=torch.long)
             stays = (visual < 0) | torch.isin(visual, keep)
-            x, pos, visual = x[stays], pos[stays], visual[stays]
+            x, pos, logs, visual = x[stays], pos[stays], logs[stays], visual[stays]
         result.logits = self._head(x[-1:])
         return result
 
@@ -172,7 +219,7 @@ class Reference:
         pos = torch.tensor([self.n_past])
         self.n_past += 1
         for il in range(self.n_layer):
-            x, self.layers[il] = self._layer(il, x, pos)
+            x, self.layers[il] = self._layer(il, x, pos, torch.zeros(1).double())
         return self._head(x)
 
     def _head(self, x: Tensor) -> Tensor:

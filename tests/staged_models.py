@@ -63,10 +63,11 @@ class Models:
 
 @dataclass
 class Prompt:
-    """Token ids, -1 for a visual row; and the visual rows."""
+    """Token ids, -1 for a visual row; the visual rows; and how many patches each row stands for, None: one each."""
 
     ids: list[int]
     visual: torch.Tensor
+    sizes: list[int] | None = None
 
     @property
     def is_visual(self) -> list[bool]:
@@ -82,14 +83,16 @@ class Prompt:
         return x
 
 
-def make_prompt(shape: TextShape, parts: Sequence[int], seed: int = 0) -> Prompt:
-    """parts: rows of text, visual, text, ... in turn."""
+def make_prompt(shape: TextShape, parts: Sequence[int], seed: int = 0, *, most: int | None = None) -> Prompt:
+    """parts: rows of text, visual, text, ... in turn. most: visual rows stand for 1 to so many patches."""
     g = torch.Generator().manual_seed(seed)
     ids: list[int] = []
     for i, n in enumerate(parts):
         ids += [-1] * n if i % 2 else torch.randint(0, shape.n_vocab, (n,), generator=g).tolist()
     visual = 0.5 * torch.randn(sum(parts[1::2]), shape.n_head * shape.d_head, generator=g)
-    return Prompt(ids, visual)
+    drawn = torch.randint(1, (most or 1) + 1, (len(ids),), generator=g)
+    sizes = [int(n) if i < 0 else 1 for i, n in zip(ids, drawn, strict=True)]
+    return Prompt(ids, visual, sizes if most else None)
 
 
 def stages_of(counts: Sequence[int], n_text: int) -> StagePlan:
@@ -109,7 +112,9 @@ def open_context(
 
 def run(ctx: StagedContext, prompt: Prompt, counts: Sequence[int], **options: Any) -> np.ndarray[Any, Any]:
     embd = prompt.visual.numpy() if len(prompt.visual) else None
-    return ctx.prefill(prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], **options)
+    return ctx.prefill(
+        prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], sizes=prompt.sizes, **options
+    )
 
 
 def distance(a: Any, b: Any) -> float:

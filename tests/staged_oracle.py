@@ -55,7 +55,10 @@ def compare(
     logits = torch.tensor(run(ctx, prompt, counts, **options)).double()
     kept = [ctx.kept(il).tolist() for il in range(ctx.n_layer)]
     assert [len(k) for k in kept] == list(counts)
-    expected = reference.prefill(prompt.embeds(reference), prompt.is_visual, counts, dict(enumerate(kept)), score)
+    forced = dict(enumerate(kept))
+    expected = reference.prefill(
+        prompt.embeds(reference), prompt.is_visual, counts, forced, score, prompt.sizes, options.get("n_query")
+    )
     for il, scores in expected.importance.items():
         native = torch.tensor(ctx.importance(il)).double()
         agreement.importance = max(agreement.importance, score_distance(native, scores))

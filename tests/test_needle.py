@@ -11,8 +11,10 @@ import pytest
 from explain_case import small_trace
 
 from aim_local import VisionLLM
+from aim_local.config import IMPORTANCE
 from aim_local.demo import held_out, write_clip
 from aim_local.lab.explain import needle as needle_module
+from aim_local.lab.explain.needle_tables import place_rows
 
 llm = explain_case.llm
 
@@ -49,11 +51,46 @@ def test_interval_by_hand() -> None:
     assert (row.low, row.high) == pytest.approx((0.2 - 0.113161, 0.2 + 0.113161), abs=1e-5)
 
 
-def test_needle_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert needle_module.main(["--n", "2", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["importance"] for row in rows} == {"pagerank", "last_query", "random", "grid"}
-    assert {row["layer"] for row in rows} == {7, 8}
+def test_survival_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens 1, 2 and 6 of six are the needle's: 1 and 6 of them are kept, and two of the six that cover anything."""
+    masks = np.array([0, 1, 1, 0, 0, 0, 1], bool), np.array([1, 1, 1, 1, 0, 1, 1], bool)
+    monkeypatch.setattr(needle_module, "needle_tokens", lambda trace, clip, kind: masks)
+    clip = next(held_out(1))
+    assert list(needle_module.survival(small_trace(), clip)) == [(2, k, 2 / 3, 2 / 6) for k in ("frames", "patches")]
+
+
+def test_places_by_hand() -> None:
+    """Means and intervals by part, a part without clips, and the pull to the front: 40 points."""
+    places = [
+        needle_module.make_place("grid", 7, "frames", part, np.array(values))
+        for part, values in (("start", [[0.8, 0.5], [0.9, 0.5], [1.0, 0.5]]), ("end", [[0.5, 0.3]]))
+    ]
+    assert (places[0].low, places[0].high) == pytest.approx((0.9 - 0.113161, 1.0), abs=1e-5)
+    assert place_rows(places) == [
+        ["grid", "7", "frames", "90.0% (78.7 to 100.0) [3]", "-", "50.0% (0.0 to 100.0) [1]", "+40.0", "45.0%"]
+    ]
+
+
+def test_needle_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert needle_module.main(["--n", "6", "--json", "--html", str(tmp_path / "needle" / "page.html")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for rows in (found["shares"], found["places"]):
+        assert {row["importance"] for row in rows} == set(IMPORTANCE)
+        assert {row["layer"] for row in rows} == {7, 8}
+    clips = needle_module.needle_clips(6)
+    parts = [needle_module.needle(clip).part for clip in clips]
+    patches = {
+        p["part"]: p["n_clips"]
+        for p in found["places"]
+        if (p["importance"], p["layer"], p["kind"]) == ("grid", 7, "patches")
+    }
+    assert patches == {part: parts.count(part) for part in set(parts)}
+    for clip, part in zip(clips, parts, strict=True):
+        assert part in clip.question
+    page = (tmp_path / "needle" / "page.html").read_text()
+    assert page.count("<tr>") == 2 + len(found["shares"]) + len(
+        place_rows([needle_module.Place(**p) for p in found["places"]])
+    )
     for args, words in ((["--n", "1"], "n is 1"), (["--tokens", "merge-only"], "prunes nothing")):
         assert needle_module.main(args) == 2
         assert words in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from reference_aim import TEMPERATURE, pagerank
+from reference_aim import TEMPERATURE, Layer, pagerank
 from staged_models import SHAPE, Models, make_prompt, open_context, run
 
 from aim_local.errors import ModelError, UsageError
@@ -20,17 +20,20 @@ Floats = NDArray[np.float32]
 LIMIT = 2e-3  # relative: f32 products of up to 400, times ten by the temperature, in an exponent
 
 
-def score(kernel: str, q: Floats, k: Floats) -> Floats:
-    return score_with(kernel, q, k, 1 / q.shape[2] ** 0.5 / TEMPERATURE)
+def score(kernel: str, q: Floats, k: Floats, sizes: NDArray[np.int64] | None = None) -> Floats:
+    bias = None if sizes is None else (np.log(sizes) * q.shape[2] ** 0.5).astype(np.float32)
+    return score_with(kernel, q, k, 1 / q.shape[2] ** 0.5 / TEMPERATURE, bias)
 
 
-def oracle(q: Floats, k: Floats) -> NDArray[np.float64]:
+def oracle(q: Floats, k: Floats, sizes: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
     """The same in float64. Rows before q's are given queries of zero: what they attend to reaches no later row."""
     (n_q, n_head, _), (n_k, n_head_kv, d) = q.shape, k.shape
     whole = np.zeros((n_k, n_head, d))
     whole[n_k - n_q :] = q
     keys = np.repeat(k.astype(np.float64), n_head // n_head_kv, axis=1)
-    scores = pagerank(torch.tensor(whole).transpose(0, 1), torch.tensor(keys).transpose(0, 1))
+    heads = [torch.tensor(a).transpose(0, 1) for a in (whole, keys)]
+    logs = torch.tensor(np.zeros(n_k) if sizes is None else np.log(sizes))
+    scores = pagerank(Layer(heads[0], heads[1], heads[1], torch.arange(n_k), logs))
     return np.asarray(scores.numpy()[n_k - n_q :], np.float64)
 
 
@@ -63,6 +66,20 @@ def test_shapes(kernel: str, seed: int) -> None:
     found = difference(score(kernel, q, k), oracle(q, k))
     print(f"\n  {kernel}, q {q.shape}, k {k.shape}: {found:.1e}", end="")
     assert found < LIMIT
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_that_stand_for_many(kernel: str, seed: int) -> None:
+    """Sizes of 1 to 300 patches, in whole panels and behind them; sizes of one are no sizes, to the last bit."""
+    r = np.random.default_rng(seed)
+    n_q, n_past = int(r.choice([1, 31, 32, 49, 100, 257])), int(r.choice([0, 1, 48, 300]))
+    q, k = drawn(n_q, n_q + n_past, 6, 2, int(r.choice([8, 64, 80])), seed)
+    sizes = np.where(r.random(len(k)) < 0.5, r.integers(1, 300, len(k)), 1)
+    found = difference(score(kernel, q, k, sizes), oracle(q, k, sizes))
+    print(f"\n  {kernel}, q {q.shape}, k {k.shape}: {found:.1e}", end="")
+    assert found < LIMIT
+    assert np.array_equal(score(kernel, q, k, np.ones(len(k), np.int64)), score(kernel, q, k))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -102,6 +119,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
     q, k = drawn(4, 4, 2, 1, 8)
     with pytest.raises(ModelError, match="no scoring kernel mmx; this CPU has"):
         score("mmx", q, k)
+    with pytest.raises(UsageError, match=r"bias has shape \(3,\)"):
+        score_with(KERNELS[0], q, k, 1.0, np.zeros(3, np.float32))
     with pytest.raises(UsageError, match="4 of 3 rows, 2 heads"):
         score(KERNELS[0], q, k[:3])
 

@@ -29,10 +29,16 @@ class Cache:
         self.items: list[Item] = []
         self.marks = [context.mark()]  # marks[k]: after k items
 
-    def keep_common(self, items: Sequence[Item]) -> int:
-        """Forgets everything behind the common beginning with `items`; returns its length."""
+    def suits(self, plan: Plan) -> bool:
+        """Whether the plan's visual tokens can be in this context, as it treats them."""
+        if not plan.media:
+            return True
+        return self.shares == list(plan.shares) and (not plan.staged or isinstance(self.context, PrunedContext))
+
+    def keep_common(self, items: Sequence[Item], n_new: int) -> int:
+        """Forgets all behind the common beginning with `items`, whose last n_new stay new; returns its length."""
         same = 0
-        while same < min(len(items) - 1, len(self.items)) and self.items[same] == items[same]:
+        while same < min(len(items) - n_new, len(self.items)) and self.items[same] == items[same]:
             same += 1
         self.rewind(same)
         return same
@@ -95,6 +101,16 @@ def plan_items(plan: Plan) -> list[Item]:
     for piece in plan.pieces:
         items += piece.tokens if isinstance(piece, TextPiece) else [(piece.media, piece.n)]
     return items
+
+
+def n_turn_text(before: Sequence[Item], items: Sequence[Item]) -> int:
+    """Text tokens at the end of `items`, as far as they are not in the beginning that both conversations share."""
+    same, n_text = 0, 0
+    while same < min(len(before), len(items)) and before[same] == items[same]:
+        same += 1
+    while n_text < len(items) - same and not isinstance(items[-1 - n_text], tuple):
+        n_text += 1
+    return n_text
 
 
 def split_plan(plan: Plan, n: int) -> tuple[Plan, Plan]:

@@ -81,11 +81,12 @@ class Context(ABC):
         tokens: VisualTokenConfig,
         watch: Watch,
         earlier: Sequence[Piece] = (),
+        n_query: int = 0,
     ) -> Appended:
         """Decodes pieces; logits of the last token can be read afterwards. blocks: visual rows by piece index.
 
         earlier: all that the context holds, where its visual tokens are ranked again (see `can_rank_again`); kept and
-        importance then count them, too.
+        importance then count them, too. n_query: see Plan.
         """
 
     @abstractmethod
@@ -171,7 +172,7 @@ def open_context(model: Model, plan: Plan, n_text: int, *, hold: bool = False) -
 
     hold: see PrunedContext.
     """
-    if plan.prunes:
+    if plan.staged:
         return open_pruned(model, plan.shares, n_text, plan.n_visual, hold=hold)
     return open_plain(model, n_text + plan.n_visual)
 
@@ -235,6 +236,7 @@ class PlainContext(Context):
         tokens: VisualTokenConfig,
         watch: Watch,
         earlier: Sequence[Piece] = (),
+        n_query: int = 0,
     ) -> Appended:
         assert not earlier, "nothing is pruned here that could be ranked again"
         start, total = self.mark(), sum(piece.n for piece in pieces)
@@ -327,8 +329,17 @@ def _joined(rows: Sequence[Rows]) -> Rows | None:
     return np.concatenate(rows) if len(rows) > 1 else next(iter(rows), None)
 
 
+def _sizes(n_held: int, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock]) -> NDArray[np.int32]:
+    """How many of the tower's rows each row stands for, int32 [n_held + n]; the first n_held are known already."""
+    sizes = [np.ones(n_held, np.int32)]
+    for i, piece in enumerate(pieces):
+        found = blocks[i].sizes if i in blocks else None
+        sizes.append(np.ones(piece.n, np.int32) if found is None else found)
+    return np.concatenate(sizes)
+
+
 class PrunedContext(Context):
-    """One KV cache per stage of layers.
+    """One KV cache per stage of layers; of one stage alone where visual tokens are weighed and none are pruned.
 
     shares: share of visual tokens that enters each layer. n_text, n_visual: room for text tokens, and for visual tokens
     of the first layer; a stage with share r has n_text + floor(n_visual * r) cells (a little more with several media).
@@ -388,6 +399,7 @@ class PrunedContext(Context):
         tokens: VisualTokenConfig,
         watch: Watch,
         earlier: Sequence[Piece] = (),
+        n_query: int = 0,
     ) -> Appended:
         """A prompt with media goes through all stages in one call; text alone is decoded as it is.
 
@@ -396,14 +408,14 @@ class PrunedContext(Context):
         if not blocks and not earlier:
             return self._append_text(pieces, watch)
         if any(block.decode for block in blocks.values()):
+            what, cure = ("pruning", "prune_layers=None") if tokens.prunes else ("weighing by size", 'weigh="equal"')
             raise UsageError(
-                "pruning is not available for this vision tower (M-RoPE or non-causal visual tokens); "
-                "set prune_layers=None"
+                f"{what} is not available for this vision tower (M-RoPE or non-causal visual tokens); set {cure}"
             )
         watch.check()
         start, total = self.mark(), sum(piece.n for piece in pieces)
         try:
-            self._prefill(earlier, pieces, blocks, tokens)
+            self._prefill(earlier, pieces, blocks, tokens, n_query)
             watch.step("prefill", total, total)
         except BaseException:
             self.rewind(start)
@@ -433,6 +445,7 @@ class PrunedContext(Context):
         pieces: Sequence[Piece],
         blocks: Mapping[int, VisualBlock],
         tokens: VisualTokenConfig,
+        n_query: int,
     ) -> None:
         kinds: list[int] = []
         ids: list[int] = []
@@ -442,7 +455,7 @@ class PrunedContext(Context):
             ids += piece.tokens if isinstance(piece, TextPiece) else [0] * piece.n
         n_visual = kinds.count(ROW_VISUAL)
         counts = layer_counts(n_visual, self.shares)
-        how = tokens.importance
+        how, n_held = tokens.importance, sum(piece.n for piece in earlier)
         self._native.prefill(
             kinds,
             ids,
@@ -451,7 +464,9 @@ class PrunedContext(Context):
             importance=how if isinstance(how, str) else "pagerank",
             seed=tokens.seed,
             select=None if isinstance(how, str) else how,
-            n_held=sum(piece.n for piece in earlier),
+            n_held=n_held,
+            n_query=n_query,
+            sizes=_sizes(n_held, pieces, blocks) if tokens.weigh == "size" else None,
         )
         self._moved(sum(piece.n for piece in pieces))
         self.n_visual += count_visual(pieces)

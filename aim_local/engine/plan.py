@@ -22,11 +22,15 @@ from .model import Model
 
 @dataclass(frozen=True)
 class Plan:
-    """tokens: what is done with visual tokens; shares: of them entering each layer."""
+    """tokens: what is done with visual tokens; shares: of them entering each layer.
+
+    n_query: rows at the end that ask, for rankings by the question; 0: all text behind the last visual token.
+    """
 
     pieces: tuple[Piece, ...]
     tokens: VisualTokenConfig
     shares: tuple[float, ...]
+    n_query: int = 0
 
     @property
     def n(self) -> int:
@@ -50,8 +54,24 @@ class Plan:
         return any(isinstance(p, MediaPiece) for p in self.pieces)
 
     @property
+    def n_asking(self) -> int:
+        """Rows of the question."""
+        last = self.pieces[-1] if self.pieces else None
+        return self.n_query or (last.n if isinstance(last, TextPiece) else 0)
+
+    @property
     def prunes(self) -> bool:
         return min(self.shares) < 1
+
+    @property
+    def weighs(self) -> bool:
+        """Whether merged rows count as the patches they stand for."""
+        return self.media and self.tokens.weigh == "size"
+
+    @property
+    def staged(self) -> bool:
+        """Whether it needs a context with stages: to drop visual tokens between layers, or to weigh them."""
+        return self.prunes or self.weighs
 
     @property
     def counts(self) -> list[int]:
@@ -103,6 +123,7 @@ def _settle(
         seed=asked.seed,
         merge_by=asked.merge_by,
         merge_window=asked.merge_window,
+        weigh=asked.weigh,
     )
 
 
@@ -165,12 +186,17 @@ def _numbered(media: int, parts: list[Part]) -> Iterator[str | tuple[int, ...] |
 
 def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
     """Raises UsageError or ModelError for a setting this model cannot do, before anything is computed."""
-    if not tokens.prunes:
+    if not tokens.prunes and tokens.weigh == "equal":
         return
     reason = model.text.prune_refusal()
-    if reason:
+    if reason and tokens.prunes:
         raise ModelError(
             f"visual tokens cannot be pruned inside {model.name}: {reason}; use --prune off (prune_layers=None)"
+        )
+    if reason:
+        raise ModelError(
+            f"visual tokens cannot be weighed by size inside {model.name}, which needs what pruning needs: {reason}; "
+            'use --weigh equal (weigh="equal")'
         )
     if tokens.flops_share is None:
         layer_shares(tokens, model.text.n_layer)

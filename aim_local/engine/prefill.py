@@ -81,7 +81,7 @@ def prefill(
     """
     encoded = encode_media(model, plan, media, watch, rows)
     start = time.perf_counter()
-    done = context.append(plan.pieces, encoded.blocks, plan.tokens, watch, earlier.pieces)
+    done = context.append(plan.pieces, encoded.blocks, plan.tokens, watch, earlier.pieces, plan.n_query)
     ms = {
         **reading.ms,
         "prefill": (time.perf_counter() - start) * 1000,

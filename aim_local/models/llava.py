@@ -43,4 +43,4 @@ class Llava(TileTower):
         grid = TokenGrid(
             0, 0, "image", self.thumbs.whole(tiles[0], *self.frame_shape(item.shape)), square(found.owners)
         )
-        return VisualBlock(found.rows, tuple(frame_groups(range(1), found)), (grid,), clock.ms)
+        return VisualBlock(found.rows, tuple(frame_groups(range(1), found)), (grid,), clock.ms, sizes=found.sizes)

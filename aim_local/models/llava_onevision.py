@@ -80,7 +80,9 @@ class LlavaOnevision(TileTower):
             packed = anyres_pack(plan, np.stack(encoded), self.newline, tokens.merge_retain, ward=is_ward)
         n_base = self.patches_per_side**2
         groups = tuple(_image_group(int(slot), n_base) for slot in packed.slots)
-        return VisualBlock(packed.rows, groups, self._grids(item, plan, tiles, packed.owners), clock.ms)
+        return VisualBlock(
+            packed.rows, groups, self._grids(item, plan, tiles, packed.owners), clock.ms, sizes=packed.sizes
+        )
 
     def _grids(
         self, item: Image, plan: AnyresPlan, tiles: NDArray[np.uint8], owners: NDArray[np.int32]

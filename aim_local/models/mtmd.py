@@ -138,7 +138,8 @@ class MtmdTower:
             return VisualBlock(rows, groups, ms=clock.ms, decode=_decoder(context, chunks, chunk, rows))
         with clock.timed("merge"):
             found = merged(rows, tokens)
-        return VisualBlock(found.rows, tuple(TokenGroup(0, part, int(slot)) for slot in found.slots), ms=clock.ms)
+        groups = tuple(TokenGroup(0, part, int(slot)) for slot in found.slots)
+        return VisualBlock(found.rows, groups, ms=clock.ms, sizes=found.sizes)
 
     def close(self) -> None:
         self._chunks_of.cache_clear()

@@ -111,7 +111,8 @@ class TokenGrid:
 class VisualBlock:
     """Visual tokens of one part, ready for the LLM.
 
-    rows: float32 [n, n_embd]. groups: one per row, media left at 0 for the caller to set. grids: which row covers what,
+    rows: float32 [n, n_embd]. sizes: int32 [n], how many of the tower's rows each stands for after token merging, 1 for
+    newlines; None: one each. groups: one per row, media left at 0 for the caller to set. grids: which row covers what,
     owners counted from this block's first row. ms: time by stage. decode: how the rows get into a context, where only
     the tower knows (M-RoPE, masks that are not causal); such rows are neither merged nor pruned.
     """
@@ -121,6 +122,7 @@ class VisualBlock:
     grids: tuple[TokenGrid, ...] = field(default=(), repr=False)
     ms: Mapping[str, float] = field(default_factory=dict)
     decode: Decode | None = field(default=None, repr=False)
+    sizes: NDArray[np.int32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

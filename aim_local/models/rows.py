@@ -81,7 +81,8 @@ class RowsTower:
             found = [merged_frames(list(self._rows[w.start : w.stop]), tokens) for w in together]
         groups = [group for w, m in zip(together, found, strict=True) for group in frame_groups(w, m)]
         rows = np.concatenate([*(m.rows for m in found), self._rows[:1, 0]])
-        return [VisualBlock(rows, (*groups, TokenGroup(0, NEWLINE, NEWLINE)), ms=clock.ms)]
+        sizes = np.concatenate([*(m.sizes for m in found), np.ones(1, np.int32)])
+        return [VisualBlock(rows, (*groups, TokenGroup(0, NEWLINE, NEWLINE)), ms=clock.ms, sizes=sizes)]
 
     def close(self) -> None:
         """Nothing is held natively."""

@@ -179,6 +179,7 @@ class TileTower:
 
     def _encode_video(self, item: Video, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         clock, rows, groups, grids = Clock(), list[Rows](), list[TokenGroup](), list[TokenGrid]()
+        sizes: list[NDArray[np.int32]] = []
         height, width = self.frame_shape(item.shape)
         for window in windows(len(item.frames), tokens.merge_window):
             tiles = [item.frames[frame] for frame in window]
@@ -191,11 +192,13 @@ class TileTower:
                 when = int(item.indices[frame]), float(item.timestamps[frame])
                 grids.append(TokenGrid(0, frame, "frame", thumb, square(owners), *when))
             rows.append(found.rows)
+            sizes.append(found.sizes)
             groups += frame_groups(window, found, self.n_frame_newlines)
         if self.n_end_newlines and self.newline is not None:
             rows.append(self.newline[None])
+            sizes.append(np.ones(1, np.int32))
             groups.append(TokenGroup(0, NEWLINE, NEWLINE))
-        return VisualBlock(np.concatenate(rows), tuple(groups), tuple(grids), clock.ms)
+        return VisualBlock(np.concatenate(rows), tuple(groups), tuple(grids), clock.ms, sizes=np.concatenate(sizes))
 
     def read_newline(self) -> Rows:
         """float32 [n_embd]. Raises ModelError where the file lacks it."""

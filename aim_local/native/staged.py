@@ -31,7 +31,15 @@ Selector = Callable[[int, Rows, int], Sequence[int] | NDArray[Any]]
 
 ROW_TOKEN, ROW_VISUAL, ROW_EMBD = 0, 1, 2
 HOLDS = {"nothing": 0, "rows": 1, "queries": 2}  # of each row that leaves the first stage; "queries" holds rows as well
-IMPORTANCES = {"pagerank": 0, "last_query": 1, "random": 2, "grid": 3}
+IMPORTANCES = {
+    "pagerank": 0,
+    "last_query": 1,
+    "random": 2,
+    "grid": 3,
+    "pagerank_relative": 4,
+    "question": 5,
+    "question_value": 6,
+}
 
 _DECODE_ABORTED = 2  # of llama_decode, which has status numbers of its own
 
@@ -47,9 +55,11 @@ class _PrefillParams(ctypes.Structure):
         ("rows", POINTER(c_int8)),
         ("tokens", POINTER(c_int32)),
         ("embd", POINTER(c_float)),
+        ("sizes", POINTER(c_int32)),
         ("n_stages", c_int32),
         ("n_keep", POINTER(c_int32)),
         ("importance", c_int32),
+        ("n_query", c_int32),
         ("seed", c_uint32),
         ("select", _select_callback),
         ("select_data", c_void_p),
@@ -100,8 +110,8 @@ _score_bytes = bind(libllama, "aim_score_bytes", [c_int32, c_int32, c_int32, c_i
 # const char * aim_score_kernels(void)
 _score_kernels = bind(libllama, "aim_score_kernels", [], c_char_p)
 # int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q,
-#     int32_t n_k, float scale, const float * q, const float * k, float * scores)
-_score_with = bind(libllama, "aim_score_with", [c_char_p, *[c_int32] * 5, c_float, _floats, _floats, _floats])
+#     int32_t n_k, float scale, const float * q, const float * k, const float * bias, float * scores)
+_score_with = bind(libllama, "aim_score_with", [c_char_p, *[c_int32] * 5, c_float, *[_floats] * 4])
 
 # int32_t aim_prefill_params_size(void)
 check_size(libllama, "aim_prefill_params_size", _PrefillParams)
@@ -130,14 +140,18 @@ def score_kernels() -> list[str]:
     return names.decode().split()
 
 
-def score_with(kernel: str, q: Rows, k: Rows, scale: float) -> Rows:
+def score_with(kernel: str, q: Rows, k: Rows, scale: float, bias: Rows | None = None) -> Rows:
     """Pagerank scores [n_q] of the last rows, from float32 queries [n_q, n_head, d] and keys [n_k, n_head_kv, d].
 
-    scale: of the products, softmax temperature included. Raises ModelError for a kernel this CPU lacks, UsageError.
+    scale: of the products, softmax temperature included. bias: float32 [n_k], added to each key's products before they
+    are scaled. Raises ModelError for a kernel this CPU lacks, UsageError.
     """
     (n_q, n_head, d), (n_k, n_head_kv, _) = q.shape, k.shape
+    if bias is not None and bias.shape != (n_k,):
+        raise UsageError(f"bias has shape {bias.shape}, needed is {(n_k,)}")
     scores = np.empty(n_q, np.float32)
-    data = [np.ascontiguousarray(a, np.float32).ctypes.data_as(_floats) for a in (q, k)]
+    arrays = [None if a is None else np.ascontiguousarray(a, np.float32) for a in (q, k, bias)]
+    data = [None if a is None else a.ctypes.data_as(_floats) for a in arrays]
     shape = (n_head, n_head_kv, d, n_q, n_k)
     LLAMA.checked(_score_with(kernel.encode(), *shape, scale, *data, scores.ctypes.data_as(_floats)))
     return scores
@@ -170,9 +184,9 @@ class StagedContext:
 
     model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
     it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a name of HOLDS, what a later
-    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank",
-    else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a plan that cannot be,
-    NativeError for what llama.cpp refuses.
+    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank" or
+    "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a
+    plan that cannot be, NativeError for what llama.cpp refuses.
     """
 
     def __init__(
@@ -246,6 +260,8 @@ class StagedContext:
         select: Selector | None = None,
         n_bytes_scores: int = 0,
         n_held: int = 0,
+        sizes: Sequence[int] | Indices | None = None,
+        n_query: int = 0,
     ) -> Rows:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
@@ -253,13 +269,21 @@ class StagedContext:
         in order; n_keep: visual rows that enter each stage; n_bytes_scores: above 0 ggml's own ops rank, on the CPU as
         on a device, with so much memory for one head's scores. n_held: the first n_held of the rows are in the context
         already, all that it has, and are ranked again with the new ones, as one prefill of all n would do it; of them
-        only the kind is read, and embd has none. kept() and importance() then count over all rows. An exception in
-        `select` or in the stop hook comes out. Whatever fails, the context stays as it was: ContextError if any stage
-        has too few cells, UsageError, ModelError where rows are not held, NativeError.
+        only the kind is read, and embd has none. kept() and importance() then count over all rows.
+
+        sizes: patches that each row stands for [n], read where a new row is visual; log(size) is added to its column of
+        the attention logits from now on, in every layer and in the scores; None: one each. n_query: rows of the
+        question, for the rankings that go by it: the last ones, new tokens all of them; 0: all new tokens at the end.
+
+        An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
+        ContextError if any stage has too few cells, UsageError, ModelError where rows are not held, NativeError.
         """
         if importance not in IMPORTANCES:
             raise UsageError(f"importance {importance!r} is unknown; there are {', '.join(IMPORTANCES)} or a callable")
         kinds, ids, floats = self._checked_rows(rows, tokens, embd, n_held)
+        patches = None if sizes is None else np.ascontiguousarray(sizes, np.int32)
+        if patches is not None and patches.shape != kinds.shape:
+            raise UsageError(f"sizes has shape {patches.shape}, rows {kinds.shape}; give one for each row")
         raised: list[BaseException] = []
         params = _PrefillParams(
             n_rows=len(kinds),
@@ -267,9 +291,11 @@ class StagedContext:
             rows=kinds.ctypes.data_as(POINTER(c_int8)),
             tokens=ids.ctypes.data_as(_ints),
             embd=None if floats is None else floats.ctypes.data_as(_floats),
+            sizes=None if patches is None else patches.ctypes.data_as(_ints),
             n_stages=len(n_keep),
             n_keep=(c_int32 * len(n_keep))(*n_keep),
             importance=IMPORTANCES[importance],
+            n_query=n_query,
             seed=seed,
             select=_native_selector(select, raised) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,

@@ -194,13 +194,16 @@ def ranked_again_flops(shape: TextShape, n_new: int, n_text: int, shares: Sequen
     return first + sum(layer_flops(shape, n_text + n) for n in counts[begins[1] :]) + head_flops(shape)
 
 
-def scoring_flops(shape: TextShape, n_text: int, counts: Sequence[int]) -> float:
+def scoring_flops(shape: TextShape, n_text: int, counts: Sequence[int], n_query: int | None = None) -> float:
     """FLOPs of ranking by "pagerank": per scored layer and head QK^T, a softmax, five vector-matrix products.
 
-    Full squares, as in layer_flops; the CPU skips most of what the causal mask clears.
+    Full squares, as in layer_flops; the CPU skips most of what the causal mask clears. n_query: where that many rows
+    rank by their attention: one product.
     """
     d = shape.d_head or shape.n_embd // shape.n_head
     sizes = [n_text + counts[il] for il in scored_layers(counts)]
+    if n_query is not None:
+        return sum(shape.n_head * n_query * n * (2.0 * d + 5.0 + 2.0) for n in sizes)
     return sum(shape.n_head * n * n * (2.0 * d + 5.0 + 5 * 2.0) for n in sizes)
 
 

@@ -113,5 +113,7 @@ def setting_line(found: Explanation) -> str:
         parts.append(f"pruned before {where}{ranked}")
     else:
         parts.append("none pruned")
+    if found.tokens.weigh == "size":
+        parts.append("merged ones weighed by their size")
     parts.append(f"prefill FLOPs {stats.flops_share:.1%} of the unreduced prompt's")
     return "; ".join(parts)

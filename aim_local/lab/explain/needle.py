@@ -3,9 +3,11 @@
 A needle question asks for the shape that appears at the start, in the middle or at the end. The scene tells in which
 frames it is visible, and drawing the clip with and without it tells which patches it covers. Of the visual tokens that
 survive into a layer, the share that is the needle's is set against the share expected by chance: the needle's share of
-all tokens before pruning. Newline rows cover nothing and are not counted.
+all tokens before pruning. And by where in the clip the needle appears: which share of its tokens is kept, beside that
+of all tokens; a ranking that prefers early tokens keeps more of a needle at the start than of one at the end. Newline
+rows cover nothing and are not counted. How it is written: needle_tables.py.
 
-  python -m aim_local.lab.explain.needle [--n 100] [--model MODEL] [--tokens paper] [--json]
+  python -m aim_local.lab.explain.needle [--n 100] [--model MODEL] [--tokens paper] [--json] [--html FILE]
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ from ...errors import AimError, UsageError
 from ...models.pieces import TokenGrid
 from ...results import Trace
 from ...settings import parse_setting
+from .needle_tables import Measured, Place, Row, text, write_page
 
 if TYPE_CHECKING:
     from ...llm import VisionLLM
@@ -42,31 +45,12 @@ _MIN_CLIPS = 2  # for an interval
 KINDS = ("frames", "patches")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One ranking, one layer, one meaning of "the needle's": means over clips of shares of the surviving tokens.
-
-    n_clips: those where the share can differ from chance at all. kept: survivors per clip. low, high: 95 % interval of
-    the mean of the paired differences share - chance.
-    """
-
-    importance: str
-    layer: int
-    kind: str
-    n_clips: int
-    kept: float
-    share: float
-    chance: float
-    difference: float
-    low: float
-    high: float
-
-
 def measure(
     llm: VisionLLM, clips: Sequence[Clip], tokens: VisualTokenConfig, rankings: Sequence[str] = IMPORTANCE
-) -> list[Row]:
+) -> Measured:
     """Every ranking on the same clips."""
     found: dict[tuple[str, int, str], list[tuple[float, float, int]]] = {}
+    by_part: dict[tuple[str, int, str, str], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for i, clip in enumerate(clips):
             path = write_clip(clip, Path(folder) / "clip.mp4")
@@ -74,7 +58,10 @@ def measure(
                 trace = llm.prefill(clip.question, [path], replace(tokens, importance=how, seed=i)).trace
                 for layer, kind, *values in shares(trace, clip):
                     found.setdefault((how, layer, kind), []).append((values[0], values[1], int(values[2])))
-    return [make_row(*key, np.array(values)) for key, values in found.items()]
+                for layer, kind, *kept in survival(trace, clip):
+                    by_part.setdefault((how, layer, kind, needle(clip).part), []).append((kept[0], kept[1]))
+    places = [make_place(*key, np.array(values)) for key, values in by_part.items()]
+    return Measured([make_row(*key, np.array(values)) for key, values in found.items()], places)
 
 
 def needle_clips(n: int, seed: int = 0) -> list[Clip]:
@@ -103,6 +90,21 @@ def shares(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float, f
             kept = trace.kept[il][seen[trace.kept[il]]]
             if len(kept):
                 yield il, kind, float(mine[kept].mean()), float(mine.sum() / seen.sum()), float(len(kept))
+
+
+def survival(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float]]:
+    """(layer, kind, share of the needle's tokens that is kept, of all tokens) for each pruned layer with survivors.
+
+    For the clips and layers of `shares`.
+    """
+    for kind in KINDS:
+        mine, seen = needle_tokens(trace, clip, kind)
+        if not 0 < mine.sum() < seen.sum():
+            continue
+        for il in stage_layers(trace)[1:]:
+            kept = trace.kept[il][seen[trace.kept[il]]]
+            if len(kept):
+                yield il, kind, float(mine[kept].sum() / mine.sum()), float(len(kept) / seen.sum())
 
 
 def needle_tokens(trace: Trace, clip: Clip, kind: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -135,26 +137,26 @@ def make_row(how: str, layer: int, kind: str, values: NDArray[np.float64]) -> Ro
     """values: float64 [clips, 3], share, chance and survivors of each clip."""
     share, chance, kept = values.T
     differences = share - chance
-    half = _Z95 * differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else np.inf
-    mean = float(differences.mean())
+    mean, half = float(differences.mean()), _half(differences)
     means = (float(kept.mean()), float(share.mean()), float(chance.mean()))
-    return Row(how, layer, kind, len(differences), *means, mean, float(mean - half), float(mean + half))
+    return Row(how, layer, kind, len(differences), *means, mean, mean - half, mean + half)
 
 
-# --- printing ---------------------------------------------------------------------------------------------------------
+def make_place(how: str, layer: int, kind: str, part: str, values: NDArray[np.float64]) -> Place:
+    """values: float64 [clips, 2], share kept of the needle's tokens and of all, of each clip."""
+    kept, of_all = values.T
+    mean, half = float(kept.mean()), _half(kept)
+    return Place(
+        how, layer, kind, part, len(kept), mean, max(0.0, mean - half), min(1.0, mean + half), float(of_all.mean())
+    )
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    lines = [
-        "| ranking | layer | needle's | clips | kept | share of kept | by chance | difference (95 %) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        interval = f"{100 * r.difference:+.1f} ({100 * r.low:+.1f} to {100 * r.high:+.1f})"
-        numbers = f"{r.n_clips} | {r.kept:.1f} | {r.share:.1%} | {r.chance:.1%} | {interval}"
-        lines.append(f"| {r.importance} | {r.layer} | {r.kind} | {numbers} |")
-    return "\n".join(lines)
+def _half(values: NDArray[np.float64]) -> float:
+    """Half of the mean's 95 % interval; of a single value nothing is known, which is said as the whole range."""
+    return float(_Z95 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 1.0
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,27 +165,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="default: the bundled model")
     parser.add_argument("--tokens", default="paper", help="setting; its ranking is replaced by each ranking in turn")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--html", type=Path, help="a page with the same tables, beside what is printed")
     args = parser.parse_args(argv)
     try:
-        rows = _measured(args)
+        found = _measured(args)
     except AimError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code
-    print(json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False) if args.json else table(rows))
+    if args.html:
+        write_page(found, args.html)
+    print(json.dumps(asdict(found), indent=2, allow_nan=False) if args.json else text(found))
     return 0
 
 
-def _measured(args: Any) -> list[Row]:
+def _measured(args: Any) -> Measured:
     from ...llm import VisionLLM
 
     tokens, clips = parse_setting(args.tokens), needle_clips(args.n)
     if not tokens.prunes:
         raise UsageError(f"--tokens {args.tokens} prunes nothing, so there are no survivors to count; give paper")
     with VisionLLM.load(args.model) as llm:
-        rows = measure(llm, clips, tokens)
-    if not rows:
+        found = measure(llm, clips, tokens)
+    if not found.shares:
         raise UsageError(f"--tokens {args.tokens} leaves no pruned layer with visual tokens; give paper")
-    return rows
+    return found
 
 
 if __name__ == "__main__":

@@ -42,19 +42,12 @@ def features(model: Model, sizes: Sizes, cache_bytes: int, outlines: Sequence[Ou
         },
         "importance": {
             "scored": float(len(sizes.scored)),
-            "flops": _scoring(sizes),
+            "flops": sizes.flops["importance"],
             "gathered": float(sum(drops)) * shape.n_embd,
         },
         "other": {"runs": 1.0, "kv_bytes": float(cache_bytes), "tiles": float(sizes.n_tiles)},
         "decode": {"weight_bytes": float(tensor_bytes(model.text.header)), "kv_bytes": float(cells)},
     }
-
-
-def _scoring(sizes: Sizes) -> float:
-    """FLOPs of the ranking; "last_query" computes only the last row's scores."""
-    if sizes.tokens.importance == "last_query" or not sizes.scored:
-        return 0.0
-    return sizes.flops["importance"]
 
 
 # --- what a calibration is of ----------------------------------------------------------------------------------------

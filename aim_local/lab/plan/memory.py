@@ -134,19 +134,28 @@ def _clustering_bytes(sizes: Sizes, facts: TowerFacts) -> int:
 
 
 def _row_bytes(model: Model, sizes: Sizes) -> int:
-    """Visual rows as the tower gives them, joined, and, where tokens are pruned, the hidden states of all rows."""
+    """Visual rows as the tower gives them, joined; where tokens are pruned or weighed, hidden states of all rows."""
     visual = 2 * sizes.n_visual
-    hidden = sizes.n_prompt if len(sizes.stages) > 1 else 0
+    is_staged = len(sizes.stages) > 1 or (sizes.n_visual > 0 and sizes.tokens.weigh == "size")
+    hidden = sizes.n_prompt if is_staged else 0
     return _F32 * model.text.n_embd * (visual + hidden)
 
 
 def _scoring_bytes(model: Model, sizes: Sizes) -> int:
-    """Of the layer with the most rows: the ranking itself, queries, results of all heads."""
+    """Of the layer with the most rows: the ranking itself, queries, results of all heads.
+
+    Where some rows rank by their attention: keys twice, queries twice, one head's scores twice and their mask of half
+    floats.
+    """
     if not sizes.scored:
         return 0
     shape = model.text.shape
     n = max(sizes.n_text + sizes.counts[il] for il in sizes.scored)
     d = shape.n_embd_kv // shape.n_head_kv
+    if sizes.n_query is not None:
+        q = sizes.n_query
+        floats = n * (2 * shape.n_embd_kv + shape.n_head) + 2 * q * shape.n_head * d + 2 * n * q
+        return _F32 * floats + 2 * n * q
     return score_bytes(n, shape.n_head, shape.n_head_kv, d) + _F32 * n * shape.n_head * (d + 1)
 
 

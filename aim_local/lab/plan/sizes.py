@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ...config import VisualTokenConfig
+from ...config import BY_QUESTION, VisualTokenConfig
 from ...engine.model import Model
 from ...engine.plan import Plan
 from ...media.outline import Outline
@@ -34,7 +34,7 @@ class Sizes:
 
     n_pairs: query-key pairs over all layers, as they are computed: rows in ubatches, each against the keys so far.
     n_passes: layers times ubatches. flops: by part; "prefill" is the cost model of docs/method.md, "full" the same
-    prompt without reduction.
+    prompt without reduction. n_query: rows that rank the visual tokens, None: all.
     """
 
     n_frames: int
@@ -49,6 +49,7 @@ class Sizes:
     n_passes: int
     n_pairs: int
     tokens: VisualTokenConfig
+    n_query: int | None = None
     flops: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -80,8 +81,16 @@ def measure_sizes(model: Model, plan: Plan, outlines: Sequence[Outline]) -> Size
         n_passes=sum(-(-n // model.config.n_ubatch) for n in rows),
         n_pairs=sum(_pairs(n, model.config.n_ubatch) for n in rows),
         tokens=plan.tokens,
+        n_query=_n_query(plan),
     )
     return replace(sizes, flops=_flops(model, sizes))
+
+
+def _n_query(plan: Plan) -> int | None:
+    how = plan.tokens.importance
+    if how == "last_query":
+        return 1
+    return plan.n_asking if how in BY_QUESTION else None
 
 
 def tower_facts(model: Model) -> TowerFacts | None:
@@ -101,7 +110,7 @@ def _flops(model: Model, sizes: Sizes) -> dict[str, float]:
         "merge": _merging(model, sizes),
         "prefill": prefill_flops(shape, sizes.n_text, sizes.counts),
         "full": prefill_flops(shape, sizes.n_text, [sizes.n_visual_full] * shape.n_layer),
-        "importance": scoring_flops(shape, sizes.n_text, sizes.counts) if sizes.scored else 0.0,
+        "importance": scoring_flops(shape, sizes.n_text, sizes.counts, sizes.n_query) if sizes.scored else 0.0,
         "rows": sum(row_flops(shape, n) for n in sizes.rows) + head_flops(shape),
         "pairs": attention_flops(shape, sizes.n_pairs),
     }

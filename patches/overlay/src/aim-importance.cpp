@@ -148,6 +148,17 @@ static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool
     return { split_rows(n_q, std::max(n_step, n_fit)), false };
 }
 
+// what keys weigh, as it is added to products that are not scaled yet
+static std::vector<float> unscaled_weights(const aim_scored_layer & layer) {
+    std::vector<float> res = layer.weights;
+
+    for (float & x : res) {
+        x /= layer.kq_scale;
+    }
+
+    return res;
+}
+
 // the graph of one layer's scores
 // for devices; the CPU has the kernels of aim-walk.h, and runs this one where a caller limits the memory for scores
 class score_graph {
@@ -172,6 +183,10 @@ public:
 
         factors.resize(plan.blocks.size());
 
+        if (!layer.weights.empty()) {
+            weights = g.input(GGML_TYPE_F32, n_k);
+        }
+
         for (const row_block & block : plan.blocks) {
             masks.push_back(g.input(GGML_TYPE_F16, n_past + block.i1, block.i1 - block.i0));
         }
@@ -188,9 +203,26 @@ public:
         return run(heads);
     }
 
+    // attention of all rows together, of every head: [n_k, n_head]
+    std::vector<float> sums() {
+        p0       = g.input(GGML_TYPE_F32, n_q);
+        p0_value = 1.0f;
+        j0       = 0;
+
+        std::vector<ggml_tensor *> heads;
+
+        for (int64_t h = 0; h < layer.n_head; ++h) {
+            heads.push_back(step(h, p0, true));
+        }
+
+        return run(heads);
+    }
+
     // five steps of every head: [n_q, n_head]
     std::vector<float> walks() {
-        p0 = g.input(GGML_TYPE_F32, n_q);
+        p0       = g.input(GGML_TYPE_F32, n_q);
+        p0_value = 1.0f/n_k;
+        j0       = n_past;
 
         std::vector<ggml_tensor *> heads;
 
@@ -217,7 +249,11 @@ private:
     ggml_tensor * q_in;
     ggml_tensor * q;
     ggml_tensor * k;
-    ggml_tensor * p0 = nullptr;
+    ggml_tensor * p0      = nullptr;
+    ggml_tensor * weights = nullptr;
+
+    float   p0_value = 0.0f; // of every row
+    int64_t j0       = 0;    // the first column that is wanted
 
     std::vector<ggml_tensor *> masks;
     std::vector<ggml_tensor *> factors; // of the head being built, one per block
@@ -235,15 +271,19 @@ private:
         ggml_tensor * m = ggml_mul_mat(g.ctx, kh, qh);
         ggml_prec_set_acc(m, GGML_PREC_F32);
 
+        if (weights) { // not in the mask, whose half floats are too coarse at this temperature
+            m = ggml_add_inplace(g.ctx, m, ggml_view_1d(g.ctx, weights, n_kb, 0));
+        }
+
         // the mask op is not everywhere, a mask tensor is
         return ggml_soft_max_ext_inplace(g.ctx, m, masks[b], scale, 0.0f);
     }
 
-    // what a product reads of block b: the new columns transposed, [i1 - i0, i1]
+    // what a product reads of block b: the wanted columns transposed, [i1 - i0, n_past + i1 - j0]
     ggml_tensor * factor(int64_t h, size_t b) const {
         ggml_tensor * m = scores(h, b);
 
-        m = ggml_view_2d(g.ctx, m, plan.blocks[b].i1, m->ne[1], m->nb[1], n_past*m->nb[0]);
+        m = ggml_view_2d(g.ctx, m, m->ne[0] - j0, m->ne[1], m->nb[1], j0*m->nb[0]);
 
         return ggml_cont(g.ctx, ggml_transpose(g.ctx, m));
     }
@@ -252,7 +292,7 @@ private:
         const row_block & block = plan.blocks[b];
 
         ggml_tensor * pb  = ggml_view_1d(g.ctx, p, block.i1 - block.i0, block.i0*p->nb[0]);
-        ggml_tensor * res = ggml_mul_mat(g.ctx, factors[b], pb); // [i1]
+        ggml_tensor * res = ggml_mul_mat(g.ctx, factors[b], pb); // [n_past + i1 - j0]
         ggml_prec_set_acc(res, GGML_PREC_F32);
 
         return sum ? ggml_add(g.ctx, sum, ggml_pad(g.ctx, res, n_q - block.i1, 0, 0, 0)) : res;
@@ -311,8 +351,13 @@ private:
         ggml_backend_tensor_set(q_in,  layer.q,            0, ggml_nbytes(q_in));
 
         if (p0) {
-            const std::vector<float> uniform(n_q, 1.0f/n_k);
+            const std::vector<float> uniform(n_q, p0_value);
             ggml_backend_tensor_set(p0, uniform.data(), 0, ggml_nbytes(p0));
+        }
+
+        if (weights) {
+            const std::vector<float> unscaled = unscaled_weights(layer);
+            ggml_backend_tensor_set(weights, unscaled.data(), 0, ggml_nbytes(weights));
         }
 
         for (size_t b = 0; b < masks.size(); ++b) {
@@ -340,8 +385,9 @@ private:
 //
 
 struct walk_jobs {
-    walk_jobs(const aim_walk & w, const aim_walk_kernel & kernel, const aim_scored_layer & layer) :
-        w(w),
+    walk_jobs(const aim_walk & unbiased, const aim_walk_kernel & kernel, const aim_scored_layer & layer) :
+        bias(layer.weights.empty() ? std::vector<float>{} : aim_walk_pad(kernel, unbiased, unscaled_weights(layer).data())),
+        w(with_bias(unbiased, bias)),
         kernel(kernel),
         layer(layer),
         to_float(ggml_get_type_traits(layer.k->type)->to_float),
@@ -351,6 +397,7 @@ struct walk_jobs {
         n_work(aim_walk_n_work(kernel, w)) {
     }
 
+    const std::vector<float> bias;
     const aim_walk           w;
     const aim_walk_kernel  & kernel;
     const aim_scored_layer & layer;
@@ -364,6 +411,12 @@ struct walk_jobs {
     std::atomic<int64_t> i_panel {0};
     std::atomic<int64_t> i_head  {0};
     std::atomic<bool>    stopped {false};
+
+private:
+    static aim_walk with_bias(aim_walk w, const std::vector<float> & bias) {
+        w.bias = bias.empty() ? nullptr : bias.data();
+        return w;
+    }
 };
 
 // dst: the packed keys of every KV head
@@ -448,6 +501,7 @@ static aim_walk walk_of(const aim_scored_layer & layer) {
         /*.n_k         =*/ int64_t(layer.cells.size()),
         /*.q           =*/ layer.q,
         /*.scale       =*/ layer.kq_scale/AIM_PAGERANK_TEMPERATURE,
+        /*.bias        =*/ nullptr,
     };
 }
 
@@ -473,7 +527,7 @@ static std::vector<float> walks_on_host(aim_backends & on, const aim_scored_laye
 }
 
 size_t aim_importance_bytes(int64_t n_rows, int64_t n_head, int64_t n_head_kv, int64_t n_embd_head) {
-    const aim_walk          w      = { n_head, n_head_kv, n_embd_head, n_rows, n_rows, nullptr, 1.0f };
+    const aim_walk          w      = { n_head, n_head_kv, n_embd_head, n_rows, n_rows, nullptr, 1.0f, nullptr };
     const aim_walk_kernel & kernel = *aim_walk_get_kernel();
 
     // and what a thread works in, of which there are few
@@ -500,6 +554,122 @@ std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_l
     const bool on_host = ggml_backend_buffer_is_host(layer.k->buffer) && layer.n_bytes_max == 0;
 
     return aim_importance_rms(on_host ? walks_on_host(on, layer) : score_graph(on, layer, AIM_PAGERANK_TEMPERATURE).walks(), layer.n_head);
+}
+
+std::vector<double> aim_even_walk(int64_t n_q, int64_t n_k, const std::vector<float> & weights) {
+    std::vector<double> size(n_k, 1.0);
+    std::vector<double> seen(n_k); // sizes of all keys up to one
+
+    for (int64_t j = 0; j < n_k; ++j) {
+        size[j] = weights.empty() ? 1.0 : std::exp(double(weights[j]));
+        seen[j] = size[j] + (j > 0 ? seen[j - 1] : 0.0);
+    }
+
+    const int64_t n_past = n_k - n_q;
+
+    std::vector<double> p(n_q, 1.0/n_k);
+
+    for (int step = 0; step < AIM_PAGERANK_STEPS; ++step) {
+        double given = 0.0; // by each row from this one on, to each patch it sees
+
+        for (int64_t i = n_q - 1; i >= 0; --i) {
+            given += p[i]/seen[n_past + i];
+            p[i]   = given*size[n_past + i];
+        }
+    }
+
+    return p;
+}
+
+std::vector<float> aim_importance_pagerank_relative(aim_backends & on, const aim_scored_layer & layer) {
+    std::vector<float> res = aim_importance_pagerank(on, layer);
+
+    const std::vector<double> even = aim_even_walk(layer.n_q, layer.cells.size(), layer.weights);
+
+    for (size_t i = 0; i < res.size(); ++i) {
+        res[i] = res[i]/even[i];
+    }
+
+    return res;
+}
+
+std::vector<float> aim_importance_question(aim_backends & on, const aim_scored_layer & layer, const std::vector<float> & norms) {
+    const size_t n_k = layer.cells.size();
+
+    const std::vector<float> p = score_graph(on, layer, 1.0f).sums();
+
+    std::vector<float> res(n_k);
+
+    for (size_t i = 0; i < n_k; ++i) {
+        double sum = 0.0;
+
+        for (int64_t h = 0; h < layer.n_head; ++h) {
+            const int64_t h_kv = h/(layer.n_head/layer.n_head_kv);
+
+            sum += double(p[h*n_k + i])*(norms.empty() ? 1.0 : norms[h_kv*n_k + i]);
+        }
+
+        res[i] = sum/layer.n_head;
+    }
+
+    return res;
+}
+
+std::vector<float> aim_value_norms(const ggml_tensor * v, const std::vector<int32_t> & cells) {
+    const ggml_tensor * storage = v->view_src ? v->view_src : v;
+
+    std::vector<char> copy;
+    const char * data = (const char *) storage->data;
+
+    if (!ggml_backend_buffer_is_host(storage->buffer)) {
+        copy.resize(ggml_nbytes(storage));
+        ggml_backend_tensor_get(storage, copy.data(), 0, copy.size());
+        data = copy.data();
+    }
+
+    const auto to_float = ggml_get_type_traits(v->type)->to_float; // null for f32
+
+    // [n_embd_head, n_head_kv, n_cells], or [n_cells, n_head_kv, n_embd_head] without flash attention
+    const bool    is_transposed = v->nb[1] > v->nb[2];
+    const int64_t n_head_kv     = v->ne[1];
+
+    std::vector<float>  row(v->ne[0]);
+    std::vector<double> sums(cells.size()*n_head_kv);
+
+    const auto read = [&](int64_t i1, int64_t i2) {
+        const char * src = data + v->view_offs + i1*v->nb[1] + i2*v->nb[2];
+
+        if (to_float) {
+            to_float(src, row.data(), row.size());
+        } else {
+            std::copy_n((const float *) src, row.size(), row.data());
+        }
+    };
+
+    for (int64_t h = 0; h < n_head_kv; ++h) {
+        double * sum = sums.data() + h*cells.size();
+
+        for (int64_t d = 0; is_transposed && d < v->ne[2]; ++d) {
+            read(h, d);
+
+            for (size_t i = 0; i < cells.size(); ++i) {
+                sum[i] += double(row[cells[i]])*row[cells[i]];
+            }
+        }
+
+        for (size_t i = 0; !is_transposed && i < cells.size(); ++i) {
+            read(h, cells[i]);
+
+            for (const float x : row) {
+                sum[i] += double(x)*x;
+            }
+        }
+    }
+
+    std::vector<float> res(sums.size());
+    std::transform(sums.begin(), sums.end(), res.begin(), [](double x) { return float(std::sqrt(x)); });
+
+    return res;
 }
 
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer) {

@@ -51,6 +51,8 @@ struct aim_scored_layer {
     ggml_tensor *        k;     // the layer's K cache: [n_embd_head*n_head_kv, n_cells, 1]
     std::vector<int32_t> cells; // the cell of each key, by position
 
+    std::vector<float> weights; // of each key, added to its logits before the softmax and its temperature; empty: none has one
+
     size_t n_bytes_max; // above 0 ggml ops rank, on the CPU as well: scores of one head that fit are computed once, more in blocks for each step anew
 
     ggml_abort_callback abort; // null if there is none
@@ -64,6 +66,20 @@ std::vector<float> aim_importance_pagerank(aim_backends & on, const aim_scored_l
 
 // its last step: root of the mean square over heads, p: [n_q, n_head]
 std::vector<float> aim_importance_rms(const std::vector<float> & p, int64_t n_head);
+
+// the same over what the walk gives a row where each row attends evenly to all that it sees, in proportion to sizes where rows have weights:
+// a causal walk goes to early rows whatever they show
+std::vector<float> aim_importance_pagerank_relative(aim_backends & on, const aim_scored_layer & layer);
+
+// that walk: one number per new row. weights: of each of the n_k keys, empty for none
+std::vector<double> aim_even_walk(int64_t n_q, int64_t n_k, const std::vector<float> & weights);
+
+// attention of the n_q last rows, summed over them, mean over heads, returns one score per key. norms: [n_k, n_head_kv], what each head's
+// share of a key counts, empty: 1
+std::vector<float> aim_importance_question(aim_backends & on, const aim_scored_layer & layer, const std::vector<float> & norms);
+
+// lengths of value vectors, [number of cells, n_head_kv]; v: a view of a V cache as llama_kv_cache::get_v() gives it, on any device
+std::vector<float> aim_value_norms(const ggml_tensor * v, const std::vector<int32_t> & cells);
 
 // FastV (arXiv 2403.06764): attention of the last row, mean over heads; n_q has to be 1, returns one score per key
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer);

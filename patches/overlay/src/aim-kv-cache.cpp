@@ -18,6 +18,9 @@ static thread_local int32_t          hold_pending = AIM_HOLD_NOTHING;
 // in a state's number of stages: held rows follow the stages
 static const uint32_t STATE_HAS_ROWS = 1u << 31;
 
+// and behind those, what rows weigh; a state without it has rows that weigh the same
+static const uint32_t STATE_HAS_WEIGHTS = 1u << 30;
+
 aim_plan_scope::aim_plan_scope(const aim_plan & plan, int32_t hold) {
     plan_pending = &plan;
     hold_pending = hold;
@@ -64,6 +67,8 @@ void aim_kv_cache::clear(bool data) {
 
     trace    = {};
     is_stale = false;
+
+    weights.clear();
 }
 
 bool aim_kv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
@@ -72,6 +77,8 @@ bool aim_kv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     for (auto & stage : stages) {
         res = stage->seq_rm(seq_id, p0, p1) && res;
     }
+
+    weights.seq_rm(p0, p1);
 
     return res;
 }
@@ -86,12 +93,18 @@ void aim_kv_cache::seq_keep(llama_seq_id seq_id) {
     for (auto & stage : stages) {
         stage->seq_keep(seq_id);
     }
+
+    if (seq_pos_max(0) < 0) {
+        weights.clear(); // another sequence was to be kept, and there is one
+    }
 }
 
 void aim_kv_cache::seq_add(llama_seq_id seq_id, llama_pos p0, llama_pos p1, llama_pos shift) {
     for (auto & stage : stages) {
         stage->seq_add(seq_id, p0, p1, shift);
     }
+
+    weights.seq_add(p0, p1, shift);
 
     is_stale = true; // queries are held after RoPE
 }
@@ -100,6 +113,8 @@ void aim_kv_cache::seq_div(llama_seq_id seq_id, llama_pos p0, llama_pos p1, int 
     for (auto & stage : stages) {
         stage->seq_div(seq_id, p0, p1, d);
     }
+
+    weights.seq_div(p0, p1, d);
 
     is_stale = true;
 }
@@ -186,7 +201,7 @@ bool aim_kv_cache::get_can_shift() const {
 
 void aim_kv_cache::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     const uint32_t n_stages = stages.size();
-    const uint32_t head     = n_stages | (is_held() ? STATE_HAS_ROWS : 0);
+    const uint32_t head     = n_stages | (is_held() ? STATE_HAS_ROWS : 0) | (weights.empty() ? 0 : STATE_HAS_WEIGHTS);
     io.write(&head, sizeof(head));
 
     for (uint32_t s = 0; s < n_stages; ++s) {
@@ -198,19 +213,24 @@ void aim_kv_cache::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama
     if (is_held()) {
         held->state_write(io, get_cells());
     }
+
+    if (!weights.empty()) {
+        weights.state_write(io);
+    }
 }
 
 void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
     uint32_t head;
     io.read(&head, sizeof(head));
 
-    const uint32_t n_stages = head & ~STATE_HAS_ROWS;
+    const uint32_t n_stages = head & ~(STATE_HAS_ROWS | STATE_HAS_WEIGHTS);
 
     if (n_stages != stages.size()) {
         throw std::runtime_error(format("the state has %u stages of layers, this context has %zu", n_stages, stages.size()));
     }
 
     trace = {};
+    weights.clear();
 
     try {
         for (uint32_t s = 0; s < n_stages; ++s) {
@@ -231,11 +251,17 @@ void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_s
         } else if (!is_stale) {
             aim_held_rows::state_skip(io);
         }
+
+        if (head & STATE_HAS_WEIGHTS) {
+            weights.state_read(io, seq_pos_max(0) + 1);
+        }
     } catch (...) {
         // a sequence that is in some stages only would answer from half of its past
         for (auto & stage : stages) {
             stage->state_clear(seq_id);
         }
+
+        weights.clear();
 
         throw;
     }
@@ -393,4 +419,20 @@ const aim_plan & aim_kv_cache_context::get_plan() const {
 
 const aim_held_rows * aim_kv_cache_context::get_held() const {
     return kv->get_held();
+}
+
+std::vector<float> aim_kv_cache_context::get_weights(size_t s, uint32_t n_kv) const {
+    if (kv->weights.empty()) {
+        return {};
+    }
+
+    const llama_kv_cells & cells = kv->get_stage(s)->get_cells(0);
+
+    std::vector<float> res(n_kv);
+
+    for (uint32_t i = 0; i < n_kv; ++i) {
+        res[i] = cells.is_empty(i) ? 0.0f : kv->weights.get(cells.pos_get(i));
+    }
+
+    return res;
 }

@@ -6,6 +6,7 @@
 
 #include "aim-held-rows.h"
 #include "aim-trace.h"
+#include "aim-weights.h"
 
 #include <vector>
 
@@ -107,6 +108,9 @@ public:
     void                 drop_later();
     void                 restore_later(const std::vector<uint8_t> & copy);
 
+    // what rows weigh; a row that is written without a weight has none
+    aim_weights weights;
+
     // what the last prefill of this context kept and measured
     aim_trace trace;
 
@@ -158,6 +162,9 @@ public:
     const aim_plan & get_plan() const;
 
     const aim_held_rows * get_held() const;
+
+    // what the rows in the first n_kv cells of a stage weigh, 0 where there is no row; empty where no row of the context has a weight
+    std::vector<float> get_weights(size_t s, uint32_t n_kv) const;
 
 private:
     aim_kv_cache * kv = nullptr;

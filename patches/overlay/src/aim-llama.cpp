@@ -309,7 +309,7 @@ const char * aim_score_kernels(void) {
 }
 
 int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
-        float scale, const float * q, const float * k, float * scores) {
+        float scale, const float * q, const float * k, const float * bias, float * scores) {
     return aim_guarded(last, [&]() -> int32_t {
         const aim_walk_kernel * found = aim_walk_get_kernel(kernel);
 
@@ -321,7 +321,10 @@ int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, i
             aim_fail(AIM_STATUS_INVALID, "%d of %d rows, %d heads (%d of keys) of width %d cannot be scored", n_q, n_k, n_head, n_head_kv, n_embd_head);
         }
 
-        const aim_walk w = { n_head, n_head_kv, n_embd_head, n_q, n_k, q, scale };
+        aim_walk w = { n_head, n_head_kv, n_embd_head, n_q, n_k, q, scale, nullptr };
+
+        const std::vector<float> padded = aim_walk_pad(*found, w, bias);
+        w.bias = bias ? padded.data() : nullptr;
 
         std::vector<float> p(size_t(n_head)*n_q);
         aim_walk_run(*found, w, k, p.data());

@@ -40,7 +40,7 @@ LLAMA_API struct llama_context * aim_context_init(
 
 enum aim_hold {
     AIM_HOLD_NOTHING = 0,
-    AIM_HOLD_ROWS    = 1, // hidden states: enough where AIM_IMPORTANCE_PAGERANK does not rank at the first stage's last layer
+    AIM_HOLD_ROWS    = 1, // hidden states: enough where neither pagerank ranks at the first stage's last layer
     AIM_HOLD_QUERIES = 2, // and the queries of that layer
 };
 
@@ -55,6 +55,10 @@ enum aim_importance {
     AIM_IMPORTANCE_LAST_QUERY = 1, // FastV: attention of the last row, mean over heads
     AIM_IMPORTANCE_RANDOM     = 2, // seeded; no scores
     AIM_IMPORTANCE_GRID       = 3, // evenly spaced; no scores
+
+    AIM_IMPORTANCE_PAGERANK_RELATIVE = 4, // pagerank over what a row gets where every row attends evenly (by size) to all that it sees
+    AIM_IMPORTANCE_QUESTION          = 5, // attention of the question's rows, summed over them, mean over heads
+    AIM_IMPORTANCE_QUESTION_VALUE    = 6, // the same, of each head times the length of the row's value vector as the cache has it
 };
 
 // chooses n_keep of the n visual rows that entered layer il: writes their indices in [0, n) to kept, which has room for n, in any
@@ -67,9 +71,13 @@ struct aim_prefill_params {
     const int8_t      * rows;       // [n_rows] enum aim_row; the last row has to be a token
     const llama_token * tokens;     // [n_rows] read where a new row is a token
     const float       * embd;       // [number of other new rows][n_embd], in order
+    const int32_t     * sizes;      // [n_rows] patches that a row stands for, read where a new row is visual; NULL: one each. log(size) is added to
+                                    // the row's column of the attention logits, before the softmax: in every layer that keeps the row, for as
+                                    // long as the context holds it, and in the scores that rank, before their softmax's temperature
     int32_t             n_stages;
     const int32_t     * n_keep;     // [n_stages] visual rows that enter each stage, not growing; n_keep[0] is all of them
     int32_t             importance; // enum aim_importance
+    int32_t             n_query;    // rows of the question: the last n_query rows, new ones and tokens; 0: all such rows at the end
     uint32_t            seed;       // for AIM_IMPORTANCE_RANDOM
     aim_select_callback select;     // NULL: the highest scores stay. needs an importance that scores
     void              * select_data;
@@ -150,9 +158,10 @@ LLAMA_API int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head
 LLAMA_API const char * aim_score_kernels(void);
 
 // pagerank scores [n_q] of the last n_q of n_k rows, from queries [n_q][n_head][n_embd_head] and keys [n_k][n_head_kv][n_embd_head], on
-// the caller's thread. scale: of the products, softmax temperature included
+// the caller's thread. scale: of the products, softmax temperature included. bias: [n_k] added to each key's products before they are
+// scaled, NULL for nothing
 LLAMA_API int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
-        float scale, const float * q, const float * k, float * scores);
+        float scale, const float * q, const float * k, const float * bias, float * scores);
 
 #ifdef __cplusplus
 }

@@ -11,9 +11,21 @@
 #include <cmath>
 #include <cstring>
 
+// of a ranking
+static bool has_scores(int32_t importance) {
+    return importance != AIM_IMPORTANCE_RANDOM && importance != AIM_IMPORTANCE_GRID;
+}
+
+// needs the queries of all rows
+static bool is_walk(int32_t importance) {
+    return importance == AIM_IMPORTANCE_PAGERANK || importance == AIM_IMPORTANCE_PAGERANK_RELATIVE;
+}
+
 static int32_t n_layers(const aim_range & range) {
     return range.il_end - range.il_begin;
 }
+
+static const int32_t MAX_SIZE = 1 << 24; // patches that one row stands for: exact in float
 
 aim_kv_cache * aim_prefill_run::get_kv(const llama_context & ctx) {
     return dynamic_cast<aim_kv_cache *>(ctx.memory.get());
@@ -27,6 +39,7 @@ aim_prefill_run::aim_prefill_run(llama_context & ctx, const aim_prefill_params &
 void aim_prefill_run::run() {
     check_context();
     check_params();
+    check_question();
     check_held();
     check_cells();
 
@@ -41,6 +54,7 @@ void aim_prefill_run::run() {
 
     try {
         embed_rows();
+        weigh_rows();
 
         for (const segment & seg : plan_segments()) {
             run_segment(seg);
@@ -122,6 +136,10 @@ void aim_prefill_run::check_params() const {
 
         n_others += params.rows[i] != AIM_ROW_TOKEN;
 
+        if (params.sizes && params.rows[i] == AIM_ROW_VISUAL && (params.sizes[i] < 1 || params.sizes[i] > MAX_SIZE)) {
+            invalid(format("row %d stands for %d patches; allowed are 1 to %d", i, params.sizes[i], MAX_SIZE));
+        }
+
         if (params.rows[i] == AIM_ROW_TOKEN && (params.tokens[i] < 0 || params.tokens[i] >= n_vocab)) {
             invalid(format("row %d is token %d; the vocabulary has %d", i, params.tokens[i], n_vocab));
         }
@@ -149,13 +167,31 @@ void aim_prefill_run::check_params() const {
         invalid("n_bytes_scores is below 0");
     }
 
-    if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_GRID) {
-        invalid(format("importance %d is unknown; 0 is pagerank, 1 last_query, 2 random, 3 grid", params.importance));
+    if (params.importance < AIM_IMPORTANCE_PAGERANK || params.importance > AIM_IMPORTANCE_QUESTION_VALUE) {
+        invalid(format("importance %d is unknown; 0 is pagerank, 1 last_query, 2 random, 3 grid, 4 pagerank_relative, 5 question, 6 question_value",
+                    params.importance));
     }
 
-    if (params.select && params.importance > AIM_IMPORTANCE_LAST_QUERY) {
-        invalid("a selection callback needs scores: importance pagerank or last_query");
+    if (params.select && !has_scores(params.importance)) {
+        invalid("a selection callback needs scores: any importance but random and grid");
     }
+}
+
+void aim_prefill_run::check_question() {
+    int32_t i = params.n_rows; // where the tokens at the end begin
+
+    while (i > params.n_held && params.rows[i - 1] == AIM_ROW_TOKEN) {
+        --i;
+    }
+
+    const int32_t n_tokens = params.n_rows - i;
+
+    if (params.n_query < 0 || params.n_query > n_tokens) {
+        throw aim_error(AIM_STATUS_INVALID, format("n_query is %d; of the rows at the end, %d are new tokens, and the question's have to be that",
+                    params.n_query, n_tokens));
+    }
+
+    n_query = params.n_query > 0 ? params.n_query : n_tokens;
 }
 
 // the rows that are ranked again have to be those that the context holds
@@ -177,10 +213,10 @@ void aim_prefill_run::check_held() const {
                     params.n_held, positions.size(), p0 - 1));
     }
 
-    const bool needs_q = params.importance == AIM_IMPORTANCE_PAGERANK && params.n_keep[1] > 0 && params.n_keep[1] < params.n_keep[0];
+    const bool needs_q = is_walk(params.importance) && params.n_keep[1] > 0 && params.n_keep[1] < params.n_keep[0];
 
     if (needs_q && !kv.get_held()->get_q()) {
-        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context holds no queries, which importance 0 (pagerank) ranks by; make it with hold 2");
+        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context holds no queries, which importance 0 and 4 (pagerank, pagerank_relative) rank by; make it with hold 2");
     }
 }
 
@@ -240,10 +276,17 @@ void aim_prefill_run::embed_rows() {
     }
 }
 
+// undo() takes them away with the positions
+void aim_prefill_run::weigh_rows() {
+    for (size_t i = 0; params.sizes && i < rows.size(); ++i) {
+        if (rows[i].i_visual >= 0) {
+            kv.weights.set(rows[i].pos, params.sizes[params.n_held + i]);
+        }
+    }
+}
+
 std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
     const size_t n_stages = kv.get_plan().size();
-
-    const bool has_scores = params.importance <= AIM_IMPORTANCE_LAST_QUERY;
 
     std::vector<segment> res;
 
@@ -256,7 +299,7 @@ std::vector<aim_prefill_run::segment> aim_prefill_run::plan_segments() const {
         }
 
         // a drop of everything needs no ranking
-        res.push_back({ s, s_end, has_scores && s_end < n_stages && params.n_keep[s_end] > 0 && params.n_keep[s_end] < params.n_keep[s] });
+        res.push_back({ s, s_end, has_scores(params.importance) && s_end < n_stages && params.n_keep[s_end] > 0 && params.n_keep[s_end] < params.n_keep[s] });
 
         s = s_end;
     }
@@ -299,8 +342,7 @@ void aim_prefill_run::run_segment(const segment & seg) {
     }
 
     if (range.il_score >= 0) {
-        const size_t n_q = params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : rows.size();
-        q.resize(n_q*ctx.model.hparams.n_head(range.il_score)*ctx.model.hparams.n_embd_head_k(range.il_score));
+        q.resize(n_queries()*ctx.model.hparams.n_head(range.il_score)*ctx.model.hparams.n_embd_head_k(range.il_score));
     }
 
     // needs to happen before the graphs are built
@@ -497,7 +539,12 @@ void aim_prefill_run::collect_q(llm_graph_result & res, size_t i0, size_t n) {
 }
 
 bool aim_prefill_run::has_held_q(const segment & seg) const {
-    return seg.s_end == 1 && params.importance == AIM_IMPORTANCE_PAGERANK && kv.get_held() && kv.get_held()->get_q();
+    return seg.s_end == 1 && is_walk(params.importance) && kv.get_held() && kv.get_held()->get_q();
+}
+
+// of the present rows, the last ones whose queries rank
+size_t aim_prefill_run::n_queries() const {
+    return is_walk(params.importance) ? rows.size() : params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : n_query;
 }
 
 // as collect_q() leaves them: row by row
@@ -509,6 +556,25 @@ void aim_prefill_run::read_q(const std::vector<int32_t> & cells) {
     aim_held_rows::read(t, cells, q.data());
 }
 
+static std::vector<float> value_norms(const llama_kv_cache & stage, int32_t il, const std::vector<int32_t> & cells) {
+    const ggml_context_ptr ctx(ggml_init({ 2*ggml_tensor_overhead(), nullptr, true }));
+
+    llama_kv_cache::slot_info first_stream = {};
+
+    return aim_value_norms(stage.get_v(ctx.get(), il, stage.get_size(), first_stream), cells);
+}
+
+// one score for each row of the layer, or for each row of this call
+std::vector<float> aim_prefill_run::scores_of(int32_t il, llama_kv_cache & stage, const aim_scored_layer & layer) {
+    switch (params.importance) {
+        case AIM_IMPORTANCE_PAGERANK_RELATIVE: return aim_importance_pagerank_relative(backends, layer);
+        case AIM_IMPORTANCE_LAST_QUERY:        return aim_importance_last_query(backends, layer);
+        case AIM_IMPORTANCE_QUESTION:          return aim_importance_question(backends, layer, {});
+        case AIM_IMPORTANCE_QUESTION_VALUE:    return aim_importance_question(backends, layer, value_norms(stage, il, layer.cells));
+        default:                               return aim_importance_pagerank(backends, layer);
+    }
+}
+
 // importance of the visual rows at the last layer of the segment, il
 std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
     const auto & hparams = ctx.model.hparams;
@@ -516,9 +582,14 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
     llama_kv_cache & stage = *kv.get_stage(seg.s_end - 1);
 
     std::vector<int32_t> cells;
+    std::vector<float>   weights;
 
     for (const auto & [pos, cell] : stage.get_cells(0).seq_pos_get(0)) {
         cells.push_back(cell);
+
+        if (!kv.weights.empty()) {
+            weights.push_back(kv.weights.get(pos));
+        }
     }
 
     if (has_held_q(seg)) {
@@ -532,17 +603,17 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         /*.n_head_kv   =*/ hparams.n_head_kv(il),
         /*.n_embd_head =*/ hparams.n_embd_head_k(il),
         /*.kq_scale    =*/ kq_scale,
-        /*.n_q         =*/ params.importance == AIM_IMPORTANCE_LAST_QUERY ? 1 : int64_t(rows.size()),
+        /*.n_q         =*/ int64_t(n_queries()),
         /*.q           =*/ q.data(),
         /*.k           =*/ stage.get_k_storage(il),
         /*.cells       =*/ std::move(cells),
+        /*.weights     =*/ std::move(weights),
         /*.n_bytes_max =*/ size_t(params.n_bytes_scores),
         /*.abort       =*/ ctx.abort_callback,
         /*.abort_data  =*/ ctx.abort_callback_data,
     };
 
-    const std::vector<float> scores = params.importance == AIM_IMPORTANCE_LAST_QUERY ?
-        aim_importance_last_query(backends, layer) : aim_importance_pagerank(backends, layer);
+    const std::vector<float> scores = scores_of(il, stage, layer);
 
     // the scores end with those of this call's rows
     const size_t i_skip = scores.size() - rows.size();

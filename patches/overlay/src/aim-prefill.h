@@ -38,6 +38,8 @@ private:
     const int64_t   n_embd;
     const llama_pos p0;
 
+    size_t n_query = 0; // rows of the question, the last ones
+
     std::vector<row>   rows;   // at first the new ones; all of them from the second stage on where earlier ones are ranked again
     std::vector<float> hidden; // [n_embd, rows.size()], overwritten by each segment
 
@@ -52,11 +54,13 @@ private:
     // checks
     void check_context() const;
     void check_params() const;
+    void check_question();
     void check_held() const;
     void check_cells() const;
 
     // steps
     void                 embed_rows();
+    void                 weigh_rows();
     std::vector<segment> plan_segments() const;
     void                 run_segment(const segment & seg);
     void                 rejoin();
@@ -70,7 +74,9 @@ private:
     void                 collect_q(llm_graph_result & res, size_t i0, size_t n);
     void                 read_q(const std::vector<int32_t> & cells);
     bool                 has_held_q(const segment & seg) const;
+    size_t               n_queries() const;
     std::vector<float>   score(int32_t il, const segment & seg);
+    std::vector<float>   scores_of(int32_t il, llama_kv_cache & stage, const aim_scored_layer & layer);
     std::vector<int32_t> select(int32_t il, const std::vector<float> & importance, int32_t n, int32_t n_keep) const;
     void                 gather(const std::vector<int32_t> & kept);
 

@@ -67,15 +67,30 @@ AIM_TARGET static inline vec exp2_of(vec x) {
 
 #include AIM_PRODUCTS
 
+// adds its keys' bias to a panel of products, whose largest are others then; max: the largest so far of each row, by lane
+AIM_TARGET static void add_bias(const float * bias, float * s, int64_t stride, vec * max) {
+    for (int64_t v = 0; v < n_vecs; ++v) {
+        const vec b = load(bias + v*AIM_WIDTH);
+
+        for (int64_t r = 0; r < n_block; ++r) {
+            const vec x = load(s + r*stride + v*AIM_WIDTH) + b;
+
+            store(s + r*stride + v*AIM_WIDTH, x);
+            max[r] = larger(x, max[r]);
+        }
+    }
+}
+
 // a block's products with all panels that its rows see, the future masked with -infinity; max: each row's largest
 AIM_TARGET static void scores(const aim_walk & w, int64_t i0, const float * q, const float * packed, float * s, int64_t stride, float * max) {
     const int64_t first = w.n_k - w.n_q + i0; // keys that the first row sees, but for itself
     const int64_t end   = first + n_block < w.n_k ? first + n_block : w.n_k;
 
-    vec best[n_block];
+    vec best[n_block];   // of the products
+    vec biased[n_block]; // with the bias, where there is one
 
     for (int64_t r = 0; r < n_block; ++r) {
-        best[r] = vec{} - INFINITY;
+        best[r] = biased[r] = vec{} - INFINITY;
     }
 
     int64_t j0 = 0;
@@ -83,14 +98,22 @@ AIM_TARGET static void scores(const aim_walk & w, int64_t i0, const float * q, c
     // panels that every row sees whole
     for (; j0 + n_cols <= first + 1; j0 += n_cols) {
         products(w.n_embd_head, q, packed + j0*n_packed(w.n_embd_head), s + j0, stride, best);
+
+        if (w.bias) {
+            add_bias(w.bias + j0, s + j0, stride, biased);
+        }
     }
 
     for (int64_t r = 0; r < n_block; ++r) {
-        max[r] = largest(best[r]);
+        max[r] = largest(w.bias ? biased[r] : best[r]);
     }
 
     for (; j0 < end; j0 += n_cols) {
         products(w.n_embd_head, q, packed + j0*n_packed(w.n_embd_head), s + j0, stride, best);
+
+        if (w.bias) {
+            add_bias(w.bias + j0, s + j0, stride, biased);
+        }
 
         for (int64_t r = 0; r < n_block; ++r) {
             const int64_t i = first + r < w.n_k ? first + r : w.n_k - 1; // the last key that the row sees

@@ -134,6 +134,15 @@ size_t aim_walk_n_work(const aim_walk_kernel & kernel, const aim_walk & w) {
     return (AIM_WALK_STEPS + 1)*n_q + AIM_WALK_BLOCK*(kernel.n_packed(w.n_embd_head) + aim_walk_n_panels(kernel, w)*kernel.n_cols);
 }
 
+std::vector<float> aim_walk_pad(const aim_walk_kernel & kernel, const aim_walk & w, const float * bias) {
+    std::vector<float> res(aim_walk_n_panels(kernel, w)*kernel.n_cols);
+
+    if (bias) {
+        std::copy_n(bias, w.n_k, res.begin());
+    }
+
+    return res;
+}
 
 void aim_walk_run(const aim_walk_kernel & kernel, const aim_walk & w, const float * keys, float * p) {
     const aim_walk_flush flush;

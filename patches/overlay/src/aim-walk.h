@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #define AIM_WALK_STEPS 5 // AIM (arXiv 2412.03248), section 3.2
 
@@ -25,6 +26,8 @@ struct aim_walk {
     const float * q; // [n_embd_head, n_head, n_q]
 
     float scale; // of the products, above 0; softmax temperature included
+
+    const float * bias; // of each key, added to its products before they are scaled, as aim_walk_pad() gives them; NULL for nothing
 };
 
 // one instruction set
@@ -55,6 +58,9 @@ int64_t aim_walk_n_panels(const aim_walk_kernel & kernel, const aim_walk & w);
 // floats: packed keys of one KV head; what one head needs while it is computed
 size_t aim_walk_n_packed(const aim_walk_kernel & kernel, const aim_walk & w);
 size_t aim_walk_n_work  (const aim_walk_kernel & kernel, const aim_walk & w);
+
+// bias [n_k] for whole panels of a kernel, zeros behind it
+std::vector<float> aim_walk_pad(const aim_walk_kernel & kernel, const aim_walk & w, const float * bias);
 
 // a walk on the caller's thread: keys [n_embd_head, n_head_kv, n_k], p [n_q, n_head]
 void aim_walk_run(const aim_walk_kernel & kernel, const aim_walk & w, const float * keys, float * p);
