@@ -80,15 +80,19 @@ def test_visual_token_options(words: list[str], wanted: Any, play: Play) -> None
     assert (found and (found.merge_retain, found.prune_layers, found.flops_share)) == wanted
 
 
-def test_merging_options(play: Play) -> None:
-    llm = play("x")
-    for words, wanted in (
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
         (["--tokens", "ward", "--window", "4"], VisualTokenConfig(0.1, merge_by="ward", merge_window=4)),
         (["--merge", "ward", "--keep", "0.5"], VisualTokenConfig(0.5, merge_by="ward")),
         (["--tokens", "average", "--merge", "similarity"], VisualTokenConfig()),
-    ):
-        assert run("chat", "-p", "what?", *words).exit_code == 0
-        assert llm.calls[-1]["tokens"] == wanted
+    ],
+    ids=str,
+)
+def test_merging_options(words: list[str], wanted: VisualTokenConfig, play: Play) -> None:
+    llm = play("x")
+    assert run("chat", "-p", "what?", *words).exit_code == 0
+    assert llm.calls[0]["tokens"] == wanted
 
 
 @pytest.mark.parametrize(

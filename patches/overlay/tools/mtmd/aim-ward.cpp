@@ -180,6 +180,7 @@ void add_chunk(const gram_kernel & kernel, const double * panels, int32_t n_pane
         }
     };
     std::vector<std::thread> others;
+    others.reserve(n_threads);
     for (int32_t t = 1; t < n_threads; t++) {
         try {
             others.emplace_back(work);
