@@ -55,10 +55,11 @@ class Result:
         return (max(scores[row] for row in lost) - min(scores[row] for row in taken)) / cut
 
 
-def attention_logits(q: Tensor, k: Tensor, logs: Tensor) -> Tensor:
-    """[h, n, n] of rotated q and k [h, n, d]: a row that stands for s patches has log(s) more; the future is away."""
+def attention_logits(q: Tensor, k: Tensor, logs: Tensor, temperature: float = 1.0) -> Tensor:
+    """[h, n, n] of rotated q and k [h, n, d]: a row that stands for s patches has log(s) more, at any temperature, as s
+    rows like it would have together; the future is away."""
     n = q.shape[1]
-    scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5 + logs
+    scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5 / temperature + logs
     return scores.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf)
 
 
@@ -74,9 +75,8 @@ def walk(m: Tensor) -> Tensor:
 
 
 def pagerank(held: Layer, n_query: int = 1) -> Tensor:
-    return (
-        walk(torch.softmax(attention_logits(held.q, held.k, held.logs) / TEMPERATURE, dim=-1)).square().mean(0).sqrt()
-    )
+    logits = attention_logits(held.q, held.k, held.logs, TEMPERATURE)
+    return walk(torch.softmax(logits, dim=-1)).square().mean(0).sqrt()
 
 
 def pagerank_relative(held: Layer, n_query: int = 1) -> Tensor:

@@ -21,7 +21,7 @@ LIMIT = 2e-3  # relative: f32 products of up to 400, times ten by the temperatur
 
 
 def score(kernel: str, q: Floats, k: Floats, sizes: NDArray[np.int64] | None = None) -> Floats:
-    bias = None if sizes is None else (np.log(sizes) * q.shape[2] ** 0.5).astype(np.float32)
+    bias = None if sizes is None else (np.log(sizes) * q.shape[2] ** 0.5 * TEMPERATURE).astype(np.float32)
     return score_with(kernel, q, k, 1 / q.shape[2] ** 0.5 / TEMPERATURE, bias)
 
 

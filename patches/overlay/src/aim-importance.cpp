@@ -149,11 +149,11 @@ static score_plan plan_scores(int64_t n_q, int64_t n_k, size_t n_bytes_max, bool
 }
 
 // what keys weigh, as it is added to products that are not scaled yet
-static std::vector<float> unscaled_weights(const aim_scored_layer & layer) {
+static std::vector<float> unscaled_weights(const aim_scored_layer & layer, float scale) {
     std::vector<float> res = layer.weights;
 
     for (float & x : res) {
-        x /= layer.kq_scale;
+        x /= scale;
     }
 
     return res;
@@ -356,7 +356,7 @@ private:
         }
 
         if (weights) {
-            const std::vector<float> unscaled = unscaled_weights(layer);
+            const std::vector<float> unscaled = unscaled_weights(layer, scale);
             ggml_backend_tensor_set(weights, unscaled.data(), 0, ggml_nbytes(weights));
         }
 
@@ -386,7 +386,7 @@ private:
 
 struct walk_jobs {
     walk_jobs(const aim_walk & unbiased, const aim_walk_kernel & kernel, const aim_scored_layer & layer) :
-        bias(layer.weights.empty() ? std::vector<float>{} : aim_walk_pad(kernel, unbiased, unscaled_weights(layer).data())),
+        bias(layer.weights.empty() ? std::vector<float>{} : aim_walk_pad(kernel, unbiased, unscaled_weights(layer, unbiased.scale).data())),
         w(with_bias(unbiased, bias)),
         kernel(kernel),
         layer(layer),

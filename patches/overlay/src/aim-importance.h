@@ -51,7 +51,7 @@ struct aim_scored_layer {
     ggml_tensor *        k;     // the layer's K cache: [n_embd_head*n_head_kv, n_cells, 1]
     std::vector<int32_t> cells; // the cell of each key, by position
 
-    std::vector<float> weights; // of each key, added to its logits before the softmax and its temperature; empty: none has one
+    std::vector<float> weights; // of each key, added to its logits over the temperature: as so many keys like it would have together; empty: none has one
 
     size_t n_bytes_max; // above 0 ggml ops rank, on the CPU as well: scores of one head that fit are computed once, more in blocks for each step anew
 

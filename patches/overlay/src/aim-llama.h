@@ -73,7 +73,7 @@ struct aim_prefill_params {
     const float       * embd;       // [number of other new rows][n_embd], in order
     const int32_t     * sizes;      // [n_rows] patches that a row stands for, read where a new row is visual; NULL: one each. log(size) is added to
                                     // the row's column of the attention logits, before the softmax: in every layer that keeps the row, for as
-                                    // long as the context holds it, and in the scores that rank, before their softmax's temperature
+                                    // long as the context holds it, and in the scores that rank, whose temperature leaves it as it is
     int32_t             n_stages;
     const int32_t     * n_keep;     // [n_stages] visual rows that enter each stage, not growing; n_keep[0] is all of them
     int32_t             importance; // enum aim_importance
