@@ -47,12 +47,17 @@ RANKINGS = ("pagerank", "pagerank_relative", "last_query", "question", "question
 SCHEDULES = {"the paper's": "auto", "late drop": "late", "from layer 3 to 9": "3-9"}
 BEFORE = "merge=ward:keep=0.25:weigh=size"  # what the rankings get to see
 
-EQUAL = {  # settings of about equal FLOPs, a line each
-    "half": ("merge-only:keep=0.5", "merge-only:keep=0.5:merge=ward:weigh=size"),
-    "paper": ("paper", "paper:merge=ward", "paper:merge=ward:weigh=size", "late-drop:merge=ward:weigh=size"),
-    "fast": ("fast", "fast:merge=ward", "fast:merge=ward:weigh=size", "fast:merge=ward:weigh=size:window=4"),
-    "tenth": ("paper:keep=0.1", "ward", "ward:weigh=size"),
-}
+WAYS = ("", ":merge=ward", ":merge=ward:weigh=size")  # of merging, for the settings of equal FLOPs
+EQUAL = ("paper", "fast", "paper:keep=0.1")  # and late-drop, which ranks nothing
+
+
+def equal_settings() -> list[str]:
+    """Settings of equal FLOPs after each other: the paper's and its neighbours, by merging and by ranking."""
+    half = [f"merge-only:keep=0.5{way}" for way in WAYS]
+    ranked = [f"{name}{way}{rank}" for name in EQUAL for rank in ("", ":importance=question") for way in WAYS]
+    return [*half, *ranked, *(f"late-drop{way}" for way in WAYS)]
+
+
 INSIDE = (
     "vision_merge=1",
     "vision_merge=0.5:vision_merge_depth=0.34",
@@ -163,7 +168,7 @@ def run_group(name: str, suite: Suite, options: argparse.Namespace) -> str:
     if name == "ranking":
         return ranking_table(run(["off", f"merge-only:{BEFORE}", *ranking_settings().values()]))
     if name == "equal":
-        report = run(["off", *(setting for group in EQUAL.values() for setting in group)])
+        report = run(["off", *equal_settings()])
         return lines_table(report, [cell.key for cell in report.cells], "setting")
     report = run(["off", "paper:merge=ward:weigh=size"], INSIDE)
     return lines_table(report, [cell.key for cell in report.cells], "way of loading")
