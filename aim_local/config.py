@@ -144,6 +144,8 @@ class VisualTokenConfig:
             raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
         if self.merge_by not in MERGE_BY:
             raise UsageError(f"merge_by is {self.merge_by!r}; allowed are {', '.join(MERGE_BY)}")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed!r}; give a whole number from 0 to {2**32 - 1}")
         self._check_window()
         if self.weigh not in WEIGH:
             raise UsageError(f"weigh is {self.weigh!r}; allowed are {', '.join(WEIGH)}")

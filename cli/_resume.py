@@ -5,7 +5,7 @@ Knows the command's options and what a saved conversation says of its model; tak
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import typer
 
 from aim_local.errors import UsageError
 
-from ._options import FlashAttn, LoadOptions, OnOff
+from ._options import FlashAttn, LoadOptions, OnOff, TokenOptions
 
-_PART_OF_IT = ("tokens", "keep", "merge", "window", "prune", "importance", "system")
+_PART_OF_IT = (*(option.name for option in fields(TokenOptions)), "system")
 _FLASH = {"auto": FlashAttn.AUTO, True: FlashAttn.ON, False: FlashAttn.OFF}
 
 

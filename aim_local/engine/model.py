@@ -112,6 +112,7 @@ class Model:
         return {
             "mmproj": known_digest(mmproj),
             "precision": tower.precision,
+            "merging": [config.vision_merge, config.vision_merge_depth] if config.vision_merge < 1 else [],
             "n_embd": self.text.n_embd,
             "flash_attn": config.flash_attn,
             "gpu": gpu_names() if config.n_gpu_layers != 0 else [],

@@ -65,6 +65,9 @@ class Tower(Protocol):
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         """How an item stands in the prompt: its visual parts, and the text that its family writes around them."""
 
+    def merged_together(self, shape: MediaShape, window: int) -> list[int]:
+        """Rows of an item that are merged with each other: of each window of frames, of each part of a picture."""
+
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         """Raises UsageError for token merging that this family cannot do to such an item."""
 

@@ -33,6 +33,9 @@ class Llava(TileTower):
     def image_tiles(self, shape: MediaShape) -> int:
         return 1
 
+    def image_parts(self, shape: MediaShape) -> list[int]:
+        return [self.frame_side**2]
+
     def encode_image(self, item: Image, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         clock = Clock()
         with clock.timed("preprocess"):

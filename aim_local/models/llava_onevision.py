@@ -61,6 +61,11 @@ class LlavaOnevision(TileTower):
     def image_tiles(self, shape: MediaShape) -> int:
         return self._plan(shape).n_tiles
 
+    def image_parts(self, shape: MediaShape) -> list[int]:
+        """Base view and tile grid."""
+        plan = self._plan(shape)
+        return [plan.patches**2, plan.grid_h * plan.grid_w]
+
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         super().check_merging(shape, tokens)
         if shape.kind == "image":

@@ -104,6 +104,11 @@ class MtmdTower:
         finally:
             chunks.close()
 
+    def merged_together(self, shape: MediaShape, window: int) -> list[int]:
+        """mtmd's chunks; there are no windows (check_merging)."""
+        del window
+        return [part.n_full for part in self.layout(shape, 1.0) if isinstance(part, VisualPart)]
+
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         """Squares are unknown here, and mtmd writes text around each frame."""
         refuse_baselines(tokens, "this vision tower")

@@ -13,7 +13,7 @@ import numpy as np
 from ..config import VisualTokenConfig
 from ..errors import UsageError
 from ..media import Image, MediaShape, Video
-from ..reduction.merging import check_window, merged_frames
+from ..reduction.merging import check_clusters, merged_frames
 from ..reduction.planner import merge_count
 from .base import Fit, Frame, TileRows, Tower, TowerFacts
 from .pieces import Part, Rows, TokenGroup, VisualBlock, VisualPart
@@ -65,8 +65,11 @@ class RowsTower:
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         return [VisualPart(self.count(shape, retain), self.count(shape, 1.0))]
 
+    def merged_together(self, shape: MediaShape, window: int) -> list[int]:
+        return [len(frames) * self.n_slots for frames in windows(shape.n_frames, window)]
+
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
-        check_window(tokens, shape.n_frames, self.n_slots)
+        check_clusters(tokens, self.merged_together(shape, tokens.merge_window))
 
     def n_tiles(self, shape: MediaShape) -> int:
         return 1

@@ -18,7 +18,7 @@ from ..errors import ModelError, NativeError
 from ..media import Image, MediaShape, Video
 from ..native.mtmd import MtmdContext
 from ..native.visual import Merged, TileEncoder
-from ..reduction.merging import check_window, merged_frames
+from ..reduction.merging import check_clusters, merged_frames
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, TileRows, TowerFacts, TowerFile
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
@@ -86,6 +86,10 @@ class TileTower:
     def image_tiles(self, shape: MediaShape) -> int:
         raise NotImplementedError
 
+    def image_parts(self, shape: MediaShape) -> list[int]:
+        """Rows of each part of a picture that is merged by itself."""
+        raise NotImplementedError
+
     def encode_image(self, item: Image, tokens: VisualTokenConfig, tile_rows: TileRows) -> VisualBlock:
         raise NotImplementedError
 
@@ -141,9 +145,13 @@ class TileTower:
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         return [VisualPart(self.count(shape, retain), self.count(shape, 1.0))]
 
+    def merged_together(self, shape: MediaShape, window: int) -> list[int]:
+        if shape.kind == "image":
+            return self.image_parts(shape)
+        return [len(frames) * self.frame_side**2 for frames in windows(shape.n_frames, window)]
+
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
-        if shape.kind == "video":
-            check_window(tokens, shape.n_frames, self.frame_side**2)
+        check_clusters(tokens, self.merged_together(shape, tokens.merge_window))
 
     def n_tiles(self, shape: MediaShape) -> int:
         return shape.n_frames if shape.kind == "video" else self.image_tiles(shape)

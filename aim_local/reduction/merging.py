@@ -44,7 +44,7 @@ def merged(rows: Rows, tokens: VisualTokenConfig) -> Merged:
 
 
 def merged_frames(frames: Sequence[Rows], tokens: VisualTokenConfig) -> Merged:
-    """The frames of one window, each float32 [n, n_embd]; of a window of one frame what `merged` gives.
+    """The frames of one window, each float32 [n, n_embd]; where windows are of one frame, what `merged` gives.
 
     In a window rows are clustered wherever they are, as many clusters as the frames would keep one by one, and a row
     stands where its medoid is: the member nearest to the mean. So a frame may keep any number of rows, or none.
@@ -104,11 +104,13 @@ def refuse_window(tokens: VisualTokenConfig, what: str) -> None:
         )
 
 
-def check_window(tokens: VisualTokenConfig, n_frames: int, n_slots: int) -> None:
-    """Raises UsageError for a window whose distances would not fit. n_slots: rows of a frame."""
-    n_rows = min(tokens.merge_window, n_frames) * n_slots
-    if tokens.merge_window > 1 and n_rows > MOST_ROWS:
-        raise UsageError(
-            f"a window of {tokens.merge_window} frames has {n_rows} visual tokens, {MOST_ROWS} can be clustered "
-            f"together; take a window of at most {MOST_ROWS // n_slots}"
-        )
+def check_clusters(tokens: VisualTokenConfig, together: Sequence[int]) -> None:
+    """Raises UsageError for distances that would not fit. together: rows that are clustered with each other."""
+    n_rows = max(together, default=0)
+    if tokens.merge_by != "ward" or tokens.merge_retain == 1 or n_rows <= MOST_ROWS:
+        return
+    if tokens.merge_window > 1:
+        what, instead = f"a window of {tokens.merge_window} frames", "take a smaller window"
+    else:
+        what, instead = "a part of the picture", "take a smaller picture, or merging by similarity"
+    raise UsageError(f"{what} has {n_rows} visual tokens, {MOST_ROWS} can be clustered together; {instead}")

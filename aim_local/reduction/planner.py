@@ -57,10 +57,10 @@ class VisionShape:
 
     def merged(self, retain: float, depth: float) -> VisionShape:
         """The same with merging inside (LoadConfig.vision_merge, vision_merge_depth), as tower-merge.cpp counts."""
-        if retain == 1:
+        if retain == 1 or self.n_layer < 2:
             return self
-        il = min(max(1, math.floor(depth * self.n_layer + 0.5)), max(1, self.n_layer - 1))
-        return replace(self, n_merged=max(1, math.floor(self.n_patch * retain + 1e-6)), il_merged=il)
+        il = min(max(1, math.floor(depth * self.n_layer + 0.5)), self.n_layer - 1)
+        return replace(self, n_merged=merge_count(self.n_patch, retain), il_merged=il)
 
 
 @dataclass(frozen=True)

@@ -168,14 +168,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--html", type=Path, help="a page with the same tables, beside what is printed")
     args = parser.parse_args(argv)
     try:
+        if args.html and not args.html.parent.is_dir():
+            raise UsageError(f"--html {args.html}: the folder {args.html.parent} is not there; make it, or name another")
         found = _measured(args)
+        if args.html:
+            _write(found, args.html)
     except AimError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code
-    if args.html:
-        write_page(found, args.html)
     print(json.dumps(asdict(found), indent=2, allow_nan=False) if args.json else text(found))
     return 0
+
+
+def _write(found: Measured, path: Path) -> None:
+    try:
+        write_page(found, path)
+    except OSError as e:
+        raise UsageError(f"--html {path}: cannot be written ({e.strerror}); name another file") from e
 
 
 def _measured(args: Any) -> Measured:

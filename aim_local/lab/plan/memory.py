@@ -80,7 +80,7 @@ def expect_memory(model: Model, sizes: Sizes, room: Room, outlines: Sequence[Out
         "compute buffers": room.compute_bytes,
         "vision buffers": _vision_bytes(model, facts) if facts and sizes.n_tiles else 0,
         "frames": sum(_pixel_bytes(model.tower, facts, o) for o in outlines) if model.tower and facts else 0,
-        "clustering": _clustering_bytes(sizes, facts) if facts else 0,
+        "clustering": _clustering_bytes(sizes) if facts else 0,
         "visual tokens": _row_bytes(model, sizes),
         "importance scores": _scoring_bytes(model, sizes),
         "logits": 3 * _F32 * model.text.n_vocab,  # the context's, our copy, the sampler's candidates
@@ -128,9 +128,9 @@ def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
     return source + 2 * tower.n_tiles(outline.shape) * tile + 2 * thumbnail
 
 
-def _clustering_bytes(sizes: Sizes, facts: TowerFacts) -> int:
+def _clustering_bytes(sizes: Sizes) -> int:
     """Ward's: the distances of all rows that are clustered together, in doubles."""
-    return 8 * clustered(sizes, facts) ** 2
+    return 8 * clustered(sizes) ** 2
 
 
 def _row_bytes(model: Model, sizes: Sizes) -> int:

@@ -34,7 +34,8 @@ class Sizes:
 
     n_pairs: query-key pairs over all layers, as they are computed: rows in ubatches, each against the keys so far.
     n_passes: layers times ubatches. flops: by part; "prefill" is the cost model of docs/method.md, "full" the same
-    prompt without reduction. n_query: rows that rank the visual tokens, None: all.
+    prompt without reduction. n_query: rows that rank the visual tokens, None: all. together: rows that are merged with each
+    other, window by window and part by part.
     """
 
     n_frames: int
@@ -50,6 +51,7 @@ class Sizes:
     n_pairs: int
     tokens: VisualTokenConfig
     n_query: int | None = None
+    together: tuple[int, ...] = ()
     flops: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -82,8 +84,14 @@ def measure_sizes(model: Model, plan: Plan, outlines: Sequence[Outline]) -> Size
         n_pairs=sum(_pairs(n, model.config.n_ubatch) for n in rows),
         tokens=plan.tokens,
         n_query=_n_query(plan),
+        together=_together(model, plan, outlines),
     )
     return replace(sizes, flops=_flops(model, sizes))
+
+
+def _together(model: Model, plan: Plan, outlines: Sequence[Outline]) -> tuple[int, ...]:
+    tower, window = model.tower, plan.tokens.merge_window
+    return tuple(n for o in outlines for n in tower.merged_together(o.shape, window)) if tower else ()
 
 
 def _n_query(plan: Plan) -> int | None:
@@ -116,23 +124,16 @@ def _flops(model: Model, sizes: Sizes) -> dict[str, float]:
     }
 
 
-def clustered(sizes: Sizes, facts: TowerFacts) -> int:
-    """Most rows that are clustered together, 0 where there is no clustering; of a picture a tile's stand for it."""
-    if sizes.tokens.merge_by != "ward" or sizes.tokens.merge_retain == 1 or not sizes.n_tiles:
-        return 0
-    window = min(sizes.tokens.merge_window, sizes.n_frames) * facts.n_slots
-    return max(window, facts.patches**2 if sizes.n_images else 0)
+def clustered(sizes: Sizes) -> int:
+    """Most rows that are clustered together, 0 where there is no clustering."""
+    is_clustered = sizes.tokens.merge_by == "ward" and sizes.tokens.merge_retain < 1
+    return max(sizes.together, default=0) if is_clustered else 0
 
 
 def _merging(model: Model, sizes: Sizes) -> float:
-    """Of frames, and of pictures as if each tile were merged alone (base view and grid are merged apart)."""
-    facts, tokens, n_embd = tower_facts(model), sizes.tokens, model.text.n_embd
-    if facts is None or not sizes.n_tiles or tokens.merge_retain == 1:
+    tokens, n_embd = sizes.tokens, model.text.n_embd
+    if tower_facts(model) is None or tokens.merge_retain == 1:
         return 0.0
-    n_tiles, n_patches = sizes.n_tiles - sizes.n_frames, facts.patches**2
     if tokens.merge_by == "ward":
-        window = min(tokens.merge_window, sizes.n_frames)
-        frames = sizes.n_frames / max(1, window) * ward_flops(window * facts.n_slots, n_embd)
-        return frames + n_tiles * ward_flops(n_patches, n_embd)
-    frames = sizes.n_frames * merging_flops(facts.n_slots, n_embd, tokens.merge_retain)
-    return frames + n_tiles * merging_flops(n_patches, n_embd, tokens.merge_retain)
+        return sum(ward_flops(n, n_embd) for n in sizes.together)
+    return sum(merging_flops(n, n_embd, tokens.merge_retain) for n in sizes.together)

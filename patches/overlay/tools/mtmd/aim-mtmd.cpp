@@ -72,9 +72,9 @@ int32_t aim_mtmd_precision(mtmd_context * ctx) {
     return aim_guard([&]() -> int32_t { return aim_clip_packed_of(vision_of(ctx)).precision(); });
 }
 
-int32_t aim_mtmd_set_merging(float retain, float depth) {
+int32_t aim_mtmd_set_merging(double retain, double depth) {
     return aim_guard([&]() -> int32_t {
-        if (!(retain > 0.0f && retain <= 1.0f) || !(depth > 0.0f && depth < 1.0f)) { // written so that nan fails
+        if (!(retain > 0.0 && retain <= 1.0) || !(depth > 0.0 && depth < 1.0)) { // written so that nan fails
             aim_fail(AIM_STATUS_INVALID, "merging inside the tower to %g at %g of its depth; the first must lie in (0, 1], the second in (0, 1)", retain, depth);
         }
         aim_tower_merge_next(retain, depth);
@@ -85,7 +85,8 @@ int32_t aim_mtmd_set_merging(float retain, float depth) {
 int32_t aim_mtmd_merges(mtmd_context * ctx) {
     return aim_guard([&]() -> int32_t {
         clip_ctx * vision = vision_of(ctx);
-        return clip_get_projector_type(vision) == PROJECTOR_TYPE_LLAVA_ONEVISION || clip_graph_llava_clip::handles(*aim_clip_model(vision));
+        const bool is_ours = clip_get_projector_type(vision) == PROJECTOR_TYPE_LLAVA_ONEVISION || clip_graph_llava_clip::handles(*aim_clip_model(vision));
+        return is_ours && clip_get_hparams(vision)->n_layer > 1;
     });
 }
 

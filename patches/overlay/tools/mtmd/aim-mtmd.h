@@ -35,8 +35,9 @@ MTMD_API int32_t aim_mtmd_precision(mtmd_context * ctx);
 
 // Merging inside the next tower that the calling thread loads: from the layer at `depth` of all (share, in (0, 1)) on it computes the
 // share `retain` of the patches, in (0, 1], 1 is off; it still gives a row for every patch. Only towers that aim_mtmd_merges take it.
-MTMD_API int32_t aim_mtmd_set_merging(float retain, float depth);
-// 1 if this tower is merged where aim_mtmd_set_merging says so: "llava_onevision", and LLaVA-1.5 files that name their feature layer
+MTMD_API int32_t aim_mtmd_set_merging(double retain, double depth);
+// 1 if this tower is merged where aim_mtmd_set_merging says so: "llava_onevision", and LLaVA-1.5 files that name their feature layer, of
+// two layers or more
 MTMD_API int32_t aim_mtmd_merges(mtmd_context * ctx);
 
 // Kernels that packed weights are computed with: "amx", "avx512-vnni", "avx-vnni", "avx512", "avx2", or "" without any.

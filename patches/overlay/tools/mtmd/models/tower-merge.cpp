@@ -7,16 +7,16 @@
 #include <limits>
 #include <vector>
 
-static thread_local float next_retain = 1.0f;
-static thread_local float next_depth  = 0.5f;
+static thread_local double next_retain = 1.0;
+static thread_local double next_depth  = 0.5;
 
-void aim_tower_merge_next(float retain, float depth) {
+void aim_tower_merge_next(double retain, double depth) {
     next_retain = retain;
     next_depth  = depth;
 }
 
 aim_tower_merge::aim_tower_merge() : retain(next_retain), depth(next_depth) {
-    next_retain = 1.0f;
+    next_retain = 1.0;
 }
 
 int32_t aim_tower_merge::layer(int32_t n_layer) const {
@@ -24,7 +24,7 @@ int32_t aim_tower_merge::layer(int32_t n_layer) const {
 }
 
 int32_t aim_tower_merge::count(int32_t n_patches) const {
-    return std::max(1, (int32_t) std::floor(n_patches * (double) retain + 1e-6));
+    return std::max(1, (int32_t) std::floor(n_patches * retain + 1e-9));
 }
 
 // what one op gives, as float32: rows [n_kept][n_embd], log of their sizes [n_kept], the row of each input row [n]

@@ -11,15 +11,15 @@
 struct aim_tower_merge {
     aim_tower_merge(); // what aim_tower_merge_next said on this thread; towers after it are not merged
 
-    float retain; // share of the patches
-    float depth;  // of the layers that come before
+    double retain; // share of the patches
+    double depth;  // of the layers that come before
 
-    bool    on() const { return retain < 1.0f; }
-    int32_t layer(int32_t n_layer) const;    // the first that computes merged rows, at least 1
-    int32_t count(int32_t n_patches) const;  // rows left of them
+    bool    on() const { return retain < 1.0; }
+    int32_t layer(int32_t n_layer) const;   // the first that computes merged rows, of two layers or more: neither the first of all nor none
+    int32_t count(int32_t n_patches) const; // rows left of them
 };
 
-void aim_tower_merge_next(float retain, float depth);
+void aim_tower_merge_next(double retain, double depth);
 
 struct aim_merged_rows {
     ggml_tensor * rows;   // [n_embd, n_kept]
