@@ -216,7 +216,8 @@ void aim_prefill_run::check_held() const {
     const bool needs_q = is_walk(params.importance) && params.n_keep[1] > 0 && params.n_keep[1] < params.n_keep[0];
 
     if (needs_q && !kv.get_held()->get_q()) {
-        throw aim_error(AIM_STATUS_UNSUPPORTED, "the context holds no queries, which importance 0 and 4 (pagerank, pagerank_relative) rank by; make it with hold 2");
+        throw aim_error(AIM_STATUS_UNSUPPORTED,
+                "the context holds no queries, which importance 0 and 4 (pagerank, pagerank_relative) rank by; make it with hold 2");
     }
 }
 
