@@ -304,6 +304,7 @@ def test_resume_takes_the_cache_types_of_the_file(clips: list[Path], tmp_path: P
     [
         (["--tokens", "off"], 2, "--tokens: the saved conversation settles that"),
         (["--system", "x", "--keep", "0.5"], 2, "--keep, --system"),
+        (["--merge", "ward", "--window", "2", "--weigh", "size"], 2, "--merge, --window, --weigh: the saved"),
         (["--type-k", "q8_0"], 1, "its KV cache was made with --type-k f16"),
         (["--ctx", "16"], 1, "load with --ctx"),
     ],

@@ -11,6 +11,7 @@ import compare_case
 import gguf
 from compare_case import FOLDER, other_words
 
+from aim_local.demo import read_clip
 from aim_local.lab.compare import matrix
 from aim_local.store.gguf_header import array_sha256
 
@@ -91,3 +92,21 @@ def test_vocabulary_digest(tmp_path: Path) -> None:
     value = b"".join(part.tobytes() for part in tokens.parts[3:])  # before it: the name's length, the name, the type
     assert array_sha256(demo, matrix.TOKENS) == hashlib.sha256(value).hexdigest()
     assert array_sha256(FOLDER / "model.gguf", "no.such.key") == ""
+
+
+def test_the_varied_world_is_drawn(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from aim_local.cli._app import app
+
+    out = str(tmp_path / "a")
+    arguments = ["compare", "--demo", "--world", "varied", "--n", "2", "--tokens", "off", "--no-kld", "--out", out]
+    drawn = CliRunner().invoke(app, arguments)
+    assert drawn.exit_code == 0, drawn.output
+    assert read_clip(next((tmp_path / "a" / "suite" / "clips").glob("*.mp4"))).shape[1:3] == (168, 168)
+    for wrong, told in (
+        (["--demo", "--world", "wild"], "allowed are plain, varied"),
+        (["--suite", "x.jsonl", "--world", "varied"], "--world is for --demo"),
+    ):
+        refused = CliRunner().invoke(app, ["compare", *wrong])
+        assert (refused.exit_code, told in refused.stderr) == (2, True), refused.stderr

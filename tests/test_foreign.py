@@ -94,6 +94,8 @@ def test_ward_merges_frame_by_frame(llm: VisionLLM) -> None:
         rows, slots, _ = ward_merge(full.blocks[i].rows, N_PATCH // 4, by_medoid=False)
         assert np.abs(block.rows - rows).max() < 1e-6 * np.abs(rows).max()
         assert [group.slot for group in block.groups] == slots
+        assert block.sizes is not None
+        assert (block.sizes.sum(), len(block.sizes)) == (N_PATCH, N_PATCH // 4)
     for setting, told in (
         ("ward:window=2", r"\(a window of 2\) for this vision tower"),
         ("average", "merging by average is not"),

@@ -94,3 +94,9 @@ def test_needle_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     for args, words in ((["--n", "1"], "n is 1"), (["--tokens", "merge-only"], "prunes nothing")):
         assert needle_module.main(args) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_told_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert needle_module.main(["--n", "6", "--html", str(tmp_path / "file" / "page.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

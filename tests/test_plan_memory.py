@@ -26,6 +26,7 @@ from aim_local.lab.plan.suggest import largest
 from aim_local.media import Video
 from aim_local.native import log
 from aim_local.native.staged import score_bytes, score_kernels
+from aim_local.settings import parse_setting
 
 clips = plan_case.clips
 model = plan_case.model
@@ -65,12 +66,12 @@ def test_compute_buffers_are_those_of_a_loaded_model(
 
 def test_clustering_holds_all_distances_of_a_window(model: Model, clips: list[Path]) -> None:
     """Doubles between all rows of 3 of 8 frames, or of all 8 where a window is longer; one picture's tile, 8 x 8."""
-    for window, n_rows in ((1, 16), (3, 48), (30, 8 * 16)):
+    for window, n_rows, squares in ((1, 16, 8 * 16**2), (3, 48, 2 * 48**2 + 32**2), (30, 128, 128**2)):
         tokens = VisualTokenConfig(merge_by="ward", merge_window=window)
         wanted = Request("What?", clips[:1], tokens, FrameSampling(n_frames=8), n_answer=1)
         outcome = make_plan(model, wanted).outcome
         assert outcome.memory.parts["clustering"] == 8 * n_rows**2
-        assert outcome.sizes.flops["merge"] == pytest.approx(8 / min(window, 8) * n_rows**2 * model.text.n_embd)
+        assert outcome.sizes.flops["merge"] == pytest.approx(squares * model.text.n_embd)
     assert make_plan(model, Request("What?", clips[:1], n_answer=1)).outcome.memory.parts["clustering"] == 0
 
 
@@ -163,3 +164,22 @@ def test_other_kv_types_are_tried(
         monkeypatch.setattr(plan_memory, "available_bytes", lambda: needed - 1)
         changes = [s.change for s in make_plan(model, request).suggestions]
     assert any(change.startswith("--type-k q") for change in changes) == is_named
+
+
+def test_clustering_holds_the_distances_of_a_whole_grid_of_tiles(tmp_path: Path) -> None:
+    """A picture's tile grid is merged as one, however many tiles it has."""
+    pytest.importorskip("transformers")
+    from checkpoints import Shape, write_onevision
+
+    from aim_local.convert import ConvertConfig, convert
+
+    shape, path = Shape(grid=6), tmp_path / "wide.png"
+    folder = convert(write_onevision(tmp_path / "hf", shape), tmp_path / "gguf", ConvertConfig("f32", "f32")).folder
+    Picture.fromarray(picture(1, 3 * shape.side, 2 * shape.side)).save(path)
+    with closing(open_model(folder, weights=False)) as wide:
+        tokens = parse_setting("ward:prune=off")
+        outcome = make_plan(wide, Request("What?", [path], tokens, n_answer=1)).outcome
+    n_base, n_grid = 36, 2 * 3 * 36
+    assert outcome.sizes.together == (n_base, n_grid)
+    assert outcome.memory.parts["clustering"] == 8 * n_grid**2
+    assert outcome.sizes.flops["merge"] == pytest.approx((n_base**2 + n_grid**2) * shape.d_text)

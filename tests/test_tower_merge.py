@@ -17,6 +17,7 @@ from test_tiles import CLIP_MEAN, CLIP_STD, converted, open_mmproj  # noqa: E402
 
 from aim_local import LoadConfig, VisionLLM, demo, store  # noqa: E402
 from aim_local.errors import ModelError, UsageError  # noqa: E402
+from aim_local.models.tiles import TileTower  # noqa: E402
 from aim_local.native.library import mtmd  # noqa: E402
 from aim_local.native.visual import TileEncoder, load_merging, merges  # noqa: E402
 from aim_local.reduction.planner import VisionShape, encoder_flops  # noqa: E402
@@ -113,6 +114,44 @@ def test_packed_weights_merge_as_well(precision: str) -> None:
     assert np.linalg.norm(packed - exact) < 0.03 * np.linalg.norm(exact)
     full, _ = demo_rows(vision_precision="exact")
     assert np.linalg.norm(full - exact) > 0.01 * np.linalg.norm(full), "it did merge"
+
+
+def test_clips_are_kept_apart_by_what_the_tower_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip that was encoded with merging, or with almost the same, is not taken for another's."""
+    monkeypatch.setenv("AIM_LOCAL_HOME", str(tmp_path))
+    clip = demo.write_clip(next(demo.held_out(1)), tmp_path / "clip.mp4")
+    ways = [(1.0, 0.5), (0.5, 0.5), (0.4999999, 0.5), (0.5, 0.4999999), (0.5, 0.9)]
+    found, alone = list[np.ndarray](), list[np.ndarray]()
+    for cache, into in ((False, alone), (True, found), (True, found)):
+        for retain, depth in ways:
+            config = LoadConfig(n_threads=1, vision_merge=retain, vision_merge_depth=depth, cache_media=cache)
+            with VisionLLM.load(config=config) as llm:
+                prefill = llm.prefill("What appears?", [clip])
+                into.append(prefill.logits)
+                assert (prefill.stats.n_tiles_cached > 0) == (cache and len(found) > len(ways))
+    for i, logits in enumerate(found):
+        assert np.array_equal(logits, alone[i % len(ways)]), ways[i % len(ways)]
+    distinct = {logits.tobytes() for logits in alone}
+    assert len(distinct) == 4, "18 of 36 patches at layer 2 of 3, or 17, or at layer 1"
+
+
+@pytest.mark.parametrize(("retain", "n"), [(0.7, 70), (0.58, 58), (0.29, 29)])
+def test_the_plan_and_the_tower_count_alike(tmp_path: Path, retain: float, n: int) -> None:
+    shape = checkpoints.Shape(grid=10, n_vision=2)
+    path, _ = converted(tmp_path, "onevision", shape)
+    tile = np.random.default_rng(3).integers(0, 256, (shape.side, shape.side, 3), np.uint8)
+    with VisionLLM.load(path.parent, config=LoadConfig(n_threads=1, vision_merge=retain)) as llm:
+        tower = llm.model.tower
+        assert isinstance(tower, TileTower)
+        assert tower.facts is not None
+        assert len(np.unique(tower.encoder.encode(tile), axis=0)) == tower.facts.vision.n_merged == n
+
+
+def test_a_tower_of_one_layer_has_nothing_to_merge_between(tmp_path: Path) -> None:
+    path, _ = converted(tmp_path, "onevision", checkpoints.Shape(grid=6, n_vision=1))
+    with pytest.raises(ModelError, match="cannot merge inside"):
+        VisionLLM.load(path.parent, config=LoadConfig(vision_merge=0.5))
+    VisionLLM.load(path.parent, config=LoadConfig(vision_merge_depth=0.99999999)).close()  # off is off
 
 
 @pytest.mark.parametrize(("option", "value"), [("vision_merge", 0), ("vision_merge", 1.5), ("vision_merge_depth", 1)])

@@ -162,3 +162,15 @@ def test_what_cannot_be_honoured_is_refused(
     assert words in one_line(error)
     with pytest.raises(ModelError, match="gemma3"):
         loaded.llm.chat(tokens)
+
+
+def test_pictures_of_every_kind_tell_their_sizes(llm: VisionLLM) -> None:
+    """Base view and tile grid of a picture, each newline one: together all slots and newlines."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 90, 3), np.uint8)
+    prompt = "<__media__>x"
+    full = encoded(llm, prompt, [picture], VisualTokenConfig.off()).blocks
+    found = encoded(llm, prompt, [picture], replace(MERGED, merge_retain=0.3)).blocks
+    for i, block in found.items():
+        assert block.sizes is not None
+        assert block.sizes.sum() == len(full[i].rows)
+        assert block.sizes.max() > 1

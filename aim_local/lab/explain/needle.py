@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -168,11 +169,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--html", type=Path, help="a page with the same tables, beside what is printed")
     args = parser.parse_args(argv)
     try:
-        if args.html and not args.html.parent.is_dir():
-            raise UsageError(f"--html {args.html}: the folder {args.html.parent} is not there; make it, or name another")
+        if args.html:
+            with _writing(args.html):
+                args.html.parent.mkdir(parents=True, exist_ok=True)
         found = _measured(args)
         if args.html:
-            _write(found, args.html)
+            with _writing(args.html):
+                write_page(found, args.html)
     except AimError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code
@@ -180,9 +183,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _write(found: Measured, path: Path) -> None:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises UsageError where the page cannot be written: told before anything is measured, as far as that shows."""
     try:
-        write_page(found, path)
+        yield
     except OSError as e:
         raise UsageError(f"--html {path}: cannot be written ({e.strerror}); name another file") from e
 

@@ -34,8 +34,8 @@ class Sizes:
 
     n_pairs: query-key pairs over all layers, as they are computed: rows in ubatches, each against the keys so far.
     n_passes: layers times ubatches. flops: by part; "prefill" is the cost model of docs/method.md, "full" the same
-    prompt without reduction. n_query: rows that rank the visual tokens, None: all. together: rows that are merged with each
-    other, window by window and part by part.
+    prompt without reduction. n_query: rows that rank the visual tokens, None: all. together: rows that are merged with
+    each other, window by window and part by part.
     """
 
     n_frames: int
