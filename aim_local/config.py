@@ -51,7 +51,7 @@ class LoadConfig:
     kernels only. "auto": products of 16 bits where they are faster.
     vision_merge: share of the patches that the vision tower still computes behind the layer at the share
     vision_merge_depth of its depth; the others are merged into them by Ward's criterion, and every patch gets its
-    cluster's row at the end (docs/reduction.md). 1 is off.
+    cluster's row at the end (docs/encoding.md). 1 is off.
     reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
     no patch differing by more than noise (docs/encoding.md).
     cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +67,7 @@ def run(job: Job, parent: Parent) -> None:
 
     echo_native_log(errors_only=True)  # the last words of a process that dies
     paths = store.ModelPaths(job.name, job.model, job.mmproj)
-    load = replace(job.options.load, cache_media=False)  # measured is what is computed here
-    with VisionLLM(Model.open(paths, load)) as llm, open(job.results, "ab") as file:
+    with VisionLLM(Model.open(paths, job.options.load)) as llm, open(job.results, "ab") as file:
         check_tokens(llm.model, parse_setting(job.setting))
         for k, task in enumerate(job.tasks):
             try:

@@ -18,13 +18,14 @@ class Options:
     """What all cells of a comparison share.
 
     max_tokens: longest answer. kld_tokens: next-token distributions compared per item, 0 for none. n_frames: None for
-    each model's own number. memory_limit: bytes of address space a cell's process may take, mapped files included.
+    each model's own number. load: what is measured is computed here, so nothing comes from the cache of encoded clips
+    unless it says so. memory_limit: bytes of address space a cell's process may take, mapped files included.
     """
 
     max_tokens: int = 64
     kld_tokens: int = 16
     n_frames: int | None = None
-    load: LoadConfig = field(default_factory=LoadConfig)
+    load: LoadConfig = field(default_factory=lambda: LoadConfig(cache_media=False))
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:
