@@ -203,6 +203,14 @@ class VisualTokenConfig:
         return cls(merge_retain=MERGE_PAPER / 2)
 
     @classmethod
+    def auto(cls) -> VisualTokenConfig:
+        """What is done to videos when nothing is asked: the paper's counts, so its FLOPs, with what loses less there.
+
+        Ward's clustering, rows that count as their patches, the question's attention (docs/reduction.md).
+        """
+        return cls(merge_by="ward", weigh="size", importance="question")
+
+    @classmethod
     def ward(cls) -> VisualTokenConfig:
         """10 % by Ward's clustering, then the paper's schedule."""
         return cls(merge_by="ward", merge_retain=MERGE_WARD)

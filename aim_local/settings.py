@@ -20,6 +20,7 @@ Layers = tuple[int, int] | Literal["auto", "late"] | None
 
 PRESETS = {
     "off": VisualTokenConfig.off(),
+    "auto": VisualTokenConfig.auto(),
     "paper": VisualTokenConfig.paper(),
     "fast": VisualTokenConfig.fast(),
     "merge-only": VisualTokenConfig(prune_layers=None),

@@ -199,8 +199,9 @@ class FrameOptions:
 # --- visual tokens ----------------------------------------------------------------------------------------------------
 
 _TOKENS_HELP = (
-    "Visual tokens: off, paper (25 % after merging, pruned layer by layer), fast (half of that), ward (10 %, merged by "
-    "Ward's clustering), budget=SHARE of full FLOPs, or merge-only, prune-only, late-drop. Default: paper for videos "
+    "Visual tokens: off, auto (25 % after Ward's clustering, counted by size, pruned layer by layer), paper (the same "
+    "counts, as published), fast (half of paper's), ward (10 %, by Ward's clustering), budget=SHARE of full FLOPs, or "
+    "merge-only, prune-only, late-drop. Default: auto for videos "
     "of large models, off for pictures."
 )
 _WINDOW_HELP = "Frames of a video that are merged together, with ward only. Default: 1."
@@ -232,7 +233,7 @@ class TokenOptions:
         asked = {key: str(value) for key, value in changes.items() if value is not None}
         if self.tokens is None and not asked:
             return None
-        return settings.refine(settings.parse_setting("paper" if self.tokens is None else self.tokens), asked, "--")
+        return settings.refine(settings.parse_setting("auto" if self.tokens is None else self.tokens), asked, "--")
 
 
 _TTFT_HELP = (

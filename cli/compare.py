@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from aim_local.lab.compare.records import Report
 
 _SETTINGS_HELP = (
-    "Settings to compare, separated by commas: off, paper, fast, late-drop, merge-only, prune-only, random, grid, "
-    "pagerank_relative, last_query, question, question_value, average, ward, budget=SHARE; with changes, "
+    "Settings to compare, separated by commas: off, auto, paper, fast, late-drop, merge-only, prune-only, random, "
+    "grid, pagerank_relative, last_query, question, question_value, average, ward, budget=SHARE; with changes, "
     "paper:keep=0.5:weigh=size, ward:window=4."
 )
 _TYPES_HELP = "Quantise each language tower to these, such as f16,q8_0,q4_0."

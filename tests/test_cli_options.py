@@ -173,7 +173,7 @@ def test_types_of_the_help_texts_are_the_converters() -> None:
 def test_settings_of_the_help_texts_are_presets() -> None:
     text = _docs.markdown()
     (listed,) = re.findall(r"Settings to compare, separated by commas: (.*), budget=SHARE", text)
-    (others,) = set(re.findall(r"or (merge-only.*)\. Default: paper for videos", text))
+    (others,) = set(re.findall(r"or (merge-only.*)\. Default: auto for videos", text))
     assert {*listed.split(", "), *others.split(", ")} <= set(settings.PRESETS)
 
 

@@ -42,7 +42,7 @@ def test_a_question(clips: list[Path], measured: list[str]) -> None:
     lines = first.stderr.splitlines()
     assert lines[0] == _ttft.MEASURING
     assert lines[1].startswith("ttft 400 ms: ")
-    assert " frames, --tokens paper; predicted " in lines[1]
+    assert " frames, --tokens auto; predicted " in lines[1]
     assert [line for line in lines if line.startswith("ttft: wanted 400 ms, predicted ")]
     second = run(*command, "--ttft", "0.4", "--quiet")
     assert (second.stderr, measured) == ("", ["demo"])
@@ -65,7 +65,7 @@ def test_what_cannot_be_met_is_told_and_done(clips: list[Path], measured: list[s
     assert result.stdout
     said = [line for line in result.stderr.splitlines() if line.startswith("warning")]
     assert len(said) == 1
-    assert "ttft 1 ms cannot be met; taken is the fastest there is: 1 frame, --tokens fast" in said[0]
+    assert "ttft 1 ms cannot be met; taken is the fastest there is: 1 frame, --tokens auto:keep=0.125" in said[0]
 
 
 def test_plan(clips: list[Path], measured: list[str]) -> None:
@@ -122,7 +122,7 @@ def test_a_conversation(clips: list[Path], measured: list[str], capsys: pytest.C
         hurried.handle("/reset")
         assert hurried.choices == []
         hurried.attach(clips[0])
-        assert hurried.choices[0].setting == "paper"
+        assert hurried.choices[0].setting == "auto"
         hurried.detach()
 
 

@@ -68,7 +68,8 @@ def test_of_equally_fast_the_higher() -> None:
 def test_frames_come_before_a_higher_share() -> None:
     rungs = ladder(3, True)
     assert [(r.n_frames, r.setting) for r in rungs] == [
-        (1, "fast"), (1, "paper"), (2, "paper"), (3, "paper"), (3, "paper:keep=0.5"), (3, "prune-only"), (3, "off"),
+        (1, "auto:keep=0.125"), (1, "auto"), (2, "auto"), (3, "auto"),
+        (3, "auto:keep=0.5"), (3, "auto:keep=1"), (3, "off"),
     ]  # fmt: skip
 
 

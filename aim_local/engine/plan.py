@@ -203,15 +203,15 @@ def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
 
 
 def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenConfig:
-    """What is done when nothing is asked: the paper's setting for videos where it is possible, nothing for pictures."""
+    """What is done when nothing is asked: for videos `auto` where it is possible, nothing for pictures."""
     video = any(shape.kind == "video" for shape in shapes)
     if not video or model.tower is None or not model.tower.reduces_by_default:
         return VisualTokenConfig.off()
     try:
-        check_tokens(model, VisualTokenConfig.paper())
+        check_tokens(model, VisualTokenConfig.auto())
     except (UsageError, ModelError):  # another architecture, or too few layers for the schedule
         return VisualTokenConfig.off()
-    return VisualTokenConfig.paper()
+    return VisualTokenConfig.auto()
 
 
 # --- room ------------------------------------------------------------------------------------------------------------

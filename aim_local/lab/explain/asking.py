@@ -86,11 +86,11 @@ def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
     from ...engine.plan import check_tokens
 
     try:
-        check_tokens(llm.model, VisualTokenConfig.paper())
+        check_tokens(llm.model, VisualTokenConfig.auto())
     except (ModelError, UsageError) as e:
         only = f"no setting was asked, so token merging alone is shown ({e})"
         return VisualTokenConfig(prune_layers=None), only
-    return VisualTokenConfig.paper(), "no setting was asked, so the paper's is shown (--tokens paper)"
+    return VisualTokenConfig.auto(), "no setting was asked, so the default for videos is shown (--tokens auto)"
 
 
 def _how_merged(tokens: VisualTokenConfig) -> str:

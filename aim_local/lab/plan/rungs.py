@@ -13,11 +13,15 @@ from ...config import VisualTokenConfig
 from ...errors import UsageError
 from ...settings import PRESETS, parse_setting
 
-# least first: the paper's setting loses nothing against all tokens, so frames come before a higher share (docs/plan.md)
-LEAST, BASE = "fast", "paper"
-HIGHER = ("paper:keep=0.5", "prune-only", "off")
+# least first: the default for videos loses little, so frames come before a higher share (docs/plan.md)
+LEAST, BASE = "auto:keep=0.125", "auto"
+HIGHER = ("auto:keep=0.5", "auto:keep=1", "off")
 # for models that cannot prune: the same shares by merging alone
-_MERGED = {"fast": "merge-only:keep=0.125", "paper": "merge-only", "paper:keep=0.5": "merge-only:keep=0.5"}
+_MERGED = {
+    "auto:keep=0.125": "merge-only:keep=0.125:merge=ward",
+    "auto": "merge-only:merge=ward",
+    "auto:keep=0.5": "merge-only:keep=0.5:merge=ward",
+}
 _EVERY = 16  # numbers of frames that are all tried; above, steps of an eighth
 
 

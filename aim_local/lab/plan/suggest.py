@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from ...config import VisualTokenConfig
 from ...engine.model import Model
 from ...errors import AimError, UsageError
-from ...settings import PRESETS
+from ...settings import parse_setting
 from .request import Outcome, Request, outline_all, with_frames, work_out
 
-_SETTINGS = ("paper", "fast")
+_SETTINGS = ("auto", "auto:keep=0.125")
 _KV_TYPES = ("q8_0", "q4_0")
 
 
@@ -70,7 +70,7 @@ def largest(most: int, try_out: Callable[[int], Outcome | None]) -> tuple[int, O
 
 def _settings(model: Model, request: Request, outcome: Outcome) -> Iterator[Suggestion]:
     for name in _SETTINGS:
-        found = _smaller(model, request, outcome, PRESETS[name])
+        found = _smaller(model, request, outcome, parse_setting(name))
         if found:
             yield Suggestion(f"--tokens {name}", found.memory.needed)
             return
