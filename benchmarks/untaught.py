@@ -56,6 +56,7 @@ def equal_settings() -> list[str]:
     return [*half, *ranked, *(f"late-drop{way}" for way in WAYS)]
 
 
+DEFAULT = ("off", "paper", "merge-only:keep=0.16", "merge-only:keep=0.16:weigh=size", "auto", "auto:keep=0.08")
 INSIDE = (
     "vision_merge=1",
     "vision_merge=0.5:vision_merge_depth=0.34",
@@ -168,11 +169,14 @@ def run_group(name: str, suite: Suite, options: argparse.Namespace) -> str:
     if name == "equal":
         report = run(["off", *equal_settings()])
         return lines_table(report, [cell.key for cell in report.cells], "setting")
-    report = run(["off", "paper:merge=ward:weigh=size"], INSIDE)
+    if name == "default":
+        report = run(DEFAULT)
+        return lines_table(report, [cell.key for cell in report.cells], "setting")
+    report = run(["off", "auto"], INSIDE)
     return lines_table(report, [cell.key for cell in report.cells], "way of loading")
 
 
-GROUPS = ("merging", "ranking", "equal", "inside")
+GROUPS = ("merging", "ranking", "equal", "default", "inside")
 
 
 def arguments() -> argparse.Namespace:

@@ -199,9 +199,9 @@ class FrameOptions:
 # --- visual tokens ----------------------------------------------------------------------------------------------------
 
 _TOKENS_HELP = (
-    "Visual tokens: off, auto (25 % after Ward's clustering, counted by size, pruned layer by layer), paper (the same "
-    "counts, as published), fast (half of paper's), ward (10 %, by Ward's clustering), budget=SHARE of full FLOPs, or "
-    "merge-only, prune-only, late-drop. Default: auto for videos "
+    "Visual tokens: off, auto (16 % by Ward's clustering, counted by size), paper (25 % after merging, pruned layer by "
+    "layer), fast (half of that), ward (10 % by Ward's clustering, pruned), budget=SHARE of full FLOPs, or merge-only, "
+    "prune-only, late-drop. Default: auto for videos "
     "of large models, off for pictures."
 )
 _WINDOW_HELP = "Frames of a video that are merged together, with ward only. Default: 1."

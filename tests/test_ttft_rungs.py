@@ -68,16 +68,19 @@ def test_of_equally_fast_the_higher() -> None:
 def test_frames_come_before_a_higher_share() -> None:
     rungs = ladder(3, True)
     assert [(r.n_frames, r.setting) for r in rungs] == [
-        (1, "auto:keep=0.125"), (1, "auto"), (2, "auto"), (3, "auto"),
-        (3, "auto:keep=0.5"), (3, "auto:keep=1"), (3, "off"),
+        (1, "auto:keep=0.08"), (1, "auto"), (2, "auto"), (3, "auto"),
+        (3, "auto:keep=0.5"), (3, "off"),
     ]  # fmt: skip
 
 
 def test_a_model_that_cannot_prune_merges_as_much() -> None:
     found = ladder(1, False)
-    assert [r.setting for r in found] == ["merge-only:keep=0.125", "merge-only", "merge-only:keep=0.5", "off"]
+    assert [r.setting for r in found] == [
+        *(f"merge-only:keep={share}:merge=ward" for share in ("0.08", "0.16", "0.5")),
+        "off",
+    ]
     assert not any(r.tokens.prunes for r in found)
-    assert [r.tokens.merge_retain for r in found] == [0.125, 0.25, 0.5, 1.0]
+    assert [r.tokens.merge_retain for r in found] == [0.08, 0.16, 0.5, 1.0]
 
 
 def test_pictures_alone_leave_the_share_to_choose() -> None:

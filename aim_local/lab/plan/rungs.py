@@ -14,12 +14,12 @@ from ...errors import UsageError
 from ...settings import PRESETS, parse_setting
 
 # least first: the default for videos loses little, so frames come before a higher share (docs/plan.md)
-LEAST, BASE = "auto:keep=0.125", "auto"
-HIGHER = ("auto:keep=0.5", "auto:keep=1", "off")
-# for models that cannot prune: the same shares by merging alone
+LEAST, BASE = "auto:keep=0.08", "auto"
+HIGHER = ("auto:keep=0.5", "off")
+# for models whose rows cannot be weighed: the same shares by merging alone
 _MERGED = {
-    "auto:keep=0.125": "merge-only:keep=0.125:merge=ward",
-    "auto": "merge-only:merge=ward",
+    "auto:keep=0.08": "merge-only:keep=0.08:merge=ward",
+    "auto": "merge-only:keep=0.16:merge=ward",
     "auto:keep=0.5": "merge-only:keep=0.5:merge=ward",
 }
 _EVERY = 16  # numbers of frames that are all tried; above, steps of an eighth
