@@ -35,6 +35,7 @@ METHODS = {
     "Ward": "merge=ward",
     "Ward, weighed": "merge=ward:weigh=size",
     "Ward, 4 frames": "merge=ward:window=4",
+    "Ward, 4 frames, weighed": "merge=ward:window=4:weigh=size",
     "squares": "merge=average",
     "random": "merge=random",
     "even": "merge=grid",
