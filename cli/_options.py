@@ -226,14 +226,16 @@ class TokenOptions:
     def config(self) -> VisualTokenConfig | None:
         """None where nothing was asked, for the library's default. The others change what --tokens names.
 
-        Raises UsageError.
+        Without --tokens they change the default, or the paper's setting where they say how to prune, which the default
+        does not. Raises UsageError.
         """
         names = ("keep", "merge", "window", "prune", "importance", "weigh")
         changes = {name: getattr(self, name) for name in names}
         asked = {key: str(value) for key, value in changes.items() if value is not None}
         if self.tokens is None and not asked:
             return None
-        return settings.refine(settings.parse_setting("auto" if self.tokens is None else self.tokens), asked, "--")
+        default = "paper" if {"prune", "importance"} & asked.keys() else "auto"
+        return settings.refine(settings.parse_setting(default if self.tokens is None else self.tokens), asked, "--")
 
 
 _TTFT_HELP = (

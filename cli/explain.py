@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aim_local.lab.explain import Explanation
 
 _PROMPT_HELP = "The question. What is kept depends on it."
-_TOKENS_HELP = "Visual tokens, as in chat. Default: auto, also for pictures and the bundled model."
+_TOKENS_HELP = "Visual tokens, as in chat. Default: paper, which also prunes, whatever the model."
 _LAYER_HELP = "Draw this layer in the PNG; may be given several times. Default: where something changes."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import cli_case
@@ -67,7 +67,9 @@ def test_layers(text: str, layers: Any) -> None:
         (["--tokens", "paper"], (0.25, "auto", None)),
         (["--tokens", "fast"], (0.125, "auto", None)),
         (["--tokens", "budget=0.15"], (0.25, "auto", 0.15)),
-        (["--keep", "0.5"], (0.5, "auto", None)),
+        (["--tokens", "auto"], (0.16, None, None)),
+        (["--keep", "0.5"], (0.5, None, None)),
+        (["--importance", "random"], (0.25, "auto", None)),
         (["--prune", "3,7", "--keep", "1"], (1.0, (3, 7), None)),
         (["--tokens", "fast", "--prune", "off"], (0.125, None, None)),
     ],
@@ -84,7 +86,10 @@ def test_visual_token_options(words: list[str], wanted: Any, play: Play) -> None
     ("words", "wanted"),
     [
         (["--tokens", "ward", "--window", "4"], VisualTokenConfig(0.1, merge_by="ward", merge_window=4)),
-        (["--merge", "ward", "--keep", "0.5"], VisualTokenConfig(0.5, merge_by="ward")),
+        (["--tokens", "paper", "--merge", "ward", "--keep", "0.5"], VisualTokenConfig(0.5, merge_by="ward")),
+        (["--keep", "0.5"], replace(VisualTokenConfig.auto(), merge_retain=0.5)),
+        (["--window", "4"], replace(VisualTokenConfig.auto(), merge_window=4)),
+        (["--prune", "3,7", "--weigh", "size"], VisualTokenConfig(prune_layers=(3, 7), weigh="size")),
         (["--tokens", "average", "--merge", "similarity"], VisualTokenConfig()),
     ],
     ids=str,
@@ -109,7 +114,7 @@ def test_merging_options(words: list[str], wanted: VisualTokenConfig, play: Play
         (["--prune", "7"], "--prune: '7' is no pair of layers"),
         (["--importance", "luck"], "importance is 'luck'"),
         (["--merge", "luck"], "--merge: merge_by is 'luck'"),
-        (["--window", "4"], "--window: merge_window is 4 with merge_by 'similarity'"),
+        (["--tokens", "paper", "--window", "4"], "--window: merge_window is 4 with merge_by 'similarity'"),
     ],
     ids=str,
 )

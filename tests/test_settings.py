@@ -40,7 +40,7 @@ def test_names(text: str, wanted: VisualTokenConfig) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("papre", "is unknown; give off, paper"),
+        ("papre", "is unknown; give off, auto, paper"),
         ("budget", "is unknown"),
         ("budget=x", "'x' is no number"),
         ("budget=2", "budget is 2.0"),

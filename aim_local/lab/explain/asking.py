@@ -86,11 +86,14 @@ def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
     from ...engine.plan import check_tokens
 
     try:
-        check_tokens(llm.model, VisualTokenConfig.auto())
+        check_tokens(llm.model, VisualTokenConfig.paper())
     except (ModelError, UsageError) as e:
         only = f"no setting was asked, so token merging alone is shown ({e})"
         return VisualTokenConfig(prune_layers=None), only
-    return VisualTokenConfig.auto(), "no setting was asked, so the default for videos is shown (--tokens auto)"
+    return VisualTokenConfig.paper(), "no setting was asked: the paper's is shown, which also prunes (--tokens paper)"
+        VisualTokenConfig.paper(),
+        "no setting was asked, so the paper's is shown (--tokens paper), which also prunes",
+    )
 
 
 def _how_merged(tokens: VisualTokenConfig) -> str:
