@@ -91,9 +91,6 @@ def assumed_tokens(llm: VisionLLM) -> tuple[VisualTokenConfig, str]:
         only = f"no setting was asked, so token merging alone is shown ({e})"
         return VisualTokenConfig(prune_layers=None), only
     return VisualTokenConfig.paper(), "no setting was asked: the paper's is shown, which also prunes (--tokens paper)"
-        VisualTokenConfig.paper(),
-        "no setting was asked, so the paper's is shown (--tokens paper), which also prunes",
-    )
 
 
 def _how_merged(tokens: VisualTokenConfig) -> str:
