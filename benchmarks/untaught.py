@@ -57,7 +57,15 @@ def equal_settings() -> list[str]:
     return [*half, *ranked, *(f"late-drop{way}" for way in WAYS)]
 
 
-DEFAULT = ("off", "paper", "merge-only:keep=0.16", "merge-only:keep=0.16:weigh=size", "auto", "auto:keep=0.08")
+DEFAULT = (
+    "off",
+    "paper",
+    "merge-only:keep=0.16",
+    "merge-only:keep=0.16:weigh=size",
+    "auto",
+    "auto:keep=0.08",
+    "auto:keep=0.08:window=4",
+)
 INSIDE = (
     "vision_merge=1",
     "vision_merge=0.5:vision_merge_depth=0.34",

@@ -6,7 +6,7 @@ library's dataclasses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from aim_local.config import (
     LoadConfig,
     VisualTokenConfig,
 )
+from aim_local.errors import UsageError
 
 from . import _log
 from ._values import parse_duration, parse_number, parse_time, parse_whole
@@ -235,7 +236,18 @@ class TokenOptions:
         if self.tokens is None and not asked:
             return None
         default = "paper" if {"prune", "importance"} & asked.keys() else "auto"
-        return settings.refine(settings.parse_setting(default if self.tokens is None else self.tokens), asked, "--")
+        found = settings.refine(settings.parse_setting(default if self.tokens is None else self.tokens), asked, "--")
+        _check_effect(found, asked)
+        return found
+
+
+def _check_effect(found: VisualTokenConfig, asked: Mapping[str, str]) -> None:
+    """Raises UsageError for an option that would change nothing."""
+    if "importance" in asked and not found.prunes:
+        raise UsageError("--importance: nothing is pruned, so nothing is ranked; give --prune auto too, or drop it")
+    if found.merge_retain == 1 and found.flops_share is None:
+        for name in {"merge", "window", "weigh"} & asked.keys():
+            raise UsageError(f"--{name}: all visual tokens are kept, nothing is merged; give --keep, or drop it")
 
 
 _TTFT_HELP = (

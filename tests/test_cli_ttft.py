@@ -65,7 +65,9 @@ def test_what_cannot_be_met_is_told_and_done(clips: list[Path], measured: list[s
     assert result.stdout
     said = [line for line in result.stderr.splitlines() if line.startswith("warning")]
     assert len(said) == 1
-    assert "ttft 1 ms cannot be met; taken is the fastest there is: 1 frame, --tokens auto:keep=0.08" in said[0]
+    assert (
+        "ttft 1 ms cannot be met; taken is the fastest there is: 1 frame, --tokens auto:keep=0.08:window=4" in said[0]
+    )
 
 
 def test_plan(clips: list[Path], measured: list[str]) -> None:

@@ -68,7 +68,7 @@ def test_of_equally_fast_the_higher() -> None:
 def test_frames_come_before_a_higher_share() -> None:
     rungs = ladder(3, True)
     assert [(r.n_frames, r.setting) for r in rungs] == [
-        (1, "auto:keep=0.08"), (1, "auto"), (2, "auto"), (3, "auto"),
+        (1, "auto:keep=0.08:window=4"), (1, "auto"), (2, "auto"), (3, "auto"),
         (3, "auto:keep=0.5"), (3, "off"),
     ]  # fmt: skip
 
@@ -76,7 +76,9 @@ def test_frames_come_before_a_higher_share() -> None:
 def test_a_model_that_cannot_prune_merges_as_much() -> None:
     found = ladder(1, False)
     assert [r.setting for r in found] == [
-        *(f"merge-only:keep={share}:merge=ward" for share in ("0.08", "0.16", "0.5")),
+        "merge-only:keep=0.08:merge=ward:window=4",
+        "merge-only:keep=0.16:merge=ward",
+        "merge-only:keep=0.5:merge=ward",
         "off",
     ]
     assert not any(r.tokens.prunes for r in found)

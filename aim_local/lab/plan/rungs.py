@@ -14,11 +14,11 @@ from ...errors import UsageError
 from ...settings import PRESETS, parse_setting
 
 # least first: the default for videos loses little, so frames come before a higher share (docs/plan.md)
-LEAST, BASE = "auto:keep=0.08", "auto"
+LEAST, BASE = "auto:keep=0.08:window=4", "auto"
 HIGHER = ("auto:keep=0.5", "off")
 # for models whose rows cannot be weighed: the same shares by merging alone
 _MERGED = {
-    "auto:keep=0.08": "merge-only:keep=0.08:merge=ward",
+    "auto:keep=0.08:window=4": "merge-only:keep=0.08:merge=ward:window=4",
     "auto": "merge-only:keep=0.16:merge=ward",
     "auto:keep=0.5": "merge-only:keep=0.5:merge=ward",
 }

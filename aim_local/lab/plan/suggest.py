@@ -11,7 +11,7 @@ from ...errors import AimError, UsageError
 from ...settings import parse_setting
 from .request import Outcome, Request, outline_all, with_frames, work_out
 
-_SETTINGS = ("auto", "auto:keep=0.08")
+_SETTINGS = ("auto", "auto:keep=0.08:window=4")
 _KV_TYPES = ("q8_0", "q4_0")
 
 
