@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,19 @@ from aim_local.demo.world import COLOURS, HELD_OUT_SEED, KINDS, N_FRAMES, NUMBER
 SEEDS = range(40)
 
 
-def seen(frames: npt.NDArray[np.uint8], colour: str) -> list[tuple[float, float] | None]:
-    """Per frame, the mean (x, y), in frame sides, of the pixels of this named colour; None where there are none."""
-    names = list(COLOURS)
-    palette = np.array([COLOURS[n] for n in names])
-    distance = np.abs(frames[..., None, :].astype(int) - palette).max(-1)  # [T, side, side, 6]
-    mask = (distance.argmin(-1) == names.index(colour)) & (distance.min(-1) < 20)
-    return [
-        ((xs.mean() + 0.5) / 112, (ys.mean() + 0.5) / 112) if len(xs) > 40 else None for ys, xs in map(np.nonzero, mask)
-    ]
+@cache
+def seen(seed: int) -> dict[str, list[tuple[float, float] | None]]:
+    """By colour, per frame: the mean (x, y), in frame sides, of the pixels of it; None where there are none."""
+    frames = draw(make_scene(seed))
+    palette = np.array(list(COLOURS.values()))
+    distance = np.abs(frames[..., None, :].astype(np.int16) - palette.astype(np.int16)).max(-1)  # [T, side, side, 6]
+    nearest = np.where(distance.min(-1) < 20, distance.argmin(-1), -1)
+    return {name: [_centre(frame == i) for frame in nearest] for i, name in enumerate(COLOURS)}
+
+
+def _centre(mask: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+    ys, xs = np.nonzero(mask)
+    return (float(xs.mean() + 0.5) / 112, float(ys.mean() + 0.5) / 112) if len(xs) > 40 else None
 
 
 def answer(scene: Scene, text: str) -> str:
@@ -63,8 +68,7 @@ def test_sampled_frames_are_the_truncated_linspace() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_colours_and_count_are_what_the_pixels_show(seed: int) -> None:
     scene = make_scene(seed)
-    frames = draw(scene)
-    shown = {c for c in COLOURS if any(seen(frames, c))}
+    shown = {c for c in COLOURS if any(seen(seed)[c])}
     assert shown == {s.colour for s in scene.shapes}
     assert answer(scene, "How many shapes appear?") == NUMBERS[len(shown) - 1]
     for colour in COLOURS:
@@ -74,10 +78,9 @@ def test_colours_and_count_are_what_the_pixels_show(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_direction_and_position_are_what_the_pixels_show(seed: int) -> None:
     scene = make_scene(seed)
-    frames = draw(scene)
     for q in (q for q in questions(scene) if q.family in ("direction", "position")):
         colour = next(c for c in COLOURS if f" {c} " in q.text)
-        path = [p for p in seen(frames, colour) if p]
+        path = [p for p in seen(seed)[colour] if p]
         assert q.answer == (way(path) if q.family == "direction" else corner(path[0 if "start" in q.text else -1]))
 
 
@@ -93,8 +96,7 @@ def corner(point: tuple[float, float]) -> str:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_time_and_order_are_what_the_pixels_show(seed: int) -> None:
     scene = make_scene(seed)
-    frames = draw(scene)
-    first = {s.colour: next(i for i, p in enumerate(seen(frames, s.colour)) if p) for s in scene.shapes}
+    first = {s.colour: next(i for i, p in enumerate(seen(seed)[s.colour]) if p) for s in scene.shapes}
     for s in scene.shapes:
         part = "start" if first[s.colour] <= 2 else "middle" if first[s.colour] <= 8 else "end"
         assert answer(scene, f"When does the {s.name} appear?") == part
