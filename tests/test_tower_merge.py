@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import checkpoints  # noqa: E402
-from scipy.cluster.hierarchy import fcluster, ward  # noqa: E402
+from reference_ward import partition  # noqa: E402
 from test_tiles import CLIP_MEAN, CLIP_STD, converted, open_mmproj  # noqa: E402
 
 from aim_local import LoadConfig, VisionLLM, demo, store  # noqa: E402
@@ -24,14 +24,6 @@ from aim_local.reduction.planner import VisionShape, encoder_flops  # noqa: E402
 
 TOLERANCE = 2e-5
 N_LAYERS, DEPTH = 6, 0.34  # layers 0 and 1 see all patches
-
-
-def owners_of(rows: np.ndarray, n_kept: int) -> np.ndarray:
-    """The cluster of each row, clusters in the order of their first rows."""
-    labels = fcluster(ward(rows.astype(np.float64)), n_kept, "maxclust")
-    first = {label: i for i, label in reversed(list(enumerate(labels)))}
-    ranks = {label: rank for rank, label in enumerate(sorted(first, key=lambda k: first[k]))}
-    return np.array([ranks[label] for label in labels])
 
 
 def merged_rows(model: Any, tile: np.ndarray, family: str, retain: float, weighed: bool = True) -> np.ndarray:
@@ -47,7 +39,7 @@ def merged_rows(model: Any, tile: np.ndarray, family: str, retain: float, weighe
     bias, owners = None, torch.arange(x.shape[1])
     for il, layer in enumerate(tower.encoder.layers[:n_layers]):
         if il == round(DEPTH * n_layers):
-            found = owners_of(x[0, n_first:].numpy(), int((x.shape[1] - n_first) * retain))
+            found = np.array(partition(x[0, n_first:].numpy(), int((x.shape[1] - n_first) * retain)))
             owners = torch.from_numpy(np.concatenate([np.arange(n_first), n_first + found]))
             sizes = torch.bincount(owners).float()
             x = torch.zeros(1, len(sizes), x.shape[2]).index_add_(1, owners, x) / sizes[None, :, None]

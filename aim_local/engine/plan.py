@@ -118,12 +118,11 @@ def _settle(
     shape, n_text = model.text.shape, count_text(pieces)
     found = resolve_budget(asked.flops_share, shape, n_text, count_visual_full(pieces), count)
     return replace(
-        found,
-        importance=asked.importance,
-        seed=asked.seed,
-        merge_by=asked.merge_by,
-        merge_window=asked.merge_window,
-        weigh=asked.weigh,
+        asked,
+        merge_retain=found.merge_retain,
+        prune_layers=found.prune_layers,
+        retention=found.retention,
+        flops_share=None,
     )
 
 

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,14 +84,8 @@ def shares(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float, f
 
     A needle that every token belongs to (a mover seen in all frames), or none, says nothing and is left out.
     """
-    for kind in KINDS:
-        mine, seen = needle_tokens(trace, clip, kind)
-        if not 0 < mine.sum() < seen.sum():
-            continue
-        for il in stage_layers(trace)[1:]:
-            kept = trace.kept[il][seen[trace.kept[il]]]
-            if len(kept):
-                yield il, kind, float(mine[kept].mean()), float(mine.sum() / seen.sum()), float(len(kept))
+    for il, kind, mine, seen, kept in _survivors(trace, clip):
+        yield il, kind, float(mine[kept].mean()), float(mine.sum() / seen.sum()), float(len(kept))
 
 
 def survival(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float]]:
@@ -98,6 +93,14 @@ def survival(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float]
 
     For the clips and layers of `shares`.
     """
+    for il, kind, mine, seen, kept in _survivors(trace, clip):
+        yield il, kind, float(mine[kept].sum() / mine.sum()), float(len(kept) / seen.sum())
+
+
+def _survivors(
+    trace: Trace, clip: Clip
+) -> Iterator[tuple[int, str, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.integer[Any]]]]:
+    """(layer, kind, the needle's tokens, tokens that cover anything, of these the indices of those that survive)."""
     for kind in KINDS:
         mine, seen = needle_tokens(trace, clip, kind)
         if not 0 < mine.sum() < seen.sum():
@@ -105,7 +108,7 @@ def survival(trace: Trace, clip: Clip) -> Iterator[tuple[int, str, float, float]
         for il in stage_layers(trace)[1:]:
             kept = trace.kept[il][seen[trace.kept[il]]]
             if len(kept):
-                yield il, kind, float(mine[kept].sum() / mine.sum()), float(len(kept) / seen.sum())
+                yield il, kind, mine, seen, kept
 
 
 def needle_tokens(trace: Trace, clip: Clip, kind: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -123,12 +126,17 @@ def needle_tokens(trace: Trace, clip: Clip, kind: str) -> tuple[NDArray[np.bool_
 def covered_slots(clip: Clip, grid: TokenGrid) -> NDArray[np.bool_]:
     """[rows, cols]: slots that the needle covers in this frame, from the clip drawn with and without it."""
     rows, cols = grid.owners.shape
+    return _covered(clip, grid.index, rows, cols)
+
+
+@lru_cache(maxsize=64)  # a clip's frames, which every ranking asks for
+def _covered(clip: Clip, frame: int, rows: int, cols: int) -> NDArray[np.bool_]:
     shape = needle(clip)
-    if not shape.visible(grid.index):
+    if not shape.visible(frame):
         return np.zeros((rows, cols), np.bool_)
     without = replace(clip.scene, shapes=tuple(s for s in clip.scene.shapes if s is not shape))
     side = 28 * rows
-    pair = [draw(scene, side, [grid.index])[0].astype(int) for scene in (clip.scene, without)]
+    pair = [draw(scene, side, [frame])[0].astype(int) for scene in (clip.scene, without)]
     changed = np.abs(pair[0] - pair[1]).max(-1) > _CHANGED  # [side, side]
     slots = changed.reshape(rows, side // rows, -1)[:, :, : side // cols * cols].reshape(rows, side // rows, cols, -1)
     return np.asarray(slots.mean((1, 3)) >= COVERED)

@@ -80,7 +80,6 @@ def write_page(found: Measured, path: Path) -> None:
     tables = ((_SHARES, share_rows(found.shares)), (_PLACES, place_rows(found.places)))
     parts = [f"<h2>{title}</h2>\n{_html(*table)}" for title, table in zip(_TITLES, tables, strict=True)]
     body = "<h1>Does pruning keep what the question asks about?</h1>\n" + "\n".join(parts) + f"\n<p>{_NOTE}</p>"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as partial:
         partial.write_text(page("Needle test", body), encoding="utf-8")
 

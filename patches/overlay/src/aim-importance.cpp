@@ -593,10 +593,9 @@ std::vector<float> aim_importance_pagerank_relative(aim_backends & on, const aim
     return res;
 }
 
-std::vector<float> aim_importance_question(aim_backends & on, const aim_scored_layer & layer, const std::vector<float> & norms) {
+// mean over heads of p [n_k, n_head], each head's share of a key counted by norms [n_k, n_head_kv]; empty: 1
+static std::vector<float> mean_over_heads(const aim_scored_layer & layer, const std::vector<float> & p, const std::vector<float> & norms) {
     const size_t n_k = layer.cells.size();
-
-    const std::vector<float> p = score_graph(on, layer, 1.0f).sums();
 
     std::vector<float> res(n_k);
 
@@ -613,6 +612,10 @@ std::vector<float> aim_importance_question(aim_backends & on, const aim_scored_l
     }
 
     return res;
+}
+
+std::vector<float> aim_importance_question(aim_backends & on, const aim_scored_layer & layer, const std::vector<float> & norms) {
+    return mean_over_heads(layer, score_graph(on, layer, 1.0f).sums(), norms);
 }
 
 std::vector<float> aim_value_norms(const ggml_tensor * v, const std::vector<int32_t> & cells) {
@@ -673,21 +676,5 @@ std::vector<float> aim_value_norms(const ggml_tensor * v, const std::vector<int3
 }
 
 std::vector<float> aim_importance_last_query(aim_backends & on, const aim_scored_layer & layer) {
-    const size_t n_k = layer.cells.size();
-
-    const std::vector<float> p = score_graph(on, layer, 1.0f).last_rows();
-
-    std::vector<float> res(n_k);
-
-    for (size_t i = 0; i < n_k; ++i) {
-        double sum = 0.0;
-
-        for (int64_t h = 0; h < layer.n_head; ++h) {
-            sum += p[h*n_k + i];
-        }
-
-        res[i] = sum/layer.n_head;
-    }
-
-    return res;
+    return mean_over_heads(layer, score_graph(on, layer, 1.0f).last_rows(), {});
 }

@@ -1,5 +1,6 @@
 #include "tower-merge.h"
 
+#include "../aim-mtmd.h"
 #include "../aim-ward.h"
 
 #include <algorithm>
@@ -24,7 +25,7 @@ int32_t aim_tower_merge::layer(int32_t n_layer) const {
 }
 
 int32_t aim_tower_merge::count(int32_t n_patches) const {
-    return std::max(1, (int32_t) std::floor(n_patches * retain + 1e-9));
+    return aim_merge_count(n_patches, retain);
 }
 
 // what one op gives, as float32: rows [n_kept][n_embd], log of their sizes [n_kept], the row of each input row [n]
