@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-TORCH  ?= torch==2.13.0
+TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -32,19 +33,13 @@ def qwen2_tokenizer() -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tok.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
     names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
-    tok.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
+    tok.add_special_tokens(special_tokens(names))
     return tok
 
 
-def llama_tokenizer() -> Tokenizer:
-    """Sentencepiece's BPE as tokenizer.json writes it: specials, 256 bytes, merged pieces, characters."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=160, show_progress=False))
-    learnt = json.loads(trained.to_str())["model"]
-    pieces = sorted(learnt["vocab"], key=lambda t: (len(t) == 1, learnt["vocab"][t]))
-    names = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *pieces]
-    merges = [(str(a), str(b)) for a, b in (m.split(" ") if isinstance(m, str) else m for m in learnt["merges"])]
+def llama_tokenizer(specials: Sequence[str] = ("<unk>", "<s>", "</s>", "<image>", "<pad>")) -> Tokenizer:
+    """Sentencepiece's BPE as tokenizer.json writes it: three specials, 256 bytes, pieces; other specials behind."""
+    names, merges = byte_pieces(CORPUS, specials[:3], prefix="always")
     vocab = {name: i for i, name in enumerate(names)}
     tok = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
@@ -52,14 +47,31 @@ def llama_tokenizer() -> Tokenizer:
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tok.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 1)])
-    tok.add_special_tokens(
-        [AddedToken(n, special=True, normalized=False) for n in ("<unk>", "<s>", "</s>", "<image>", "<pad>")]
-    )
+    tok.add_special_tokens(special_tokens(specials))
     return tok
 
 
-def write_sentencepiece(tokenizer: Tokenizer, path: Path) -> None:
-    """tokenizer.model of a `llama_tokenizer`: the protobuf that sentencepiece would have written."""
+def byte_pieces(corpus: Sequence[str], lead: Sequence[str], prefix: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names and merges of a sentencepiece BPE: `lead`, 256 bytes, merged pieces, characters."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix)
+    trained.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=160, show_progress=False))
+    learnt = json.loads(trained.to_str())["model"]
+    pieces = sorted(learnt["vocab"], key=lambda t: (len(t) == 1, learnt["vocab"][t]))
+    merges = [(str(a), str(b)) for a, b in (m.split(" ") if isinstance(m, str) else m for m in learnt["merges"])]
+    return [*lead, *(f"<0x{b:02X}>" for b in range(256)), *(p for p in pieces if p not in lead)], merges
+
+
+def special_tokens(names: Sequence[str]) -> list[AddedToken]:
+    return [AddedToken(n, special=True, normalized=False) for n in names]
+
+
+LLAMA_KINDS = {"<unk>": 2, "<s>": 3, "</s>": 3}  # sentencepiece's types: 2 unknown, 3 control, 4 user's own
+GEMMA_KINDS = {"<pad>": 3, "<eos>": 3, "<bos>": 3, "<unk>": 2, "\n": 4, "\n\n": 4}
+
+
+def write_sentencepiece(tokenizer: Tokenizer, path: Path, kinds: Mapping[str, int] = LLAMA_KINDS) -> None:
+    """tokenizer.model of a sentencepiece BPE: the protobuf that sentencepiece would have written."""
     model = json.loads(tokenizer.to_str())["model"]
     ranks = {"".join(pair): rank for rank, pair in reversed(list(enumerate(model["merges"])))}
 
@@ -67,8 +79,8 @@ def write_sentencepiece(tokenizer: Tokenizer, path: Path) -> None:
         return varint(number << 3 | 2) + varint(len(body)) + body
 
     data = b""
-    for i, text in enumerate(sorted(model["vocab"], key=model["vocab"].get)):
-        kind = 2 if i == 0 else 3 if i < 3 else 6 if text.startswith("<0x") else 1
+    for text in sorted(model["vocab"], key=model["vocab"].get):
+        kind = kinds.get(text, 6 if text.startswith("<0x") else 1)
         score = -float(ranks.get(text, 10000)) if kind == 1 else 0.0
         piece = (
             message(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score) + varint(3 << 3) + varint(kind)
