@@ -109,7 +109,7 @@ def test_encoder_refuses_other_tiles(tmp_path: Path) -> None:
     context = open_mmproj(path)
     try:
         encoder = TileEncoder(context)
-        with pytest.raises(ValueError, match="takes uint8"):
+        with pytest.raises(UsageError, match="of 1 frames, 20 x 19 pixels; this tower takes one of 20 x 20"):
             encoder.encode(np.zeros((19, 20, 3), np.uint8))
         with pytest.raises(ValueError, match="float32"):
             encoder.encode(np.zeros((20, 20, 3), np.float32))  # type: ignore[arg-type]

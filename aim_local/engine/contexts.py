@@ -338,8 +338,24 @@ def _sizes(n_held: int, pieces: Sequence[Piece], blocks: Mapping[int, VisualBloc
     return np.concatenate(sizes)
 
 
+def _rotary(first: int, pieces: Sequence[Piece], blocks: Mapping[int, VisualBlock], n_held: int) -> NDArray[np.int32]:
+    """Rotary ids of all rows, int32 [n_held + n, 3]. first: of the first new row, where it is text.
+
+    Behind visual tokens text goes on where their family says, which may be before the last of their times.
+    ref: transformers 5, models/qwen2_vl/modeling_qwen2_vl.py: get_rope_index
+    """
+    found = [np.zeros((n_held, 3), np.int32)]
+    for i, piece in enumerate(pieces):
+        own = blocks[i].rotary if i in blocks else None
+        ids = np.repeat(np.arange(piece.n, dtype=np.int32)[:, None], 3, axis=1) if own is None else own.ids
+        found.append(ids + np.int32(first))
+        first += piece.n if own is None else own.advance
+    return np.concatenate(found)
+
+
 class PrunedContext(Context):
-    """One KV cache per stage of layers; of one stage alone where visual tokens are weighed and none are pruned.
+    """One KV cache per stage of layers; of one stage alone where no visual tokens are pruned: they are weighed, or have
+    rotary ids. A position is a row's number here.
 
     shares: share of visual tokens that enters each layer. n_text, n_visual: room for text tokens, and for visual tokens
     of the first layer; a stage with share r has n_text + floor(n_visual * r) cells (a little more with several media).
@@ -467,6 +483,7 @@ class PrunedContext(Context):
             n_held=n_held,
             n_query=n_query,
             sizes=_sizes(n_held, pieces, blocks) if tokens.weigh == "size" else None,
+            rotary=_rotary(self._native.next_id, pieces, blocks, n_held) if self.text.has_rotary_ids else None,
         )
         self._moved(sum(piece.n for piece in pieces))
         self.n_visual += count_visual(pieces)

@@ -165,7 +165,7 @@ class Intake:
         digest = digest_item(self.source)
         key = entry_key(self.model, self.source, self._sampling, digest) if store else None
         entry = store.find(key) if store and key else None
-        self.media = video_of(entry, self.source, digest, self._frame_shape) if entry else None
+        self.media = video_of(entry, self.source, digest, self._row_shapes) if entry else None
         if self.media:
             shape = self.media.shape
         else:
@@ -183,11 +183,14 @@ class Intake:
         assert self.model.tower is not None, "checked before media are read"
         return self.model.tower
 
+    def _row_shapes(self, shape: MediaShape) -> list[tuple[int, int]]:
+        """(rows, width) of every tile."""
+        return [(n, self.model.text.n_embd) for n in self._tower.rows_of_tiles(shape)]
+
     @property
-    def _frame_shape(self) -> tuple[int, int] | None:
-        """(rows, width) of a frame, where the tower takes frames one by one."""
-        facts = self._tower.facts
-        return (facts.n_slots, self.model.text.n_embd) if facts and self._tower.frame_rows else None
+    def _is_fitted(self) -> bool:
+        """Whether frames are kept as the tower sees them."""
+        return self._shape is not None and self._tower.fit_for(self._shape) is not None
 
     # --- decoding and encoding -------------------------------------------------------------------------------------
 
@@ -248,7 +251,7 @@ class Intake:
         with self._lock:
             if self._decoder is None:
                 assert self._opened is not None, "opened before"
-                self._decoder = _Decoder(self._opened, self._tower.fit)
+                self._decoder = _Decoder(self._opened, self._tower.fit_for(self._opened.shape))
             return self._decoder
 
     def _finish(self, media: Video | Image) -> None:
@@ -270,7 +273,7 @@ class Intake:
         """Puts the encoded item into the store. Returns why that cannot be, "" where all is well."""
         if _stat(self.source) != self._stat:  # the file changed while it was read: nobody knows what was decoded
             self.rows.close()
-        return self.rows.keep(*described(self.media, whole=self._tower.fit is not None)) if self.media else ""
+        return self.rows.keep(*described(self.media, whole=self._is_fitted)) if self.media else ""
 
     def close(self) -> None:
         """Ends the decoder's thread; an entry of the store that is not finished goes. Idempotent."""

@@ -6,7 +6,7 @@ Knows plain values. How an entry is kept is store/encoded.py's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,19 +34,19 @@ def described(media: Video | Image, *, whole: bool) -> tuple[Frames | None, dict
     return media.frames if whole else None, facts
 
 
-def video_of(entry: Entry, source: object, digest: str, frame_shape: tuple[int, int] | None) -> Video | None:
+def video_of(
+    entry: Entry, source: object, digest: str, row_shapes: Callable[[MediaShape], list[tuple[int, int]]]
+) -> Video | None:
     """The video of an entry with frames, as it was decoded; None where the item has to be decoded all the same.
 
-    frame_shape: (rows, width) that the tower makes of a frame; an entry that has others is not used.
+    row_shapes: (rows, width) of every tile that the tower makes of a video; an entry that has others is not used.
     """
     facts: Mapping[str, Any] = entry.facts
-    if entry.frames is None or len(entry.rows) != len(entry.frames) or facts.get("kind") != "video":
-        return None
-    if any(rows.shape != frame_shape for rows in entry.rows):
+    if entry.frames is None or facts.get("kind") != "video":
         return None
     try:
         height, width = facts["size"]
-        return Video(
+        video = Video(
             frames=entry.frames,
             timestamps=np.array([_or_nan(seconds) for seconds in facts["timestamps"]], np.float64),
             indices=np.array(facts["indices"], np.int64),
@@ -58,8 +58,10 @@ def video_of(entry: Entry, source: object, digest: str, frame_shape: tuple[int, 
             digest=digest,
             source_size=(int(height), int(width)),
         )
+        wanted = row_shapes(video.shape)
     except (KeyError, TypeError, ValueError, OverflowError, AssertionError):
         return None
+    return video if [rows.shape for rows in entry.rows] == wanted else None
 
 
 def fits(entry: Entry, video: Video | None, shape: MediaShape, n_embd: int) -> bool:

@@ -25,12 +25,14 @@ class Plan:
     """tokens: what is done with visual tokens; shares: of them entering each layer.
 
     n_query: rows at the end that ask, for rankings by the question; 0: all text behind the last visual token.
+    turned: whether visual tokens have rotary ids of their own (M-RoPE).
     """
 
     pieces: tuple[Piece, ...]
     tokens: VisualTokenConfig
     shares: tuple[float, ...]
     n_query: int = 0
+    turned: bool = False
 
     @property
     def n(self) -> int:
@@ -70,8 +72,8 @@ class Plan:
 
     @property
     def staged(self) -> bool:
-        """Whether it needs a context with stages: to drop visual tokens between layers, or to weigh them."""
-        return self.prunes or self.weighs
+        """Whether it needs a context with stages: to drop visual tokens between layers, to weigh or to turn them."""
+        return self.prunes or self.weighs or (self.media and self.turned)
 
     @property
     def counts(self) -> list[int]:
@@ -97,7 +99,7 @@ def plan_prompt(
     pieces = _pieces(model, rendered, shapes, tokens.merge_retain)
     if not pieces or not isinstance(pieces[-1], TextPiece):
         raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
-    return Plan(pieces, tokens, tuple(shares))
+    return Plan(pieces, tokens, tuple(shares), turned=model.tower is not None and model.tower.gives_rotary_ids)
 
 
 def _settle(

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ModelError, UsageError
-from ..media import FrameSampling, Image, Video, open_media
+from ..media import FrameSampling, Image, Video
+from ..media.canvas import Keep
+from ..media.reader import open_item
 from ..models.base import Fit, Frame
 from ..models.reuse import Shared
 from .ahead import Ahead
@@ -123,24 +125,28 @@ def read_media(model: Model, media: Sequence[Source], sampling: FrameSampling | 
     check_media(model, media)
     if model.tower is None or not len(media):
         return Reading((), (), {})
-    start, clock = time.perf_counter(), _FitClock(model.tower.fit)
+    start, clock = time.perf_counter(), _FitClock()
     chosen = sampling or FrameSampling(n_frames=model.default_frames)
-    fit, progress = clock.fit if model.tower.fit else None, watch.stage("decode_video")
-    items = tuple(open_media(item, chosen, progress=progress, fit=fit) for item in media)
+    progress = watch.stage("decode_video")
+    opened = [open_item(item, chosen) for item in media]
+    items = tuple(o.read(Keep(fit=clock.timed(model.tower.fit_for(o.shape))), progress, None) for o in opened)
     spent = (time.perf_counter() - start) * 1000
     ms = {"decode_video": spent - clock.ms, "preprocess": clock.ms}
     return Reading(items, tuple(line for item in items for line in item.warnings), ms)
 
 
 class _FitClock:
-    """A fit that counts its time, which is the preprocessing's and not the decoder's."""
+    """Counts the time of fits, which is the preprocessing's and not the decoder's."""
 
-    def __init__(self, fit: Fit | None) -> None:
-        self._fit, self.ms = fit, 0.0
+    def __init__(self) -> None:
+        self.ms = 0.0
 
-    def fit(self, frame: Frame) -> Frame:
-        assert self._fit, "given to a reader only where there is one"
-        start = time.perf_counter()
-        fitted = self._fit(frame)
-        self.ms += (time.perf_counter() - start) * 1000
-        return fitted
+    def timed(self, fit: Fit | None) -> Fit | None:
+        def counted(frame: Frame) -> Frame:
+            assert fit, "given to a reader only where there is one"
+            start = time.perf_counter()
+            fitted = fit(frame)
+            self.ms += (time.perf_counter() - start) * 1000
+            return fitted
+
+        return counted if fit else None

@@ -6,7 +6,7 @@ Knows clocks and the reader's own steps. What is done with the times is for othe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from aim_local.media.canvas import Canvas, Fit, Keep
 from aim_local.media.outline import Indexed, Outline, index_media
 from aim_local.media.reader import MediaItem, digest_item, fill, read_image
 from aim_local.media.seek import SEEK_COST
+from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING
 
 _DENSE, _SPAN = 4, 33  # frames that are all kept; frames of which the first, the middle and the last are kept
@@ -50,7 +51,7 @@ class ReadingSpeed:
         return outline.n_pictures * self.kept_s
 
 
-def measure_reading(item: MediaItem, fit: Fit | None) -> tuple[Indexed, ReadingSpeed]:
+def measure_reading(item: MediaItem, fit_for: Callable[[MediaShape], Fit | None]) -> tuple[Indexed, ReadingSpeed]:
     """Opens an item and decodes the first frames of a video: 38 at most. Raises MediaError, UsageError."""
     PIL.Image.init()  # once in a process, and no part of any run
     start = time.perf_counter()
@@ -60,12 +61,14 @@ def measure_reading(item: MediaItem, fit: Fit | None) -> tuple[Indexed, ReadingS
     digest_s = time.perf_counter() - before
     if isinstance(item, np.ndarray):
         opened = time.perf_counter() - start
-        return indexed, ReadingSpeed(digest, opened, digest_s, kept_s=_fit_seconds(item, fit))
+        return indexed, ReadingSpeed(
+            digest, opened, digest_s, kept_s=_fit_seconds(item, fit_for(indexed.outline(DEFAULT_SAMPLING).shape))
+        )
     if indexed.info is None:
         read_image(item, digest)
         return indexed, ReadingSpeed(digest, time.perf_counter() - start, digest_s)
     opened = time.perf_counter() - start
-    n = indexed.info.n_frames
+    n, fit = indexed.info.n_frames, fit_for(indexed.outline(DEFAULT_SAMPLING).shape)
     first = _read_seconds(indexed, [0], fit)
     if n < _DENSE:
         return indexed, ReadingSpeed(digest, opened, digest_s, kept_s=first)

@@ -51,13 +51,15 @@ class Tower(Protocol):
     def media_tokens(self) -> tuple[str, str] | None:
         """What the chat template writes for an image and for a video ("": it writes none); None: it knows no media."""
 
-    @property
-    def fit(self) -> Fit | None:
-        """What is kept of a decoded frame, uint8 [h, w, 3] -> uint8 [side, side, 3]; None: the frame as it is."""
+    def fit_for(self, shape: MediaShape) -> Fit | None:
+        """What is kept of a decoded frame of such a video, uint8 [h, w, 3] -> what the tower sees; None: all of it."""
 
     @property
     def facts(self) -> TowerFacts | None:
-        """Sizes for plans and figures; None where they depend on the loaded tower."""
+        """Sizes for plans and figures, of a common frame; None where they depend on the loaded tower."""
+
+    def facts_of(self, shape: MediaShape) -> TowerFacts | None:
+        """The same of an item's tiles, where towers see pictures of any size."""
 
     def count(self, shape: MediaShape, retain: float) -> int:
         """Visual tokens of an item when token merging leaves the share `retain`, newline rows included."""
@@ -68,11 +70,18 @@ class Tower(Protocol):
     def merged_together(self, shape: MediaShape, window: int) -> list[int]:
         """Rows of an item that are merged with each other: of each window of frames, of each part of a picture."""
 
+    @property
+    def gives_rotary_ids(self) -> bool:
+        """Whether its blocks say how far rows are turned (VisualBlock.rotary), which a plain context cannot take."""
+
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         """Raises UsageError for token merging that this family cannot do to such an item."""
 
     def n_tiles(self, shape: MediaShape) -> int:
         """Encoder runs an item takes."""
+
+    def rows_of_tiles(self, shape: MediaShape) -> list[int]:
+        """Rows of each before token merging; [] where they depend on the loaded tower."""
 
     @property
     def frame_rows(self) -> Callable[[Frame], Rows] | None:
@@ -104,14 +113,15 @@ class Tower(Protocol):
 class TowerFacts:
     """What a plan and a calibration need to know. n_slots: visual tokens of a frame before token merging.
 
-    tile_px: pixels of a tile's side. patches: per tile side. n_threads: it computes with.
+    tile_px: pixels of a tile's side, of its longer one where it is no square; tile_pixels: of a tile. n_threads: it
+    computes with.
     """
 
     vision: VisionShape
     header: GgufHeader | None
     n_slots: int
     tile_px: int
-    patches: int
+    tile_pixels: int
     n_threads: int
 
 
@@ -164,9 +174,10 @@ class TowerFile:
     def check_width(self) -> None:
         """Refuses what mtmd would refuse with less to go on."""
         width = self.metadata.get("clip.vision.projection_dim")
-        if width and width != self.text.n_embd:
+        takes = self.text.shape.n_embd  # without what the first layers add to it
+        if width and width != takes:
             raise ModelError(
-                f"{self.path}: makes visual tokens of width {width}, {self.text.path} takes {self.text.n_embd}; "
+                f"{self.path}: makes visual tokens of width {width}, {self.text.path} takes {takes}; "
                 "take the mmproj that was converted with this model"
             )
 

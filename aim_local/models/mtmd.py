@@ -56,12 +56,17 @@ class MtmdTower:
     def media_tokens(self) -> tuple[str, str] | None:
         return None
 
-    @property
-    def fit(self) -> Fit | None:
+    def fit_for(self, shape: MediaShape) -> Fit | None:
         return None
+
+    def rows_of_tiles(self, shape: MediaShape) -> list[int]:
+        return []
 
     @property
     def facts(self) -> TowerFacts | None:
+        return None
+
+    def facts_of(self, shape: MediaShape) -> TowerFacts | None:
         return None
 
     @property
@@ -103,6 +108,10 @@ class MtmdTower:
             return [replace(c, handle=None) if isinstance(c, ImageChunk) else c for c in chunks.chunks]
         finally:
             chunks.close()
+
+    @property
+    def gives_rotary_ids(self) -> bool:
+        return False
 
     def merged_together(self, shape: MediaShape, window: int) -> list[int]:
         """mtmd's chunks; there are no windows (check_merging)."""

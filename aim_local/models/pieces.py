@@ -108,13 +108,26 @@ class TokenGrid:
 
 
 @dataclass(frozen=True, eq=False)
+class Rotary:
+    """How far rows are turned, for text towers whose rows have several rotary ids (M-RoPE).
+
+    ids: int32 [n, 3], time, row and column of each, counted from the id that text would get in the first one's place.
+    advance: how much further the text behind them goes on in the same prompt.
+    """
+
+    ids: NDArray[np.int32] = field(repr=False)
+    advance: int
+
+
+@dataclass(frozen=True, eq=False)
 class VisualBlock:
     """Visual tokens of one part, ready for the LLM.
 
     rows: float32 [n, n_embd]. sizes: int32 [n], how many of the tower's rows each stands for after token merging, 1 for
     newlines; None: one each. groups: one per row, media left at 0 for the caller to set. grids: which row covers what,
-    owners counted from this block's first row. ms: time by stage. decode: how the rows get into a context, where only
-    the tower knows (M-RoPE, masks that are not causal); such rows are neither merged nor pruned.
+    owners counted from this block's first row. ms: time by stage. rotary: None where a row has its position alone.
+    decode: how the rows get into a context, where only the tower knows (M-RoPE of other families, masks that are not
+    causal); such rows are neither merged nor pruned.
     """
 
     rows: Rows = field(repr=False)
@@ -123,6 +136,7 @@ class VisualBlock:
     ms: Mapping[str, float] = field(default_factory=dict)
     decode: Decode | None = field(default=None, repr=False)
     sizes: NDArray[np.int32] | None = field(default=None, repr=False)
+    rotary: Rotary | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,13 @@ from .llava import Llava
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
+from .qwen2_5_vl import Qwen25VL
+from .qwen2_vl import Qwen2VL
+from .qwen3_vl import Qwen3VL
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, Llava)
+FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:

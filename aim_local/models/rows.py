@@ -31,9 +31,9 @@ class RowsTower:
     reduces_by_default = True
     default_frames = 32
     media_tokens: tuple[str, str] | None = ("<image>", "<video>")
-    fit: Fit | None = None
     facts: TowerFacts | None = None
     patch_px = 0
+    gives_rotary_ids = False  # costs do not depend on them
     precision = "none"
     frame_rows: Callable[[Frame], Rows] | None = None
 
@@ -52,6 +52,9 @@ class RowsTower:
                 "leave --skip-vision and --against-stock out"
             )
         return cls(text, tower.facts.n_slots)
+
+    def facts_of(self, shape: MediaShape) -> TowerFacts | None:
+        return None
 
     def prepare(self, n_frames: int) -> None:
         """Draws the rows of n_frames frames, so that it is in nobody's time."""
@@ -73,6 +76,12 @@ class RowsTower:
 
     def n_tiles(self, shape: MediaShape) -> int:
         return 1
+
+    def fit_for(self, shape: MediaShape) -> Fit | None:
+        return None
+
+    def rows_of_tiles(self, shape: MediaShape) -> list[int]:
+        return []
 
     def encode(
         self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows

@@ -83,6 +83,11 @@ class TextModel:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
         return self.llama.tokenize(text, start=start, special=special)
 
+    @property
+    def has_rotary_ids(self) -> bool:
+        """Whether a row has several rotary ids (M-RoPE): of time, row and column, not its position alone."""
+        return f"{self.architecture}.rope.dimension_sections" in self.header.metadata
+
     def kv_bytes_per_cell(self) -> int:
         """Bytes of K and V that one token takes over all layers."""
         heads_kv = self.hparam("attention.head_count_kv", self.hparam("attention.head_count", 1))

@@ -108,8 +108,7 @@ class TileTower:
         metadata = self.file.metadata
         return str(metadata.get("aim.image_token", "<image>")), str(metadata.get("aim.video_token", ""))
 
-    @property
-    def fit(self) -> Fit | None:
+    def fit_for(self, shape: MediaShape) -> Fit | None:
         pixels = self.pixels
         return lambda frame: video_frame(frame, pixels)
 
@@ -134,7 +133,10 @@ class TileTower:
             n_embd_text=file.text.n_embd,
         ).merged(file.text.config.vision_merge, file.text.config.vision_merge_depth)
         slots, side = self.frame_side**2, file.size("image_size")
-        return TowerFacts(vision, file.header, slots, side, self.patches_per_side, file.n_threads)
+        return TowerFacts(vision, file.header, slots, side, side**2, file.n_threads)
+
+    def facts_of(self, shape: MediaShape) -> TowerFacts | None:
+        return self.facts
 
     def count(self, shape: MediaShape, retain: float) -> int:
         if shape.kind == "image":
@@ -144,6 +146,10 @@ class TileTower:
 
     def layout(self, shape: MediaShape, retain: float) -> list[Part]:
         return [VisualPart(self.count(shape, retain), self.count(shape, 1.0))]
+
+    @property
+    def gives_rotary_ids(self) -> bool:
+        return False
 
     def merged_together(self, shape: MediaShape, window: int) -> list[int]:
         if shape.kind == "image":
@@ -155,6 +161,10 @@ class TileTower:
 
     def n_tiles(self, shape: MediaShape) -> int:
         return shape.n_frames if shape.kind == "video" else self.image_tiles(shape)
+
+    def rows_of_tiles(self, shape: MediaShape) -> list[int]:
+        n = self.frame_side if shape.kind == "video" else self.patches_per_side
+        return [n**2] * self.n_tiles(shape)
 
     def encode(
         self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows

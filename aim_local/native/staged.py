@@ -55,6 +55,7 @@ class _PrefillParams(ctypes.Structure):
         ("rows", POINTER(c_int8)),
         ("tokens", POINTER(c_int32)),
         ("embd", POINTER(c_float)),
+        ("ids", POINTER(c_int32)),
         ("sizes", POINTER(c_int32)),
         ("n_stages", c_int32),
         ("n_keep", POINTER(c_int32)),
@@ -93,6 +94,8 @@ _context_init = bind(
 )
 # int32_t aim_prefill(struct llama_context * ctx, const struct aim_prefill_params * params)
 _prefill = bind(libllama, "aim_prefill", [c_void_p, POINTER(_PrefillParams)])
+# int32_t aim_next_id(const struct llama_context * ctx)
+_next_id = bind(libllama, "aim_next_id", [c_void_p])
 # int32_t aim_n_stages(const struct llama_context * ctx)
 _n_stages = bind(libllama, "aim_n_stages", [c_void_p])
 # int32_t aim_get_stage(const struct llama_context * ctx, int32_t s, struct aim_stage_info * info)
@@ -225,7 +228,7 @@ class StagedContext:
             stop.attach_context(ctx)
         compute_with(ctx, precision)
         self.n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-        self.n_embd: int = llama.llama_model_n_embd(model)
+        self.n_embd: int = llama.llama_model_n_embd_inp(model)  # of a row that comes in
         self.n_layer: int = llama.llama_model_n_layer(model)
 
     def close(self) -> None:
@@ -262,6 +265,7 @@ class StagedContext:
         n_held: int = 0,
         sizes: Sequence[int] | Indices | None = None,
         n_query: int = 0,
+        rotary: Indices | None = None,
     ) -> Rows:
         """Appends rows and returns the next-token logits, float32 [n_vocab].
 
@@ -274,6 +278,8 @@ class StagedContext:
         sizes: patches that each row stands for [n], read where a new row is visual; log(size) is added to its column of
         the attention logits from now on, in every layer and in the scores; None: one each. n_query: rows of the
         question, for the rankings that go by it: the last ones, new tokens all of them; 0: all new tokens at the end.
+        rotary: int32 [n, 3], time, row and column of each row, read of new ones, for models whose rows have several
+        rotary ids (M-RoPE); None: each row goes on after the largest id before it.
 
         An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
         ContextError if any stage has too few cells, UsageError, ModelError where rows are not held, NativeError.
@@ -284,6 +290,9 @@ class StagedContext:
         patches = None if sizes is None else np.ascontiguousarray(sizes, np.int32)
         if patches is not None and patches.shape != kinds.shape:
             raise UsageError(f"sizes has shape {patches.shape}, rows {kinds.shape}; give one for each row")
+        turned = None if rotary is None else np.ascontiguousarray(rotary, np.int32)
+        if turned is not None and turned.shape != (len(kinds), 3):
+            raise UsageError(f"rotary has shape {turned.shape}, needed is {(len(kinds), 3)}")
         raised: list[BaseException] = []
         params = _PrefillParams(
             n_rows=len(kinds),
@@ -291,6 +300,7 @@ class StagedContext:
             rows=kinds.ctypes.data_as(POINTER(c_int8)),
             tokens=ids.ctypes.data_as(_ints),
             embd=None if floats is None else floats.ctypes.data_as(_floats),
+            ids=None if turned is None else turned.ctypes.data_as(_ints),
             sizes=None if patches is None else patches.ctypes.data_as(_ints),
             n_stages=len(n_keep),
             n_keep=(c_int32 * len(n_keep))(*n_keep),
@@ -342,6 +352,11 @@ class StagedContext:
         if status != 0:
             raise NativeError(f"llama_decode failed with status {status}")
         return self.logits()
+
+    @property
+    def next_id(self) -> int:
+        """The rotary id that text gets behind the last row; for models whose rows have one, the next position."""
+        return LLAMA.checked(_next_id(self.ctx))
 
     @property
     def held_row_bytes(self) -> int:

@@ -37,6 +37,12 @@ class _Layout(ctypes.Structure):
     _fields_ = tuple((name, c_int32) for name in _LAYOUT)
 
 
+class _Tile(ctypes.Structure):
+    """struct aim_tile"""
+
+    _fields_ = (("rgb", POINTER(c_uint8)), ("width", c_int32), ("height", c_int32), ("n_frames", c_int32))
+
+
 _floats, _bytes, _ints, _layout = POINTER(c_float), POINTER(c_uint8), POINTER(c_int32), POINTER(_Layout)
 
 # const char * aim_mtmd_projector(mtmd_context * ctx)
@@ -55,8 +61,10 @@ _patches_per_side = bind(libmtmd, "aim_mtmd_patches_per_side", [c_void_p])
 _n_embd = bind(libmtmd, "aim_mtmd_n_embd", [c_void_p])
 # int32_t aim_mtmd_newline(mtmd_context * ctx, float * out)
 _newline = bind(libmtmd, "aim_mtmd_newline", [c_void_p, _floats])
-# int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out)
-_encode_tile = bind(libmtmd, "aim_mtmd_encode_tile", [c_void_p, _bytes, c_int32, _floats])
+# int32_t aim_mtmd_n_rows(mtmd_context * ctx, const struct aim_tile * tile)
+_n_rows = bind(libmtmd, "aim_mtmd_n_rows", [c_void_p, POINTER(_Tile)])
+# int32_t aim_mtmd_encode(mtmd_context * ctx, const struct aim_tile * tile, int32_t n_threads, float * out)
+_encode = bind(libmtmd, "aim_mtmd_encode", [c_void_p, POINTER(_Tile), c_int32, _floats])
 # int32_t aim_pool_side(int32_t side)
 _pool_side = bind(libmtmd, "aim_pool_side", [c_int32])
 # int32_t aim_pool_rows(const float * rows, int32_t side, int32_t n_embd, float * out)
@@ -87,6 +95,8 @@ _ward_rows = bind(
 # int32_t aim_ward_use_kernel(const char * name)
 _ward_use_kernel = bind(libmtmd, "aim_ward_use_kernel", [c_char_p])
 
+# int32_t aim_tile_size(void)
+check_size(libmtmd, "aim_tile_size", _Tile)
 # int32_t aim_anyres_layout_size(void)
 check_size(libmtmd, "aim_anyres_layout_size", _Layout)
 
@@ -121,7 +131,7 @@ def merges(context: Any) -> bool:
 
 
 class TileEncoder:
-    """The vision tower and projector of a loaded mmproj, one square tile at a time.
+    """The vision tower and projector of a loaded mmproj, one tile at a time: what one run of it sees.
 
     `context` is an mtmd_context pointer (mtmd_init_from_file); it must outlive the encoder and runs one tile at a time.
     stop: what ends it from outside, already attached to the context; what it raises comes out of encode().
@@ -132,7 +142,7 @@ class TileEncoder:
             raise ModelError(f"projector {projector(context)} takes whole pictures; use mtmd_tokenize instead")
         self._context = _pointer(context)
         self.n_threads, self._stop = n_threads, stop  # 0: all cores
-        self.side = MTMD.checked(_tile_side(self._context))  # pixels
+        self.side = MTMD.checked(_tile_side(self._context))  # pixels, of towers that take squares
         self.patches_per_side = MTMD.checked(_patches_per_side(self._context))
         self.n_embd = MTMD.checked(_n_embd(self._context))
 
@@ -142,14 +152,17 @@ class TileEncoder:
         return bool(_has_tiles(_pointer(context)) == 1)  # an error, no vision tower, is a no as well
 
     def encode(self, tile: Pixels) -> Rows:
-        """uint8 [side, side, 3] -> rows [patches_per_side^2, n_embd] in raster order."""
-        shape = (self.side, self.side, 3)
-        if tile.dtype != np.uint8 or tile.shape != shape:
-            raise ValueError(f"the tile is {tile.dtype} {tile.shape}, the vision tower takes uint8 {shape}")
+        """uint8 [height, width, 3], or [2, height, width, 3] for two frames as one -> rows [n, n_embd], raster order.
+
+        Raises ValueError for another type, UsageError for a size that the tower does not take.
+        """
+        if tile.dtype != np.uint8 or tile.ndim not in (3, 4) or tile.shape[-1] != 3:
+            raise ValueError(f"the tile is {tile.dtype} {tile.shape}, the vision tower takes uint8 [height, width, 3]")
         tile = np.ascontiguousarray(tile)
-        rows = np.empty((self.patches_per_side**2, self.n_embd), np.float32)
-        pixels, out = tile.ctypes.data_as(_bytes), rows.ctypes.data_as(_floats)
-        status = _encode_tile(self._context, pixels, self.n_threads, out)
+        height, width = tile.shape[-3:-1]
+        pixels = _Tile(tile.ctypes.data_as(_bytes), width, height, len(tile) if tile.ndim == 4 else 1)
+        rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), self.n_embd), np.float32)
+        status = _encode(self._context, ctypes.byref(pixels), self.n_threads, rows.ctypes.data_as(_floats))
         if status == ABORTED and self._stop:
             self._stop.reraise()
         MTMD.checked(status)

@@ -124,7 +124,7 @@ def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
     tile, source = 3 * facts.tile_px**2, 3 * outline.height * outline.width
     thumbnail = 3 * min(THUMBNAIL_SIDE, facts.tile_px) ** 2
     if outline.shape.kind == "video":
-        return outline.n_pictures * ((tile if tower.fit else source) + thumbnail)
+        return outline.n_pictures * ((tile if tower.fit_for(outline.shape) else source) + thumbnail)
     return source + 2 * tower.n_tiles(outline.shape) * tile + 2 * thumbnail
 
 

@@ -180,7 +180,7 @@ class _Stopwatch:
         runs, shares = [], []
         for n_frames, setting in fits:
             for _ in range(_ROUNDS):
-                indexed, speed = measure_reading(clip, self.model.tower.fit)
+                indexed, speed = measure_reading(clip, self.model.tower.fit_for)
                 outline = indexed.outline(FrameSampling(n_frames=n_frames))
                 decoding, encoding = speed.decode(outline) + speed.keep(outline), n_frames * tile_s
                 run = self._whole(clip, n_frames, setting)

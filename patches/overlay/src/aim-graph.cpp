@@ -128,6 +128,51 @@ private:
     }
 };
 
+// the rotary ids of rows that have several, [4*n_tokens]: time, row and column of all rows, one after the other, then zeros
+class aim_graph_input_ids : public llm_graph_input_i {
+public:
+    aim_graph_input_ids(const llm_graph_context & graph, const aim_kv_cache_context * mctx) : mctx(mctx) {
+        ids = ggml_new_tensor_1d(graph.ctx0, GGML_TYPE_I32, int64_t(graph.n_tokens)*graph.hparams.n_pos_per_embd());
+        ggml_set_input(ids);
+        graph.cb(ids, "inp_pos", -1);
+    }
+
+    void set_input(const llama_ubatch * ubatch) override {
+        std::vector<llama_pos> data(ids->ne[0]);
+
+        for (uint32_t i = 0; i < ubatch->n_tokens; ++i) {
+            const aim_id id = mctx->get_ids()->get(ubatch->pos[i]);
+
+            for (size_t j = 0; j < id.size(); ++j) {
+                data[j*ubatch->n_tokens + i] = id[j];
+            }
+        }
+
+        ggml_backend_tensor_set(ids, data.data(), 0, ggml_nbytes(ids));
+    }
+
+    bool can_reuse(const llm_graph_params & params) override {
+        mctx = get_mctx(params.mctx);
+
+        return mctx && ids->ne[0] == int64_t(params.ubatch.n_tokens)*params.hparams.n_pos_per_embd();
+    }
+
+    ggml_tensor * ids;
+
+private:
+    const aim_kv_cache_context * mctx;
+};
+
+ggml_tensor * aim_build_inp_pos(const llm_graph_context & graph) {
+    const auto * mctx = get_mctx(graph.mctx);
+
+    if (!mctx || !mctx->get_ids()) {
+        return nullptr;
+    }
+
+    return static_cast<aim_graph_input_ids *>(graph.res->add_input(std::make_unique<aim_graph_input_ids>(graph, mctx)))->ids;
+}
+
 aim_layers aim_graph_layers(const llm_graph_context & graph) {
     const auto * mctx = get_mctx(graph.mctx);
 

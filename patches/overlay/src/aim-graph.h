@@ -16,6 +16,9 @@ aim_layers aim_graph_layers(const llm_graph_context & graph);
 // ends a graph whose layers stop before the model's last one: its hidden states become the output
 bool aim_graph_end(const llm_graph_context & graph, ggml_tensor * cur);
 
+// the rotary ids of a graph's rows, nullptr without a staged KV cache and where a position is the id
+ggml_tensor * aim_build_inp_pos(const llm_graph_context & graph);
+
 // attention inputs of every stage in the graph, nullptr without a staged KV cache
 llm_graph_input_attn_kv * aim_build_attn_inp(const llm_graph_context & graph);
 

@@ -21,6 +21,9 @@ static const uint32_t STATE_HAS_ROWS = 1u << 31;
 // and behind those, what rows weigh; a state without it has rows that weigh the same
 static const uint32_t STATE_HAS_WEIGHTS = 1u << 30;
 
+// and behind those, rotary ids, where rows have several
+static const uint32_t STATE_HAS_IDS = 1u << 29;
+
 aim_plan_scope::aim_plan_scope(const aim_plan & plan, int32_t hold) {
     plan_pending = &plan;
     hold_pending = hold;
@@ -40,7 +43,7 @@ llama_memory_i * aim_create_memory(const llama_model & model, const llama_memory
 
 aim_kv_cache::aim_kv_cache(
         const llama_model & model, const llama_memory_params & params, const llama_cparams & cparams, aim_plan plan, int32_t hold) :
-    plan(std::move(plan)) {
+    plan(std::move(plan)), has_ids(model.hparams.n_pos_per_embd() > 1) {
     for (const aim_stage & stage : this->plan) {
         const layer_filter_cb filter = [&](int32_t il) { return il >= stage.il_begin && il < stage.il_end; };
 
@@ -69,9 +72,14 @@ void aim_kv_cache::clear(bool data) {
     is_stale = false;
 
     weights.clear();
+    ids.clear();
 }
 
 bool aim_kv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    if (has_ids && p1 >= 0 && p1 <= seq_pos_max(0)) {
+        return false; // the rows behind a gap would be turned by ids that count it
+    }
+
     bool res = true;
 
     for (auto & stage : stages) {
@@ -79,6 +87,7 @@ bool aim_kv_cache::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
     }
 
     weights.seq_rm(p0, p1);
+    ids.cut(p0);
 
     return res;
 }
@@ -96,6 +105,7 @@ void aim_kv_cache::seq_keep(llama_seq_id seq_id) {
 
     if (seq_pos_max(0) < 0) {
         weights.clear(); // another sequence was to be kept, and there is one
+        ids.clear();
     }
 }
 
@@ -164,10 +174,20 @@ llama_memory_context_ptr aim_kv_cache::init_batch(llama_batch_allocr & balloc, u
         return std::make_unique<aim_kv_cache_context>(LLAMA_MEMORY_STATUS_FAILED_PREPARE);
     }
 
+    for (size_t i = 0; has_ids && i < ubatches.size(); ++i) {
+        for (uint32_t j = 0; j < ubatches[i].n_tokens; ++j) {
+            ids.set_text(ubatches[i].pos[j]);
+        }
+    }
+
     return init_range(get_range(0, stages.size(), -1), std::move(ubatches));
 }
 
 llama_memory_context_ptr aim_kv_cache::init_range(const aim_range & range, std::vector<llama_ubatch> ubatches) {
+    for (llama_ubatch & ubatch : ubatches) {
+        ubatch.n_pos = 1; // cells know rows by their number alone, whatever ids these have
+    }
+
     std::vector<llama_kv_cache::slot_info_vec_t> sinfos;
 
     for (size_t s = range.s_begin; s < range.s_end; ++s) {
@@ -201,7 +221,8 @@ bool aim_kv_cache::get_can_shift() const {
 
 void aim_kv_cache::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const {
     const uint32_t n_stages = stages.size();
-    const uint32_t head     = n_stages | (is_held() ? STATE_HAS_ROWS : 0) | (weights.empty() ? 0 : STATE_HAS_WEIGHTS);
+    const uint32_t head     = n_stages | (is_held() ? STATE_HAS_ROWS : 0) | (weights.empty() ? 0 : STATE_HAS_WEIGHTS) |
+        (has_ids ? STATE_HAS_IDS : 0);
     io.write(&head, sizeof(head));
 
     for (uint32_t s = 0; s < n_stages; ++s) {
@@ -217,20 +238,29 @@ void aim_kv_cache::state_write(llama_io_write_i & io, llama_seq_id seq_id, llama
     if (!weights.empty()) {
         weights.state_write(io);
     }
+
+    if (has_ids) {
+        ids.state_write(io);
+    }
 }
 
 void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) {
     uint32_t head;
     io.read(&head, sizeof(head));
 
-    const uint32_t n_stages = head & ~(STATE_HAS_ROWS | STATE_HAS_WEIGHTS);
+    const uint32_t n_stages = head & ~(STATE_HAS_ROWS | STATE_HAS_WEIGHTS | STATE_HAS_IDS);
 
     if (n_stages != stages.size()) {
         throw std::runtime_error(format("the state has %u stages of layers, this context has %zu", n_stages, stages.size()));
     }
 
+    if (has_ids != bool(head & STATE_HAS_IDS)) {
+        throw std::runtime_error("the state is of a model whose rows have another number of ids");
+    }
+
     trace = {};
     weights.clear();
+    ids.clear();
 
     try {
         for (uint32_t s = 0; s < n_stages; ++s) {
@@ -255,6 +285,10 @@ void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_s
         if (head & STATE_HAS_WEIGHTS) {
             weights.state_read(io, seq_pos_max(0) + 1);
         }
+
+        if (has_ids) {
+            ids.state_read(io, seq_pos_max(0) + 1);
+        }
     } catch (...) {
         // a sequence that is in some stages only would answer from half of its past
         for (auto & stage : stages) {
@@ -262,6 +296,7 @@ void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_s
         }
 
         weights.clear();
+        ids.clear();
 
         throw;
     }
@@ -419,6 +454,10 @@ const aim_plan & aim_kv_cache_context::get_plan() const {
 
 const aim_held_rows * aim_kv_cache_context::get_held() const {
     return kv->get_held();
+}
+
+const aim_ids * aim_kv_cache_context::get_ids() const {
+    return kv->get_ids();
 }
 
 std::vector<float> aim_kv_cache_context::get_weights(size_t s, uint32_t n_kv) const {

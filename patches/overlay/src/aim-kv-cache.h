@@ -5,6 +5,7 @@
 #include "llama-kv-cache.h"
 
 #include "aim-held-rows.h"
+#include "aim-ids.h"
 #include "aim-trace.h"
 #include "aim-weights.h"
 
@@ -111,6 +112,9 @@ public:
     // what rows weigh; a row that is written without a weight has none
     aim_weights weights;
 
+    // rotary ids of all rows, where rows have several; NULL where a position is the id
+    aim_ids * get_ids() { return has_ids ? &ids : nullptr; }
+
     // what the last prefill of this context kept and measured
     aim_trace trace;
 
@@ -122,6 +126,10 @@ private:
     std::unique_ptr<aim_held_rows> held;
 
     bool is_stale = false; // rows moved, or came from a state without theirs
+
+    const bool has_ids;
+
+    aim_ids ids;
 };
 
 class aim_kv_cache_context : public llama_memory_context_i {
@@ -162,6 +170,9 @@ public:
     const aim_plan & get_plan() const;
 
     const aim_held_rows * get_held() const;
+
+    // as of aim_kv_cache
+    const aim_ids * get_ids() const;
 
     // what the rows in the first n_kv cells of a stage weigh, 0 where there is no row; empty where no row of the context has a weight
     std::vector<float> get_weights(size_t s, uint32_t n_kv) const;

@@ -29,20 +29,29 @@ int32_t aim_last_status(void) {
 // contexts
 //
 
+// text architectures whose graphs can run a range of layers: hooks 0013 and 0014
+static const char * const STAGED[] = { "llama", "qwen2", "qwen2vl", "qwen3", "qwen3vl" };
+
 static void check_supported(const llama_model & model) {
     const auto & hparams = model.hparams;
 
-    const bool is_arch = model.arch == LLM_ARCH_QWEN2 || model.arch == LLM_ARCH_LLAMA;
+    const auto is_known = [&](const auto & name) { return model.arch_name() == name; };
+    const bool is_arch  = std::any_of(std::begin(STAGED), std::end(STAGED), is_known);
 
     // what the architecture's name could hide: each of these would need rows, masks or layers that stages do not have
     const bool is_plain =
         hparams.swa_type == LLAMA_SWA_TYPE_NONE && !hparams.use_alibi && !hparams.attn_soft_cap && !hparams.use_kq_norm &&
-        hparams.f_embedding_scale == 0.0f && hparams.n_layer_nextn == 0 && hparams.n_embd_inp() == hparams.n_embd &&
-        hparams.n_pos_per_embd() == 1 && hparams.causal_attn && model.tok_embd;
+        hparams.f_embedding_scale == 0.0f && hparams.n_layer_nextn == 0 && hparams.causal_attn && model.tok_embd;
 
     if (!is_arch || !is_plain) {
-        throw aim_error(AIM_STATUS_UNSUPPORTED, format("visual tokens cannot be pruned in text architecture %s%s; supported are qwen2 and llama",
-                    model.arch_name().c_str(), is_arch ? " of this kind" : ""));
+        std::string names;
+
+        for (const char * name : STAGED) {
+            names += (names.empty() ? "" : ", ") + std::string(name);
+        }
+
+        throw aim_error(AIM_STATUS_UNSUPPORTED, format("visual tokens cannot be pruned in text architecture %s%s; supported are %s",
+                    model.arch_name().c_str(), is_arch ? " of this kind" : "", names.c_str()));
     }
 }
 
@@ -104,6 +113,12 @@ llama_context * aim_context_init(
         }
 
         params.n_ctx = plan.front().n_cells;
+
+        // features of the vision tower are added in the first layers, and held rows have them only there
+        if (hold != AIM_HOLD_NOTHING && uint32_t(plan.front().il_end) < model->hparams.n_deepstack_layers) {
+            throw aim_error(AIM_STATUS_UNSUPPORTED, format("rows cannot be held that leave layer %d: features are added up to layer %u",
+                        plan.front().il_end - 1, model->hparams.n_deepstack_layers - 1));
+        }
 
         const aim_plan_scope scope(plan, hold);
 
@@ -173,6 +188,14 @@ static size_t find_stage(const aim_kv_cache & kv, int32_t il) {
 
 int32_t aim_stage_info_size(void) {
     return sizeof(aim_stage_info);
+}
+
+int32_t aim_next_id(const llama_context * ctx) {
+    return aim_guarded(last, [&]() -> int32_t {
+        aim_kv_cache & kv = get_kv(ctx);
+
+        return kv.get_ids() ? kv.get_ids()->next() : kv.seq_pos_max(0) + 1;
+    });
 }
 
 int32_t aim_n_stages(const llama_context * ctx) {

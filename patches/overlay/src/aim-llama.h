@@ -70,7 +70,9 @@ struct aim_prefill_params {
     int32_t             n_held;     // of them, the first n_held are in the context already: all of its rows, or 0. then all are ranked
     const int8_t      * rows;       // [n_rows] enum aim_row; the last row has to be a token
     const llama_token * tokens;     // [n_rows] read where a new row is a token
-    const float       * embd;       // [number of other new rows][n_embd], in order
+    const float       * embd;       // [number of other new rows][llama_model_n_embd_inp()], in order
+    const int32_t     * ids;        // [n_rows][3] read of new rows, of models whose rows have several rotary ids (M-RoPE): time, row, column.
+                                    // NULL: each goes on after the largest id before it, as text does
     const int32_t     * sizes;      // [n_rows] patches that a row stands for, read where a new row is visual; NULL: one each. log(size) is added to
                                     // the row's column of the attention logits, before the softmax: in every layer that keeps the row, for as
                                     // long as the context holds it, and in the scores that rank, whose temperature leaves it as it is
@@ -112,6 +114,9 @@ struct aim_stage_info {
 
 // sizeof(struct aim_stage_info) here, for bindings to compare with their own
 LLAMA_API int32_t aim_stage_info_size(void);
+
+// the rotary id that text gets behind the last row, of models whose rows have several; elsewhere the next position
+LLAMA_API int32_t aim_next_id(const struct llama_context * ctx);
 
 // 0 for a context that is not staged
 LLAMA_API int32_t aim_n_stages(const struct llama_context * ctx);

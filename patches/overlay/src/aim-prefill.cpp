@@ -32,7 +32,8 @@ aim_kv_cache * aim_prefill_run::get_kv(const llama_context & ctx) {
 }
 
 aim_prefill_run::aim_prefill_run(llama_context & ctx, const aim_prefill_params & params) :
-    ctx(ctx), params(params), kv(*get_kv(ctx)), n_embd(ctx.model.hparams.n_embd), p0(kv.seq_pos_max(0) + 1),
+    ctx(ctx), params(params), kv(*get_kv(ctx)), n_embd(ctx.model.hparams.n_embd),
+    n_embd_inp(ctx.model.hparams.n_embd_inp()), p0(kv.seq_pos_max(0) + 1),
     backends(ctx.backend_ptrs, ctx.backend_buft) {
 }
 
@@ -55,6 +56,7 @@ void aim_prefill_run::run() {
     try {
         embed_rows();
         weigh_rows();
+        turn_rows();
 
         for (const segment & seg : plan_segments()) {
             run_segment(seg);
@@ -163,6 +165,18 @@ void aim_prefill_run::check_params() const {
         }
     }
 
+    if (params.ids && !kv.get_ids()) {
+        invalid("ids are given, but a row of this model has no id beside its position");
+    }
+
+    for (int32_t i = params.n_held; params.ids && i < params.n_rows; ++i) {
+        const int32_t * id = params.ids + 3*i;
+
+        if (*std::min_element(id, id + 3) < 0 || *std::max_element(id, id + 3) > AIM_MAX_ID) {
+            invalid(format("row %d has ids %d, %d, %d; allowed are 0 to %d", i, id[0], id[1], id[2], AIM_MAX_ID));
+        }
+    }
+
     if (params.n_bytes_scores < 0) {
         invalid("n_bytes_scores is below 0");
     }
@@ -245,7 +259,7 @@ void aim_prefill_run::embed_rows() {
     const int32_t n_new = params.n_rows - params.n_held;
 
     rows  .resize(n_new);
-    hidden.resize(size_t(n_new)*n_embd);
+    hidden.resize(size_t(n_new)*n_embd_inp);
 
     std::vector<int32_t> tokens;
 
@@ -262,8 +276,8 @@ void aim_prefill_run::embed_rows() {
         if (kinds[i] == AIM_ROW_TOKEN) {
             tokens.push_back(ids[i]);
         } else {
-            memcpy(hidden.data() + i*n_embd, embd, n_embd*sizeof(float));
-            embd += n_embd;
+            memcpy(hidden.data() + i*n_embd_inp, embd, n_embd_inp*sizeof(float));
+            embd += n_embd_inp;
         }
     }
 
@@ -272,7 +286,7 @@ void aim_prefill_run::embed_rows() {
 
     for (int32_t i = 0, j = 0; i < n_new; ++i) {
         if (kinds[i] == AIM_ROW_TOKEN) {
-            memcpy(hidden.data() + i*n_embd, found.data() + n_embd*j++, n_embd*sizeof(float));
+            memcpy(hidden.data() + i*n_embd_inp, found.data() + n_embd*j++, n_embd*sizeof(float));
         }
     }
 }
@@ -282,6 +296,21 @@ void aim_prefill_run::weigh_rows() {
     for (size_t i = 0; params.sizes && i < rows.size(); ++i) {
         if (rows[i].i_visual >= 0) {
             kv.weights.set(rows[i].pos, params.sizes[params.n_held + i]);
+        }
+    }
+}
+
+// as weigh_rows()
+void aim_prefill_run::turn_rows() {
+    aim_ids * ids = kv.get_ids();
+
+    for (size_t i = 0; ids && i < rows.size(); ++i) {
+        if (params.ids) {
+            const int32_t * id = params.ids + 3*(params.n_held + i);
+
+            ids->set(rows[i].pos, { id[0], id[1], id[2] });
+        } else {
+            ids->set_text(rows[i].pos);
         }
     }
 }
@@ -408,10 +437,16 @@ void aim_prefill_run::rejoin() {
 
     all.insert(all.end(), rows.begin(), rows.end());
 
-    std::vector<float> joined(all.size()*n_embd);
+    std::vector<float> held(cells.size()*n_embd);
+    std::vector<float> joined(all.size()*n_embd_inp);
 
-    aim_held_rows::read(kv.get_held()->get_hidden(), cells, joined.data());
-    std::copy(hidden.begin(), hidden.end(), joined.begin() + cells.size()*n_embd);
+    aim_held_rows::read(kv.get_held()->get_hidden(), cells, held.data());
+
+    for (size_t i = 0; i < cells.size(); ++i) {
+        memcpy(joined.data() + i*n_embd_inp, held.data() + i*n_embd, n_embd*sizeof(float));
+    }
+
+    std::copy(hidden.begin(), hidden.end(), joined.begin() + cells.size()*n_embd_inp);
 
     rows   = std::move(all);
     hidden = std::move(joined);
@@ -494,7 +529,7 @@ llama_ubatch aim_prefill_run::make_ubatch(size_t i0, size_t n) const {
         /*.n_seqs_unq   =*/ 1,
         /*.n_pos        =*/ 1,
         /*.token        =*/ nullptr,
-        /*.embd         =*/ const_cast<float *>(hidden.data()) + i0*n_embd,
+        /*.embd         =*/ const_cast<float *>(hidden.data()) + i0*n_embd_inp,
         /*.pos          =*/ udata->pos.data(),
         /*.n_seq_id     =*/ udata->n_seq_id.data(),
         /*.seq_id       =*/ udata->seq_id.data(),
@@ -512,13 +547,24 @@ void aim_prefill_run::collect(llm_graph_result & res, const llama_ubatch & ubatc
     ggml_backend_sched_synchronize(ctx.sched.get());
 
     if (seg.s_end < trace.stages.size()) {
-        ggml_backend_tensor_get(res.get_embd(), hidden.data() + i0*n_embd, 0, ubatch.n_tokens*n_embd*sizeof(float));
+        read_hidden(res.get_embd(), i0, ubatch.n_tokens);
     } else if (ctx.n_outputs > 0) {
         ggml_backend_tensor_get(res.get_logits(), ctx.logits.data, 0, ctx.model.vocab.n_tokens()*sizeof(float));
     }
 
     if (seg.is_scored && !has_held_q(seg)) {
         collect_q(res, i0, ubatch.n_tokens);
+    }
+}
+
+void aim_prefill_run::read_hidden(const ggml_tensor * t, size_t i0, size_t n) {
+    if (n_embd_inp == n_embd) {
+        ggml_backend_tensor_get(t, hidden.data() + i0*n_embd, 0, n*n_embd*sizeof(float));
+        return;
+    }
+
+    for (size_t i = 0; i < n; ++i) {
+        ggml_backend_tensor_get(t, hidden.data() + (i0 + i)*n_embd_inp, i*n_embd*sizeof(float), n_embd*sizeof(float));
     }
 }
 
@@ -703,14 +749,14 @@ void aim_prefill_run::gather(const std::vector<int32_t> & kept) {
 
         if (n_rows != i) {
             rows[n_rows] = rows[i];
-            memcpy(hidden.data() + n_rows*n_embd, hidden.data() + i*n_embd, n_embd*sizeof(float));
+            memcpy(hidden.data() + n_rows*n_embd_inp, hidden.data() + i*n_embd_inp, n_embd_inp*sizeof(float));
         }
 
         ++n_rows;
     }
 
     rows  .resize(n_rows);
-    hidden.resize(n_rows*n_embd);
+    hidden.resize(n_rows*n_embd_inp);
 }
 
 std::vector<int32_t> aim_prefill_run::visual_indices() const {

@@ -36,12 +36,13 @@ private:
     aim_kv_cache             & kv;
 
     const int64_t   n_embd;
+    const int64_t   n_embd_inp; // of a row of the prompt: wider where the first layers add features of the vision tower (deepstack)
     const llama_pos p0;
 
     size_t n_query = 0; // rows of the question, the last ones
 
     std::vector<row>   rows;   // at first the new ones; all of them from the second stage on where earlier ones are ranked again
-    std::vector<float> hidden; // [n_embd, rows.size()], overwritten by each segment
+    std::vector<float> hidden; // [n_embd_inp, rows.size()], the first n_embd of each row are overwritten by each segment
 
     std::vector<uint8_t> later; // the later stages as they were, where they have been dropped
 
@@ -61,6 +62,7 @@ private:
     // steps
     void                 embed_rows();
     void                 weigh_rows();
+    void                 turn_rows();
     std::vector<segment> plan_segments() const;
     void                 run_segment(const segment & seg);
     void                 rejoin();
@@ -71,6 +73,7 @@ private:
     void                 check_stop() const;
     llama_ubatch         make_ubatch(size_t i0, size_t n) const;
     void                 collect(llm_graph_result & res, const llama_ubatch & ubatch, size_t i0, const segment & seg);
+    void                 read_hidden(const ggml_tensor * t, size_t i0, size_t n);
     void                 collect_q(llm_graph_result & res, size_t i0, size_t n);
     void                 read_q(const std::vector<int32_t> & cells);
     bool                 has_held_q(const segment & seg) const;

@@ -34,9 +34,52 @@ static clip_ctx * vision_of(mtmd_context * ctx) {
     return vision;
 }
 
-static bool has_tiles(const clip_ctx * vision) {
-    const projector_type type = clip_get_projector_type(vision);
-    return type == PROJECTOR_TYPE_LLAVA_ONEVISION || type == PROJECTOR_TYPE_MLP;
+enum class tile_kind { NONE, SQUARE, ANY_SIZE };
+
+// of the projectors whose tower takes nothing but pixels
+static tile_kind kind_of_tiles(const clip_ctx * vision) {
+    switch (clip_get_projector_type(vision)) {
+        case PROJECTOR_TYPE_LLAVA_ONEVISION:
+        case PROJECTOR_TYPE_MLP:
+        case PROJECTOR_TYPE_GEMMA3:
+        case PROJECTOR_TYPE_IDEFICS3:
+        case PROJECTOR_TYPE_INTERNVL:
+            return tile_kind::SQUARE;
+        case PROJECTOR_TYPE_QWEN2VL:
+        case PROJECTOR_TYPE_QWEN25VL:
+        case PROJECTOR_TYPE_QWEN3VL:
+            return tile_kind::ANY_SIZE;
+        default:
+            return tile_kind::NONE;
+    }
+}
+
+static const int32_t MAX_SIDE   = 1 << 14; // pixels
+static const int32_t MAX_FRAMES = 2;
+
+// what clip.cpp would abort at
+static void check_tile(const clip_ctx * vision, const aim_tile * tile) {
+    aim_expect(tile, "tile");
+    const clip_hparams & hparams = *clip_get_hparams(vision);
+    const auto [width, height] = std::pair(tile->width, tile->height);
+    switch (kind_of_tiles(vision)) {
+        case tile_kind::NONE:
+            aim_fail(AIM_STATUS_UNSUPPORTED, "this projector does not take single tiles; use mtmd_tokenize and mtmd_encode_chunk");
+        case tile_kind::SQUARE:
+            if (width != hparams.image_size || height != hparams.image_size || tile->n_frames != 1) {
+                aim_fail(AIM_STATUS_INVALID, "a tile of %d frames, %d x %d pixels; this tower takes one of %d x %d", tile->n_frames, width, height,
+                    hparams.image_size, hparams.image_size);
+            }
+            return;
+        case tile_kind::ANY_SIZE:
+            const int32_t unit = 2*hparams.patch_size;
+            const auto is_side = [&](int32_t side) { return side > 0 && side <= MAX_SIDE && side % unit == 0; };
+            if (!is_side(width) || !is_side(height) || tile->n_frames < 1 || tile->n_frames > MAX_FRAMES) {
+                aim_fail(AIM_STATUS_INVALID, "a tile of %d frames, %d x %d pixels; this tower takes one or two of multiples of %d up to %d", tile->n_frames,
+                    width, height, unit, MAX_SIDE);
+            }
+            return;
+    }
 }
 
 static int32_t patches_per_side(const clip_hparams & hparams) {
@@ -55,7 +98,7 @@ const char * aim_mtmd_projector(mtmd_context * ctx) {
 }
 
 int32_t aim_mtmd_has_tiles(mtmd_context * ctx) {
-    return aim_guard([&]() -> int32_t { return has_tiles(vision_of(ctx)); });
+    return aim_guard([&]() -> int32_t { return kind_of_tiles(vision_of(ctx)) != tile_kind::NONE; });
 }
 
 int32_t aim_mtmd_set_precision(int32_t precision) {
@@ -136,10 +179,11 @@ int32_t aim_mtmd_newline(mtmd_context * ctx, float * out) {
     });
 }
 
-// uint8 [side, side, 3] -> float, the same two roundings as (x/255 - mean)/std in transformers
-static clip_image_f32 normalised(const clip_hparams & hparams, const uint8_t * rgb) {
+// uint8 [height, width, 3] -> float, the same two roundings as (x/255 - mean)/std in transformers
+static clip_image_f32 normalised(const clip_hparams & hparams, const aim_tile & tile, int32_t frame) {
     clip_image_u8 pixels;
-    pixels.set_size({ hparams.image_size, hparams.image_size }, false);
+    pixels.set_size({ tile.width, tile.height }, false);
+    const uint8_t * rgb = tile.rgb + frame*pixels.n_elements();
     pixels.cpy_buf(std::vector<uint8_t>(rgb, rgb + pixels.n_elements()));
     clip_image_f32 image;
     image.from_u8(pixels);
@@ -147,22 +191,40 @@ static clip_image_f32 normalised(const clip_hparams & hparams, const uint8_t * r
     return image;
 }
 
-int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out) {
+int32_t aim_tile_size(void) {
+    return sizeof(aim_tile);
+}
+
+static int32_t count_rows(const clip_ctx * vision, const aim_tile & tile) {
+    clip_image_f32 image;
+    image.set_size({ tile.width, tile.height }, true, false); // no pixels
+    return clip_n_output_tokens(vision, &image);
+}
+
+int32_t aim_mtmd_n_rows(mtmd_context * ctx, const aim_tile * tile) {
+    return aim_guard([&]() -> int32_t {
+        const clip_ctx * vision = vision_of(ctx);
+        check_tile(vision, tile);
+        return count_rows(vision, *tile);
+    });
+}
+
+int32_t aim_mtmd_encode(mtmd_context * ctx, const aim_tile * tile, int32_t n_threads, float * out) {
     return aim_guard([&]() -> int32_t {
         clip_ctx * vision = vision_of(ctx);
-        aim_expect(rgb, "rgb");
+        check_tile(vision, tile);
+        aim_expect(tile->rgb, "rgb");
         aim_expect(out, "out");
-        if (!has_tiles(vision)) {
-            aim_fail(AIM_STATUS_UNSUPPORTED, "projector %s does not take single tiles; use mtmd_tokenize and mtmd_encode_chunk",
-                aim_mtmd_projector(ctx));
-        }
         aim_stop * stop = aim_clip_stop(vision).get();
         if (stop) {
             stop->reset();
         }
-        const clip_image_f32 image = normalised(*clip_get_hparams(vision), rgb);
-        std::vector<float> rows((size_t) clip_n_output_tokens(vision, &image) * clip_n_mmproj_embd(vision)); // [n_patches, n_embd]
-        if (!clip_image_encode(vision, aim_thread_count(n_threads), &image, rows)) {
+        clip_image_f32_batch frames;
+        for (int32_t i = 0; i < tile->n_frames; ++i) {
+            frames.entries.push_back(normalised(*clip_get_hparams(vision), *tile, i));
+        }
+        std::vector<float> rows((size_t) count_rows(vision, *tile) * clip_n_mmproj_embd(vision));
+        if (!clip_image_batch_encode(vision, aim_thread_count(n_threads), &frames, rows)) {
             if (stop && stop->is_stopped()) {
                 aim_fail(AIM_STATUS_ABORTED, "the vision tower was stopped");
             }

@@ -2,7 +2,7 @@
 //
 // rows: float32, [n, n_embd], row-major, one row per visual token. slots: raster indices (row * width + column) in a patch
 // grid. shares: the part that is retained, in (0, 1]. Functions return a count (>= 0) or an enum aim_status, and
-// aim_mtmd_last_error() says why one failed. No exception leaves this interface. Everything but aim_mtmd_encode_tile and
+// aim_mtmd_last_error() says why one failed. No exception leaves this interface. Everything but aim_mtmd_encode and
 // aim_mtmd_set_stop may be called from several threads at once; a context encodes one tile at a time.
 #pragma once
 
@@ -78,22 +78,36 @@ struct aim_probe_attention_params {
 };
 MTMD_API int32_t aim_probe_attention(const struct aim_probe_attention_params * params, float * out);
 
-// 1 if aim_mtmd_encode_tile takes this mmproj ("llava_onevision" and LLaVA-1.5's "mlp"), 0 if it goes through mtmd_tokenize
+// 1 if aim_mtmd_encode takes this mmproj, 0 if it goes through mtmd_tokenize
 MTMD_API int32_t aim_mtmd_has_tiles(mtmd_context * ctx);
 
-MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per side of a tile
+MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per side of a square tile; towers of any size: of their position table
 MTMD_API int32_t aim_mtmd_patches_per_side(mtmd_context * ctx); // 27 for 384 px and patches of 14 px: the rest is cut off
-MTMD_API int32_t aim_mtmd_n_embd(mtmd_context * ctx);          // width of a projected row
+MTMD_API int32_t aim_mtmd_n_embd(mtmd_context * ctx);          // width of a row: projected, and behind it the features for the first layers
 
 // copies the newline embedding [n_embd] to out; AIM_STATUS_UNSUPPORTED where the file has none
 MTMD_API int32_t aim_mtmd_newline(mtmd_context * ctx, float * out);
 
-// one square tile through tower and projector. rgb: uint8 [side, side, 3], normalised here as (x/255 - mean)/std.
-// out: [patches * patches, n_embd] in raster order. n_threads <= 0: all cores. Blocks until the rows are there;
-// AIM_STATUS_ABORTED when it was stopped, out is then untouched
-MTMD_API int32_t aim_mtmd_encode_tile(mtmd_context * ctx, const uint8_t * rgb, int32_t n_threads, float * out);
+// what one run of tower and projector sees. rgb: uint8 [n_frames, height, width, 3], normalised here as (x/255 - mean)/std
+// width, height: the tile's side, or multiples of two patches where the tower takes any size. n_frames: 2 are one pair in time
+struct aim_tile {
+    const uint8_t * rgb;
+    int32_t         width;
+    int32_t         height;
+    int32_t         n_frames;
+};
 
-// from now on `poll` can stop work of the vision tower: aim_mtmd_encode_tile, and mtmd_encode_chunk, which then fails.
+// sizeof(struct aim_tile) here, for bindings to compare with their own
+MTMD_API int32_t aim_tile_size(void);
+
+// rows that a tile becomes; rgb is not read. AIM_STATUS_INVALID for sizes that the tower does not take
+MTMD_API int32_t aim_mtmd_n_rows(mtmd_context * ctx, const struct aim_tile * tile);
+
+// one tile through tower and projector. out: [aim_mtmd_n_rows, n_embd] in raster order. n_threads <= 0: all cores. Blocks until the
+// rows are there; AIM_STATUS_ABORTED when it was stopped, out is then untouched
+MTMD_API int32_t aim_mtmd_encode(mtmd_context * ctx, const struct aim_tile * tile, int32_t n_threads, float * out);
+
+// from now on `poll` can stop work of the vision tower: aim_mtmd_encode, and mtmd_encode_chunk, which then fails.
 // Null takes it away. poll and data have to live as long as they are set
 MTMD_API int32_t aim_mtmd_set_stop(mtmd_context * ctx, aim_stop_callback poll, void * data);
 
