@@ -342,7 +342,7 @@ def _rotary(first: int, pieces: Sequence[Piece], blocks: Mapping[int, VisualBloc
     """Rotary ids of all rows, int32 [n_held + n, 3]. first: of the first new row, where it is text.
 
     Behind visual tokens text goes on where their family says, which may be before the last of their times.
-    ref: transformers 5, models/qwen2_vl/modeling_qwen2_vl.py: get_rope_index
+    ref: get_rope_index of transformers 5
     """
     found = [np.zeros((n_held, 3), np.int32)]
     for i, piece in enumerate(pieces):
