@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
 from ..errors import ContextError, ModelError, NativeError, UsageError
-from ..models.pieces import Piece, Rows, TextPiece, VisualBlock, count_visual
+from ..models.pieces import Piece, Rotary, Rows, TextPiece, VisualBlock, count_visual
 from ..models.text import TextModel
 from ..native.llama import Decoder, LlamaContext, padded_cells
 from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan
@@ -272,15 +272,19 @@ class PlainContext(Context):
             self.n_past = block.decode(self.handle, self.n_past, self.n_batch)
             self.n_cells += len(rows)
         else:
-            self._append_rows(rows, watch)
+            self._append_rows(rows, block.rotary, watch)
         self.n_visual += len(rows)
 
-    def _append_rows(self, rows: Rows, watch: Watch) -> None:
+    def _append_rows(self, rows: Rows, rotary: Rotary | None, watch: Watch) -> None:
+        first = self.n_past
         for start in range(0, len(rows), self.n_batch):
             part = rows[start : start + self.n_batch]
-            self.decoder.rows(part, self.n_past)
+            ids = None if rotary is None else rotary.ids[start : start + self.n_batch] + np.int32(first)
+            self.decoder.rows(part, self.n_past, ids)
             self._moved(len(part))
             watch.step("prefill", start + len(part), len(rows))
+        if rotary:
+            self.n_past = first + rotary.advance
 
     def check_room(self, n: int) -> None:
         if self.n_cells + n > self.n_ctx:

@@ -25,7 +25,7 @@ class Plan:
     """tokens: what is done with visual tokens; shares: of them entering each layer.
 
     n_query: rows at the end that ask, for rankings by the question; 0: all text behind the last visual token.
-    turned: whether visual tokens have rotary ids of their own (M-RoPE).
+    turned: whether visual tokens have rotary ids of their own (M-RoPE), and stages can take them.
     """
 
     pieces: tuple[Piece, ...]
@@ -99,7 +99,8 @@ def plan_prompt(
     pieces = _pieces(model, rendered, shapes, tokens.merge_retain)
     if not pieces or not isinstance(pieces[-1], TextPiece):
         raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
-    return Plan(pieces, tokens, tuple(shares), turned=model.tower is not None and model.tower.gives_rotary_ids)
+    turned = model.tower is not None and model.tower.gives_rotary_ids and not model.text.prune_refusal()
+    return Plan(pieces, tokens, tuple(shares), turned=turned)
 
 
 def _settle(

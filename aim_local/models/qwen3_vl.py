@@ -1,7 +1,8 @@
 """Qwen3-VL: patches of 16 px, each pair of frames with its time in the text, features for the first text layers.
 
-A pair's time is the mean of its frames'. The limits of pixels of a video count all its frames together. Behind the
-projected row stand those that the first layers of the text tower add (deepstack); token merging averages them alike.
+A pair's time is the mean of its frames', and every pair has a beginning and an end inside those of the video. The limits
+of pixels of a video count all its frames together. Behind the projected row stand those that the first layers of the
+text tower add (deepstack); token merging averages them alike.
 ref: transformers 5, models/qwen3_vl: processing_qwen3_vl.py, video_processing_qwen3_vl.py (smart_resize)
 """
 
@@ -50,11 +51,6 @@ class Qwen3VL(Qwen2VL):
         for tile in self.pairs(shape):
             found += [f"<{self._seconds(tile.frames, shape):.1f} seconds><|vision_start|>", (tile,), "<|vision_end|>"]
         return found
-
-    @property
-    def media_tokens(self) -> tuple[str, str] | None:
-        """Of a video all that the template writes goes: every pair has a beginning and an end of its own."""
-        return "<|image_pad|>", "<|vision_start|><|video_pad|><|vision_end|>"
 
     @staticmethod
     def _seconds(frames: tuple[int, ...], shape: MediaShape) -> float:

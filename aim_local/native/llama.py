@@ -139,13 +139,19 @@ class Decoder:
         self._decode(batch, position)
         del keep
 
-    def rows(self, rows: Rows, position: int) -> None:
-        """At most n_batch embedding rows, float32 [n, n_embd], causal, at consecutive positions."""
+    def rows(self, rows: Rows, position: int, ids: NDArray[np.int32] | None = None) -> None:
+        """At most n_batch embedding rows, float32 [n, n_embd], causal, at consecutive positions.
+
+        ids: int32 [n, 3], time, row and column of each, for models whose rows have several rotary ids (M-RoPE).
+        """
         data = np.ascontiguousarray(rows, dtype=np.float32)
         batch, keep = _batch(len(data), position, False)
+        turned = None if ids is None else np.concatenate([ids.T.reshape(-1), np.zeros(len(ids), np.int32)])
+        if turned is not None:
+            batch.pos = turned.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         batch.embd = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         self._decode(batch, position)
-        del keep
+        del keep, turned
 
     def _decode(self, batch: Any, position: int) -> None:
         log.clear()
