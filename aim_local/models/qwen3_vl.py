@@ -1,8 +1,8 @@
 """Qwen3-VL: patches of 16 px, each pair of frames with its time in the text, features for the first text layers.
 
-A pair's time is the mean of its frames', and every pair has a beginning and an end inside those of the video. The limits
-of pixels of a video count all its frames together. Behind the projected row stand those that the first layers of the
-text tower add (deepstack); token merging averages them alike.
+A pair's time is the mean of its frames', and every pair has a beginning and an end inside those of the video. The
+limits of pixels of a video count all its frames together. Behind the projected row stand those that the first layers of
+the text tower add (deepstack); token merging averages them alike.
 ref: transformers 5, models/qwen3_vl: processing_qwen3_vl.py, video_processing_qwen3_vl.py (smart_resize)
 """
 
