@@ -96,7 +96,7 @@ class Tower(Protocol):
 
     @property
     def patch_px(self) -> int:
-        """Pixels of a patch's side, where a frame's rows depend on it alone and a grid of patches; 0 elsewhere."""
+        """Pixels of a patch's side, where a tile's rows depend on it alone and a grid of patches; 0 elsewhere."""
 
     def encode(
         self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows

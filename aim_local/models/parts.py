@@ -58,7 +58,7 @@ class PartTower(ABC):
 
     reduces_by_default = True
     gives_rotary_ids = False
-    patch_px = 0  # a frame's rows are not told apart patch by patch: frames of equal pixels share them, no others
+    pair = 1  # frames of a video in one tile
 
     def __init__(self, file: TowerFile) -> None:
         file.check_width()
@@ -104,8 +104,12 @@ class PartTower(ABC):
     def media_tokens(self) -> tuple[str, str] | None: ...
 
     @property
+    def patch_px(self) -> int:
+        return self.file.size("patch_size")
+
+    @property
     def frame_rows(self) -> Callable[[Frame], Rows] | None:
-        return None
+        return self.encoder.encode if self.pair == 1 else None
 
     def tiles(self, shape: MediaShape) -> list[Tile]:
         """All tiles of an item in their order."""
