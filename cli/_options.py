@@ -92,6 +92,7 @@ Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not b
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
+_FRAME_TOKENS_HELP = "Most visual tokens of a frame before merging, for models that see frames of any size."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
     "Frames that are not encoded again: near, those that differ from an encoded one by noise only, or just equal ones."
@@ -122,6 +123,7 @@ class LoadOptions:
     vision_merge_depth: Annotated[
         float, number("Share of the tower's layers that compute all patches.", "--vision-merge-depth")
     ] = 0.5
+    frame_tokens: Annotated[int | None, whole(_FRAME_TOKENS_HELP)] = None
     vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
     no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
 
@@ -140,6 +142,7 @@ class LoadOptions:
             prefill_precision=self.prefill_precision.lower(),
             vision_merge=self.vision_merge,
             vision_merge_depth=self.vision_merge_depth,
+            frame_tokens=self.frame_tokens,
         )
 
 

@@ -25,7 +25,7 @@ from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
 from .pieces import Part, Rotary, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .thumbnails import fit
-from .tiles import Clock, windows
+from .tiles import MANY_TOKENS, Clock, windows
 
 Pixels = NDArray[np.uint8]
 
@@ -56,7 +56,7 @@ Arranged = list[str | tuple[Tile, ...]]
 class PartTower(ABC):
     """Base of such a family. `close()` frees it."""
 
-    reduces_by_default = True
+    sees_any_size = False
     gives_rotary_ids = False
     pair = 1  # frames of a video in one tile
 
@@ -84,6 +84,15 @@ class PartTower(ABC):
     def rotary(self, tiles: Sequence[Tile], shape: MediaShape) -> Rotary | None:
         """Rotary ids of the rows of a part, before token merging; None where a row has its position alone."""
         return None
+
+    @property
+    def reduces_by_default(self) -> bool:
+        """Not where a frame has few tokens to begin with."""
+        return self.facts is not None and self.facts.n_slots >= MANY_TOKENS
+
+    @property
+    @abstractmethod
+    def facts(self) -> TowerFacts | None: ...
 
     # --- the protocol ----------------------------------------------------------------------------------------------
 

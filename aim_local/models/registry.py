@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import UsageError
 from .base import Tower, TowerFile
 from .llava import Llava
 from .llava_onevision import LlavaOnevision
@@ -22,4 +23,9 @@ def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
     """The tower of a mmproj. weights=False: counts and layouts only. Raises ModelError."""
     file = TowerFile.read(path, text, weights=weights)
     family = next((family for family in FAMILIES if family.handles(file)), MtmdTower)
+    if text.config.frame_tokens is not None and not family.sees_any_size:
+        raise UsageError(
+            f"frame_tokens is {text.config.frame_tokens}, but every frame becomes equally many visual tokens with "
+            f"projector {file.projector!r}; leave it out (--frame-tokens), and let token merging reduce them (--keep)"
+        )
     return family(file)

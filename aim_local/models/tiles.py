@@ -25,6 +25,7 @@ from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
 from .thumbnails import Thumbnails, square
 
+MANY_TOKENS = 64  # of a frame; the paper's setting was found at 196, and with few there is little to merge
 NEWLINE = -1  # frame and slot of a newline row
 
 Pixels = NDArray[np.uint8]
@@ -32,6 +33,8 @@ Pixels = NDArray[np.uint8]
 
 class TileTower:
     """Base of such a family. `close()` frees it."""
+
+    sees_any_size = False
 
     def __init__(self, file: TowerFile) -> None:
         file.check_width()
