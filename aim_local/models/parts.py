@@ -7,6 +7,7 @@ rows follow from that, here. Tiles are merged each by itself; those of one part 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from .thumbnails import fit
 from .tiles import MANY_TOKENS, Clock, windows
 
 Pixels = NDArray[np.uint8]
+
+_WINDOW_PX = 112  # side of a window, where layers have them: of clip.cpp
+_PROJECTOR = ("mm.", "v.deepstack.")  # tensors behind the tower's layers
 
 
 @dataclass(frozen=True)
@@ -272,14 +276,19 @@ def _encoder(file: TowerFile, context: MtmdContext | None) -> TileEncoder | None
 
 def tower_facts(file: TowerFile, tile: Tile) -> TowerFacts:
     """What plans need to know of a tower that sees such tiles."""
-    patch = file.size("patch_size")
+    patch, layers, every = file.size("patch_size"), file.size("block_count"), file.size("n_wa_pattern")
+    shapes = {tensor.name: tensor.shape for tensor in file.header.tensors if len(tensor.shape) == 2}
     vision = VisionShape(
-        n_layer=file.size("block_count"),
+        n_layer=layers,
         n_embd=file.size("embedding_length"),
         n_ff=file.size("feed_forward_length"),
         n_head=file.size("attention.head_count"),
         n_patch=(tile.height // patch) * (tile.width // patch),
         patch_px=patch,
         n_embd_text=file.text.n_embd,
+        gated="v.blk.0.ffn_gate.weight" in shapes,
+        n_windowed=layers - layers // every if every else 0,
+        window=(_WINDOW_PX // patch) ** 2,
+        projector=tile.n * sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(_PROJECTOR)),
     )
     return TowerFacts(vision, file.header, tile.n, tile.height, tile.width, len(tile.frames), file.n_threads)
