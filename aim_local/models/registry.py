@@ -9,6 +9,7 @@ from .llava import Llava
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
+from .pairs import check_pair
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
@@ -18,5 +19,6 @@ FAMILIES = (LlavaVideo, LlavaOnevision, Llava)
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
     """The tower of a mmproj. weights=False: counts and layouts only. Raises ModelError."""
     file = TowerFile.read(path, text, weights=weights)
+    check_pair(file.header, text.header)
     family = next((family for family in FAMILIES if family.handles(file)), MtmdTower)
     return family(file)
