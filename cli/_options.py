@@ -86,8 +86,8 @@ def span(names: Sequence[str], n: int) -> str:
 # --- what is loaded ---------------------------------------------------------------------------------------------------
 
 MODEL_HELP = (
-    "A name from `aim-local models` or `models --known`, OWNER/NAME[:QUANT] of a repository on the hub, a GGUF file, or "
-    "a folder from `convert`. Default: the bundled model."
+    "A name from `aim-local models` or `models --known`, OWNER/NAME[:QUANT] of a repository on the hub, a GGUF file, "
+    "or a folder from `convert`. Default: the bundled model."
 )
 
 ModelArg = Annotated[str | None, typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False)]

@@ -89,6 +89,8 @@ def _free_name(reference: Reference, listing: Listing, choice: Choice) -> str:
 
 def _is_free(name: str, listing: Listing, choice: Choice) -> bool:
     """Whether a model can have that name: nothing has it, or an earlier pull of the same."""
+    if name.lower() == store.BUNDLED:
+        return False
     folder = store.store_path(name)
     return not folder.exists() or _is_of(folder, listing, choice)
 
