@@ -82,24 +82,28 @@ class Handler(BaseHTTPRequestHandler):
         if refusal:
             self.send(refusal[0], b"", {"X-Error-Code": refusal[1]}, body)
         elif path.startswith("/api/models/"):
-            self.listing(path.removeprefix("/api/models/").split("/revision/")[0], body)
+            repo = path.removeprefix("/api/models/")
+            self.listing(repo.split("/revision/")[0].split("/tree/")[0], "/tree/" in path, body)
         elif path.startswith("/cdn/"):
             assert "Authorization" not in self.headers, "a token went to another host"
             self.content(*path.removeprefix("/cdn/").split("/", 1), body)
         else:
             self.resolve(path, body)
 
-    def listing(self, repo: str, body: bool) -> None:
+    def listing(self, repo: str, tree: bool, body: bool) -> None:
         files = self.hub.repos.get(repo)
         if files is None:
             self.send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
             return
-        siblings = []
+        siblings, entries = [], []
         for name, content in files.items():
             sha256, git = sums(name, content)
             lfs = {"sha256": sha256, "size": len(content), "pointerSize": 134} if name.endswith(LFS) else None
             siblings.append({"rfilename": name, "size": len(content), "blobId": git, "lfs": lfs})
-        found = {"id": repo, "sha": self.hub.revision(repo), "siblings": siblings}
+            oid = {"oid": sha256, "size": len(content), "pointerSize": 134} if name.endswith(LFS) else None
+            entry = {"type": "file", "path": name, "size": len(content), "oid": git}
+            entries.append(entry | ({"lfs": oid} if oid else {}))
+        found: Any = entries if tree else {"id": repo, "sha": self.hub.revision(repo), "siblings": siblings}
         self.send(200, json.dumps(found).encode(), {"Content-Type": "application/json"}, body)
 
     def resolve(self, path: str, body: bool) -> None:

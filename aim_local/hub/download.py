@@ -144,7 +144,9 @@ def _stream(url: str, out: BinaryIO, total: _Sum, report: Report) -> None:
             out.seek(0)
             out.truncate()
             total.restart()
-        for chunk in response.iter_bytes(CHUNK):
+        for (
+            chunk
+        ) in response.iter_bytes():  # as it comes: with a size given, what is shorter is lost when the line breaks
             out.write(chunk)
             total.hash.update(chunk)
             report(out.tell())
