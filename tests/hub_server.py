@@ -28,13 +28,14 @@ class Hub:
     """What the server holds, how it misbehaves, and what it was asked.
 
     repos: name -> file -> content. refuse: text in a path -> (status, the hub's error code). cut: file -> bytes after
-    which the line breaks, each time. wrong: files whose content is not what the listing says. hang: seconds before
-    every answer. token: what an Authorization header must carry, "" for anybody.
+    which the line breaks, each time; only: file -> answers that bring anything. wrong: files whose content is not what
+    the listing says. hang: seconds before every answer. token: what an Authorization header must carry, "" for anybody.
     """
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
+    only: dict[str, int] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
     hang: float = 0.0
     token: str = ""
@@ -128,7 +129,11 @@ class Handler(BaseHTTPRequestHandler):
             content = content[:-1] + bytes([content[-1] ^ 1])
         begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
         about = {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"} if begin else {}
-        self.send(206 if begin else 200, content[begin:], about, body, self.hub.cut.get(name))
+        cut = self.hub.cut.get(name)
+        if name in self.hub.only:
+            self.hub.only[name] -= 1
+            cut = cut if self.hub.only[name] >= 0 else 0
+        self.send(206 if begin else 200, content[begin:], about, body, cut)
 
     def send(self, status: int, content: bytes, about: dict[str, str], body: bool, cut: int | None = None) -> None:
         self.send_response(status)

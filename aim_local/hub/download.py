@@ -144,9 +144,8 @@ def _stream(url: str, out: BinaryIO, total: _Sum, report: Report) -> None:
             out.seek(0)
             out.truncate()
             total.restart()
-        for (
-            chunk
-        ) in response.iter_bytes():  # as it comes: with a size given, what is shorter is lost when the line breaks
+        # as it comes: with a size given, what is shorter is held back, and lost when the line breaks
+        for chunk in response.iter_bytes():
             out.write(chunk)
             total.hash.update(chunk)
             report(out.tell())
