@@ -78,6 +78,11 @@ def test_server_in_trouble(toy: Hub, status: int, told: str) -> None:
     assert told in pull()
 
 
+def test_something_else_answers(toy: Hub) -> None:
+    toy.refuse["/api/"] = (200, "")
+    assert pull() == f"error: {toy.url} does not answer as a hub does (JSONDecodeError); check HF_ENDPOINT"
+
+
 def test_offline_with_nothing(toy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     line = pull()

@@ -126,6 +126,14 @@ def test_removal_leaves_files_of_the_user(demo: Hub, tmp_path: Path) -> None:
     assert "no model called 'demoo'" in one_line(run("models", "rm", "demoo", "--yes"), 1)
 
 
+def test_nothing_is_written_into_the_cache(demo: Hub, tmp_path: Path) -> None:
+    assert run("pull", f"{REPO}:F16", "--yes").exit_code == 0
+    line = one_line(run("quantize", f"{REPO}:F16", "--type", "q8_0"), 2)
+    assert line == "error: Toy-F16.gguf lies in the hub's cache, where nothing is written beside it; name OUT"
+    assert run("quantize", "Toy-f16", tmp_path / "small.gguf", "--type", "q8_0").exit_code == 0
+    assert store.resolve(tmp_path / "small.gguf").model.stat().st_size < 6_000_000
+
+
 def test_files_gone_from_the_cache(demo: Hub) -> None:
     """Told, and fetched again where one may ask."""
     assert run("pull", REPO, "--yes").exit_code == 0

@@ -27,7 +27,22 @@ def translated(repo: str, file: str = "") -> Iterator[None]:
     except transport_error() as e:
         raise HubError(_unreachable(e, repo)) from e
     except OSError as e:
-        raise HubError(_disk(e, repo)) from e
+        raise HubError(_from_cause(e, repo, file)) from e
+    except (ValueError, TypeError, KeyError) as e:
+        raise HubError(f"{_site()} does not answer as a hub does ({type(e).__name__}); check HF_ENDPOINT") from e
+
+
+def _from_cause(e: OSError, repo: str, file: str) -> str:
+    """The library makes an error of its own of a failed look-up, with what failed behind it."""
+    if has_status(e.__cause__):
+        return _refused(e.__cause__, repo, file)
+    return _unreachable(e.__cause__, repo) if isinstance(e.__cause__, transport_error()) else _disk(e, repo)
+
+
+def _site() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
 
 
 def transport_error() -> type[Exception]:
@@ -37,7 +52,7 @@ def transport_error() -> type[Exception]:
     return next(kind for kind in HfHubHTTPError.__bases__ if kind is not OSError)
 
 
-def has_status(e: BaseException) -> bool:
+def has_status(e: BaseException | None) -> bool:
     """Whether the server answered, and refused."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -45,11 +60,10 @@ def has_status(e: BaseException) -> bool:
 
 
 def _refused(e: object, repo: str, file: str) -> str:
-    from huggingface_hub import constants
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
     status = getattr(getattr(e, "response", None), "status_code", 0)
-    what, site = (f"{file} of {repo}" if file else repo), constants.ENDPOINT
+    what, site = (f"{file} of {repo}" if file else repo), _site()
     if isinstance(e, GatedRepoError):
         return f"{repo} is gated: accept its terms at {site}/{repo}, then {LOG_IN}"
     if isinstance(e, RepositoryNotFoundError):
@@ -72,12 +86,10 @@ def _near(repo: str) -> str:
 
 
 def _unreachable(e: Exception, repo: str) -> str:
-    from huggingface_hub import constants
-
     slow = "Timeout" in type(e).__name__
     how = "does not answer in time" if slow else f"cannot be reached ({type(e).__name__})"
     return (
-        f"{constants.ENDPOINT} {how}, asked for {repo}; check the network, then give the same command again: it "
+        f"{_site()} {how}, asked for {repo}; check the network, then give the same command again: it "
         "goes on from what is downloaded"
     )
 

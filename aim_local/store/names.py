@@ -344,7 +344,9 @@ def source_of(model: str | Path) -> Path:
         return _bundled().model.parent
     stored = stored_name(str(model))
     if stored is not None:
-        return models_folder() / stored
+        folder = models_folder() / stored
+        origin = read_origin(folder)
+        return _pulled(folder, origin).model if origin is not None and origin.is_pair else folder
     path = Path(model).expanduser()
     return path if path.exists() else _named(model).model
 
@@ -356,6 +358,8 @@ def beside(source: Path, suffix: str) -> Path:
     """
     if source == bundled_folder():
         return models_folder() / f"{BUNDLED}-{suffix.lower()}"
+    if any(part.startswith("models--") for part in source.parts) and "snapshots" in source.parts:
+        raise UsageError(f"{source.name} lies in the hub's cache, where nothing is written beside it; name OUT")
     if source.is_dir():
         folder = source.resolve()
         return folder.with_name(f"{folder.name}-{suffix.lower()}")
