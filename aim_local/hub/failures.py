@@ -80,7 +80,7 @@ def _refused(e: object, repo: str, file: str) -> str:
 
 
 def _near(repo: str) -> str:
-    repos = {known.repo.lower(): known.repo for known in known_models()}
+    repos = {known.repo.lower(): known.repo for known in known_models() if known.repo.lower() != repo.lower()}
     found = get_close_matches(repo.lower(), list(repos), n=1, cutoff=0.8)
     return f"did you mean {repos[found[0]]}? Otherwise " if found else ""
 

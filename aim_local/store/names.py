@@ -202,8 +202,8 @@ def _unknown(name: str) -> str:
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
-    return [k for k in known if k.lower() in near]
+    by_lower = {k.lower(): k for k in known}
+    return [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
 
 
 def _bundled() -> ModelPaths:
