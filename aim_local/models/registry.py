@@ -10,9 +10,13 @@ from .llava import Llava
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
+<<<<<<< HEAD
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
+=======
+from .pairs import check_pair
+>>>>>>> hub
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
@@ -22,6 +26,7 @@ FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL)
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
     """The tower of a mmproj. weights=False: counts and layouts only. Raises ModelError."""
     file = TowerFile.read(path, text, weights=weights)
+    check_pair(file.header, text.header)
     family = next((family for family in FAMILIES if family.handles(file)), MtmdTower)
     if text.config.frame_tokens is not None and not family.sees_any_size:
         raise UsageError(
