@@ -10,13 +10,10 @@ from .llava import Llava
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
-<<<<<<< HEAD
+from .pairs import check_pair
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
-=======
-from .pairs import check_pair
->>>>>>> hub
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
