@@ -111,9 +111,14 @@ class TileTower:
         metadata = self.file.metadata
         return str(metadata.get("aim.image_token", "<image>")), str(metadata.get("aim.video_token", ""))
 
-    def fit_for(self, shape: MediaShape) -> Fit | None:
+    @property
+    def fit(self) -> Fit:
+        """A frame of any video, to a tile."""
         pixels = self.pixels
         return lambda frame: video_frame(frame, pixels)
+
+    def fit_for(self, shape: MediaShape) -> Fit | None:
+        return self.fit
 
     @property
     def precision(self) -> str:
