@@ -24,9 +24,6 @@ import numpy as np
 import pytest
 import torch
 from tiny_text import TextShape, make_model, write_gguf
-from torchvision_ops import watch_for_torchvision
-
-watch_for_torchvision()  # this file is also a program
 
 TILES = Path(__file__).parents[1] / "patches" / "overlay" / "ggml" / "src" / "ggml-cpu" / "amx" / "aim-tiles.h"
 AMX_FLAGS = ["-mamx-tile", "-mamx-int8"]
