@@ -163,12 +163,25 @@ class TowerFile:
 
     def check_width(self) -> None:
         """Refuses what mtmd would refuse with less to go on."""
-        width = self.metadata.get("clip.vision.projection_dim")
+        width = self._width
         if width and width != self.text.n_embd:
             raise ModelError(
                 f"{self.path}: makes visual tokens of width {width}, {self.text.path} takes {self.text.n_embd}; "
                 "take the mmproj that was converted with this model"
             )
+
+    @property
+    def _width(self) -> int:
+        """Of a visual token; 0 where the file does not say.
+
+        Files of upstream's script for LLaVA have CLIP's own projection_dim in that key, so the projector's last matrix
+        counts where its name says that it is one.
+        """
+        if self.projector in ("mlp", "llava_onevision"):
+            for tensor in self.header.tensors:
+                if tensor.name == "mm.2.weight" and len(tensor.shape) == 2:
+                    return tensor.shape[1]
+        return self.size("projection_dim")
 
     def open(self) -> MtmdContext | None:
         """The loaded tower, None without weights. Raises ModelError."""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from .base import Tower, TowerFile
 from .llava import Llava
+from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, Llava)
+FAMILIES = (LlavaVideo, LlavaOnevision, LlavaNext, Llava)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:

@@ -8,6 +8,7 @@ from ..errors import ConvertError, Unsupported
 from .base import Family
 from .layouts import architecture
 from .llava import Llava
+from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision, plain_model
 from .llava_video import LlavaVideo
 
@@ -15,6 +16,7 @@ from .llava_video import LlavaVideo
 FAMILIES: tuple[type[Family], ...] = (
     LlavaVideo,
     LlavaOnevision,
+    LlavaNext,
     Llava,
 )
 

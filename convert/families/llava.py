@@ -17,7 +17,7 @@ from typing import Any
 import gguf
 
 from ..checkpoint import Checkpoint
-from ..errors import ConvertError, Unsupported
+from ..errors import ConvertError
 from ..plan import Need
 from ..preprocess import check_side, image_processor, read_preprocess, sides, video_processor
 from ..templates import VICUNA, media_token
@@ -59,8 +59,6 @@ class Llava(Family):
     @classmethod
     def read(cls, checkpoint: Checkpoint, tower: Checkpoint | None) -> "Llava":
         config = checkpoint.config
-        if is_original(config) and "unpad" in str(config.get("mm_patch_merge_type", "")):
-            raise Unsupported(f"{architecture(config)} with image tiles (LLaVA-1.6) is not supported")
         vision = vision_tower(config, tower, CLIP, layer=-2, strategy="default", family=cls.name)
         image = image_processor(checkpoint, tower)
         shortest_edge, crop = read_size(image, vision.image_size)
