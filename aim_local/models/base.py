@@ -27,9 +27,19 @@ from .threads import thread_count
 
 Frame = NDArray[np.uint8]
 Fit = Callable[[Frame], Frame]
-# (number of the tile in its item, what the tower sees of it, the encoder run) -> float32 [n, n_embd]; pixels None where
-# no two tiles can be told to be the same picture
-TileRows = Callable[[int, Frame | None, Callable[[], Rows]], Rows]
+
+
+class TileRows(Protocol):
+    """Rows of an item's tiles: asked for each, it makes the encoder run, or knows the rows already."""
+
+    def __call__(
+        self, number: int, pixels: Frame | None, encode: Callable[[], Rows], /, *, shared: bool = True
+    ) -> Rows:
+        """encode()'s float32 [n, width] of the tile with this number in its item.
+
+        pixels: what the tower sees of it, None where no two tiles can be told to be the same picture. shared=False:
+        other rows than those `frame_rows` gives, which are neither kept nor taken from elsewhere.
+        """
 
 
 class Tower(Protocol):

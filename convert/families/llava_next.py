@@ -36,7 +36,7 @@ from ..plan import Need
 from ..preprocess import image_processor, read_preprocess, video_processor
 from ..templates import MISTRAL, media_token
 from ..text import TextSpec, read_text
-from ..vision_towers import CLIP
+from ..vision_towers import CLIP, mlp_needs, tower_needs
 from .layouts import architecture, is_original, vision_tower
 from .llava import Llava, read_size
 
@@ -95,7 +95,8 @@ class LlavaNext(Llava):
         )
 
     def vision_needs(self) -> Iterator[tuple[Need, str]]:
-        yield from super().vision_needs()
+        yield from tower_needs(self.vision)
+        yield from mlp_needs(self.vision.n_embd, self.text.n_embd)
         yield Need("newline", (self.text.n_embd,)), "v.image_newline"
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:
