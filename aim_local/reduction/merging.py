@@ -38,7 +38,7 @@ def merged(rows: Rows, tokens: VisualTokenConfig) -> Merged:
         return ward_rows(rows, n_keep)
     if tokens.merge_by == "grid":
         return picked(rows, np.arange(n_keep) * len(rows) // n_keep + len(rows) // n_keep // 2)
-    assert tokens.merge_by == "random", "keys are not here: refused, or merged before the projector (models/llava.py)"
+    assert tokens.merge_by == "random", "keys are not here: refused, or merged before the projector by the family"
     # the rows are part of the seed: frames of one clip lose other patches each
     rng = np.random.default_rng([tokens.seed, zlib.crc32(rows.tobytes())])
     return picked(rows, np.sort(rng.choice(len(rows), n_keep, replace=False)))
@@ -101,8 +101,8 @@ def refuse_keys(tokens: VisualTokenConfig, what: str) -> None:
     """Raises UsageError where rows are to be merged by the vision tower's keys, which only some families give out."""
     if tokens.merge_by == "keys" and tokens.merge_retain < 1:
         raise UsageError(
-            f"merging by keys is for pictures of LLaVA-1.5, it is not available for {what}; take merging by similarity "
-            "or by ward"
+            f"merging by keys is not available for {what}; docs/models.md names the family whose pictures it is for, "
+            "take merging by similarity or by ward"
         )
 
 
