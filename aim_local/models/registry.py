@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .base import Tower, TowerFile
 from .llava import Llava
+from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
@@ -17,7 +18,7 @@ from .qwen3_vl import Qwen3VL
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL)
+FAMILIES = (LlavaVideo, LlavaOnevision, LlavaNext, Llava, Qwen2VL, Qwen25VL, Qwen3VL)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
