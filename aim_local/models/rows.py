@@ -32,6 +32,7 @@ class RowsTower:
     sees_any_size = False
     default_frames = 32
     media_tokens: tuple[str, str] | None = ("<image>", "<video>")
+    chat_template: str | None = None
     facts: TowerFacts | None = None
     patch_px = 0
     gives_rotary_ids = False  # costs do not depend on them
