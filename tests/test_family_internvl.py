@@ -1,0 +1,64 @@
+"""InternVL 3 and 3.5 against transformers, from the GGUF pair that `convert` has llama.cpp's converter write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from family_case import Case, check, open_case
+from family_checkpoints import picture
+from family_prompts import PROMPTS, drawn
+from family_reduced import check_pruned
+from family_stock import check_off_is_stock
+from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan
+
+from aim_local import VisualTokenConfig
+
+PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))
+
+
+@pytest.fixture(scope="module", params=["internvl3", "internvl3_5"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    found = open_case(request.param, tmp_path_factory.mktemp(request.param))
+    yield found
+    found.llm.close()
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_like_transformers(case: Case, prompt: str) -> None:
+    check(case, *PROMPTS[prompt])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_merged_and_pruned(case: Case, seed: int) -> None:
+    check_pruned(case, *drawn(seed, case.llm.model.text.n_layer, prunes=True))
+
+
+def test_off_is_stock(case: Case) -> None:
+    """But for the order of the position table, which llama.cpp has wrong."""
+    check_off_is_stock(case, picture(112, 112), whole=False)
+
+
+def test_pixels(case: Case) -> None:
+    check_pixels(case, crop_to_patches=False)
+
+
+def test_plan(case: Case, tmp_path: Path) -> None:
+    check_plan(case, PRUNED, tmp_path)
+
+
+def test_explain(case: Case, tmp_path: Path) -> None:
+    check_explain(case, PRUNED, tmp_path)
+
+
+def test_saved_chat(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_chat(case, PRUNED, tmp_path, monkeypatch)
+
+
+def test_cached(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_cached(case, tmp_path, monkeypatch)
