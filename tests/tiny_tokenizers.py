@@ -67,7 +67,8 @@ def special_tokens(names: Sequence[str]) -> list[AddedToken]:
 
 
 LLAMA_KINDS = {"<unk>": 2, "<s>": 3, "</s>": 3}  # sentencepiece's types: 2 unknown, 3 control, 4 user's own
-GEMMA_KINDS = {"<pad>": 3, "<eos>": 3, "<bos>": 3, "<unk>": 2, "\n": 4, "\n\n": 4}
+GEMMA_LINES = ("\n", "\n\n", "\n\n\n", "\n\n\n\n")  # tokens each, wherever they stand
+GEMMA_KINDS = {"<pad>": 3, "<eos>": 3, "<bos>": 3, "<unk>": 2, **dict.fromkeys(GEMMA_LINES, 4)}
 
 
 def write_sentencepiece(tokenizer: Tokenizer, path: Path, kinds: Mapping[str, int] = LLAMA_KINDS) -> None:

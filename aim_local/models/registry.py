@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .base import Tower, TowerFile
+from .gemma3 import Gemma3
+from .internvl import InternVL
 from .llava import Llava
 from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision
@@ -15,10 +17,11 @@ from .pairs import check_pair
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
+from .smolvlm import SmolVLM
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, LlavaNext, Llava, Qwen2VL, Qwen25VL, Qwen3VL)
+FAMILIES = (LlavaVideo, LlavaOnevision, LlavaNext, Llava, Qwen2VL, Qwen25VL, Qwen3VL, SmolVLM, InternVL, Gemma3)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:

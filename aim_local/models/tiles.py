@@ -36,6 +36,7 @@ class TileTower:
     """Base of such a family. `close()` frees it."""
 
     sees_any_size = False
+    chat_template: str | None = None
 
     def __init__(self, file: TowerFile) -> None:
         file.check_width()

@@ -88,6 +88,15 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         architectures=("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration"),
         vision="SmolVLMForConditionalGeneration",
         text=PLAIN_TEXT,
+        keys=FILTERS
+        | {
+            "aim.vision.do_image_splitting": ("image.do_image_splitting",),
+            "aim.video.longest_edge": (
+                "video.video_sampling.video_size.longest_edge",
+                "image.video_sampling.video_size.longest_edge",
+                "video.size.longest_edge",
+            ),
+        },
     ),
     UpstreamFamily(
         name="internvl",
@@ -96,6 +105,7 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         vision="InternVisionModel",
         text=PLAIN_TEXT,
         renames={r"^(vision_tower|multi_modal_projector)\.": r"model.\1."},
+        keys=FILTERS | {"aim.vision.min_tiles": ("image.min_patches",), "aim.vision.max_tiles": ("image.max_patches",)},
     ),
     UpstreamFamily(
         name="gemma3",
@@ -105,6 +115,7 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         text={"gemma3_text": "Gemma3ForConditionalGeneration", "gemma3": "Gemma3ForConditionalGeneration"},
         sentencepiece=True,
         renames={r"^(?:model\.)?vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."},
+        keys=FILTERS,
     ),
 )
 
