@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConvertError, some
+from .json_kinds import check_kinds
+from .refusals import check_folder, check_names, check_quantised
 
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
 MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
 
 
@@ -63,7 +66,10 @@ class Checkpoint:
 
     def text(self, name: str) -> str | None:
         path = self.folder / name
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+        except ValueError as e:
+            raise ConvertError(f"{path} is not text in UTF-8 ({e}); download it again") from e
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -71,26 +77,25 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
     Raises ConvertError with one line for whatever is not a complete checkpoint.
     """
-    if folder.is_file():
-        raise ConvertError(f"{folder} is a file; a checkpoint is a folder with config.json and *.safetensors")
-    if not folder.is_dir():
-        raise ConvertError(
-            f"{folder} does not exist; name a checkpoint folder (from the hub: `hf download REPO --local-dir DIR`)"
-        )
-    if not (folder / "config.json").is_file():
-        raise ConvertError(f"{folder} is not a checkpoint folder: it has no config.json")
+    check_folder(folder)
     config = read_json(folder / "config.json")
-    return Checkpoint(folder, config, read_headers(folder))
+    check_quantised(folder, config)
+    tensors = read_headers(folder)
+    check_names(folder, tensors)
+    return Checkpoint(folder, config, tensors)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`."""
+    """The JSON object in `path`, whose values are of the kinds that the file's name promises."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as e:
+        raise ConvertError(f"{path} nests objects too deep to be read; download it again") from e
     except (OSError, ValueError) as e:
         raise ConvertError(f"{path} cannot be read as JSON ({e}); download it again") from e
     if not isinstance(value, dict):
         raise ConvertError(f"{path} holds a JSON {type(value).__name__} where an object is expected; download it again")
+    check_kinds(value, path.name)
     return value
 
 
@@ -104,7 +109,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The weight files of `folder`, every shard the index names; safetensors before pickles."""
     for index, single in zip(INDEX_FILES, SINGLE_FILES, strict=True):
         if (folder / index).is_file():
-            names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+            names = sorted(set((read_json(folder / index).get("weight_map") or {}).values()))
             missing = [n for n in names if not (folder / n).is_file()]
             if missing or not names:
                 raise ConvertError(
@@ -143,18 +148,39 @@ def read_safetensors_header(path: Path) -> list[TensorRef]:
             )
         try:
             header = json.loads(file.read(n_header))
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise ConvertError(f"{path} has a broken safetensors header ({e}); download it again") from e
-    header.pop("__metadata__", None)
+    infos = tensor_infos(header)
+    if infos is None:
+        raise ConvertError(f"{path} has a broken safetensors header (no table of tensors); download it again")
     data = 8 + n_header
     refs = [
         TensorRef(name, path, data + info["data_offsets"][0], info["dtype"], tuple(info["shape"]))
-        for name, info in header.items()
+        for name, info in infos.items()
     ]
-    end = max((data + info["data_offsets"][1] for info in header.values()), default=data)
+    end = max((data + info["data_offsets"][1] for info in infos.values()), default=data)
     if end > size:
         raise ConvertError(f"{path} is cut short ({size} of {end} bytes); download it again")
     return refs
+
+
+def tensor_infos(header: Any) -> dict[str, Any] | None:
+    """The header's tensors, None where something else is in it."""
+    if not isinstance(header, dict):
+        return None
+    infos = {name: info for name, info in header.items() if name != "__metadata__"}
+    return infos if all(map(is_tensor_info, infos.values())) else None
+
+
+def is_tensor_info(info: Any) -> bool:
+    if not isinstance(info, dict) or not isinstance(info.get("dtype"), str):
+        return False
+    shape, offsets = info.get("shape"), info.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
+        return False
+    whole = all(type(n) is int and n >= 0 for n in (*shape, *offsets))
+    size = ITEM_BYTES.get(info["dtype"])
+    return whole and offsets[0] <= offsets[1] and (size is None or offsets[1] - offsets[0] == prod(shape) * size)
 
 
 def read_torch_header(path: Path) -> list[TensorRef]:

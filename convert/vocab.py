@@ -16,6 +16,7 @@ from gguf import TokenType
 
 from .checkpoint import Checkpoint, section
 from .errors import ConvertError
+from .json_kinds import IDS_BY_TEXT
 
 SPACE = "\u2581"  # how sentencepiece writes a space
 BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -93,10 +94,13 @@ def read_fast(fast: Mapping[str, Any]) -> Vocab:
         raise ConvertError(
             f"tokenizer.json holds a {model.get('type')} model; BPE is what llama.cpp's qwen2 and llama use"
         )
-    pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else (m[0], m[1]) for m in model.get("merges", [])]
+    texts, merges = section(model, "vocab"), model.get("merges") or []
+    if not texts:
+        raise ConvertError("tokenizer.json has no vocabulary; copy it from the checkpoint's repository")
+    pairs = [tuple(m.split(" ", 1)) if isinstance(m, str) else (m[0], m[1]) for m in merges]
     if not model.get("byte_fallback"):
-        return byte_level(model["vocab"], [f"{a} {b}" for a, b in pairs], pre_tokenizer(fast))
-    return fallback_bpe(model["vocab"], pairs, str(model.get("unk_token") or ""), prefixes_space(fast))
+        return byte_level(texts, [f"{a} {b}" for a, b in pairs], pre_tokenizer(fast))
+    return fallback_bpe(texts, pairs, str(model.get("unk_token") or ""), prefixes_space(fast))
 
 
 def read_slow(checkpoint: Checkpoint) -> Vocab:
@@ -107,7 +111,15 @@ def read_slow(checkpoint: Checkpoint) -> Vocab:
         raise ConvertError(
             f"{checkpoint.folder} has vocab.json without merges.txt; copy it from the checkpoint's repository"
         )
-    return byte_level(checkpoint.json("vocab.json"), merges, "qwen2")
+    return byte_level(ids_by_text(checkpoint, "vocab.json"), merges, "qwen2")
+
+
+def ids_by_text(checkpoint: Checkpoint, name: str) -> dict[str, int]:
+    """File `name`, an object of ids by token; empty where there is none."""
+    found = checkpoint.json(name)
+    if not IDS_BY_TEXT.holds(found):
+        raise ConvertError(f"{name} is not {IDS_BY_TEXT.text}; copy it from the checkpoint's repository")
+    return found
 
 
 def byte_level(vocab: Mapping[str, int], merges: list[str], pre: str) -> Vocab:
@@ -188,7 +200,8 @@ def parts(node: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(node, dict):
         yield node
         for key in ("normalizers", "pretokenizers", "processors"):
-            for child in node.get(key, []):
+            children = node.get(key)
+            for child in children if isinstance(children, list) else []:
                 yield from parts(child)
 
 
@@ -200,6 +213,8 @@ def pre_tokenizer(fast: Mapping[str, Any]) -> str:
         return "qwen2"
     if patterns == [LLAMA3_REGEX]:
         return "llama-bpe"
+    if not patterns and any(n.get("type") == "Digits" and n.get("individual_digits") for n in nodes):
+        return "smollm"
     if not patterns and any(n.get("type") == "ByteLevel" and n.get("use_regex", True) for n in nodes):
         return "gpt-2"
     return "default"
@@ -219,10 +234,10 @@ def prefixes_space(fast: Mapping[str, Any]) -> bool:
 def first_and_last(fast: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The special tokens that the post-processor puts around a text."""
     for node in parts(fast.get("post_processor")):
-        single = node.get("single", [])
-        if node.get("type") == "TemplateProcessing" and len(single) > 1:
-            ends = [section(single[at], "SpecialToken").get("id") for at in (0, -1)]
-            return ends[0], ends[1]
+        single = node.get("single")
+        if node.get("type") == "TemplateProcessing" and isinstance(single, list) and len(single) > 1:
+            ends = [section(single[at], "SpecialToken") if isinstance(single[at], dict) else {} for at in (0, -1)]
+            return ends[0].get("id"), ends[1].get("id")
     return None, None
 
 
@@ -231,7 +246,7 @@ def first_and_last(fast: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def added_tokens(checkpoint: Checkpoint, fast: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:
     """id -> (text, special), from every file that lists them; the more telling files last."""
-    found = {int(i): (text, False) for text, i in checkpoint.json("added_tokens.json").items()}
+    found = {int(i): (text, False) for text, i in ids_by_text(checkpoint, "added_tokens.json").items()}
     decoder = section(checkpoint.json("tokenizer_config.json"), "added_tokens_decoder")
     found |= {int(i): (str(t["content"]), bool(t.get("special"))) for i, t in decoder.items()}
     found |= {int(t["id"]): (str(t["content"]), bool(t.get("special"))) for t in fast.get("added_tokens", [])}

@@ -11,6 +11,7 @@ inside isolated wheel builds.
                                         BUILD_DIR/llama.cpp: what comparisons are against (cmake -DAIM_STOCK=ON)
   upstream.py check   --out BUILD_DIR   hooks apply to a pristine tree, stay small, and refresh is a no-op
   upstream.py bindings --out BUILD_DIR  the ctypes bindings of the same sdist in BUILD_DIR/bindings/llama_cpp
+  upstream.py converter --out BUILD_DIR llama.cpp's own converter and its gguf package in BUILD_DIR/upstream
 
 Offline: set AIM_LLAMA_SDIST to a downloaded sdist (.tar.gz) or to an unpacked one.
 """
@@ -34,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 OVERLAY = HERE / "overlay"
 MAX_HOOK_LINES = 150
 MAX_HOOK_FILES = 12
+CONVERTER = {"conversion": "base.py", "gguf-py/gguf": "gguf_writer.py"}  # folders, each with a file of it
 BINDINGS = ("_ctypes_extensions.py", "llama_cpp.py", "mtmd_cpp.py")  # of llama-cpp-python: the C functions, no more
 
 
@@ -166,6 +168,23 @@ def bindings(out: Path) -> Path:
     about = f"The ctypes bindings of {pin['package']} {pin['version']}, see LICENSE.md. Made by patches/upstream.py."
     (target / "__init__.py").write_text(f'"""{about}"""\n\n__version__ = "{pin["version"]}"\n', encoding="utf-8")
     shutil.copyfile(sdist / "LICENSE.md", target / "LICENSE.md")
+    return target
+
+
+# --- converter -------------------------------------------------------------------------------------------------------
+
+
+def converter(out: Path) -> Path:
+    """Brings BUILD_DIR/upstream to llama.cpp's converter as it is, with the gguf package it is written for."""
+    pristine, target = pristine_tree(out), out / "upstream"
+    shutil.rmtree(target, ignore_errors=True)
+    for part, file in CONVERTER.items():
+        if not (pristine / part / file).is_file():
+            raise UpstreamError(
+                f"llama.cpp's converter has no {part}/{file} any more; adapt converter() in patches/upstream.py"
+            )
+        shutil.copytree(pristine / part, target / part, ignore=shutil.ignore_patterns("__pycache__", "scripts"))
+    shutil.copyfile(pristine / "LICENSE", target / "LICENSE")
     return target
 
 
@@ -333,7 +352,7 @@ def check(out: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["apply", "stock", "bindings", "refresh", "check"])
+    parser.add_argument("command", choices=["apply", "stock", "bindings", "converter", "refresh", "check"])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -345,6 +364,8 @@ def main() -> int:
             print(stock(out))
         elif args.command == "bindings":
             print(bindings(out))
+        elif args.command == "converter":
+            print(converter(out))
         elif args.command == "refresh":
             print("\n".join(refresh(out)) or "nothing to take back")
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aim_local.native.bindings import bindings_version
-from aim_local.native.installed import bindings_folder
+from aim_local.native.installed import bindings_folder, converter_folder
 from aim_local.native.library import LIB_FOLDER
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,6 +98,22 @@ def test_the_bindings_import_only_each_other() -> None:
         assert "from llama_cpp" not in file.read_text(encoding="utf-8"), file
     assert (folder / "LICENSE.md").is_file()
     assert bindings_version() in (ROOT / "patches" / "VERSION").read_text()
+
+
+def test_the_converter_of_llama_cpp_comes_with_its_gguf_package() -> None:
+    folder = converter_folder()
+    assert (folder / "conversion" / "qwenvl.py").is_file()
+    assert (folder / "gguf-py" / "gguf" / "gguf_writer.py").is_file()
+    assert (folder / "LICENSE").is_file()
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_a_converter_of_another_layout_is_an_error(tmp_path: Path) -> None:
+    source = sdist(tmp_path / "sdist")
+    done = upstream("converter", tmp_path / "out", AIM_LLAMA_SDIST=str(source))
+    assert done.returncode == 1
+    assert "has no conversion/base.py any more" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_installed_llama_cpp_is_not_touched(tmp_path: Path) -> None:

@@ -1,25 +1,55 @@
-"""Makes torchvision importable beside a torch without CUDA; transformers' video processors need its resizing.
+"""Makes torchvision importable beside a torch without CUDA; transformers imports it wherever it is installed.
 
 Its usual wheel is built for CUDA: beside a CPU torch its C++ operators cannot be loaded, and its import ends at
 `torchvision::nms`, which nothing here calls. Named beforehand, the rest, which is plain torch, imports.
 """
 
 import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
 
 import pytest
-import torch
 
-LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+_KEPT: list[object] = []  # a library's names go with it
+
+
+class _BeforeTorchvision:
+    """Names the operators when torchvision is about to be imported, and leaves the import to the others."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name == "torchvision" and not _KEPT:
+            found = PathFinder.find_spec(name, None)
+            if found is not None and found.origin is not None:
+                _KEPT.append(name_operators(Path(found.origin).with_name("_C.so")))
+        return None
+
+
+def name_operators(library: Path) -> object:
+    import torch
+
+    try:
+        torch.ops.load_library(library)
+    except OSError:
+        ops = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            ops.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return ops
+    return library
+
+
+def watch_for_torchvision() -> None:
+    """From now on torchvision can be imported. Imports nothing itself."""
+    if _BeforeTorchvision not in sys.meta_path:
+        sys.meta_path.insert(0, _BeforeTorchvision)
 
 
 def need_torchvision() -> None:
     """Skips the calling test module where torchvision or num2words is not installed."""
+    watch_for_torchvision()
     for package in ("torchvision", "num2words"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed", allow_module_level=True)
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision  # noqa: F401

@@ -1,4 +1,4 @@
-"""Where the compiled part of the package is: our libraries and the bindings. Loads nothing."""
+"""Where the compiled part of the package is: our libraries, the bindings, llama.cpp's converter. Loads nothing."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def library_files() -> list[Path]:
 def bindings_folder() -> Path:
     """Folder with the package llama_cpp, copied from the pinned source. Raises NativeError where it is not."""
     return _first(_folders("bindings"), "llama_cpp/llama_cpp.py")
+
+
+def converter_folder() -> Path:
+    """Folder with llama.cpp's converter (conversion/, gguf-py/gguf/) of the pinned source. Raises NativeError without."""
+    override = os.environ.get("AIM_LOCAL_LIB")
+    beside = [Path(override).parent / "upstream"] if override else []
+    return _first([*beside, *_folders("upstream")], "conversion/base.py")
 
 
 def _folders(part: str) -> list[Path]:

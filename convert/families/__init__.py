@@ -1,4 +1,7 @@
-"""The registry: every family, and which of them a checkpoint is. A new family is a file here and a line below."""
+"""The registry: every family, and which of them a checkpoint is.
+
+A new family is a file here and a line in FAMILIES; one that llama.cpp's own converter knows is an entry in upstream.py.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +13,7 @@ from .layouts import architecture
 from .llava import Llava
 from .llava_onevision import LlavaOnevision, plain_model
 from .llava_video import LlavaVideo
+from .upstream import UPSTREAM, UpstreamFamily, upstream_family
 
 # the first that recognises a config has it, so a variant stands before what it is a variant of
 FAMILIES: tuple[type[Family], ...] = (
@@ -37,8 +41,24 @@ def read_model(checkpoint: Checkpoint, tower: Checkpoint | None) -> Family:
     try:
         return family_of(checkpoint.config).read(checkpoint, tower)
     except Unsupported as e:
-        *most, last = (family.title for family in FAMILIES)
-        raise ConvertError(f"{e}; supported are {', '.join(most)} and {last}") from e
+        raise with_families(e) from e
 
 
-__all__ = ["DEMO_FAMILY", "FAMILIES", "Family", "family_of", "plain_model", "read_model"]
+def with_families(e: Unsupported) -> ConvertError:
+    """The error with the list of what is supported."""
+    *most, last = [*(family.title for family in FAMILIES), *(family.title for family in UPSTREAM)]
+    return ConvertError(f"{e}; supported are {', '.join(most)} and {last}")
+
+
+__all__ = [
+    "DEMO_FAMILY",
+    "FAMILIES",
+    "UPSTREAM",
+    "Family",
+    "UpstreamFamily",
+    "family_of",
+    "plain_model",
+    "read_model",
+    "upstream_family",
+    "with_families",
+]
