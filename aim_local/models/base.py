@@ -113,16 +113,21 @@ class Tower(Protocol):
 class TowerFacts:
     """What a plan and a calibration need to know. n_slots: visual tokens of a frame before token merging.
 
-    tile_px: pixels of a tile's side, of its longer one where it is no square; tile_pixels: of a tile. n_threads: it
-    computes with.
+    height, width: pixels of a tile; n_frames: of a video, that one shows. n_threads: the tower computes with.
     """
 
     vision: VisionShape
     header: GgufHeader | None
     n_slots: int
-    tile_px: int
-    tile_pixels: int
+    height: int
+    width: int
+    n_frames: int
     n_threads: int
+
+    @property
+    def tile_bytes(self) -> int:
+        """Of a tile's pixels."""
+        return 3 * self.height * self.width * self.n_frames
 
 
 @dataclass(frozen=True)

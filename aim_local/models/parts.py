@@ -269,5 +269,4 @@ def tower_facts(file: TowerFile, tile: Tile) -> TowerFacts:
         patch_px=patch,
         n_embd_text=file.text.n_embd,
     )
-    pixels = tile.height * tile.width * len(tile.frames)
-    return TowerFacts(vision, file.header, tile.n, max(tile.height, tile.width), pixels, file.n_threads)
+    return TowerFacts(vision, file.header, tile.n, tile.height, tile.width, len(tile.frames), file.n_threads)

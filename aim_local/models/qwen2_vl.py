@@ -23,7 +23,7 @@ from .pixels import BICUBIC, resize
 
 _FRAMES = 16
 _MOST_STRETCHED = 200  # longer side to shorter
-_COMMON = MediaShape("video", 2, 720, 1280, "", "", (0.0, 1.0), (0, 1), 2.0)  # what facts without an item are of
+_COMMON = MediaShape("video", 2, 360, 640, "", "", (0.0, 1.0), (0, 1), 2.0)  # what facts without an item are of
 
 
 @dataclass(frozen=True)

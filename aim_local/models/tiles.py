@@ -133,7 +133,7 @@ class TileTower:
             n_embd_text=file.text.n_embd,
         ).merged(file.text.config.vision_merge, file.text.config.vision_merge_depth)
         slots, side = self.frame_side**2, file.size("image_size")
-        return TowerFacts(vision, file.header, slots, side, side**2, file.n_threads)
+        return TowerFacts(vision, file.header, slots, side, side, 1, file.n_threads)
 
     def facts_of(self, shape: MediaShape) -> TowerFacts | None:
         return self.facts

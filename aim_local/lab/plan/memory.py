@@ -24,7 +24,7 @@ from ...models.thumbnails import SIDE as THUMBNAIL_SIDE
 from ...native.staged import compute_bytes, score_bytes
 from ...reduction.planner import held_row_bytes
 from ...store.gguf_header import GgufHeader, read_whole
-from .sizes import Sizes, clustered, tower_facts
+from .sizes import Sizes, clustered, facts_of, tower_facts
 
 _F32 = 4
 
@@ -73,13 +73,14 @@ class Memory:
 
 def expect_memory(model: Model, sizes: Sizes, room: Room, outlines: Sequence[Outline]) -> Memory:
     facts, mmproj = tower_facts(model), mmproj_header(model)
+    seen = facts_of(model, outlines)
     parts = {
         "language weights": tensor_bytes(model.text.header),
         "vision weights": tensor_bytes(mmproj) if mmproj else 0,
         "KV cache": room.kv_bytes,
         "compute buffers": room.compute_bytes,
-        "vision buffers": _vision_bytes(model, facts) if facts and sizes.n_tiles else 0,
-        "frames": sum(_pixel_bytes(model.tower, facts, o) for o in outlines) if model.tower and facts else 0,
+        "vision buffers": max((_vision_bytes(model, f) for f in seen), default=0) if sizes.n_tiles else 0,
+        "frames": sum(_pixel_bytes(model.tower, f, o) for f, o in zip(seen, outlines, strict=False) if model.tower),
         "clustering": _clustering_bytes(sizes) if facts else 0,
         "visual tokens": _row_bytes(model, sizes),
         "importance scores": _scoring_bytes(model, sizes),
@@ -121,11 +122,11 @@ def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
     And what is kept to be drawn: a thumbnail for each frame, of a picture one for each of its two views. The one frame
     at the clip's size that is being decoded is gone before the KV cache and the encoder's buffers are there.
     """
-    tile, source = 3 * facts.tile_px**2, 3 * outline.height * outline.width
-    thumbnail = 3 * min(THUMBNAIL_SIDE, facts.tile_px) ** 2
+    frame, source = 3 * facts.height * facts.width, 3 * outline.height * outline.width
+    thumbnail = 3 * min(THUMBNAIL_SIDE, max(facts.height, facts.width)) ** 2
     if outline.shape.kind == "video":
-        return outline.n_pictures * ((tile if tower.fit_for(outline.shape) else source) + thumbnail)
-    return source + 2 * tower.n_tiles(outline.shape) * tile + 2 * thumbnail
+        return outline.n_pictures * ((frame if tower.fit_for(outline.shape) else source) + thumbnail)
+    return source + 2 * tower.n_tiles(outline.shape) * frame + 2 * thumbnail
 
 
 def _clustering_bytes(sizes: Sizes) -> int:

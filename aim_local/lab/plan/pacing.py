@@ -10,7 +10,7 @@ import hashlib
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from ...errors import AimError, ModelError
 from ...media import FrameSampling, Video
 from ...media.outline import Outline
 from ...media.speed import measure_reading
-from ...models.base import TowerFacts
+from ...models.base import Frame, TowerFacts
 from ...models.pieces import Rows
 from ...reduction.planner import encoder_flops, kv_bytes
 from ...settings import parse_setting
@@ -80,7 +80,7 @@ class _Stopwatch:
     def __init__(self, model: Model, facts: TowerFacts, watch: Watch, until: float) -> None:
         self.model, self.facts, self.watch, self.until = model, facts, watch, until
         self.prunes = can_prune(model)
-        self.pixels = np.random.default_rng(0).integers(0, 255, (facts.tile_px, facts.tile_px, 3), np.uint8)
+        self.pixels = np.random.default_rng(0).integers(0, 255, (facts.height, facts.width, 3), np.uint8)
 
     @property
     def left(self) -> float:
@@ -102,15 +102,26 @@ class _Stopwatch:
 
     def _tile(self) -> tuple[float, Rows]:
         """Seconds of a tile, and its rows."""
-        encode = self.model.tower.frame_rows if self.model.tower else None
-        assert encode is not None, "a tower with facts takes frames one by one"
-        rows, times = encode(self.pixels), list[float]()  # the first one reads the weights
+        rows, times = self._encoded()[0], list[float]()  # the first one reads the weights
         while not times or (len(times) < _TILE_RUNS and sum(times) < _TILE_SECONDS):
             self.watch.check()
-            start = time.perf_counter()
-            rows = encode(self.pixels)
-            times.append(time.perf_counter() - start)
+            rows, seconds = self._encoded()
+            times.append(seconds)
         return statistics.median(times), rows
+
+    def _encoded(self) -> tuple[Rows, float]:
+        """A tile's rows, and seconds of the encoder alone."""
+        tower, found = self.model.tower, list[tuple[Rows, float]]()
+        assert tower is not None, "it has facts"
+
+        def timed(number: int, pixels: Frame | None, encode: Callable[[], Rows]) -> Rows:
+            start = time.perf_counter()
+            rows = encode()
+            found.append((rows, time.perf_counter() - start))
+            return rows
+
+        tower.encode(self._video(self.facts.n_frames), VisualTokenConfig.off(), [0], timed)
+        return found[0]
 
     # --- prefills of rows that are there ---------------------------------------------------------------------------
 
@@ -133,7 +144,7 @@ class _Stopwatch:
     def _prefill(self, rows: Rows, n_frames: int, setting: str) -> _Run:
         self.watch.check()
         video, start = self._video(n_frames), time.perf_counter()
-        items = ItemRows(None, stored=[rows] * n_frames)
+        items = ItemRows(None, stored=[rows] * -(-n_frames // self.facts.n_frames))
         plan = plan_request(self.model, self._request(n_frames, setting), [video.shape])
         filled = self._filled(plan, Reading((video,), (), {}, (items,)))
         return self._timed(plan, _outline(video), filled, time.perf_counter() - start)

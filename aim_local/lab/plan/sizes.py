@@ -86,7 +86,7 @@ def measure_sizes(model: Model, plan: Plan, outlines: Sequence[Outline]) -> Size
         n_query=_n_query(plan),
         together=_together(model, plan, outlines),
     )
-    return replace(sizes, flops=_flops(model, sizes))
+    return replace(sizes, flops=_flops(model, sizes, outlines))
 
 
 def _together(model: Model, plan: Plan, outlines: Sequence[Outline]) -> tuple[int, ...]:
@@ -106,15 +106,21 @@ def tower_facts(model: Model) -> TowerFacts | None:
     return model.tower.facts if model.tower else None
 
 
+def facts_of(model: Model, outlines: Sequence[Outline]) -> list[TowerFacts]:
+    """Sizes of the tiles of each item; [] where `tower_facts` is None."""
+    found = [model.tower.facts_of(o.shape) for o in outlines] if model.tower else []
+    return [facts for facts in found if facts is not None]
+
+
 def _pairs(n: int, n_ubatch: int) -> int:
     """Query-key pairs of n rows in ubatches: each ubatch against the keys up to its last row."""
     return sum(min(n_ubatch, n - i) * min(i + n_ubatch, n) for i in range(0, n, n_ubatch))
 
 
-def _flops(model: Model, sizes: Sizes) -> dict[str, float]:
-    shape, facts = model.text.shape, tower_facts(model)
+def _flops(model: Model, sizes: Sizes, outlines: Sequence[Outline]) -> dict[str, float]:
+    shape = model.text.shape
     return {
-        "vision": encoder_flops(facts.vision, sizes.n_tiles) if facts and sizes.n_tiles else 0.0,
+        "vision": _encoding(model, outlines),
         "merge": _merging(model, sizes),
         "prefill": prefill_flops(shape, sizes.n_text, sizes.counts),
         "full": prefill_flops(shape, sizes.n_text, [sizes.n_visual_full] * shape.n_layer),
@@ -122,6 +128,14 @@ def _flops(model: Model, sizes: Sizes) -> dict[str, float]:
         "rows": sum(row_flops(shape, n) for n in sizes.rows) + head_flops(shape),
         "pairs": attention_flops(shape, sizes.n_pairs),
     }
+
+
+def _encoding(model: Model, outlines: Sequence[Outline]) -> float:
+    tower = model.tower
+    if tower is None:
+        return 0.0
+    seen = zip(facts_of(model, outlines), outlines, strict=False)
+    return float(sum(encoder_flops(facts.vision, tower.n_tiles(o.shape)) for facts, o in seen))
 
 
 def clustered(sizes: Sizes) -> int:

@@ -232,7 +232,7 @@ class Pacer:
 
     def _n_tile_bytes(self) -> int:
         """Of a tile in the store: its rows before merging, and its pixels."""
-        return 4 * self.facts.n_slots * self.model.text.n_embd + 3 * self.facts.tile_px**2
+        return 4 * self.facts.n_slots * self.model.text.n_embd + self.facts.tile_bytes
 
     def _n_stored_bytes(self, item: _Item, sampling: FrameSampling) -> int:
         """Of the item's entry in the store, 0 where there is none."""

@@ -21,11 +21,12 @@ static ggml_backend_buffer_type_t buffer_type(int32_t precision) {
 bool aim_clip_packed::begin(ggml_backend_t backend) {
     device = ggml_backend_get_device(backend);
     const bool    on_cpu = ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
-    const int32_t asked  = next_precision;
+    const int32_t next   = next_precision;
     next_precision = AIM_PRECISION_EXACT; // who asks for nothing gets nothing
-    wanted = on_cpu && buffer_type(asked) ? asked : AIM_PRECISION_EXACT;
+    asked  = next != AIM_PRECISION_EXACT;
+    wanted = on_cpu && buffer_type(next) ? next : AIM_PRECISION_EXACT;
     aim_compute_with(backend, wanted); // attention too
-    return on_cpu && asked != AIM_PRECISION_EXACT;
+    return on_cpu && asked;
 }
 
 // ggml's own repacked type for this weight, where there are no kernels of ours (ARM): asked as a language model's loader asks

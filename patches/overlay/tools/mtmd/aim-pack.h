@@ -18,12 +18,16 @@ public:
     // moves the weights that `graph` only multiplies with out of the context's plain buffer; before that is allocated
     void pack(ggml_context * weights, ggml_cgraph * graph);
 
+    // whether other than exact arithmetic was asked for, whatever this machine has
+    bool is_asked() const { return asked; }
+
     // exact where this CPU has no kernels of ours; weights may still be in ggml's repacked types
     int32_t precision() const { return wanted; }
 
 private:
     ggml_backend_dev_t device = nullptr;
     int32_t            wanted = 0;
+    bool               asked  = false;
 
     ggml_backend_buffer_type_t type_for(const ggml_tensor * weight) const; // null: the plain buffer
     std::vector<ggml_backend_buffer_ptr> buffers;
