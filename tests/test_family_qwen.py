@@ -17,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from family_case import Case, case_of, distance, sampling_of  # noqa: E402
+from qwen_case import Case, case_of, distance, sampling_of  # noqa: E402
 from family_checkpoints import Clip, clip, message, picture  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
