@@ -51,6 +51,10 @@ class Tower(Protocol):
     def media_tokens(self) -> tuple[str, str] | None:
         """What the chat template writes for an image and for a video ("": it writes none); None: it knows no media."""
 
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja text to take instead of the language model's own, which loses what this family is given; None: its own."""
+
     def fit_for(self, shape: MediaShape) -> Fit | None:
         """What is kept of a decoded frame of such a video, uint8 [h, w, 3] -> what the tower sees; None: all of it."""
 
