@@ -353,7 +353,9 @@ def check(out: Path) -> str:
         )
     large = [f"{p.name} adds {added_lines(p)}" for p in graphs() if added_lines(p) > MAX_GRAPH_LINES]
     if large:
-        raise UpstreamError(f"{', '.join(large)} lines to a graph; allowed are {MAX_GRAPH_LINES}: move code into overlay/")
+        raise UpstreamError(
+            f"{', '.join(large)} lines to a graph; allowed are {MAX_GRAPH_LINES}: move code into overlay/"
+        )
     before = {p: p.read_text() for p in hooks()}
     written = refresh(out)
     if written:
