@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -11,9 +10,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from family_case import Case, check, open_case
-from family_checkpoints import clip, message, picture
-
-ASK = "Describe it."
+from family_prompts import PROMPTS, drawn
+from family_reduced import check_pruned
 
 
 @pytest.fixture(scope="module", params=["internvl3", "internvl3_5"])
@@ -23,30 +21,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     found.llm.close()
 
 
-PROMPTS: dict[str, tuple[list[Any], list[Any]]] = {
-    "text": ([message("user", "How many shapes are there?")], []),
-    "picture": ([message("user", ("image",), ASK)], [picture(100, 160)]),
-    "small picture": ([message("user", ("image",), ASK)], [picture(60, 50)]),
-    "two pictures": ([message("user", ("image",), ("image",), ASK)], [picture(100, 160), picture(300, 120, 1)]),
-    "2 frames": ([message("user", ("video",), ASK)], [clip(2, 240, 320)]),
-    "5 frames": ([message("user", ("video",), ASK)], [clip(5, 130, 120, fps=1.0)]),
-    "8 frames": ([message("user", ("video",), ASK)], [clip(8, 160, 120, fps=0.1)]),
-    "picture and video": (
-        [message("user", ("image",), ("video",), ASK)], [picture(150, 150), clip(3, 240, 320)],
-    ),
-    "turns": (
-        [
-            message("user", ("image",), "What is it?"),
-            message("assistant", "The red circle."),
-            message("user", ("video",), "And then?"),
-            message("assistant", "The blue square follows it."),
-            message("user", "How many shapes are there?"),
-        ],
-        [picture(100, 160), clip(2, 240, 320)],
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_like_transformers(case: Case, prompt: str) -> None:
     check(case, *PROMPTS[prompt])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_merged_and_pruned(case: Case, seed: int) -> None:
+    check_pruned(case, *drawn(seed, case.llm.model.text.n_layer, prunes=True))

@@ -292,8 +292,8 @@ class PlainContext(Context):
         """Rows that attend to each other: one batch, whose mask is not causal."""
         if len(rows) > self.n_batch:
             raise ContextError(
-                f"{len(rows)} visual tokens see each other and are computed together, {self.n_batch} at most: load with "
-                f"n_ubatch {len(rows)} or more"
+                f"{len(rows)} visual tokens see each other and are computed together, {self.n_batch} at most: "
+                f"load with n_ubatch {len(rows)} or more"
             )
         self.decoder.rows_together(rows, self.n_past)
         self._moved(len(rows))

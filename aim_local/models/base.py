@@ -53,7 +53,7 @@ class Tower(Protocol):
 
     @property
     def chat_template(self) -> str | None:
-        """Jinja text to take instead of the language model's own, which loses what this family is given; None: its own."""
+        """Jinja text in the place of the language model's own, which loses what this family is given; None: its own."""
 
     def fit_for(self, shape: MediaShape) -> Fit | None:
         """What is kept of a decoded frame of such a video, uint8 [h, w, 3] -> what the tower sees; None: all of it."""
