@@ -5,12 +5,13 @@ from typing import Any
 
 from tiny_tokenizers import (
     CORPUS,
+    GEMMA_LINES,
     QWEN2_REGEX,
     byte_pieces,
     llama_tokenizer,
     special_tokens,
 )
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = [
     *CORPUS,
@@ -55,12 +56,13 @@ def smollm() -> Tokenizer:
 
 def gemma() -> Tokenizer:
     """Sentencepiece's BPE without a space in front: <pad> <eos> <bos> <unk>, bytes, pieces; turns behind."""
-    names, merges = byte_pieces(WORDS, ("<pad>", "<eos>", "<bos>", "<unk>", "\n", "\n\n"), prefix="never")
+    names, merges = byte_pieces(WORDS, ("<pad>", "<eos>", "<bos>", "<unk>", *GEMMA_LINES), prefix="never")
     tok = Tokenizer(models.BPE({n: i for i, n in enumerate(names)}, merges, unk_token="<unk>", byte_fallback=True))
     tok.normalizer = normalizers.Replace(" ", "\u2581")
     tok.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
     tok.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
     tok.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A <bos> $B", [("<bos>", 2)])
+    tok.add_tokens([AddedToken(lines, normalized=False) for lines in GEMMA_LINES])
     tok.add_special_tokens(special_tokens(("<pad>", "<eos>", "<bos>", "<unk>", *GEMMA)))
     return tok
 

@@ -89,12 +89,12 @@ def round_halves(family: str, model: Any) -> None:
                 parameter.copy_(parameter.half().float())
 
 
-def upstreams_pair(family: str, folder: Path, target: Path, **numbers: int) -> Pair:
+def upstreams_pair(family: str, folder: Path, target: Path, numbers: Mapping[str, int] | None = None) -> Pair:
     """The checkpoint in `folder` converted into `target`, by llama.cpp. numbers: further keys of the mmproj."""
     source = published(LAYOUTS[family], folder, target / "published")
     tests, pre = str(Path(__file__).parent), LAYOUTS[family].pre
     command = [sys.executable, "-c", SCRIPT, str(tree()), tests, pre, str(source), str(target)]
-    command.append(json.dumps(numbers))
+    command.append(json.dumps(numbers or {}))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return Pair(target / "model.gguf", target / "mmproj.gguf")

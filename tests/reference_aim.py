@@ -1,6 +1,6 @@
 """AIM's in-LLM pruning written from its formulas, in float64 torch: the oracle for the native staged prefill.
 
-Works on the weights of a Hugging Face Qwen2 or Llama model and really removes tokens: a layer computes and keeps the
+Works on the weights of a Hugging Face Qwen2, Qwen3 or Llama model and really removes tokens: a layer computes and keeps the
 rows that are present, nothing is masked. Knows no cache layout, no ubatch, no ggml. It scores with the full square of
 all present tokens, earlier turns included.
 """
@@ -113,7 +113,7 @@ class Reference:
         c = model.config
         self.w = {name: value.double() for name, value in model.state_dict().items()}
         self.n_layer, self.n_head, self.n_kv = c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads
-        self.d = c.hidden_size // self.n_head
+        self.d = getattr(c, "head_dim", None) or c.hidden_size // self.n_head
         self.eps = c.rms_norm_eps
         theta = (getattr(c, "rope_parameters", None) or {}).get("rope_theta") or c.rope_theta
         self.inv_freq = theta ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d)
@@ -124,6 +124,9 @@ class Reference:
         return self.w["model.embed_tokens.weight"][list(tokens)]
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
+        """Over the last dimension. Qwen3 norms each head's query and key, others have no weight of that name."""
+        if name not in self.w and name.endswith(("q_norm.weight", "k_norm.weight")):
+            return x
         return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.w[name]
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
@@ -147,8 +150,10 @@ class Reference:
         name = f"model.layers.{il}."
         h = self._norm(x, name + "input_layernorm.weight")
         group = self.n_head // self.n_kv
-        q = self._rotate(self._heads(self._linear(h, name + "self_attn.q_proj"), self.n_head), pos)
-        k = self._rotate(self._heads(self._linear(h, name + "self_attn.k_proj"), self.n_kv), pos)
+        q = self._heads(self._linear(h, name + "self_attn.q_proj"), self.n_head)
+        k = self._heads(self._linear(h, name + "self_attn.k_proj"), self.n_kv)
+        q = self._rotate(self._norm(q, name + "self_attn.q_norm.weight"), pos)
+        k = self._rotate(self._norm(k, name + "self_attn.k_norm.weight"), pos)
         v = self._heads(self._linear(h, name + "self_attn.v_proj"), self.n_kv)
         k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
         held = self.layers[il]

@@ -67,7 +67,8 @@ def special_tokens(names: Sequence[str]) -> list[AddedToken]:
 
 
 LLAMA_KINDS = {"<unk>": 2, "<s>": 3, "</s>": 3}  # sentencepiece's types: 2 unknown, 3 control, 4 user's own
-GEMMA_KINDS = {"<pad>": 3, "<eos>": 3, "<bos>": 3, "<unk>": 2, "\n": 4, "\n\n": 4}
+GEMMA_LINES = ("\n", "\n\n", "\n\n\n", "\n\n\n\n")  # tokens each, wherever they stand
+GEMMA_KINDS = {"<pad>": 3, "<eos>": 3, "<bos>": 3, "<unk>": 2, **dict.fromkeys(GEMMA_LINES, 4)}
 
 
 def write_sentencepiece(tokenizer: Tokenizer, path: Path, kinds: Mapping[str, int] = LLAMA_KINDS) -> None:
@@ -86,8 +87,8 @@ def write_sentencepiece(tokenizer: Tokenizer, path: Path, kinds: Mapping[str, in
             message(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score) + varint(3 << 3) + varint(kind)
         )
         data += message(1, piece)
-    trainer = varint(3 << 3) + varint(2) + varint(35 << 3) + varint(1)  # BPE, with bytes for what it has no piece of
-    path.write_bytes(data + message(2, trainer) + message(3, varint(3 << 3) + varint(1)))
+    trained = varint(3 << 3) + varint(2) + varint(35 << 3) + varint(1)  # BPE, with bytes to fall back on
+    path.write_bytes(data + message(2, trained) + message(3, varint(3 << 3) + varint(1)))
 
 
 def varint(n: int) -> bytes:

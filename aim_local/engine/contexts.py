@@ -268,7 +268,9 @@ class PlainContext(Context):
         if rows.ndim != 2 or rows.shape[1] != self.text.n_embd:
             raise ModelError(f"visual tokens are {list(rows.shape)}, the language model takes [n, {self.text.n_embd}]")
         self.check_room(len(rows))
-        if block.decode:
+        if block.both_ways:
+            self._append_together(rows, watch)
+        elif block.decode:
             self.n_past = block.decode(self.handle, self.n_past, self.n_batch)
             self.n_cells += len(rows)
         else:
@@ -285,6 +287,17 @@ class PlainContext(Context):
             watch.step("prefill", start + len(part), len(rows))
         if rotary:
             self.n_past = first + rotary.advance
+
+    def _append_together(self, rows: Rows, watch: Watch) -> None:
+        """Rows that attend to each other: one batch, whose mask is not causal."""
+        if len(rows) > self.n_batch:
+            raise ContextError(
+                f"{len(rows)} visual tokens see each other and are computed together, {self.n_batch} at most: "
+                f"load with n_ubatch {len(rows)} or more"
+            )
+        self.decoder.rows_together(rows, self.n_past)
+        self._moved(len(rows))
+        watch.step("prefill", len(rows), len(rows))
 
     def check_room(self, n: int) -> None:
         if self.n_cells + n > self.n_ctx:
@@ -427,7 +440,7 @@ class PrunedContext(Context):
         """
         if not blocks and not earlier:
             return self._append_text(pieces, watch)
-        if any(block.decode for block in blocks.values()):
+        if any(block.decode or block.both_ways for block in blocks.values()):
             what, cure = ("pruning", "prune_layers=None") if tokens.prunes else ("weighing by size", 'weigh="equal"')
             raise UsageError(
                 f"{what} is not available for this vision tower (M-RoPE or non-causal visual tokens); set {cure}"

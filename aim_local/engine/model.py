@@ -183,9 +183,10 @@ def make_template(text: TextModel, tower: Tower | None) -> ChatTemplate:
     tokens = tower.media_tokens if tower else None
     image, video = tokens or ("<image>", "")
     return ChatTemplate(
-        text.chat_template,
+        (tower.chat_template if tower else None) or text.chat_template,
         bos=text.llama.bos_text,
         eos=text.llama.eos_text,
+        adds_bos=text.llama.adds_bos,
         image_token=image,
         video_token=video,
         structured=tower is None or tokens is not None,

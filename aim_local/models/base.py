@@ -51,6 +51,10 @@ class Tower(Protocol):
     def media_tokens(self) -> tuple[str, str] | None:
         """What the chat template writes for an image and for a video ("": it writes none); None: it knows no media."""
 
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja text in the place of the language model's own, which loses what this family is given; None: its own."""
+
     def fit_for(self, shape: MediaShape) -> Fit | None:
         """What is kept of a decoded frame of such a video, uint8 [h, w, 3] -> what the tower sees; None: all of it."""
 
@@ -96,7 +100,7 @@ class Tower(Protocol):
 
     @property
     def patch_px(self) -> int:
-        """Pixels of a patch's side, where a frame's rows depend on it alone and a grid of patches; 0 elsewhere."""
+        """Pixels of a patch's side, where a tile's rows depend on it alone and a grid of patches; 0 elsewhere."""
 
     def encode(
         self, item: Video | Image, tokens: VisualTokenConfig, wanted: Sequence[int], tile_rows: TileRows

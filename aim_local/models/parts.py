@@ -58,7 +58,9 @@ class PartTower(ABC):
 
     reduces_by_default = True
     gives_rotary_ids = False
-    patch_px = 0  # a frame's rows are not told apart patch by patch: frames of equal pixels share them, no others
+    pair = 1  # frames of a video in one tile
+    both_ways = False  # whether the rows of a part attend to each other
+    chat_template: str | None = None
 
     def __init__(self, file: TowerFile) -> None:
         file.check_width()
@@ -104,8 +106,12 @@ class PartTower(ABC):
     def media_tokens(self) -> tuple[str, str] | None: ...
 
     @property
+    def patch_px(self) -> int:
+        return self.file.size("patch_size")
+
+    @property
     def frame_rows(self) -> Callable[[Frame], Rows] | None:
-        return None
+        return self.encoder.encode if self.pair == 1 else None
 
     def tiles(self, shape: MediaShape) -> list[Tile]:
         """All tiles of an item in their order."""
@@ -124,6 +130,7 @@ class PartTower(ABC):
         return [part if isinstance(part, str) else _part(part, retain) for part in self._arranged(shape)]
 
     def merged_together(self, shape: MediaShape, window: int) -> list[int]:
+        window = window if shape.kind == "video" else 1
         parts = [part for part in self._arranged(shape) if not isinstance(part, str)]
         return [sum(tile.n for tile in tiles) for part in parts for tiles in _windows(part, window)]
 
@@ -191,6 +198,7 @@ class PartTower(ABC):
             clock.ms,
             sizes=np.concatenate(sizes),
             rotary=None if turned is None else Rotary(turned.ids[slots], turned.advance),
+            both_ways=self.both_ways,
         )
 
     def _merged(self, tiles: list[Rows], tokens: VisualTokenConfig, clock: Clock) -> Merged:

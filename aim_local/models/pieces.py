@@ -127,7 +127,7 @@ class VisualBlock:
     newlines; None: one each. groups: one per row, media left at 0 for the caller to set. grids: which row covers what,
     owners counted from this block's first row. ms: time by stage. rotary: None where a row has its position alone.
     decode: how the rows get into a context, where only the tower knows (M-RoPE of other families, masks that are not
-    causal); such rows are neither merged nor pruned.
+    causal); such rows are neither merged nor pruned. both_ways: the rows attend to each other, those behind included.
     """
 
     rows: Rows = field(repr=False)
@@ -137,6 +137,7 @@ class VisualBlock:
     decode: Decode | None = field(default=None, repr=False)
     sizes: NDArray[np.int32] | None = field(default=None, repr=False)
     rotary: Rotary | None = field(default=None, repr=False)
+    both_ways: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from ..native.visual import AnyresPlan
 
 Pixels = NDArray[np.uint8]
 
-BICUBIC = 3  # PIL's number
+LANCZOS, BILINEAR, BICUBIC = 1, 2, 3  # PIL's numbers
 MAX_RESIZED = 1 << 27  # pixels; LLaVA-1.5 resizes a whole strip before it cuts the middle out
 KINDS = ("onevision", "clip-center-crop")
 

@@ -53,13 +53,22 @@ def references(shapes: Sequence[MediaShape], first: int = 0) -> list[tuple[int, 
 class ChatTemplate:
     """A model's chat template. Media come first in a turn, as the model was trained.
 
-    source: Jinja text, None for ChatML. bos, eos: texts of those tokens. image_token, video_token: what a structured
+    source: Jinja text, None for ChatML. bos, eos: texts of those tokens. adds_bos: whether the tokenizer puts the first
+    in front by itself. image_token, video_token: what a structured
     template writes for a media item. structured: False for templates of other runners' models, whose media begin and
     end tokens the vision tower adds by itself.
     """
 
     def __init__(
-        self, source: str | None, *, bos: str, eos: str, image_token: str, video_token: str, structured: bool = True
+        self,
+        source: str | None,
+        *,
+        bos: str,
+        eos: str,
+        image_token: str,
+        video_token: str,
+        adds_bos: bool = True,
+        structured: bool = True,
     ) -> None:
         loops = ["jinja2.ext.loopcontrols"]
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=loops)
@@ -68,17 +77,17 @@ class ChatTemplate:
             self._template = environment.from_string(source or _CHATML)
         except TemplateError as e:
             raise ModelError(f"the model's chat template is not valid Jinja ({e}); convert the model again") from e
-        self._bos, self._eos = bos, eos
+        self._bos, self._eos, self._adds_bos = bos, eos, adds_bos
         self._tokens: dict[str, str] = {"image": image_token, "video": video_token}
         self._structured = structured and source is not None
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
-        """The prompt text with marks, without BOS, which the tokenizer adds. Raises ModelError."""
+        """The prompt text with marks, without a BOS that the tokenizer adds. Raises ModelError."""
         ways = [self._structured_parts] if self._structured else []
         for content in (*ways, self._marked_text, self._marked_part):
             rendered = self._render(messages, content, answer_next)
             if rendered is not None:
-                return rendered.removeprefix(self._bos) if self._bos else rendered
+                return rendered.removeprefix(self._bos) if self._adds_bos else rendered
         raise ModelError("the model's chat template drops what it is given; use raw=True or convert the model again")
 
     # three forms of a turn's content; \x01i\x01 stands for the text of turn i

@@ -44,7 +44,7 @@ class Qwen2VL(PartTower):
 
     gives_rotary_ids = True
     projector_type = "qwen2vl_merger"
-    pair = 2  # frames in one tile
+    pair = 2
 
     def __init__(self, file: TowerFile) -> None:
         self.unit = 2 * file.size("patch_size")  # pixels of a visual token's side

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .base import Tower, TowerFile
+from .gemma3 import Gemma3
+from .internvl import InternVL
 from .llava import Llava
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
@@ -12,10 +14,11 @@ from .mtmd import MtmdTower
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
+from .smolvlm import SmolVLM
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL)
+FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL, SmolVLM, InternVL, Gemma3)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:

@@ -28,16 +28,16 @@ def pixel_digest(pixels: Pixels) -> bytes:
 
 
 def largest_change(a: Pixels, b: Pixels, patch_px: int) -> float:
-    """The largest difference of a patch between two pictures uint8 [side, side, 3]: RMS over its pixels and colours.
+    """The largest difference of a patch between two tiles uint8 [..., height, width, 3]: RMS over pixels and colours.
 
     The maximum over patches decides, so that a small thing that moves is not lost in a still background. Pixels at the
     right and lower edge that fill no patch are not seen by the tower and do not count.
     """
-    n = min(a.shape[:2]) // patch_px
-    side = n * patch_px
-    change = a[:side, :side].astype(np.float32) - b[:side, :side]
-    squares = np.square(change, out=change).reshape(n, patch_px, n, patch_px * 3).sum(axis=3)  # [n, patch_px, n]
-    return float(np.sqrt(squares.sum(axis=1).max() / (patch_px * patch_px * 3)))
+    rows, columns = a.shape[-3] // patch_px, a.shape[-2] // patch_px
+    height, width = rows * patch_px, columns * patch_px
+    change = a[..., :height, :width, :].astype(np.float32) - b[..., :height, :width, :]
+    squares = np.square(change, out=change).reshape(-1, rows, patch_px, columns, patch_px * 3).sum(axis=4)
+    return float(np.sqrt(squares.sum(axis=2).max() / (patch_px * patch_px * 3)))
 
 
 @dataclass

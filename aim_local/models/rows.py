@@ -31,6 +31,7 @@ class RowsTower:
     reduces_by_default = True
     default_frames = 32
     media_tokens: tuple[str, str] | None = ("<image>", "<video>")
+    chat_template: str | None = None
     facts: TowerFacts | None = None
     patch_px = 0
     gives_rotary_ids = False  # costs do not depend on them

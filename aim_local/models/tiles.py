@@ -33,6 +33,8 @@ Pixels = NDArray[np.uint8]
 class TileTower:
     """Base of such a family. `close()` frees it."""
 
+    chat_template: str | None = None
+
     def __init__(self, file: TowerFile) -> None:
         file.check_width()
         self.file = file

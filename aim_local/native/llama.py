@@ -106,6 +106,11 @@ class LlamaModel:
         return self.token_text(llama.llama_vocab_bos(self._vocab))
 
     @property
+    def adds_bos(self) -> bool:
+        """Whether `tokenize` puts that token in front of what begins a prompt."""
+        return bool(llama.llama_vocab_get_add_bos(self._vocab))
+
+    @property
     def eos_text(self) -> str:
         return self.token_text(llama.llama_vocab_eos(self._vocab))
 
@@ -152,6 +157,14 @@ class Decoder:
         batch.embd = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         self._decode(batch, position)
         del keep, turned
+
+    def rows_together(self, rows: Rows, position: int) -> None:
+        """Embedding rows, float32 [n, n_embd], that attend to all before them and to each other, at most n_batch."""
+        llama.llama_set_causal_attn(self._ctx, False)
+        try:
+            self.rows(rows, position)
+        finally:
+            llama.llama_set_causal_attn(self._ctx, True)
 
     def _decode(self, batch: Any, position: int) -> None:
         log.clear()

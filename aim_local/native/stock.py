@@ -127,9 +127,10 @@ class StockTower:
             raise NativeError(f"{path} does not load in the unpatched library")
 
     def encode(self, tile: NDArray[np.uint8], width: int) -> tuple[NDArray[np.float32], float]:
-        """uint8 [side, side, 3], of the tower's side -> rows float32 [n, width], and the milliseconds that took.
+        """uint8 [h, w, 3], as the tower takes it -> rows float32 [n, width], and the milliseconds that took.
 
-        What mtmd does to the picture before the tower is not in the time. Raises NativeError.
+        Of a picture that mtmd cuts into several the first part. What mtmd does to the picture before the tower is not
+        in the time. Raises NativeError.
         """
         chunks = self._mtmd.mtmd_input_chunks_init()
         try:
@@ -137,7 +138,7 @@ class StockTower:
             every = [
                 self._mtmd.mtmd_input_chunks_get(chunks, i) for i in range(self._mtmd.mtmd_input_chunks_size(chunks))
             ]
-            (chunk,) = [one for one in every if self._mtmd.mtmd_input_chunk_get_type(one) == _IMAGE]
+            chunk = next(one for one in every if self._mtmd.mtmd_input_chunk_get_type(one) == _IMAGE)
             start = time.perf_counter()
             if self._mtmd.mtmd_encode_chunk(self._ctx, chunk) != 0:
                 raise NativeError("mtmd_encode_chunk failed in the unpatched library")

@@ -59,6 +59,8 @@ _tile_side = bind(libmtmd, "aim_mtmd_tile_side", [c_void_p])
 _patches_per_side = bind(libmtmd, "aim_mtmd_patches_per_side", [c_void_p])
 # int32_t aim_mtmd_n_embd(mtmd_context * ctx)
 _n_embd = bind(libmtmd, "aim_mtmd_n_embd", [c_void_p])
+# int32_t aim_mtmd_class_position_last(mtmd_context * ctx)
+_class_position_last = bind(libmtmd, "aim_mtmd_class_position_last", [c_void_p])
 # int32_t aim_mtmd_newline(mtmd_context * ctx, float * out)
 _newline = bind(libmtmd, "aim_mtmd_newline", [c_void_p, _floats])
 # int32_t aim_mtmd_n_rows(mtmd_context * ctx, const struct aim_tile * tile)
@@ -173,6 +175,13 @@ class TileEncoder:
         out = np.empty(self.n_embd, np.float32)
         status = _newline(self._context, out.ctypes.data_as(_floats))
         return None if status == UNSUPPORTED else (MTMD.checked(status), out)[1]
+
+
+def put_class_position_last(context: Any) -> None:
+    """The first row of the position table moves to its end, where the graph of projector "internvl" has the class
+    embedding; llama.cpp leaves it, and gives every patch its neighbour's position. Once for a context.
+    """
+    MTMD.checked(_class_position_last(_pointer(context)))
 
 
 def projector(context: Any) -> str:

@@ -136,10 +136,14 @@ class Session:
         )
 
     def read(self, n_frames: int) -> tuple[NDArray[np.uint8], dict[str, float]]:
-        """The clip's frames as the tower takes them, uint8 [n_frames, side, side, 3], and what `run` says that took."""
+        """A frame for each run of the tower, as it takes it, uint8 [n, h, w, 3], and what `run` says that took.
+
+        Of frames that are encoded together the first one: the unpatched library takes as long for it as for all.
+        """
         reading = read_media(self.model, [self._media(n_frames)], FrameSampling(n_frames=n_frames), Watch())
         (video,) = (item for item in reading.items if isinstance(item, Video))
-        return np.stack(list(video.frames)), reading.ms
+        n_tiles = self.model.tower.n_tiles(video.shape) if self.model.tower else 1
+        return np.stack(list(video.frames)[:: -(-n_frames // n_tiles)]), reading.ms
 
     def run_tokens(self, n_frames: int, n_decode: int = 32) -> Measured:
         """As many text tokens as `run` has rows unreduced: the same tokens that stock llama.cpp is given."""

@@ -182,7 +182,7 @@ def write_text_gguf(
 
     def keys(writer: Any) -> None:
         text_metadata(writer, spec, f"random {shape.name}", parse_type(type_name, "--type"))
-        vocab_metadata(writer, _vocab(), shape.n_vocab)
+        vocab_metadata(writer, byte_vocab(), shape.n_vocab)
 
     write_gguf(path, spec.arch, keys, text_plan(shape, type_name), report)
 
@@ -225,7 +225,7 @@ def _refs(needs: Any) -> dict[str, Any]:
     return {need.name: TensorRef(need.name, Path(), 0, "F32", need.shape) for need in needs}
 
 
-def _vocab() -> Any:
+def byte_vocab() -> Any:
     """A token per byte, so that a prompt of n ASCII characters is n tokens."""
     from gguf import TokenType
 

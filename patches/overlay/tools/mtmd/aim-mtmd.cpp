@@ -160,6 +160,21 @@ int32_t aim_mtmd_n_embd(mtmd_context * ctx) {
     return aim_guard([&]() -> int32_t { return clip_n_mmproj_embd(vision_of(ctx)); });
 }
 
+int32_t aim_mtmd_class_position_last(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t {
+        clip_ctx * vision = vision_of(ctx);
+        if (clip_get_projector_type(vision) != PROJECTOR_TYPE_INTERNVL) {
+            aim_fail(AIM_STATUS_UNSUPPORTED, "only the position table of internvl begins with a row that belongs behind the others");
+        }
+        ggml_tensor * table = aim_clip_model(vision)->position_embeddings; // [n_embd, 1 + n_patches]
+        std::vector<uint8_t> rows(ggml_nbytes(table));
+        ggml_backend_tensor_get(table, rows.data(), 0, rows.size());
+        std::rotate(rows.begin(), rows.begin() + table->nb[1], rows.end());
+        ggml_backend_tensor_set(table, rows.data(), 0, rows.size());
+        return AIM_STATUS_OK;
+    });
+}
+
 int32_t aim_mtmd_newline(mtmd_context * ctx, float * out) {
     return aim_guard([&]() -> int32_t {
         const ggml_tensor * newline = aim_clip_model(vision_of(ctx))->image_newline;

@@ -85,6 +85,12 @@ MTMD_API int32_t aim_mtmd_tile_side(mtmd_context * ctx);       // pixels per sid
 MTMD_API int32_t aim_mtmd_patches_per_side(mtmd_context * ctx); // 27 for 384 px and patches of 14 px: the rest is cut off
 MTMD_API int32_t aim_mtmd_n_embd(mtmd_context * ctx);          // width of a row: projected, and behind it the features for the first layers
 
+// The position table of projector "internvl" begins with the class embedding's row, and its graph puts that embedding behind the patches:
+// moves the row to the end, so that every patch has the position it was trained with. Once for a context, by who wants the rows of the
+// trained model rather than those of upstream. AIM_STATUS_UNSUPPORTED for other projectors
+// ref: https://github.com/ggml-org/llama.cpp/issues/25814 (the same in the graph of LLaVA-1.5)
+MTMD_API int32_t aim_mtmd_class_position_last(mtmd_context * ctx);
+
 // copies the newline embedding [n_embd] to out; AIM_STATUS_UNSUPPORTED where the file has none
 MTMD_API int32_t aim_mtmd_newline(mtmd_context * ctx, float * out);
 
