@@ -1,96 +1,131 @@
-"""A family's tiny checkpoint twice: in transformers, and here from the pair that llama.cpp's converter makes of it.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in both worlds, each converted once in a session, and questions that go through both.
 
-    case = case_of("qwen3_vl", root)  # made once in a session
-    with case.load() as llm: ...
+    case = qwen_case("qwen3_vl", root)  # a family_case.Case
+    ASKED["qwen3_vl"]["5 frames"].inputs(case)
 
-Knows how a clip becomes a file, and how far two implementations are apart. What is compared is the tests' business.
+Knows how clips become files whose frames have their times. What is compared is the tests' business.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from family_checkpoints import SPECS, Clip, Loaded, load_family, write_family
+import pytest
+from family_case import F32, Case, use_pil, write_lossless
+from family_checkpoints import SPECS, Clip, Loaded, clip, load_family, message, picture, write_family
 from family_upstream import Pair, upstreams_pair
 
 from aim_local import FrameSampling, LoadConfig, VisionLLM
 
-EXACT = {"vision_precision": "exact", "prefill_precision": "exact"}
-F32 = LoadConfig(type_k="f32", type_v="f32", flash_attn=False, n_threads=1, cache_media=False, **EXACT)
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    name: str
-    folder: Path
-    pair: Pair
-    loaded: Loaded
-
-    def load(self, config: LoadConfig = F32) -> VisionLLM:
-        return VisionLLM.load(self.pair.model, self.pair.mmproj, config)
-
-    def video(self, clip: Clip) -> Path:
-        """A file with the clip's frames, byte for byte, at its times. Other frames of its source are black."""
-        n_source = clip.total or (clip.indices or range(len(clip.frames)))[-1] + 1
-        source = np.zeros((n_source, *clip.frames.shape[1:]), np.uint8)
-        source[list(clip.indices or range(len(clip.frames)))] = clip.frames
-        path = self.folder / f"{abs(hash((source.tobytes(), source.shape, clip.fps)))}.mp4"
-        if path.exists():
-            return path
-        return write_lossless(path, source, clip.fps)
-
-
-def write_lossless(path: Path, frames: np.ndarray, fps: float) -> Path:
-    """A file of these frames, uint8 [T, H, W, 3], each shown as long as the others."""
-    rate = Fraction(fps).limit_denominator(1000)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264rgb", rate=rate, options={"qp": "0", "preset": "ultrafast"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "rgb24"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-def sampling_of(clip: Clip) -> FrameSampling:
-    """Takes the clip's frames out of its file."""
-    return FrameSampling(n_frames=len(clip.frames))
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+UNITS = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}  # pixels of a visual token's side
+QUESTION = "How many shapes are there?"
 
 
 @cache
-def case_of(name: str, root: Path) -> Case:
-    """The checkpoint `name`, converted below `root`."""
-    folder = write_family(name, root / name / "hf").folder
-    pair = upstreams_pair(name, folder, root / name, **limits(name))
+def converted(family: str, root: Path) -> tuple[Loaded, Pair]:
+    folder = write_family(family, root / family / "hf").folder
     loaded = load_family(folder)
-    resize_with_pillow(loaded)
-    return Case(name, root / name, pair, loaded)
+    use_pil(loaded)
+    return loaded, upstreams_pair(family, folder, root / family / "gguf", limits(family))
 
 
-def resize_with_pillow(loaded: Loaded) -> None:
-    """Pictures as transformers' Pillow processors resize them; torchvision is off by up to 2 of 255 there."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    found = loaded.processor.image_processor
-    if type(found).__name__ == "Qwen2VLImageProcessor":
-        loaded.processor.image_processor = Qwen2VLImageProcessorPil(**found.to_dict())
-
-
-def limits(name: str) -> dict[str, int]:
+def limits(family: str) -> dict[str, int]:
     """Limits of pixels, which llama.cpp's converter leaves out."""
-    sizes = {"vision": SPECS[name].images["size"], "video": (SPECS[name].videos or {}).get("size", {})}
+    sizes = {"vision": SPECS[family].images["size"], "video": (SPECS[family].videos or {})["size"]}
     names = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
     return {f"aim.{kind}.{names[k]}": n for kind, size in sizes.items() for k, n in size.items()}
 
 
-# --- comparing --------------------------------------------------------------------------------------------------------
+def open_qwen(family: str, root: Path, **config: Any) -> Case:
+    """config: of the runtime, beside float32."""
+    loaded, pair = converted(family, root)
+    return Case(family, root / family, loaded, VisionLLM.load(pair.model, pair.mmproj, LoadConfig(**F32 | config)))
+
+
+@pytest.fixture(scope="module", params=QWEN)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    found = open_qwen(request.param, tmp_path_factory.getbasetemp())
+    with found.llm:
+        yield found
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question and its media, pictures and clips, in the order of the prompt."""
+
+    media: Sequence[Any] = ()
+    text: str = QUESTION
+
+    @property
+    def sampling(self) -> FrameSampling | None:
+        """Takes the frames of the clip out of its file."""
+        n = [len(item.frames) for item in self.media if isinstance(item, Clip)]
+        return FrameSampling(n_frames=n[0]) if n else None
+
+    def message(self) -> dict[str, Any]:
+        kinds = [("video",) if isinstance(item, Clip) else ("image",) for item in self.media]
+        return message("user", *kinds, self.text)
+
+    def inputs(self, case: Case) -> dict[str, Any]:
+        return inputs_of(case, [self.message()], self.media)
+
+    def items(self, case: Case) -> list[Any]:
+        """What the runtime is given."""
+        return [file_of(case, item) if isinstance(item, Clip) else np.asarray(item) for item in self.media]
+
+
+def inputs_of(case: Case, messages: Sequence[Any], media: Sequence[Any]) -> dict[str, Any]:
+    """What transformers' model is called with."""
+    pictures, clips = ([m for m in media if isinstance(m, Clip) is is_clip] for is_clip in (False, True))
+    return case.loaded.inputs(messages, pictures, [twice(c) if len(c.frames) == 1 else c for c in clips])
+
+
+def twice(c: Clip) -> Clip:
+    """One frame as a pair of equal ones at the same time, which it is; Qwen3-VL's processor refuses a single one."""
+    return Clip(np.repeat(c.frames, 2, axis=0), c.fps, (0, 0), 1)
+
+
+def file_of(case: Case, c: Clip) -> Path:
+    """A file with the clip's frames, byte for byte, at its times. Other frames of its source are black."""
+    indices = list(c.indices or range(len(c.frames)))
+    source = np.zeros((c.total or indices[-1] + 1, *c.frames.shape[1:]), np.uint8)
+    source[indices] = c.frames
+    path = case.folder / f"{abs(hash((source.tobytes(), source.shape, c.fps)))}.mkv"
+    return path if path.exists() else write_lossless(path, Clip(source, c.fps))
+
+
+def asked(unit: int) -> dict[str, Asked]:
+    """unit: pixels of a visual token's side. Most frames need no resizing: torchvision's is off by up to 2 of 255.
+
+    0.25 and 0.5 frames a second: Qwen2.5-VL's last ids in time are far behind those of rows and columns.
+    """
+    frames = 4 * unit, 3 * unit
+    return {
+        "text": Asked(),
+        "picture": Asked([picture(100, 160)]),
+        "tall picture": Asked([picture(231, 97, 1)]),
+        "two pictures": Asked([picture(100, 160, 1), picture(150, 90, 2)]),
+        "1 frame": Asked([clip(1, *frames)]),
+        "2 frames": Asked([clip(2, *frames, fps=1.0)]),
+        "5 frames": Asked([clip(5, *frames, fps=0.5)]),
+        "8 frames": Asked([clip(8, *frames, fps=0.25)]),
+        "8 resized frames": Asked([clip(8, 60, 90, fps=2.0)]),
+        "picked frames": Asked([clip(5, *frames, fps=2.0, indices=(0, 3, 6, 9, 12), total=13)]),
+        "picture and video": Asked([picture(80, 120, 3), clip(5, *frames, fps=0.5)]),
+        "video and picture": Asked([clip(5, *frames, fps=0.5), picture(80, 120, 3)]),
+    }
+
+
+ASKED = {name: asked(unit) for name, unit in UNITS.items()}
 
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:

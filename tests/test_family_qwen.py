@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL beside transformers: prompts, ids of rows, next-token logits, answers.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL beside transformers: prompts, rotary ids, next-token logits, answers.
 
 Tiny random checkpoints in f32, converted by llama.cpp. ggml computes patches and GELU of the towers in half floats,
 which is most of the difference.
@@ -6,9 +6,8 @@ which is most of the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,116 +16,43 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from qwen_case import Case, case_of, distance, sampling_of  # noqa: E402
-from family_checkpoints import Clip, clip, message, picture  # noqa: E402
+import qwen_case  # noqa: E402
+from family_case import OFF, Case  # noqa: E402
+from family_checkpoints import Clip  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from limits import LIMITS  # noqa: E402
+from qwen_case import ASKED, QWEN, Asked, distance  # noqa: E402
 
-from aim_local import FrameSampling, GenerateConfig, VisionLLM, VisualTokenConfig  # noqa: E402
-from aim_local.engine.contexts import _rotary  # noqa: E402
-from aim_local.engine.plan import plan_prompt  # noqa: E402
+from aim_local import FrameSampling, GenerateConfig, VisionLLM  # noqa: E402
+from aim_local.engine.plan import Plan, plan_prompt  # noqa: E402
 from aim_local.media import MediaShape  # noqa: E402
 from aim_local.media.reader import open_item  # noqa: E402
-from aim_local.models.pieces import MediaPiece, TextPiece, VisualBlock  # noqa: E402
+from aim_local.models.pieces import TextPiece  # noqa: E402
 from aim_local.models.prompt import Message, references  # noqa: E402
 
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-OFF = VisualTokenConfig.off()
-QUESTION = "How many shapes are there?"
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    case: Case
-    llm: VisionLLM
-
-
-@pytest.fixture(scope="module", params=QWEN)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    case = case_of(request.param, tmp_path_factory.getbasetemp())
-    with case.load() as llm:
-        yield Pair(case, llm)
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """A question and its media, pictures and clips, in the order of the prompt."""
-
-    media: Sequence[Any] = ()
-    text: str = QUESTION
-
-    @property
-    def clips(self) -> list[Clip]:
-        return [item for item in self.media if isinstance(item, Clip)]
-
-    @property
-    def sampling(self) -> FrameSampling | None:
-        return sampling_of(self.clips[0]) if self.clips else None
-
-    def inputs(self, case: Case) -> dict[str, Any]:
-        # one frame is a pair of equal ones; Qwen3-VL's processor refuses it
-        kinds = [("video",) if isinstance(item, Clip) else ("image",) for item in self.media]
-        pictures = [item for item in self.media if not isinstance(item, Clip)]
-        clips = [twice(c) if len(c.frames) == 1 else c for c in self.clips]
-        return case.loaded.inputs([message("user", *kinds, self.text)], pictures, clips)
-
-    def items(self, case: Case) -> list[Any]:
-        return [case.video(item) if isinstance(item, Clip) else np.asarray(item) for item in self.media]
-
-
-def twice(c: Clip) -> Clip:
-    """One frame as a pair of equal ones, at the same time."""
-    return Clip(np.repeat(c.frames, 2, axis=0), c.fps, (0, 0), 1)
-
-
-def asked(unit: int) -> dict[str, Asked]:
-    """unit: pixels of a visual token's side. Most frames need no resizing: torchvision's is off by up to 2 of 255.
-
-    0.25 and 0.5 frames a second: Qwen2.5-VL's last ids in time are far behind those of rows and columns.
-    """
-    frames = 4 * unit, 3 * unit
-    return {
-        "text": Asked(),
-        "picture": Asked([picture(100, 160)]),
-        "tall picture": Asked([picture(231, 97, 1)]),
-        "two pictures": Asked([picture(100, 160, 1), picture(150, 90, 2)]),
-        "1 frame": Asked([clip(1, *frames)]),
-        "2 frames": Asked([clip(2, *frames, fps=1.0)]),
-        "5 frames": Asked([clip(5, *frames, fps=0.5)]),
-        "8 frames": Asked([clip(8, *frames, fps=0.25)]),
-        "8 resized frames": Asked([clip(8, 60, 90, fps=2.0)]),
-        "picked frames": Asked([clip(5, *frames, fps=2.0, indices=(0, 3, 6, 9, 12), total=13)]),
-        "picture and video": Asked([picture(80, 120, 3), clip(5, *frames, fps=0.5)]),
-        "video and picture": Asked([clip(5, *frames, fps=0.5), picture(80, 120, 3)]),
-    }
-
-
-ASKED = {name: asked(32 if name == "qwen3_vl" else 28) for name in QWEN}
+case = qwen_case.case
 
 
 @pytest.mark.parametrize("what", ASKED[QWEN[0]])
-def test_prompt_and_logits(pair: Pair, what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    case = pair.case
-    one = ASKED[case.name][what]
-    inputs, items = one.inputs(case), one.items(case)
-    assert prompt_ids(pair.llm, one, items) == inputs["input_ids"][0].tolist()
-    found = pair.llm.prefill(one.text, items, OFF, sampling=one.sampling)
+def test_prompt_and_logits(case: Case, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ASKED[case.family][what]
+    inputs, items = asked.inputs(case), asked.items(case)
+    assert prompt_ids(case.llm, asked, items) == inputs["input_ids"][0].tolist()
+    found = case.llm.prefill(asked.text, items, OFF, sampling=asked.sampling)
     apart = distance(found.logits, case.loaded.logits(inputs))
     with capsys.disabled():
-        print(f"\n  {case.name}, {what}: {found.stats.n_visual} visual tokens, logits {apart:.1e}", end="")
+        print(f"\n  {case.family}, {what}: {found.stats.n_visual} visual tokens, logits {apart:.1e}", end="")
     assert found.stats.n_prompt == inputs["input_ids"].shape[1]
     assert apart < LIMITS.whole
 
 
 def prompt_ids(llm: VisionLLM, asked: Asked, items: Sequence[Any]) -> list[int]:
-    """Tokens of the prompt with the token of its kind for every visual asked."""
+    """Tokens of the prompt, with the token of its kind for every visual one."""
     shapes = [open_item(item, asked.sampling or FrameSampling(1)).shape for item in items]
-    rendered = llm.render([Message("user", asked.text, references(shapes))])
-    plan = plan_prompt(llm.model, rendered, shapes, OFF)
     pads = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
     found: list[int] = []
-    for piece in plan.pieces:
+    for piece in planned(llm, asked.text, shapes).pieces:
         if isinstance(piece, TextPiece):
             found += piece.tokens
         else:
@@ -134,23 +60,70 @@ def prompt_ids(llm: VisionLLM, asked: Asked, items: Sequence[Any]) -> list[int]:
     return found
 
 
+def planned(llm: VisionLLM, text: str, shapes: Sequence[MediaShape]) -> Plan:
+    return plan_prompt(llm.model, llm.render([Message("user", text, references(shapes))]), shapes, OFF)
+
+
 @pytest.mark.parametrize("what", ["picture", "8 frames"])
-def test_greedy_answers(pair: Pair, what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """32 tokens, whose ids go on behind the text before them. They may part only where transformers itself is undecided."""
-    case = pair.case
-    one = ASKED[case.name][what]
-    inputs = one.inputs(case)
-    want = case.loaded.greedy(inputs, 32)
+def test_greedy_answers(case: Case, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """32 tokens, whose ids go on behind the text before them. They may part where transformers itself is undecided."""
+    asked = ASKED[case.family][what]
+    inputs = asked.inputs(case)
+    want, n_vocab = case.loaded.greedy(inputs, 32), case.loaded.model.config.text_config.vocab_size
     options = GenerateConfig(max_tokens=32)
-    scored = pair.llm.score(one.text, one.items(case), want, OFF, options, sampling=one.sampling)
-    rows = scored.logits[:-1, : len(case.loaded.logits(inputs))]
-    best = rows.argmax(1).tolist()
-    margins = [(float(row.max() - row[token]) / np.abs(row).max()) for row, token in zip(rows, want, strict=True)]
+    scored = case.llm.score(asked.text, asked.items(case), want, OFF, options, sampling=asked.sampling)
+    rows = scored.logits[:-1, :n_vocab]
+    rows[:, case.end_ids] = -np.inf  # transformers was told not to end
+    margins = [float(row.max() - row[token]) for row, token in zip(rows, want, strict=True)]
+    apart = max(margins) / np.abs(scored.logits[:-1, :n_vocab][np.isfinite(rows)]).max()
     with capsys.disabled():
-        n = sum(a != b for a, b in zip(best, want, strict=True))
-        print(f"\n  {case.name}, {what}: {n} of 32 tokens differ, margin {max(margins):.1e}", end="")
-    assert max(margins) < LIMITS.whole
-    own = scored.answer.tokens
-    if max(margins) == 0:  # or ours may have gone another way
-        assert own == want[: len(own)]
-        assert len(own) == 32 or pair.llm.text.llama.is_eog(want[len(own)])
+        n = sum(margin > 0 for margin in margins)
+        print(f"\n  {case.family}, {what}: {n} of 32 tokens differ, margin {apart:.1e}", end="")
+    assert apart < LIMITS.whole
+    own = case.llm.generate(asked.text, asked.items(case), OFF, options, sampling=asked.sampling).tokens
+    assert own == scored.answer.tokens
+    assert own == want[: len(own)] or n > 0 or own[len(own) - 1] in case.end_ids
+
+
+# --- rotary ids -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 9), each=st.integers(1, 7), fps=st.sampled_from([0.1, 0.5, 1.0, 2.0, 24.0, 29.97]),
+    height=st.integers(30, 200), width=st.integers(30, 200), first=st.booleans(),
+)  # fmt: skip
+def test_rotary_ids(case: Case, n: int, each: int, fps: float, height: int, width: int, first: bool) -> None:
+    """Of a whole prompt with a picture and a clip, n frames out of n * each, as get_rope_index has them."""
+    indices = np.linspace(0, n * each - 1, n, dtype=int)
+    shape = MediaShape(
+        "video", n, height, width, "x", "", tuple((indices / fps).tolist()), tuple(indices.tolist()), n * each / fps
+    )
+    shapes = [MediaShape("image", 1, width, height, "y", "", (), (), math.nan), shape][:: 1 if first else -1]
+    got, kinds, grids = laid_out(case.llm, planned(case.llm, "What?", shapes), shapes)
+    seconds = {"second_per_grid_ts": [2 / (n / (n * each) * fps)]} if case.family == "qwen2_5_vl" else {}
+    want, _ = case.loaded.model.model.get_rope_index(
+        torch.zeros(1, len(kinds), dtype=torch.long), torch.tensor([kinds]), **grids, **seconds
+    )
+    assert got.T.tolist() == want[:, 0].tolist()
+
+
+def laid_out(llm: VisionLLM, plan: Plan, shapes: Sequence[MediaShape]) -> tuple[np.ndarray, list[int], dict[str, Any]]:
+    """Rotary ids [n, 3], transformers' kinds of tokens, and its grids of patches."""
+    tower: Any = llm.model.tower
+    ids, kinds, first = list[np.ndarray](), list[int](), 0
+    grids: dict[str, Any] = {}
+    for piece in plan.pieces:
+        if isinstance(piece, TextPiece):
+            ids.append(np.arange(piece.n)[:, None].repeat(3, 1) + first)
+            kinds, first = kinds + [0] * piece.n, first + piece.n
+            continue
+        shape = shapes[piece.media]
+        tiles = [part for part in tower.arrange(shape) if not isinstance(part, str)][piece.part]
+        rotary = tower.rotary(tiles, shape)
+        ids.append(rotary.ids + first)
+        kinds, first = kinds + [1 if shape.kind == "image" else 2] * piece.n, first + rotary.advance
+        all_tiles = tower.tiles(shape)
+        grid = torch.tensor([[len(all_tiles), 2 * tiles[0].rows, 2 * tiles[0].cols]])
+        grids[f"{shape.kind}_grid_thw"] = grid
+    return np.concatenate(ids), kinds, grids

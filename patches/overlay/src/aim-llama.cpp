@@ -114,12 +114,6 @@ llama_context * aim_context_init(
 
         params.n_ctx = plan.front().n_cells;
 
-        // features of the vision tower are added in the first layers, and held rows have them only there
-        if (hold != AIM_HOLD_NOTHING && uint32_t(plan.front().il_end) < model->hparams.n_deepstack_layers) {
-            throw aim_error(AIM_STATUS_UNSUPPORTED, format("rows cannot be held that leave layer %d: features are added up to layer %u",
-                        plan.front().il_end - 1, model->hparams.n_deepstack_layers - 1));
-        }
-
         const aim_plan_scope scope(plan, hold);
 
         llama_context * ctx = llama_init_from_model(model, params);
