@@ -53,6 +53,8 @@ class LoadConfig:
     vision_merge: share of the patches that the vision tower still computes behind the layer at the share
     vision_merge_depth of its depth; the others are merged into them by Ward's criterion, and every patch gets its
     cluster's row at the end (docs/encoding.md). 1 is off.
+    frame_tokens: most visual tokens of a frame (of frames that are encoded in pairs: of a pair) before token merging,
+    for towers that see frames of any size, which then see smaller ones. None: the model's own limit.
     reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
     no patch differing by more than noise (docs/encoding.md).
     cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).
@@ -69,6 +71,7 @@ class LoadConfig:
     prefill_precision: str = "auto"
     vision_merge: float = 1.0
     vision_merge_depth: float = 0.5
+    frame_tokens: int | None = None
     reuse_frames: str = "near"
     cache_media: bool = True
 
@@ -94,6 +97,7 @@ class LoadConfig:
                 f"prefill_precision is {self.prefill_precision!r}; allowed are {', '.join(PREFILL_PRECISIONS)}"
             )
         self._check_merging()
+        _positive("frame_tokens", self.frame_tokens, optional=True)
         if self.reuse_frames not in REUSE:
             raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):

@@ -21,6 +21,10 @@ class ModelError(AimError):
     """A model file or folder that cannot be loaded, or does not fit its partner."""
 
 
+class HubError(AimError):
+    """A model that cannot be had from the hub: not there, not allowed, not reachable, or not whole."""
+
+
 class NativeError(AimError):
     """The native libraries are missing, stock, or failed."""
 

@@ -17,6 +17,7 @@ from .engine.contexts import Context, open_context
 from .engine.generate import Generated, OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model, open_model
+from .engine.notes import load_notes
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
 from .engine.prefill import Filled, answered, prefill
 from .engine.read import Begun, Media
@@ -108,6 +109,11 @@ class VisionLLM:
     def default_frames(self) -> int:
         """Frames a video is sampled to when nothing is asked."""
         return self.model.default_frames
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said once, when it is loaded: see engine/notes.py."""
+        return load_notes(self.model)
 
     def description(self) -> dict[str, Any]:
         """Plain facts for JSON."""

@@ -214,7 +214,6 @@ def subject(model: Path | None) -> Iterator[Subject]:
 def encode(tower: TileTower, frames: Sequence[NDArray[np.uint8]], pooled: bool) -> Rows:
     """[n_frames, n, n_embd]: what the runtime merges of each frame; pooled: halved once more."""
     fit = tower.fit
-    assert fit is not None
     rows = [tower.frame_rows(fit(frame)) for frame in frames]
     return np.stack([pool_rows(r, tower.frame_side) for r in rows] if pooled else rows)
 

@@ -181,7 +181,6 @@ def encode(mmproj: Path, text: Path, frames: Sequence[Frames], how: LoadConfig) 
     """Projector rows of all frames [n, width]."""
     with towers.opened(mmproj, text, how) as tower:
         fit = tower.fit
-        assert fit is not None
         return np.concatenate([tower.encoder.encode(fit(frame)) for frame in frames])
 
 
@@ -189,7 +188,6 @@ def check_conversion(backbone: dinov2.Backbone, mmproj: Path, text: Path, frames
     """Our exact rows against torch's on some frames. Raises AimError where a patch differs. Returns what was found."""
     with towers.opened(mmproj, text, towers.reference_config()) as tower:
         fit = tower.fit
-        assert fit is not None
         tiles = [fit(frame) for frame in frames]
         ours = np.concatenate([tower.encoder.encode(tile) for tile in tiles])
     same = np.concatenate([dinov2.reference_rows(backbone, tile, "tanh") for tile in tiles])

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, quantize
+from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, pull, quantize
 from ._groups import flat
 from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
 
@@ -148,6 +148,7 @@ for _command in (
     compare.compare,
     convert.convert,
     quantize.quantize,
+    pull.pull,
     models.models,
     cache.cache,
     plan.plan,

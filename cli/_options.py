@@ -85,13 +85,18 @@ def span(names: Sequence[str], n: int) -> str:
 
 # --- what is loaded ---------------------------------------------------------------------------------------------------
 
-MODEL_HELP = "A name from `aim-local models`, a GGUF file, or a folder from `convert`. Default: the bundled model."
+MODEL_HELP = (
+    "A name from `aim-local models` or `models --known`, OWNER/NAME[:QUANT] of a repository on the hub, a GGUF file, "
+    "or a folder from `convert`. Default: the bundled model."
+)
 
 ModelArg = Annotated[str | None, typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False)]
 Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not beside the model.", "FILE")]
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
+_FRAME_TOKENS_HELP = "Most visual tokens of a frame before merging, for models that see frames of any size."
+_YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
     "Frames that are not encoded again: near, those that differ from an encoded one by noise only, or just equal ones."
@@ -122,8 +127,14 @@ class LoadOptions:
     vision_merge_depth: Annotated[
         float, number("Share of the tower's layers that compute all patches.", "--vision-merge-depth")
     ] = 0.5
+    frame_tokens: Annotated[int | None, whole(_FRAME_TOKENS_HELP)] = None
     vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
     no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
+    yes: Annotated[bool, flag(_YES_HELP, "--yes")] = False
+
+    def asking(self, output: OutputOptions) -> dict[str, bool]:
+        """What a command says and asks on its way to a model: keywords of `_runtime.load` and `_hub.ready`."""
+        return {"yes": self.yes, "quiet": output.quiet}
 
     def load_config(self) -> LoadConfig:
         """Raises UsageError."""
@@ -140,6 +151,7 @@ class LoadOptions:
             prefill_precision=self.prefill_precision.lower(),
             vision_merge=self.vision_merge,
             vision_merge_depth=self.vision_merge_depth,
+            frame_tokens=self.frame_tokens,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _log
+from . import _hub, _log
 from ._interrupt import Interrupts
 
 if TYPE_CHECKING:
@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from aim_local.config import LoadConfig
 
 
-def load(model: str | None, mmproj: Path | None, config: LoadConfig) -> VisionLLM:
+def load(
+    model: str | None, mmproj: Path | None, config: LoadConfig, *, yes: bool = False, quiet: bool = False
+) -> VisionLLM:
+    """yes: do not ask before a download; quiet: say nothing of what is fetched or of how the model is run."""
     from aim_local import store
 
+    _hub.ready(model, yes=yes, quiet=quiet)
     store.resolve(model, mmproj)  # an unknown name is told before the native libraries are loaded
     from aim_local import VisionLLM
 
@@ -26,4 +30,6 @@ def load(model: str | None, mmproj: Path | None, config: LoadConfig) -> VisionLL
     with Interrupts() as interrupts:
         llm = VisionLLM.load(model, mmproj, config)
         interrupts.check()
+    for note in () if quiet else llm.notes:
+        _log.say(f"note: {note}")
     return llm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from . import _log
+from . import _hub, _log
 from . import _options as opt
 from ._groups import Without
 from ._table import print_json, print_markdown, print_table
@@ -64,6 +64,7 @@ def bench(
         skip_vision=skip_vision, stock=against_stock or stock is not None, stock_folder=stock,
         load=load.load_config(),
     )  # fmt: skip
+    _hub.ready(model, **load.asking(output))
     result = run_bench(config, (lambda line: None) if output.quiet else _log.say)
     if output.json:
         print_json(result.to_dict())

@@ -67,7 +67,7 @@ def chat(
     generate = answer.generate_config(opt.REPL_TEMPERATURE if question is None else opt.ONE_SHOT_TEMPERATURE)
 
     # 2. the model, then the question or the conversation
-    with _runtime.load(model, mmproj, config) as llm, ExitStack() as stack:
+    with _runtime.load(model, mmproj, config, **load.asking(output)) as llm, ExitStack() as stack:
         sampling = frames.sampling(llm.default_frames)
         options: dict[str, Any] = {"tokens": reduction, "generate": generate, "sampling": sampling}
         options["system"] = answer.system

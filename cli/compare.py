@@ -12,7 +12,7 @@ import typer
 from aim_local.errors import AimError, UsageError
 from aim_local.settings import parse_setting
 
-from . import _extra, _log
+from . import _extra, _hub, _log
 from . import _options as opt
 from ._groups import Without
 from ._interrupt import INTERRUPTIONS
@@ -81,6 +81,9 @@ def compare(
         parse_setting(setting)
     target = suite.folder if out is None else out
     questions = suite.read(target)
+
+    for model in models or ():
+        _hub.ready(model, **load.asking(output))
 
     # 2. the cells
     with CellProgress(output.quiet) as watch:

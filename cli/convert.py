@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _SRC_HELP = "Checkpoint folder: config.json and weights."
 _OUT_HELP = "Folder to write. Default: the local store, under --name."
-_TYPE_HELP = f"Type of the language tower: {' '.join(KV_TYPES)}."  # the same names; a test compares them
+_TYPE_HELP = (  # the same names as the cache's; a test compares them
+    f"Type of the language tower: {' '.join(KV_TYPES)}, or another that quantize makes (q4_k_m)."
+)
 _TOWER_HELP = "Folder of the vision tower, for checkpoints that do not carry it."
 _NAME_HELP = "The model's name. Default: the source folder's."
 

@@ -65,7 +65,7 @@ def explain(
     places = output_files(out, png, html, output.json)
 
     # 2. the model, the question, the files
-    with _runtime.load(model, mmproj, config) as llm:
+    with _runtime.load(model, mmproj, config, **load.asking(output)) as llm:
         from aim_local.drawing.layers import check_layers
         from aim_local.lab import explain as library
 

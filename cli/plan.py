@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from aim_local.errors import UsageError
 
-from . import _log, _runtime
+from . import _hub, _log, _runtime
 from . import _options as opt
 from ._groups import Without
 from ._plan_text import show_calibration, show_plan
@@ -47,6 +47,7 @@ def plan(
         if media.video or media.image or prompt is not None or ttft is not None:
             brings = "--calibrate brings its own clips; drop --video, --image, -p and --ttft, then plan with them"
             raise UsageError(brings)
+        _hub.ready(model, **load.asking(output))
         _calibrate(model, mmproj, config, output)
         return
     files, reduction = media.checked(), tokens.config()
@@ -57,6 +58,7 @@ def plan(
         raise UsageError("the question from -p is empty; give one, or drop -p for a short stand-in")
     from aim_local import store
 
+    _hub.ready(model, **load.asking(output))
     store.resolve(model, mmproj)  # an unknown name is told before the native libraries are loaded
     from aim_local.engine.model import open_model
     from aim_local.lab.plan import Request, make_plan

@@ -10,7 +10,7 @@ import typer
 
 from aim_local.config import KV_TYPES
 
-from . import _extra
+from . import _extra, _hub
 from . import _options as opt
 from ._progress import ByteBar
 from ._table import print_json, print_table, size, types
@@ -38,6 +38,7 @@ def quantize(
     from aim_local import store
 
     converter = _extra.import_converter()
+    _hub.ready(src, quiet=output.quiet)
     source = store.source_of(src)
     alone = vision_type if vision_type is not None and type is None and source.is_file() else None
     target = out if out is not None else store.beside(source, alone or type or DEFAULT)

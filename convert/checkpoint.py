@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConvertError, some
-from .json_kinds import check_kinds
+from .json_kinds import check_kinds, without_nulls
 from .refusals import check_folder, check_names, check_quantised
 
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -60,9 +60,9 @@ class Checkpoint:
     tensors: Mapping[str, TensorRef]
 
     def json(self, name: str) -> dict[str, Any]:
-        """The JSON object in file `name`; empty where there is no such file."""
+        """The JSON object in file `name`, where null is as if the key were not there; empty without that file."""
         path = self.folder / name
-        return read_json(path) if path.is_file() else {}
+        return without_nulls(read_json(path)) if path.is_file() else {}
 
     def text(self, name: str) -> str | None:
         path = self.folder / name

@@ -191,6 +191,11 @@ def walk(content: Mapping[str, Any], kinds: Mapping[str, Kind], file: str, at: s
             walk(value, kinds, file, f"{at}{key}.")
 
 
+def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    """The object without keys whose value is null, in the objects inside too."""
+    return {k: without_nulls(v) if isinstance(v, dict) else v for k, v in value.items() if v is not None}
+
+
 def shown(value: Any) -> str:
     """A value in an error line, not longer than the line can bear."""
     try:

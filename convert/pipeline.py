@@ -16,7 +16,7 @@ from .own import plan_own
 from .progress import Meter, Progress
 from .quantize_text import QUANTIZE_TYPES, SHORT
 from .staging import check_space, staged_folder
-from .types import parse_type
+from .types import WEIGHT_TYPES, parse_type
 from .upstream import plan_upstream
 from .writer import Written
 
@@ -40,7 +40,7 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         if self.kinds[0] not in QUANTIZE_TYPES:
-            parse_type(self.text_type, "text type")
+            parse_type(self.text_type, "text type", [name for name in QUANTIZE_TYPES if name not in WEIGHT_TYPES])
         parse_type(self.vision_type, "vision type")
 
     @property

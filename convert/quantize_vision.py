@@ -22,6 +22,7 @@ from .writer import write_gguf
 LAYER = re.compile(r"(v|mm)\..+\.weight")
 EMBEDDING = re.compile(r"embd|pos_emb|class|query|newline|norm")
 FILE_TYPE = gguf.Keys.General.FILE_TYPE
+QUANT_VERSION = gguf.Keys.General.QUANTIZATION_VERSION
 
 
 def quantize_vision(src: Path | str, out: Path | str, type: str, progress: Progress | None = None) -> QuantizeResult:
@@ -38,7 +39,8 @@ def quantize_vision(src: Path | str, out: Path | str, type: str, progress: Progr
 
     def metadata(writer: gguf.GGUFWriter) -> None:
         for field in reader.fields.values():
-            copy_key(writer, field, {FILE_TYPE: int(FILE_TYPES[wanted])})
+            if field.name != QUANT_VERSION or not is_quantized(wanted):
+                copy_key(writer, field, {FILE_TYPE: int(FILE_TYPES[wanted])})
             if field.name == FILE_TYPE and is_quantized(wanted):
                 writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 

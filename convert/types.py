@@ -37,16 +37,16 @@ UNQUANTIZED = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizat
 EMBEDDINGS = ("token_embd.weight", "output.weight")
 
 
-def parse_type(name: str, option: str) -> GGMLQuantizationType:
-    """The type called `name`; `option` is the command line option to blame in the error."""
+def parse_type(name: str, option: str, more: Sequence[str] = ()) -> GGMLQuantizationType:
+    """The type called `name`; `option` is what to blame in the error, which names `more` as allowed too."""
     found = WEIGHT_TYPES.get(name.lower())
     if found is not None:
         return found
     hint = ""
     if "_k" in name.lower() or name.lower().startswith("iq"):
-        hint = "; K-quants are made from an f16 conversion: convert with f16, then `aim-local quantize`"
+        hint = "; K-quants are for language towers"
     raise ConvertError(
-        f"{option} {name!r} is not a type this converter writes; it writes {', '.join(WEIGHT_TYPES)}{hint}"
+        f"{option} {name!r} is not a type this converter writes; it writes {', '.join([*WEIGHT_TYPES, *more])}{hint}"
     )
 
 

@@ -23,6 +23,7 @@ from aim_local.store import MMPROJ, MODEL
 from .checkpoint import Checkpoint
 from .errors import ConvertError, Unsupported, some
 from .families import UpstreamFamily, with_families
+from .preprocess import image_processor, video_processor
 from .progress import Meter
 from .quantized import open_gguf
 from .refusals import check_safetensors
@@ -48,7 +49,10 @@ class TowerJob:
 
 @dataclass(frozen=True)
 class Job:
-    """What the child is told. `pre`: the word splitter, where upstream does not know it. `added`: (id, text, kind)."""
+    """What the child is told. `pre`: the word splitter, where upstream does not know it. `added`: (id, text, kind).
+
+    `keys`: numbers of our own for the mmproj.
+    """
 
     source: str
     name: str
@@ -56,6 +60,7 @@ class Job:
     renames: Mapping[str, str]
     pre: str
     added: tuple[tuple[int, str, int], ...]
+    keys: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,8 @@ class UpstreamWork:
         )
         added = tuple((i, text, int(kind)) for i, (text, kind, _) in self.vocab.tokens.items() if kind in ADDED)
         pre = "" if self.vocab.pre == "default" else self.vocab.pre
-        return Job(str(self.checkpoint.folder.resolve()), self.name, towers, self.family.renames, pre, added)
+        source, keys = str(self.checkpoint.folder.resolve()), own_keys(self.family, self.checkpoint)
+        return Job(source, self.name, towers, self.family.renames, pre, added, keys)
 
 
 ADDED = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
@@ -171,6 +177,27 @@ def read_processors(checkpoint: Checkpoint) -> None:
     """Raises ConvertError for processors' files that cannot be read: the child would name neither file nor key."""
     for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
         checkpoint.json(name)
+
+
+def own_keys(family: UpstreamFamily, checkpoint: Checkpoint) -> dict[str, int]:
+    """The family's keys that the checkpoint has numbers for. Raises ConvertError for one that is none."""
+    parts = {"image": image_processor(checkpoint, None), "video": video_processor(checkpoint)}
+    parts["config"] = dict(checkpoint.config)
+    found = {key: next((n for place in places if (n := number_at(parts, place)) is not None), None)
+             for key, places in family.keys.items()}  # fmt: skip
+    return {key: n for key, n in found.items() if n is not None}
+
+
+def number_at(parts: Mapping[str, Any], place: str) -> int | None:
+    """The whole number or flag at a place, None where it has none. Raises ConvertError for another value."""
+    value: Any = parts
+    for step in place.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if value is None:
+        return None
+    if not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise ConvertError(f"{place} is {value!r} in the checkpoint; it must be a whole number from 0")
+    return int(value)
 
 
 def run_converter(job: Job) -> Iterator[dict[str, Any]]:

@@ -51,6 +51,8 @@ def run(job: Mapping[str, Any], say: Say) -> None:
         for model in models:
             model.prepare_tensors()
             model.prepare_metadata(vocab_only=False)
+        for key, value in job["keys"].items():
+            models[-1].gguf_writer.add_uint32(key, value)  # the mmproj's
         say(sizes=[n_bytes(model) for model in models])
         for model in models:
             with reports(model, say):

@@ -237,7 +237,8 @@ def first_and_last(fast: Mapping[str, Any]) -> tuple[str | None, str | None]:
         single = node.get("single")
         if node.get("type") == "TemplateProcessing" and isinstance(single, list) and len(single) > 1:
             ends = [section(single[at], "SpecialToken") if isinstance(single[at], dict) else {} for at in (0, -1)]
-            return ends[0].get("id"), ends[1].get("id")
+            first, last = (end.get("id") for end in ends)
+            return first if isinstance(first, str) else None, last if isinstance(last, str) else None
     return None, None
 
 

@@ -35,7 +35,7 @@ class FakeLLM:
         self.closed = False
         self.chats: list[FakeChat] = []
 
-    def load(self, *args: Any) -> Self:
+    def load(self, *args: Any, yes: bool = False, quiet: bool = False) -> Self:
         self.loads.append(args)
         return self
 

@@ -115,7 +115,7 @@ def write_family(
     folder.mkdir(parents=True, exist_ok=True)
     model = random_model(spec, tok, {"text": text or {}, "vision": vision or {}, "top": top or {}}, seed)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
-    write_json(folder / "tokenizer_config.json", spec.tokenizer_config)
+    write_json(folder / "tokenizer_config.json", {**spec.tokenizer_config, "added_tokens_decoder": added_tokens(tok)})
     tok.save(str(folder / "tokenizer.json"))
     if spec.sentencepiece:
         write_sentencepiece(tok, folder / "tokenizer.model", spec.sentencepiece)
@@ -149,6 +149,12 @@ def random_model(spec: Spec, tok: Any, changes: Mapping[str, Mapping[str, Any]],
     model = getattr(transformers, spec.model)(config).eval()
     randomise(model, seed)
     return model
+
+
+def added_tokens(tok: Any) -> dict[str, dict[str, Any]]:
+    """As published tokenizer_config.json list them; transformers 5 writes none."""
+    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {str(i): {"content": t.content, **plain} for i, t in tok.get_added_tokens_decoder().items()}
 
 
 def token_names(spec: Spec) -> dict[str, str]:

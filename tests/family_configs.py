@@ -149,7 +149,13 @@ SMOLVLM = Spec(
     tokenizer=tokenizers.smollm,
     tokenizer_config=tokenizers.smollm_config(),
     template=templates.SMOLVLM,
-    text={**TEXT, "model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 130000.0},
+    text={
+        **TEXT,
+        "architectures": ["VLlama3ForCausalLM"],
+        "model_type": "llama",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 130000.0,
+    },
     vision={
         "hidden_size": 32,
         "intermediate_size": 80,

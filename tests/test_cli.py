@@ -37,7 +37,7 @@ def test_models() -> None:
 def test_models_with_an_empty_store() -> None:
     result = run("models")
     assert result.exit_code == 0
-    assert "is empty; `aim-local convert SRC --name NAME` adds a model" in result.stderr
+    assert "is empty; `aim-local pull NAME` or `aim-local convert SRC --name NAME` adds a model" in result.stderr
 
 
 def test_convert_of_nothing(tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown tensor": (add_tensor, r"1 tensors that a llava_onevision model does not know \(model\.faster_token\)"),
     "packed": (pack, r"1 tensors are not plain numbers \(.* is I8\).*convert the unquantised checkpoint"),
     "architecture": (
-        lambda s: edit_config(s, architectures=["Qwen2VLForConditionalGeneration"]),
-        "architecture Qwen2VLForConditionalGeneration is not supported; supported are .*LLaVA-OneVision",
+        lambda s: edit_config(s, architectures=["Qwen2AudioForConditionalGeneration"]),
+        "architecture Qwen2AudioForConditionalGeneration is not supported; supported are .*LLaVA-OneVision",
     ),
     "language tower": (
         lambda s: edit_config(s, text_config={"model_type": "gemma2"}),
@@ -139,8 +139,10 @@ def test_original_llava_without_its_tower_says_so(tmp_path: Path) -> None:
 
 
 def test_unknown_types_are_refused_at_construction() -> None:
-    with pytest.raises(ConvertError, match=r"text type 'q4_k_m' is not a type .*aim-local quantize"):
-        ConvertConfig(text_type="q4_k_m")
+    with pytest.raises(ConvertError, match=r"text type 'q9' is not a type .* it writes f32, f16, .*, q4_k_m"):
+        ConvertConfig(text_type="q9")
+    with pytest.raises(ConvertError, match=r"vision type 'q4_k_m' is not a type .*; K-quants are for language"):
+        ConvertConfig(vision_type="q4_k_m")
     with pytest.raises(
         ConvertError, match=r"vision type 'int8' is not a type this converter writes; it writes f32, f16"
     ):

@@ -25,8 +25,10 @@ from aim_local.engine.tile_rows import ItemRows
 from aim_local.engine.watch import Watch
 from aim_local.errors import UsageError
 from aim_local.lab.explain import explain
+from aim_local.models.mtmd import MtmdTower
 from aim_local.models.prompt import mark_raw
 from aim_local.models.reuse import Seen, Shared
+from aim_local.native.mtmd import ImageChunk
 from aim_local.settings import parse_setting
 
 SHAPE = Shape(grid=6, n_text=6, seed=21)
@@ -107,6 +109,23 @@ def test_ward_merges_frame_by_frame(llm: VisionLLM) -> None:
 
 def test_nothing_is_reduced_unasked(llm: VisionLLM) -> None:
     assert llm.prefill("What is it?", [frames(2)]).stats.flops_share == 1.0
+
+
+def test_towers_that_decode_themselves_say_so(llm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M-RoPE: nothing is offered that would be refused."""
+    tower = llm.model.tower
+    assert isinstance(tower, MtmdTower)
+    monkeypatch.setattr(tower, "_chunks_of", lambda *_: [ImageChunk(N_PATCH, True, None)])
+    assert tower.unreduced.endswith("positions (M-RoPE) or with a mask of its own that rule merging and pruning out")
+
+
+def test_load_tells_that_nothing_is_reduced(llm: VisionLLM) -> None:
+    """Once, with the reason and what can be done; a family of its own says nothing."""
+    (note,) = llm.notes
+    assert "visual tokens of gguf are not reduced: its projector 'janus_pro' has no family of its own here" in note
+    assert note.endswith("--tokens merge-only merges them when asked")
+    with VisionLLM.load(config=LoadConfig(n_threads=1)) as bundled:
+        assert bundled.notes == []
 
 
 def test_chat_keeps_its_pictures(llm: VisionLLM) -> None:

@@ -48,7 +48,7 @@ def test_gguf_finds_the_mmproj_beside_it(tmp_path: Path) -> None:
     mmproj = write_mmproj(tmp_path / "mmproj-f16.gguf")
     assert store.resolve(str(model)).mmproj == mmproj
     assert store.resolve(tmp_path).model == model
-    assert store.resolve(mmproj).mmproj is None
+    assert store.resolve(mmproj) == store.ModelPaths("llava-q4", model, mmproj)
 
 
 def test_ambiguous_mmproj_is_not_guessed(tmp_path: Path) -> None:

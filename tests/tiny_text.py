@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+import torchvision_ops  # noqa: F401  before transformers
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 NAMES = {

@@ -1,7 +1,8 @@
 """Makes torchvision importable beside a torch without CUDA; transformers imports it wherever it is installed.
 
 Its usual wheel is built for CUDA: beside a CPU torch its C++ operators cannot be loaded, and its import ends at
-`torchvision::nms`, which nothing here calls. Named beforehand, the rest, which is plain torch, imports.
+`torchvision::nms`, which nothing here calls. Named beforehand, the rest, which is plain torch, imports. Importing this
+module is enough.
 """
 
 import importlib.util
@@ -49,7 +50,9 @@ def watch_for_torchvision() -> None:
 
 def need_torchvision() -> None:
     """Skips the calling test module where torchvision or num2words is not installed."""
-    watch_for_torchvision()
     for package in ("torchvision", "num2words"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+
+watch_for_torchvision()

@@ -114,6 +114,7 @@ class Model:
             "precision": tower.precision,
             "merging": [config.vision_merge, config.vision_merge_depth] if config.vision_merge < 1 else [],
             "n_embd": self.text.n_embd,
+            "frame_tokens": config.frame_tokens,
             "flash_attn": config.flash_attn,
             "gpu": gpu_names() if config.n_gpu_layers != 0 else [],
             "n_threads": config.n_threads,

@@ -44,6 +44,10 @@ class Tower(Protocol):
         """Frames a video is sampled to when nothing is asked."""
 
     @property
+    def sees_any_size(self) -> bool:
+        """Whether frames become more or fewer visual tokens by their size (LoadConfig.frame_tokens)."""
+
+    @property
     def reduces_by_default(self) -> bool:
         """Whether a video's visual tokens are reduced when nothing is asked."""
 

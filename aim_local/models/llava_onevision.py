@@ -17,9 +17,7 @@ from .base import TileRows, TowerFile
 from .pieces import Rows, TokenGrid, TokenGroup, VisualBlock
 from .pixels import image_tiles, plan_image
 from .thumbnails import square
-from .tiles import NEWLINE, Clock, TileTower
-
-_MANY_TOKENS = 64  # per frame; the paper's setting was found at 196
+from .tiles import MANY_TOKENS, NEWLINE, Clock, TileTower
 
 
 class LlavaOnevision(TileTower):
@@ -40,7 +38,7 @@ class LlavaOnevision(TileTower):
     @property
     def reduces_by_default(self) -> bool:
         """Not where a frame has few tokens to begin with, as in the demo model."""
-        return self.frame_side**2 >= _MANY_TOKENS
+        return self.frame_side**2 >= MANY_TOKENS
 
     @property
     def n_end_newlines(self) -> int:

@@ -23,6 +23,7 @@ from .pieces import Decode, Part, Rows, TokenGroup, VisualBlock, VisualPart
 from .tiles import Clock
 
 _FRAMES = 8  # every frame is a whole picture
+_PROBE_PX = 64  # side of the black picture that tells how a tower's tokens stand
 
 
 class MtmdTower:
@@ -30,6 +31,7 @@ class MtmdTower:
 
     reduces_by_default = False
     chat_template: str | None = None
+    sees_any_size = False  # mtmd decides, and cannot be asked for less
     patch_px = 0  # frames are not fitted here, so noise cannot be told patch by patch
 
     def __init__(self, file: TowerFile) -> None:
@@ -78,6 +80,15 @@ class MtmdTower:
                 "only; use `aim-local chat --stats` instead"
             )
         return self._context
+
+    @property
+    def unreduced(self) -> str:
+        """Why a video's visual tokens are not reduced unless asked, and what can be done; it asks the loaded tower."""
+        what = f"its projector {self.projector!r} has no family of its own here, so every frame is one whole picture"
+        chunks = self._chunks_of("image", 1, _PROBE_PX, _PROBE_PX)
+        if any(isinstance(chunk, ImageChunk) and chunk.decodes_itself for chunk in chunks):
+            return f"{what}, at positions (M-RoPE) or with a mask of its own that rule merging and pruning out"
+        return f"{what}; --tokens merge-only merges them when asked"
 
     # --- counts ----------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,17 @@ rows follow from that, here. Tiles are merged each by itself; those of one part 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
-from ..errors import NativeError
+from ..errors import NativeError, UsageError
 from ..media import Image, MediaShape, Video
 from ..native.mtmd import MtmdContext
 from ..native.visual import Merged, TileEncoder
@@ -25,9 +26,12 @@ from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
 from .pieces import Part, Rotary, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .thumbnails import fit
-from .tiles import Clock, windows
+from .tiles import MANY_TOKENS, Clock, windows
 
 Pixels = NDArray[np.uint8]
+
+_WINDOW_PX = 112  # side of a window, where layers have them: of clip.cpp
+_PROJECTOR = ("mm.", "v.deepstack.")  # tensors behind the tower's layers
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ Arranged = list[str | tuple[Tile, ...]]
 class PartTower(ABC):
     """Base of such a family. `close()` frees it."""
 
-    reduces_by_default = True
+    sees_any_size = False
     gives_rotary_ids = False
     pair = 1  # frames of a video in one tile
     both_ways = False  # whether the rows of a part attend to each other
@@ -86,6 +90,15 @@ class PartTower(ABC):
     def rotary(self, tiles: Sequence[Tile], shape: MediaShape) -> Rotary | None:
         """Rotary ids of the rows of a part, before token merging; None where a row has its position alone."""
         return None
+
+    @property
+    def reduces_by_default(self) -> bool:
+        """Not where a frame has few tokens to begin with."""
+        return self.facts is not None and self.facts.n_slots >= MANY_TOKENS
+
+    @property
+    @abstractmethod
+    def facts(self) -> TowerFacts | None: ...
 
     # --- the protocol ----------------------------------------------------------------------------------------------
 
@@ -138,6 +151,10 @@ class PartTower(ABC):
         parts = [part for part in self._arranged(shape) if not isinstance(part, str)]
         if shape.kind == "video" and len(parts) > 1:
             refuse_window(tokens, "this family's videos")
+        if shape.kind == "video":
+            _check_window(tokens.merge_window, max(len(set(tile.frames)) for tile in parts[0]))
+        if any(tile.rows != tile.cols for part in parts for tile in part):
+            _refuse_squares(tokens)
         check_clusters(tokens, self.merged_together(shape, tokens.merge_window))
 
     def encode(
@@ -180,7 +197,7 @@ class PartTower(ABC):
             shown = [pictures.of(number + i, tile) for i, tile in enumerate(tiles)]
             found = self._merged(
                 [tile_rows(number + i, pixels, partial(self.encoder.encode, pixels)) for i, pixels in enumerate(shown)],
-                tokens,
+                tokens if shape.kind == "video" else replace(tokens, merge_window=1),
                 clock,
             )
             owners = np.split(found.owners + np.int32(len(groups)), np.cumsum([tile.n for tile in tiles])[:-1])
@@ -237,6 +254,24 @@ def _windows(part: tuple[Tile, ...], window: int) -> list[tuple[Tile, ...]]:
     return [part[w.start : w.stop] for w in windows(len(part), size)]
 
 
+def _check_window(window: int, n_frames: int) -> None:
+    """Raises UsageError for a window that would cut a tile of n_frames frames."""
+    if window > 1 and window % n_frames:
+        raise UsageError(
+            f"a window of {window} frames cuts what the vision tower sees at once, {n_frames} frames; take "
+            f"{window + n_frames - window % n_frames}, or a window of 1"
+        )
+
+
+def _refuse_squares(tokens: VisualTokenConfig) -> None:
+    """Raises UsageError where squares would be averaged of a grid that is none."""
+    if tokens.merge_by == "average" and tokens.merge_retain < 1:
+        raise UsageError(
+            "merging by average needs as many rows as columns of visual tokens, and this family keeps a picture's "
+            "shape; take merging by similarity or by ward"
+        )
+
+
 def _group(tiles: tuple[Tile, ...], slot: int) -> TokenGroup:
     n = tiles[0].n  # the tiles of a window have one size
     return TokenGroup(0, tiles[slot // n].frames[0], slot % n)
@@ -267,14 +302,19 @@ def _encoder(file: TowerFile, context: MtmdContext | None) -> TileEncoder | None
 
 def tower_facts(file: TowerFile, tile: Tile) -> TowerFacts:
     """What plans need to know of a tower that sees such tiles."""
-    patch = file.size("patch_size")
+    patch, layers, every = file.size("patch_size"), file.size("block_count"), file.size("n_wa_pattern")
+    shapes = {tensor.name: tensor.shape for tensor in file.header.tensors if len(tensor.shape) == 2}
     vision = VisionShape(
-        n_layer=file.size("block_count"),
+        n_layer=layers,
         n_embd=file.size("embedding_length"),
         n_ff=file.size("feed_forward_length"),
         n_head=file.size("attention.head_count"),
         n_patch=(tile.height // patch) * (tile.width // patch),
         patch_px=patch,
         n_embd_text=file.text.n_embd,
+        gated="v.blk.0.ffn_gate.weight" in shapes,
+        n_windowed=layers - layers // every if every else 0,
+        window=(_WINDOW_PX // patch) ** 2,
+        projector=tile.n * sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(_PROJECTOR)),
     )
     return TowerFacts(vision, file.header, tile.n, tile.height, tile.width, len(tile.frames), file.n_threads)

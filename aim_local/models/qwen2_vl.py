@@ -33,6 +33,10 @@ class Limits:
     least: int
     most: int
 
+    def under(self, most: int) -> Limits:
+        """The same with a lower end, 0 for none."""
+        return Limits(min(self.least, most), min(self.most, most)) if most else self
+
     @classmethod
     def read(cls, file: TowerFile, what: str, least: int, most: int) -> Limits:
         """what: "vision" for pictures, "video" for frames."""
@@ -43,6 +47,7 @@ class Qwen2VL(PartTower):
     """projector "qwen2vl_merger"."""
 
     gives_rotary_ids = True
+    sees_any_size = True
     projector_type = "qwen2vl_merger"
     pair = 2
 
@@ -52,6 +57,7 @@ class Qwen2VL(PartTower):
         square = self.unit**2
         self.picture_limits = Limits.read(file, "vision", *self.least_and_most(square)[0])
         self.frame_limits = Limits.read(file, "video", *self.least_and_most(square)[1])
+        self.asked = (file.text.config.frame_tokens or 0) * square  # pixels of a frame at most, 0: no other limit
         super().__init__(file)
 
     @classmethod
@@ -71,7 +77,7 @@ class Qwen2VL(PartTower):
 
     def frame_size(self, shape: MediaShape) -> tuple[int, int]:
         """Pixels that the tower sees of each frame."""
-        return smart_size(shape.height, shape.width, self.unit, self.frame_limits)
+        return smart_size(shape.height, shape.width, self.unit, self.frame_limits.under(self.asked))
 
     def _tile(self, frames: tuple[int, ...], size: tuple[int, int], name: str) -> Tile:
         height, width = size

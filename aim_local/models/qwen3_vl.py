@@ -35,12 +35,13 @@ class Qwen3VL(Qwen2VL):
             scale = max(unit / height, unit / width)
             height, width = int(height * scale), int(width * scale)
         even = round(n / self.pair) * self.pair
+        limits = self.frame_limits.under(n * self.asked)
         to = round(height / unit) * unit, round(width / unit) * unit
-        if even * to[0] * to[1] > self.frame_limits.most:
-            shrink = math.sqrt(n * height * width / self.frame_limits.most)
+        if even * to[0] * to[1] > limits.most:
+            shrink = math.sqrt(n * height * width / limits.most)
             return whole(height / shrink, unit, math.floor), whole(width / shrink, unit, math.floor)
-        if even * to[0] * to[1] < self.frame_limits.least:
-            grow = math.sqrt(self.frame_limits.least / (n * height * width))
+        if even * to[0] * to[1] < limits.least:
+            grow = math.sqrt(limits.least / (n * height * width))
             return whole(height * grow, unit, math.ceil), whole(width * grow, unit, math.ceil)
         return to
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import UsageError
 from .base import Tower, TowerFile
 from .gemma3 import Gemma3
 from .internvl import InternVL
@@ -11,6 +12,7 @@ from .llava import Llava
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
+from .pairs import check_pair
 from .qwen2_5_vl import Qwen25VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
@@ -24,5 +26,11 @@ FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL, SmolV
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
     """The tower of a mmproj. weights=False: counts and layouts only. Raises ModelError."""
     file = TowerFile.read(path, text, weights=weights)
+    check_pair(file.header, text.header)
     family = next((family for family in FAMILIES if family.handles(file)), MtmdTower)
+    if text.config.frame_tokens is not None and not family.sees_any_size:
+        raise UsageError(
+            f"frame_tokens is {text.config.frame_tokens}, but every frame becomes equally many visual tokens with "
+            f"projector {file.projector!r}; leave it out (--frame-tokens), and let token merging reduce them (--keep)"
+        )
     return family(file)

@@ -29,6 +29,7 @@ class RowsTower:
 
     projector = "random rows"
     reduces_by_default = True
+    sees_any_size = False
     default_frames = 32
     media_tokens: tuple[str, str] | None = ("<image>", "<video>")
     chat_template: str | None = None

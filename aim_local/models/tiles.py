@@ -25,6 +25,7 @@ from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
 from .thumbnails import Thumbnails, square
 
+MANY_TOKENS = 64  # of a frame; the paper's setting was found at 196, and with few there is little to merge
 NEWLINE = -1  # frame and slot of a newline row
 
 Pixels = NDArray[np.uint8]
@@ -34,6 +35,7 @@ class TileTower:
     """Base of such a family. `close()` frees it."""
 
     chat_template: str | None = None
+    sees_any_size = False
 
     def __init__(self, file: TowerFile) -> None:
         file.check_width()
@@ -110,9 +112,14 @@ class TileTower:
         metadata = self.file.metadata
         return str(metadata.get("aim.image_token", "<image>")), str(metadata.get("aim.video_token", ""))
 
-    def fit_for(self, shape: MediaShape) -> Fit | None:
+    @property
+    def fit(self) -> Fit:
+        """A frame of any video, to a tile."""
         pixels = self.pixels
         return lambda frame: video_frame(frame, pixels)
+
+    def fit_for(self, shape: MediaShape) -> Fit | None:
+        return self.fit
 
     @property
     def precision(self) -> str:

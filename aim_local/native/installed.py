@@ -37,7 +37,7 @@ def bindings_folder() -> Path:
 
 
 def converter_folder() -> Path:
-    """Folder with llama.cpp's converter (conversion/, gguf-py/gguf/) of the pinned source. Raises NativeError."""
+    """Folder with the pinned llama.cpp's converter: conversion/, gguf-py/gguf/. Raises NativeError without it."""
     override = os.environ.get("AIM_LOCAL_LIB")
     beside = [Path(override).parent / "upstream"] if override else []
     return _first([*beside, *_folders("upstream")], "conversion/base.py")

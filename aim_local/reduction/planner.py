@@ -42,7 +42,9 @@ class TextShape:
 class VisionShape:
     """Sizes of a vision tower and its two-layer projector. n_patch: patches of one tile.
 
-    n_merged: those that layers from il_merged on compute, where the tower merges inside.
+    n_merged: those that layers from il_merged on compute, where the tower merges inside. gated: a third matrix in each
+    feed-forward block. n_windowed: layers whose patches attend to `window` patches only. projector: multiplications of
+    one tile, where it is another than two layers over every patch.
     """
 
     n_layer: int
@@ -54,6 +56,10 @@ class VisionShape:
     n_embd_text: int
     n_merged: int = 0
     il_merged: int = 0
+    gated: bool = False
+    n_windowed: int = 0
+    window: int = 0
+    projector: int = 0
 
     def merged(self, retain: float, depth: float) -> VisionShape:
         """The same with merging inside (LoadConfig.vision_merge, vision_merge_depth), as tower-merge.cpp counts."""
@@ -227,12 +233,16 @@ def encoder_flops(shape: VisionShape, n_tiles: int) -> float:
     n_early_layers = shape.il_merged if shape.n_merged else shape.n_layer
 
     def block(p: int) -> float:
-        return 2.0 * p * (4 * h * h + 2 * h * shape.n_ff) + 4.0 * p * p * h + 5.0 * shape.n_head * p * p
+        return (
+            2.0 * p * (4 * h * h + (3 if shape.gated else 2) * h * shape.n_ff) + (4.0 * h + 5.0 * shape.n_head) * p * p
+        )
 
     blocks = n_early_layers * block(shape.n_patch) + (shape.n_layer - n_early_layers) * block(n_late)
+    apart = max(0, shape.n_patch - shape.window) if shape.n_windowed else 0  # patches that a patch does not attend to
+    blocks -= shape.n_windowed * (4.0 * h + 5.0 * shape.n_head) * shape.n_patch * apart
     embed = 2.0 * shape.n_patch * h * 3 * shape.patch_px**2
     distances = 1.0 * shape.n_patch**2 * h if shape.n_merged else 0.0  # half of a square matrix
-    projector = 2.0 * n_late * (h * shape.n_embd_text + shape.n_embd_text**2)
+    projector = 2.0 * (shape.projector or n_late * (h * shape.n_embd_text + shape.n_embd_text**2))
     return n_tiles * (blocks + embed + distances + projector)
 
 

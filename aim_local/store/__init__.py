@@ -15,6 +15,7 @@ from .names import (
     bundled_folder,
     cache_folder,
     data_folder,
+    find_entry,
     list_models,
     models_folder,
     read_manifest,
@@ -23,7 +24,9 @@ from .names import (
     state_folder,
     store_names,
     store_path,
+    stored_name,
 )
+from .pulled import read_origin
 
 __all__ = [
     "BUNDLED",
@@ -37,12 +40,15 @@ __all__ = [
     "bundled_folder",
     "cache_folder",
     "data_folder",
+    "find_entry",
     "list_models",
     "models_folder",
     "read_manifest",
+    "read_origin",
     "resolve",
     "source_of",
     "state_folder",
     "store_names",
     "store_path",
+    "stored_name",
 ]

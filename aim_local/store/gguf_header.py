@@ -123,6 +123,18 @@ def read_header(path: str | Path) -> GgufHeader:
         raise ModelError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}); check its permissions") from e
 
 
+def read_architecture(path: Path) -> str:
+    """general.architecture alone, without the rest of the head; "" for whatever is no readable GGUF."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != MAGIC:
+                return ""
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Cursor(data).architecture()
+    except (OSError, ValueError, struct.error, KeyError, IndexError, OverflowError):
+        return ""
+
+
 def read_whole(path: str | Path) -> GgufHeader:
     """The head of a GGUF file that is not cut short. Raises ModelError."""
     header = read_header(path)
@@ -199,6 +211,14 @@ class _Cursor:
         if kind == STRING:
             return self.string()
         return self.array() if kind == ARRAY else self.scalar(SCALARS[kind])
+
+    def architecture(self) -> str:
+        self.at = 16  # magic, version, number of tensors
+        for _ in range(self.scalar("Q")):
+            key, value = self.string(), self.value(self.scalar("I"))
+            if key == "general.architecture":
+                return str(value)
+        return ""
 
     def array(self) -> ArrayInfo | tuple[Any, ...]:
         kind, length = self.scalar("I"), self.scalar("Q")

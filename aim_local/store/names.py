@@ -9,16 +9,21 @@ import difflib
 import json
 import os
 import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, UsageError
+from . import gguf_files
+from .known import Reference, known_models, parse_reference
+from .pulled import Origin, read_origin
 
 BUNDLED = "demo"  # the bundled model's name; no model in the store can have it
 HOME_VARIABLE = "AIM_LOCAL_HOME"
 MODEL, MMPROJ, MANIFEST = "model.gguf", "mmproj.gguf", "aim.json"
-_SHARD = re.compile(r"-(\d{5})-of-\d{5}\.gguf$")
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,9 @@ class ModelPaths:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One line of the listing. types: tensors per weight type and file; problem: why it cannot be used, or None."""
+    """One line of the listing. types: tensors per weight type and file; origin: repository and quantisation of a
+    pulled one; problem: why it cannot be used, or None.
+    """
 
     name: str
     path: Path
@@ -44,6 +51,7 @@ class ModelEntry:
     quantisation: str = ""
     vision_quantisation: str = ""
     types: dict[str, dict[str, int]] | None = None
+    origin: str = ""
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,43 +131,79 @@ def resolve(model: str | Path | None = None, mmproj: str | Path | None = None) -
     mmproj: names the vision tower; None takes the one beside the model where there is exactly one.
     Raises ModelError.
     """
-    paths = _bundled() if model is None or model == BUNDLED else _named(model)
-    return paths if mmproj is None else ModelPaths(paths.name, paths.model, _mmproj_file(Path(mmproj)))
+    if mmproj is not None:
+        return _with_mmproj(model, Path(mmproj))
+    return _bundled() if model is None or model == BUNDLED else _named(model)
 
 
 def _named(model: str | Path) -> ModelPaths:
     text = os.fspath(model)
     if not text:
         raise ModelError("the model name is empty; give a name from `aim-local models`, a GGUF file or a model folder")
-    if isinstance(model, str) and _looks_like_name(text):
-        if text in store_names():
-            return _folder(models_folder() / text)
-        if not Path(text).exists():
-            raise ModelError(_unknown(text))
+    if isinstance(model, str):
+        stored = stored_name(text)
+        if stored is not None:
+            return _folder(models_folder() / stored)
     path = Path(text).expanduser()
     if path.is_dir():
         return _folder(path)
-    if not path.exists():
-        raise ModelError(
-            f"{path}: no such model file or folder; `aim-local models` lists the names that can be used instead"
-        )
-    return _file(path)
+    if path.exists():
+        return _file(path)
+    reference = parse_reference(text) if isinstance(model, str) else None
+    if reference is not None:
+        raise ModelError(f"{text} is not on this machine yet; `aim-local pull {text}` fetches it")
+    if isinstance(model, str) and _looks_like_name(text):
+        raise ModelError(_unknown(text))
+    raise ModelError(
+        f"{path}: no such model file or folder; `aim-local models` lists the names that can be used instead"
+    )
+
+
+def stored_name(text: str) -> str | None:
+    """The folder in the store that a name means: its own name, or the pulled model of a reference to the hub."""
+    names = store_names()
+    if text in names:
+        return text
+    reference = parse_reference(text) if not Path(text).expanduser().exists() else None
+    return _pulled_name(reference, names) if reference is not None else None
+
+
+def _pulled_name(reference: Reference, names: Sequence[str]) -> str | None:
+    """The model of that repository and quantisation; where none is asked, the one taken by default, or the only one."""
+    found = dict[str, Origin]()
+    for name in names:
+        with suppress(ModelError):  # a damaged one is told in the listing
+            origin = read_origin(models_folder() / name)
+            if origin is not None and origin.repo.lower() == reference.repo.lower():
+                found[name] = origin
+    if reference.quant:
+        return next((n for n, o in found.items() if o.quant.lower() == reference.quant.lower()), None)
+    return next((n for n, o in found.items() if o.default), None) or (next(iter(found)) if len(found) == 1 else None)
 
 
 def _looks_like_name(text: str) -> bool:
-    return not text.endswith(".gguf") and not text.startswith(("~", ".")) and not any(c in text for c in ("/", os.sep))
+    if text.lower().endswith(".gguf") or text.startswith(("~", ".")):
+        return False
+    return not any(c in text for c in ("/", os.sep))
 
 
 def _unknown(name: str) -> str:
-    known = [BUNDLED, *store_names()]
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3, cutoff=0.5)
-    shown = [k for k in known if k.lower() in near]
+    here, known = [BUNDLED, *store_names()], [model.name for model in known_models()]
+    shown = _near(name, here) or _near(name, known)
     hint = (
         f"did you mean {' or '.join(shown)}?"
         if shown
-        else f"known are {', '.join(known[:8])}{' ...' if len(known) > 8 else '.'}"
+        else f"known are {', '.join(here[:8])}{' ...' if len(here) > 8 else '.'}"
     )
-    return f"no model called {name!r}; {hint} A GGUF file or a folder written by `aim-local convert` can be named too"
+    return (
+        f"no model called {name!r}; {hint} A GGUF file, a folder written by `aim-local convert` or a repository "
+        "(OWNER/NAME) can be named too; `aim-local models --known` lists what can be pulled by name"
+    )
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    by_lower = {k.lower(): k for k in known}
+    return [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
 
 
 def _bundled() -> ModelPaths:
@@ -170,6 +214,9 @@ def _bundled() -> ModelPaths:
 
 
 def _folder(folder: Path) -> ModelPaths:
+    origin = read_origin(folder)
+    if origin is not None and origin.is_pair:
+        return _pulled(folder, origin)
     manifest = read_manifest(folder)
     if manifest:
         model, mmproj = (folder / manifest[key] if key in manifest else None for key in ("model", "mmproj"))
@@ -178,7 +225,17 @@ def _folder(folder: Path) -> ModelPaths:
         if mmproj is not None and not mmproj.is_file():
             raise ModelError(f"{folder}: {mmproj.name} is missing; convert the checkpoint again")
         return ModelPaths(folder.resolve().name, model, mmproj)
-    return ModelPaths(folder.resolve().name, _only_model(folder), _beside(folder))
+    return ModelPaths(folder.resolve().name, gguf_files.only_model(folder), gguf_files.mmproj_beside(folder))
+
+
+def _pulled(folder: Path, origin: Origin) -> ModelPaths:
+    lost = [name for name in origin.files if not origin.file(name).is_file()]
+    if lost:
+        raise ModelError(
+            f"{folder.name}: {lost[0]} is no longer in the hub's cache ({origin.snapshot}); "
+            f"`aim-local pull {origin.text}` fetches it again"
+        )
+    return ModelPaths(folder.name, origin.file(origin.model), origin.file(origin.mmproj))
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -193,62 +250,42 @@ def read_manifest(folder: Path) -> dict[str, str]:
         raise ModelError(f"{path}: cannot be read as a model's manifest ({e}); convert the checkpoint again") from e
 
 
-def _only_model(folder: Path) -> Path:
-    found = [p for p in _ggufs(folder) if not _is_mmproj(p)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ModelError(f"{folder}: holds {len(found)} models ({_some(found)}); name one of the files")
-    if (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder}: is a checkpoint that is not converted; run `aim-local convert {folder} --out DIR` first"
-        )
-    raise ModelError(
-        f"{folder}: is no model folder, it holds no language GGUF; name a folder written by `aim-local convert`"
-    )
-
-
 def _file(path: Path) -> ModelPaths:
-    name = path.resolve().parent.name if path.name == MODEL else path.stem
-    return ModelPaths(name, path, None if _is_mmproj(path) else _beside(path.parent))
+    """A GGUF that was named, with its partner from the same folder where there is exactly one."""
+    if gguf_files.is_mmproj(path):
+        models = [p for p in gguf_files.ggufs(path.parent) if not gguf_files.is_mmproj(p)]
+        if len(models) == 1:
+            return ModelPaths(_name_of(models[0]), gguf_files.whole(models[0]), path)
+        raise ModelError(f"{path}: is a vision tower (mmproj); name its language model, and this one with --mmproj")
+    return ModelPaths(_name_of(path), gguf_files.whole(path), gguf_files.mmproj_beside(path.parent))
 
 
-def _beside(folder: Path) -> Path | None:
-    """The mmproj in `folder`; None where there is none, ModelError where it would be a guess."""
-    found = [p for p in _ggufs(folder) if _is_mmproj(p)]
-    if len(found) > 1:
-        raise ModelError(f"{folder}: holds {len(found)} vision towers ({_some(found)}); name one with --mmproj")
-    return found[0] if found else None
+def _name_of(path: Path) -> str:
+    return path.resolve().parent.name if path.name == MODEL else path.stem
 
 
-def _ggufs(folder: Path) -> list[Path]:
-    """GGUF files of `folder`, of a split model the first part only."""
-    try:
-        found = sorted(p for p in folder.iterdir() if p.suffix == ".gguf" and not p.name.startswith("."))
-    except OSError as e:
-        raise ModelError(f"{folder}: cannot be read ({e.strerror}); check its permissions") from e
-    shards = {p: _SHARD.search(p.name) for p in found}
-    return [p for p, shard in shards.items() if shard is None or int(shard[1]) == 1]
-
-
-def _is_mmproj(path: Path) -> bool:
-    return path.name.lower().startswith("mmproj")
+def _with_mmproj(model: str | Path | None, mmproj: Path) -> ModelPaths:
+    """A model and the vision tower named for it, whichever of the two is which."""
+    tower = _mmproj_file(mmproj)
+    named = Path(os.fspath(model)).expanduser() if model is not None else None
+    if named is None or model == BUNDLED or not named.is_file():
+        paths = resolve(model)
+        return ModelPaths(paths.name, paths.model, tower)
+    if gguf_files.is_mmproj(named) and not gguf_files.is_mmproj(tower):
+        named, tower = tower, named
+    return ModelPaths(_name_of(named), gguf_files.whole(named), tower)
 
 
 def _mmproj_file(path: Path) -> Path:
     path = path.expanduser()
     if path.is_dir():
-        found = _beside(path)
+        found = gguf_files.mmproj_beside(path)
         if found is None:
-            raise ModelError(f"{path}: holds no mmproj*.gguf; name the vision tower's file")
+            raise ModelError(f"{path}: holds no vision tower (mmproj); name its file")
         return found
     if not path.exists():
         raise ModelError(f"{path}: no such mmproj file; name the vision tower's GGUF")
     return path
-
-
-def _some(paths: list[Path]) -> str:
-    return ", ".join(p.name for p in paths[:3]) + (" ..." if len(paths) > 3 else "")
 
 
 def list_models() -> list[ModelEntry]:
@@ -263,37 +300,53 @@ def _entry(name: str, folder: Path, bundled: bool) -> ModelEntry:
 
     try:
         paths = _folder(folder)
-        heads = {"model": read_header(paths.model)}
-        if paths.mmproj is not None:
-            heads["mmproj"] = read_header(paths.mmproj)
-        cut = [head for head in heads.values() if head.missing_bytes()]
+        origin = read_origin(folder)
+        language = [read_header(part) for part in gguf_files.parts(paths.model)]
+        vision = read_header(paths.mmproj) if paths.mmproj is not None else None
+        heads = [*language, *([vision] if vision else [])]
+        cut = [head for head in heads if head.missing_bytes()]
         problem = (
             f"{cut[0].path.name} lacks {cut[0].missing_bytes()} bytes; convert or download it again" if cut else None
         )
     except ModelError as e:
         return ModelEntry(name, folder, bundled, problem=str(e))
-    vision = heads.get("mmproj")
+    types = {"model": sum((Counter(head.types()) for head in language), Counter[str]())}
     return ModelEntry(
         name=name,
         path=folder,
         bundled=bundled,
-        architecture=heads["model"].architecture,
+        architecture=language[0].architecture,
         projector=str(vision.metadata.get("clip.projector_type", "")) if vision else "",
-        n_params=sum(head.n_params for head in heads.values()),
-        n_bytes=sum(head.n_bytes for head in heads.values()),
-        quantisation=heads["model"].file_type,
+        n_params=sum(head.n_params for head in heads),
+        n_bytes=sum(head.n_bytes for head in heads),
+        quantisation=language[0].file_type,
         vision_quantisation=vision.file_type if vision else "",
-        types={key: head.types() for key, head in heads.items()},
+        types={key: dict(n) for key, n in types.items()} | ({"mmproj": vision.types()} if vision else {}),
+        origin=f"{origin.text}@{origin.revision}" if origin else "",
         problem=problem,
     )
+
+
+def find_entry(name: str) -> ModelEntry:
+    """One line of the listing: the bundled model, or a model in the store. Raises ModelError."""
+    if name == BUNDLED:
+        return _entry(BUNDLED, _bundled().model.parent, bundled=True)
+    stored = stored_name(name)
+    if stored is None:
+        resolve(name)  # tells what it is, or that it is nothing
+        raise ModelError(f"{name} is not in the store {models_folder()}; `aim-local models` lists what is")
+    return _entry(stored, models_folder() / stored, bundled=False)
 
 
 def source_of(model: str | Path) -> Path:
     """The folder or file that a name, folder or GGUF path means, for commands that work on files. Raises ModelError."""
     if model == BUNDLED:
         return _bundled().model.parent
-    if str(model) in store_names():
-        return models_folder() / str(model)
+    stored = stored_name(str(model))
+    if stored is not None:
+        folder = models_folder() / stored
+        origin = read_origin(folder)
+        return _pulled(folder, origin).model if origin is not None and origin.is_pair else folder
     path = Path(model).expanduser()
     return path if path.exists() else _named(model).model
 
@@ -305,6 +358,8 @@ def beside(source: Path, suffix: str) -> Path:
     """
     if source == bundled_folder():
         return models_folder() / f"{BUNDLED}-{suffix.lower()}"
+    if any(part.startswith("models--") for part in source.parts) and "snapshots" in source.parts:
+        raise UsageError(f"{source.name} lies in the hub's cache, where nothing is written beside it; name OUT")
     if source.is_dir():
         folder = source.resolve()
         return folder.with_name(f"{folder.name}-{suffix.lower()}")

@@ -1,7 +1,9 @@
 """Families that llama.cpp's own converter knows: it writes their files, `../upstream.py` drives it.
 
-One entry of UPSTREAM per family. What the files hold is upstream's: no `aim.` keys are in them. Tensor names are those
-of the published checkpoints; where transformers saves them under others today, `renames` brings them back.
+One entry of UPSTREAM per family. What the files hold is upstream's, and behind it the numbers of the processors that
+upstream leaves out, as `aim.` keys: without them the runtime takes those that the family was published with. Tensor
+names are those of the published checkpoints; where transformers saves them under others today, `renames` brings them
+back.
 """
 
 from collections.abc import Mapping
@@ -19,6 +21,8 @@ class UpstreamFamily:
 
     `text` maps the language tower's model_type to a class: without an entry for a tower, the model is not supported.
     `sentencepiece`: the tokenizer is of that kind. `renames`: a pattern and its replacement in tensors' names.
+    `keys`: a whole number or a flag for the mmproj, and where it stands: the first place that has one. A place is
+    "image", "video" (a processor's JSON) or "config", and the way to a value in it.
     """
 
     name: str
@@ -28,6 +32,7 @@ class UpstreamFamily:
     text: Mapping[str, str]
     sentencepiece: bool = False
     renames: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def text_class(self, config: Mapping[str, Any]) -> str:
         """Upstream's class for the language tower. Raises Unsupported."""
@@ -38,6 +43,18 @@ class UpstreamFamily:
         return self.text[found]
 
 
+EDGES = {"min": "shortest_edge", "max": "longest_edge"}
+FILTERS: dict[str, tuple[str, ...]] = {
+    "aim.vision.resample": ("image.resample",),
+    "aim.video.resample": ("video.resample",),
+}
+PIXELS: dict[str, tuple[str, ...]] = {
+    f"aim.{key}.{end}_pixels": (f"{part}.{end}_pixels", f"{part}.size.{edge}")
+    for key, part in (("vision", "image"), ("video", "video"))
+    for end, edge in EDGES.items()
+} | FILTERS
+SECONDS: dict[str, tuple[str, ...]] = {"aim.video.ids_per_second": ("config.vision_config.tokens_per_second",)}
+
 PLAIN_TEXT = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 
 UPSTREAM: tuple[UpstreamFamily, ...] = (
@@ -47,6 +64,7 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         architectures=("Qwen2VLForConditionalGeneration",),
         vision="Qwen2VLForConditionalGeneration",
         text=dict.fromkeys(("qwen2_vl", "qwen2_vl_text"), "Qwen2VLForConditionalGeneration"),
+        keys=PIXELS,
     ),
     UpstreamFamily(
         name="qwen2_5_vl",
@@ -54,6 +72,7 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         architectures=("Qwen2_5_VLForConditionalGeneration",),
         vision="Qwen2_5_VLForConditionalGeneration",
         text=dict.fromkeys(("qwen2_5_vl", "qwen2_5_vl_text"), "Qwen2_5_VLForConditionalGeneration"),
+        keys=PIXELS | SECONDS,
     ),
     UpstreamFamily(
         name="qwen3_vl",
@@ -61,6 +80,7 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         architectures=("Qwen3VLForConditionalGeneration",),
         vision="Qwen3VLForConditionalGeneration",
         text={"qwen3_vl_text": "Qwen3VLForConditionalGeneration"},
+        keys=PIXELS,
     ),
     UpstreamFamily(
         name="smolvlm",

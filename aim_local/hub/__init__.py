@@ -1,0 +1,22 @@
+"""The hub: from a repository's name to a model in the store. Files are chosen, fetched whole, checked.
+
+The library huggingface_hub brings the cache, tokens and switches (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT).
+"""
+
+from .choose import Choice
+from .listing import Listing, RepoFile
+from .pull import Pull, Pulled, fetch, plan_pull
+from .remove import Removal, plan_removal, remove
+
+__all__ = [
+    "Choice",
+    "Listing",
+    "Pull",
+    "Pulled",
+    "Removal",
+    "RepoFile",
+    "fetch",
+    "plan_pull",
+    "plan_removal",
+    "remove",
+]

@@ -1,0 +1,169 @@
+"""One file of a repository into the hub's cache: resumed where it stopped, and checked before it counts as there.
+
+Knows the cache's layout (blobs/CHECKSUM, snapshots/COMMIT/NAME) and HTTP ranges. The library's own download neither
+resumes in a later run nor compares checksums; the entry in the snapshot is made by it, from the finished blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import HubError
+from .failures import has_status, translated, transport_error
+from .listing import Listing, RepoFile
+
+CHUNK = 1 << 20
+TRIES = 3  # in a row that bring nothing
+PAUSE = 1.0  # seconds between them
+Report = Callable[[int], None]  # bytes of this file that are here
+
+
+def cached(listing: Listing, file: RepoFile) -> Path | None:
+    """The file in the cache's snapshot, None where it is not there."""
+    path = listing.cache.joinpath("snapshots", listing.revision, *file.name.split("/"))
+    return path if path.is_file() else None
+
+
+def partial_bytes(listing: Listing, file: RepoFile) -> int:
+    """How much an earlier try left of a file that is not there."""
+    left = _blob(listing, file.sha256 or file.git_sha)
+    part = left.with_name(left.name + ".incomplete")
+    return part.stat().st_size if part.is_file() else 0
+
+
+def download(listing: Listing, file: RepoFile, report: Report) -> Path:
+    """The file in the cache, whole and of the right checksum. Raises HubError."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.utils import WeakFileLock
+
+    found = cached(listing, file)
+    if found is None:
+        with translated(listing.repo, file.name):
+            url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
+            meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+            name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
+            blob = _blob(listing, name)
+            lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
+            for folder in (blob.parent, lock.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
+                if not blob.is_file():
+                    _fetch(url, blob, meta.size or file.size, _Sum(file, name), report)
+            here = hf_hub_download(
+                listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT,
+                cache_dir=listing.cache.parent,
+            )  # fmt: skip
+        found = Path(here)
+    else:
+        _verify(found, file)
+    report(file.size)
+    return found
+
+
+def _blob(listing: Listing, checksum: str) -> Path:
+    return listing.cache / "blobs" / checksum
+
+
+def _checked_name(etag: str, file: RepoFile) -> str:
+    """A blob's name in the cache. Raises HubError where the two answers of the hub do not agree."""
+    if not etag or "/" in etag or etag.startswith("."):
+        raise HubError(f"{file.name}: the hub names no checksum for it; give the same command again later")
+    if file.sha256 and len(etag) == 64 and etag != file.sha256:
+        raise HubError(f"{file.name} was changed on the hub meanwhile; give the same command again")
+    return etag
+
+
+class _Sum:
+    """A file's checksum, fed as it comes: sha256 of large files, git's of the others."""
+
+    def __init__(self, file: RepoFile, etag: str) -> None:
+        self.file = file
+        self.wanted = file.sha256 or (etag if len(etag) in (40, 64) else file.git_sha)
+        self.restart()
+
+    def restart(self) -> None:
+        self.hash = hashlib.sha256() if len(self.wanted) == 64 else hashlib.sha1(usedforsecurity=False)
+        if len(self.wanted) == 40:
+            self.hash.update(f"blob {self.file.size}\0".encode())
+
+    def read(self, path: Path) -> None:
+        with path.open("rb") as data:
+            while chunk := data.read(CHUNK):
+                self.hash.update(chunk)
+
+    @property
+    def is_right(self) -> bool:
+        return not self.wanted or self.hash.hexdigest() == self.wanted
+
+
+def _fetch(url: str, blob: Path, size: int, total: _Sum, report: Report) -> None:
+    """The blob, by way of a file beside it that a later run goes on with. Raises HubError and what HTTP raises."""
+    part = blob.with_name(blob.name + ".incomplete")
+    if part.is_file():
+        if part.stat().st_size > size:
+            part.unlink()
+        else:
+            total.read(part)
+    with part.open("ab") as out:
+        tries = 0
+        while out.tell() != size:
+            before = out.tell()
+            try:
+                _stream(url, out, total, report)
+            except transport_error() as e:
+                if has_status(e) or (tries + 1 >= TRIES and out.tell() == before):
+                    raise
+                time.sleep(PAUSE)
+            tries = 0 if out.tell() > before else tries + 1
+            if tries >= TRIES or out.tell() > size:
+                raise HubError(f"{total.file.name}: {out.tell()} of {size} bytes came; give the same command again")
+    if not total.is_right:
+        part.unlink()
+        raise _wrong(total.file)
+    os.replace(part, blob)
+
+
+def _stream(url: str, out: BinaryIO, total: _Sum, report: Report) -> None:
+    """The rest of the file behind what `out` has."""
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    begin = out.tell()
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if begin:
+        headers["Range"] = f"bytes={begin}-"
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        if begin and response.status_code != 206:  # the server gives all of it
+            out.seek(0)
+            out.truncate()
+            total.restart()
+        # as it comes: with a size given, what is shorter is held back, and lost when the line breaks
+        for chunk in response.iter_bytes():
+            out.write(chunk)
+            total.hash.update(chunk)
+            report(out.tell())
+
+
+def _verify(path: Path, file: RepoFile) -> None:
+    """Raises HubError, and takes the file away, where it is not what the hub says."""
+    total = _Sum(file, "")
+    if total.wanted:
+        total.read(path)
+    if path.stat().st_size != file.size or not total.is_right:
+        blob = path.resolve()
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise _wrong(file)
+
+
+def _wrong(file: RepoFile) -> HubError:
+    return HubError(
+        f"{file.name}: what came is not what the hub announced (checksum); it was deleted, give the same command again"
+    )

@@ -1,0 +1,82 @@
+"""What a repository holds: asked of the hub, or, offline, what its cache has of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HubError
+from .failures import translated
+
+
+@dataclass(frozen=True)
+class RepoFile:
+    """A file of a repository. size: bytes. sha256: of large files, git_sha: of the others; "" where not known."""
+
+    name: str
+    size: int
+    sha256: str = ""
+    git_sha: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of one revision (a commit). cache: the repository's folder in the hub's cache."""
+
+    repo: str
+    revision: str
+    files: tuple[RepoFile, ...]
+    cache: Path
+    offline: bool = False
+
+
+def cache_root() -> Path:
+    """The hub's cache: HF_HUB_CACHE, HF_HOME or the library's default."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser().absolute()
+
+
+def list_repo(repo: str) -> Listing:
+    """The newest revision. Raises HubError."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return _cached(repo)
+    with translated(repo):
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, files_metadata=True, timeout=timeout)
+    files = [
+        RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "", s.blob_id or "") for s in info.siblings or ()
+    ]
+    # the hub's own spelling of the name, which the cache's folder carries
+    return Listing(info.id, info.sha or "", tuple(files), _folder(info.id))
+
+
+def _folder(repo: str) -> Path:
+    return cache_root() / f"models--{repo.replace('/', '--')}"
+
+
+def _cached(repo: str) -> Listing:
+    """What the cache has, for HF_HUB_OFFLINE."""
+    folder = _folder(repo)
+    ref = folder / "refs" / "main"
+    revision = ref.read_text(encoding="utf-8").strip() if ref.is_file() else ""
+    snapshot = folder / "snapshots" / revision
+    if not revision or not snapshot.is_dir():
+        raise HubError(
+            f"{repo} is not in the hub's cache ({cache_root()}) and HF_HUB_OFFLINE is set; unset it, or name a model "
+            "that is here (`aim-local models`)"
+        )
+    files = [
+        RepoFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, **_sums(path))
+        for path in sorted(snapshot.rglob("*"))
+        if path.is_file()
+    ]
+    return Listing(repo, revision, tuple(files), folder, offline=True)
+
+
+def _sums(path: Path) -> dict[str, str]:
+    """The cache names a blob by its checksum."""
+    name = path.resolve().name
+    return {"sha256": name if len(name) == 64 else "", "git_sha": name if len(name) == 40 else ""}

@@ -1,0 +1,100 @@
+"""Removing a model from the store, and what was fetched for it from the hub's cache.
+
+Asks no hub. A file of the cache goes when no other model of the store, and no other revision, has it. Files that a
+user named by path are in neither place, and are never touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import store
+from ..errors import ModelError, UsageError
+from ..store.pulled import Origin, read_origin
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What will go. folder: in the store; fetched: in the hub's cache, entries of snapshots and the blobs they show.
+
+    n_bytes: what that frees. kept: files of the cache that another model needs.
+    """
+
+    name: str
+    folder: Path
+    fetched: tuple[Path, ...]
+    kept: tuple[str, ...]
+    n_bytes: int
+
+
+def plan_removal(name: str) -> Removal:
+    """Raises UsageError, ModelError for what is not a model of the store."""
+    if name == store.BUNDLED:
+        raise UsageError(f"{name} is the bundled model, a part of the package; it cannot be removed")
+    stored = store.stored_name(name)
+    if stored is None:
+        if Path(name).expanduser().exists():
+            raise UsageError(f"{name} is a file or folder of yours, not a model of the store; delete it yourself")
+        store.resolve(name)
+        raise ModelError(f"{name} is not in the store; `aim-local models` lists what is")
+    folder = store.models_folder() / stored
+    origin = _origin_of(folder)
+    own = 0 if folder.is_symlink() else sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
+    if origin is None:
+        return Removal(stored, folder, (), (), own)
+    needed = _needed_by_others(stored, origin)
+    entries = [origin.file(n) for n in origin.files if origin.file(n) not in needed and origin.file(n).exists()]
+    kept = tuple(n for n in origin.files if origin.file(n) in needed)
+    blobs = _unshared_blobs(origin, entries)
+    size = sum(p.lstat().st_size for p in (*entries, *blobs) if not p.is_symlink())
+    return Removal(stored, folder, (*entries, *blobs), kept, own + size)
+
+
+def remove(removal: Removal) -> None:
+    """Raises ModelError where a file cannot be deleted."""
+    try:
+        if removal.folder.is_symlink():
+            removal.folder.unlink()
+        else:
+            shutil.rmtree(removal.folder)
+        for path in removal.fetched:
+            path.unlink(missing_ok=True)
+            _drop_empty(path.parent)
+    except OSError as e:
+        raise ModelError(f"{e.filename}: {e.strerror}; check its permissions, then remove the model again") from e
+
+
+def _origin_of(folder: Path) -> Origin | None:
+    try:
+        return read_origin(folder)
+    except ModelError:  # damaged: the folder goes all the same, the cache stays as it is
+        return None
+
+
+def _needed_by_others(name: str, origin: Origin) -> set[Path]:
+    """Entries of the same cache folder that other models of the store have."""
+    found = set[Path]()
+    for other in store.store_names():
+        theirs = _origin_of(store.models_folder() / other) if other != name else None
+        if theirs is not None and theirs.cache == origin.cache:
+            found |= {theirs.file(file) for file in theirs.files}
+    return found
+
+
+def _unshared_blobs(origin: Origin, entries: list[Path]) -> list[Path]:
+    """Blobs that these entries show and no other does."""
+    cache = Path(origin.cache)
+    shown = {entry.resolve() for entry in entries if entry.is_symlink()}
+    others = {p.resolve() for p in (cache / "snapshots").rglob("*") if p.is_symlink() and p not in entries}
+    return sorted(blob for blob in shown - others if (cache / "blobs").resolve() in blob.parents)
+
+
+def _drop_empty(folder: Path) -> None:
+    """A folder of the cache that nothing is left in, and those above it, up to the repository's own."""
+    while not any(folder.iterdir()):
+        folder.rmdir()
+        if folder.name in ("snapshots", "blobs"):
+            return
+        folder = folder.parent

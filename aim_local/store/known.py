@@ -1,0 +1,73 @@
+"""Models that can be had by a short name, and what a reference to a repository looks like. Asks no hub.
+
+The table is data/known.json: name, repository, default quantisation, files of the pair (none: a checkpoint, which is
+converted here), and bytes to download and of memory, both rounded estimates. What is fetched, and its exact size, is
+what the repository holds when it is asked (hub/choose.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+# as in links and in what other runners take
+_SITE = re.compile(r"^(?:https?://)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """quant: what is taken where none is asked. files: language GGUF and mmproj, () for a checkpoint."""
+
+    name: str
+    repo: str
+    quant: str
+    files: tuple[str, ...]
+    download: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model on the hub. quant: as asked, "" where nothing was; known: its entry in the table, by name or repo."""
+
+    repo: str
+    quant: str
+    known: KnownModel | None
+
+    @property
+    def text(self) -> str:
+        """As it can be typed."""
+        return f"{self.repo}:{self.quant}" if self.quant else self.repo
+
+
+@cache
+def known_models() -> tuple[KnownModel, ...]:
+    import aim_local
+
+    for folder in aim_local.__path__:  # an editable install has several
+        path = Path(folder) / "data" / "known.json"
+        if path.is_file():
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            return tuple(KnownModel(**{**row, "files": tuple(row["files"])}) for row in rows)
+    return ()
+
+
+def find_known(name: str) -> KnownModel | None:
+    """The entry of that name or of that repository."""
+    wanted = name.lower()
+    return next((known for known in known_models() if wanted in (known.name, known.repo.lower())), None)
+
+
+def parse_reference(text: str) -> Reference | None:
+    """What "a-known-name", "owner/repo" or either with ":Q8_0" means; None for what is neither."""
+    name, _, quant = _SITE.sub("", text.strip()).rstrip("/").partition(":")
+    known = find_known(name)
+    if known is not None:
+        return Reference(known.repo, quant, known)
+    if not _REPO.fullmatch(name) or ".." in name or name.lower().endswith(".gguf"):
+        return None
+    return Reference(name, quant, None)
