@@ -147,7 +147,13 @@ def open_context(
 def run(ctx: StagedContext, prompt: Prompt, counts: Sequence[int], **options: Any) -> np.ndarray[Any, Any]:
     embd = prompt.visual.numpy() if len(prompt.visual) else None
     return ctx.prefill(
-        prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], sizes=prompt.sizes, rotary=prompt.rotary, **options
+        prompt.rows,
+        prompt.ids,
+        embd,
+        [counts[il] for il in ctx.plan.il_begin],
+        sizes=prompt.sizes,
+        rotary=prompt.rotary,
+        **options,
     )
 
 

@@ -18,7 +18,6 @@ pytest.importorskip("transformers")
 
 import qwen_case  # noqa: E402
 from family_case import OFF, Case  # noqa: E402
-from family_checkpoints import Clip  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from limits import LIMITS  # noqa: E402

@@ -1,7 +1,7 @@
 """Staged prefill of models whose rows have several rotary ids, and of Qwen3, against the independent oracle.
 
-Rows keep their ids when others go; text counts on behind the text before it; Qwen3-VL's first layers add what the vision
-tower gave for them.
+Rows keep their ids when others go; text counts on behind the text before it. What the vision tower gave for Qwen3-VL's
+first layers is added there.
 """
 
 from __future__ import annotations
