@@ -43,6 +43,7 @@ from .store.chat_file import (
     tokens_to_dict,
     write_chat,
 )
+from .store.toy import toy_line
 
 _FIRST_CELLS = 4096  # a new conversation's context, where the model allows it; it grows when full
 _SPARE_TEXT = 1024
@@ -230,9 +231,17 @@ class Chat:
         said = (*talk.messages, turn, Message("assistant", generated.text))
         sources = (tuple(filled.trace.groups), tuple(filled.trace.grids)) if cache.context.can_rank_again else ((), ())
         self._talk = _Talk(said, shown, planned, *sources, told_kept=talk.told_kept or bool(kept))
-        warnings = [*told, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
+        toy, is_toy = self._toy(talk, shown)
+        warnings = [*toy, *told, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
         stats = answered(filled.stats, generated, start)
-        return Answer(generated.text, generated.tokens, stats, filled.trace, warnings)
+        return Answer(generated.text, generated.tokens, stats, filled.trace, warnings, is_toy)
+
+    def _toy(self, talk: _Talk, shown: _Shown) -> tuple[list[str], bool]:
+        """What is said of media that the bundled toy does not know, once for each; and whether any are shown."""
+        strange = self.model.beyond_toy(shown.shapes)
+        before = {shape.digest for shape in talk.shown.shapes}
+        new = [shape.source for shape in strange if shape.digest not in before]
+        return [toy_line(new)] if new else [], bool(strange)
 
     def _plan(self, question: str, shapes: Sequence[MediaShape]) -> tuple[Plan, Message]:
         """The plan of the conversation with one more turn, and that turn. shapes: of its media."""

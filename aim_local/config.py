@@ -19,13 +19,15 @@ if TYPE_CHECKING:  # the help texts of the command line take names from here, an
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 IMPORTANCE = ("pagerank", "pagerank_relative", "last_query", "question", "question_value", "random", "grid")
 BY_QUESTION = ("question", "question_value")  # of these, by attention of all rows of the question
-MERGE_BY = ("similarity", "average", "ward", "random", "grid")
+MERGE_BY = ("similarity", "average", "ward", "random", "grid", "keys")
 WEIGH = ("equal", "size")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
+MERGE_AUTHORS = 0.4375  # of a picture of the authors' image model: 252 of 576
+PRUNE_AUTHORS = (13, 21)  # of its 32 layers
 MERGE_WARD = 0.1  # Ward's clusters say as much with a third of the rows (docs/method.md)
 MERGE_AUTO = 0.16  # in all layers as many FLOPs and KV cells as the paper's setting: 0.25 times 18.5 of 28 layers
 
@@ -117,7 +119,9 @@ class VisualTokenConfig:
 
     merge_retain: share left by token merging before the LLM (1.0 is off; AIM section 3.1).
     merge_by: "similarity" (AIM) or "ward" (clusters by Ward's criterion). To compare with: "average" over squares of
-    the grid, and "random" and "grid", which keep some rows as they are and drop the others.
+    the grid, and "random" and "grid", which keep some rows as they are and drop the others. "keys": pictures
+    as AIM's authors have it, merged before the projector where keys of the vision tower's last layer are similar, for
+    families whose files have these keys (docs/models.md).
     merge_window: frames of a video that are clustered together, for "ward" only; pictures are merged one by one.
     prune_layers: "auto" scales the paper's (14, 22) of 28 layers to the model's depth, (l1, l2) are 0-based layers,
     "late" keeps all up to the paper's l2 and none from there on, which needs no ranking, None is off (AIM section 3.2).
@@ -219,6 +223,11 @@ class VisualTokenConfig:
     def ward(cls) -> VisualTokenConfig:
         """10 % by Ward's clustering, then the paper's schedule."""
         return cls(merge_by="ward", merge_retain=MERGE_WARD)
+
+    @classmethod
+    def authors(cls) -> VisualTokenConfig:
+        """What AIM's authors do to a picture: 252 of 576 by keys, then pruned from layer 13 to 21 of their 32."""
+        return cls(merge_by="keys", merge_retain=MERGE_AUTHORS, prune_layers=PRUNE_AUTHORS)
 
     @classmethod
     def late_drop(cls) -> VisualTokenConfig:

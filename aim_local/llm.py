@@ -29,6 +29,7 @@ from .media import FrameSampling, MediaShape
 from .models.prompt import Message, mark_raw, references, system_message
 from .models.text import TextModel
 from .results import Answer, Prefill, Scored
+from .store.toy import toy_line
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class _Started:
     filled: Filled
     warnings: list[str]
     watch: Watch
+    toy: bool
 
 
 class VisionLLM:
@@ -257,7 +259,10 @@ class VisionLLM:
                 try:
                     items, rows = dict(enumerate(reading.items)), dict(enumerate(reading.rows))
                     filled = prefill(model, plan, items, context, watch, reading, rows)
-                    yield _Started(context, filled, [*model.warnings, *reading.warnings, *begun.keep()], watch)
+                    strange = model.beyond_toy([item.shape for item in reading.items])
+                    toy = [toy_line([shape.source for shape in strange])] if strange else []
+                    warnings = [*toy, *model.warnings, *reading.warnings, *begun.keep()]
+                    yield _Started(context, filled, warnings, watch, bool(toy))
                 finally:
                     context.close()
 
@@ -286,4 +291,4 @@ class VisionLLM:
 def _answer(run: _Started, generated: Generated, options: GenerateConfig, start: float) -> Answer:
     stats = answered(run.filled.stats, generated, start)
     warnings = [*run.warnings, *cut_warning(run.context, generated, options)]
-    return Answer(generated.text, generated.tokens, stats, run.filled.trace, warnings)
+    return Answer(generated.text, generated.tokens, stats, run.filled.trace, warnings, run.toy)

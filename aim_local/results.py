@@ -99,7 +99,8 @@ class Prefill:
 class Answer:
     """text: what the model said. tokens: its ids, without the end-of-turn token.
 
-    warnings: what was asked and could not be done as asked.
+    warnings: what was asked and could not be done as asked. toy: the bundled toy model answered about media that are
+    none of its own clips, so the answer means nothing; a warning says so once for each of them.
     """
 
     text: str
@@ -107,6 +108,7 @@ class Answer:
     stats: Stats
     trace: Trace = field(repr=False)
     warnings: list[str] = field(default_factory=list)
+    toy: bool = False
 
 
 @dataclass(frozen=True)

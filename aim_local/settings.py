@@ -28,6 +28,7 @@ PRESETS = {
     "late-drop": VisualTokenConfig.late_drop(),
     "average": VisualTokenConfig(merge_by="average"),
     "ward": VisualTokenConfig.ward(),
+    "authors": VisualTokenConfig.authors(),
     **{name: VisualTokenConfig(importance=name) for name in IMPORTANCE if name != "pagerank"},
 }
 _FORM = (

@@ -81,6 +81,7 @@ def print_answer_json(
         "model": model,
         "media": [str(path) for path in media],
         "warnings": list(answer.warnings),
+        "toy": answer.toy,
         "stats": answer.stats.to_dict(),
     }
     print_json(found | ({"ttft": ttft} if ttft else {}))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _SETTINGS_HELP = (
     "Settings to compare, separated by commas: off, auto, paper, fast, late-drop, merge-only, prune-only, random, "
-    "grid, pagerank_relative, last_query, question, question_value, average, ward, budget=SHARE; with changes, "
-    "paper:keep=0.5:weigh=size, ward:window=4."
+    "grid, pagerank_relative, last_query, question, question_value, average, ward, authors, budget=SHARE; with "
+    "changes, paper:keep=0.5:weigh=size, ward:window=4."
 )
 _TYPES_HELP = "Quantise each language tower to these, such as f16,q8_0,q4_0."
 _LOADS_HELP = (

@@ -16,10 +16,11 @@ Transform = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Need:
-    """A tensor that must be there: our name (names.py) and its shape."""
+    """A tensor that must be there: our name (names.py) and its shape. optional: it is written where it is there."""
 
     name: str
     shape: tuple[int, ...]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Planned:
 
 def fulfil(needs: list[Need], tensors: Mapping[str, TensorRef]) -> list[tuple[Need, TensorRef]]:
     """Each need with its tensor. One error names what is missing, one what is misshapen."""
+    needs = [need for need in needs if not need.optional or need.name in tensors]
     missing = [need.name for need in needs if need.name not in tensors]
     if missing:
         raise ConvertError(

@@ -1,7 +1,7 @@
 """The chat template: the checkpoint's own where it can place media, else the one that its family gives.
 
-Two formats that families choose from are here, under the names of the language models that brought them. Templates are
-stored as they are and rendered with jinja2 at run time.
+Three formats that families choose from are here, under the names of the language models that brought them. Templates
+are stored as they are and rendered with jinja2 at run time.
 """
 
 from .checkpoint import Checkpoint
@@ -46,6 +46,21 @@ and polite answers to the user's questions. " }}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
+"""
+)
+
+# of Mistral-7B-Instruct-v0.2, media first
+MISTRAL = (
+    PARTS
+    + """\
+{%- set ns = namespace(system='') -%}
+{%- for message in messages -%}
+{%- if message.role == 'system' -%}{%- set ns.system = parts(message.content) + '\\n\\n' -%}
+{%- elif message.role == 'user' -%}{{ '[INST] ' + ns.system + parts(message.content) + ' [/INST]' }}
+{%- set ns.system = '' -%}
+{%- else -%}{{ ' ' + parts(message.content) + '</s>' }}
+{%- endif -%}
+{%- endfor -%}
 """
 )
 

@@ -180,6 +180,17 @@ def tower_needs(v: VisionSpec) -> Iterator[tuple[Need, str]]:
             yield Need(at + "bias", shapes[theirs][:1]), f"v.blk.{il}.{ours}.bias"
 
 
+def key_needs(v: VisionSpec) -> Iterator[tuple[Need, str]]:
+    """What makes the keys of the layer behind those that are run; nothing where that layer is not the tower's last."""
+    if v.n_layer + 1 != v.n_layer_full:
+        return
+    at, d = f"vision.encoder.layers.{v.n_layer}.", v.n_embd
+    for theirs, shape in (("layer_norm1", (d,)), ("self_attn.k_proj", (d, d))):
+        name = f"v.blk.{v.n_layer}.{LAYER[theirs]}"
+        yield Need(f"{at}{theirs}.weight", shape, optional=True), f"{name}.weight"
+        yield Need(f"{at}{theirs}.bias", (d,), optional=True), f"{name}.bias"
+
+
 def embedding_needs(v: VisionSpec) -> Iterator[tuple[Need, str]]:
     at, extra = "vision.embeddings.", v.kind.class_token
     yield Need(at + "patch_embedding.weight", (v.n_embd, 3, v.patch_size, v.patch_size)), "v.patch_embd.weight"

@@ -21,6 +21,7 @@ class Scripted:
     stats: Stats = field(default_factory=Stats)
     error: BaseException | None = None
     late: bool = False
+    toy: bool = False
 
 
 class FakeLLM:
@@ -112,4 +113,4 @@ def play(
             on_text(f" {word}" if i else word)
     if script.error:
         raise script.error
-    return SimpleNamespace(text=script.text, stats=script.stats, warnings=script.warnings)
+    return SimpleNamespace(text=script.text, stats=script.stats, warnings=script.warnings, toy=script.toy)

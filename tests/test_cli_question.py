@@ -41,7 +41,7 @@ def test_json_is_one_object(play: Play, clip: Path) -> None:
     result = run("chat", "--video", clip, "-p", "Colour?", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     found = json.loads(result.stdout)
-    assert set(found) == {"text", "question", "model", "media", "warnings", "stats"}
+    assert set(found) == {"text", "question", "model", "media", "warnings", "toy", "stats"}
     assert (found["text"], found["media"], found["warnings"]) == ("blue", [str(clip)], ["w"])
     assert found["model"] == {"name": "fake", "architecture": "qwen2"}
     assert (found["stats"]["n_visual_full"], found["stats"]["n_visual"]) == (128, 32)

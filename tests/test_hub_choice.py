@@ -124,8 +124,8 @@ def test_known_names_are_there() -> None:
     [
         ("a/b", "a/b", ""),
         ("a/b:Q4_0", "a/b", "Q4_0"),
-        ("https://huggingface.co/a/b", "a/b", ""),
-        ("hf.co/a/b:q8_0", "a/b", "q8_0"),
+        ("https://hub.example/a/b", "a/b", ""),
+        ("hub.example/a/b:q8_0", "a/b", "q8_0"),
         ("gemma3-4b:Q8_0", "ggml-org/gemma-3-4b-it-GGUF", "Q8_0"),
     ],
 )

@@ -57,7 +57,7 @@ def test_from_a_name_to_an_answer(demo: Hub) -> None:
     assert "Q8_0 by default; there is also F16 (tiny/Toy-GGUF:QUANT)" in first.stderr
     n = len(demo.asked)
     demo.refuse["/"] = (500, "")
-    for name in (REPO, f"{REPO}:q8_0", "Toy", f"https://huggingface.co/{REPO}"):
+    for name in (REPO, f"{REPO}:q8_0", "Toy", f"https://hub.example/{REPO}"):
         again = run("chat", name, *QUESTION)
         assert (again.exit_code, again.stdout) == (0, first.stdout), again.stderr
         assert "download" not in again.stderr

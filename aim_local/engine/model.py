@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 
 from .. import store
 from ..config import LoadConfig
+from ..media import MediaShape
 from ..models.base import Tower
 from ..models.prompt import ChatTemplate, Message
 from ..models.registry import open_tower
@@ -29,6 +30,7 @@ from ..native.devices import gpu_names, has_gpu
 from ..native.installed import library_files
 from ..store.digests import known_digest
 from ..store.encoded import EncodedStore
+from ..store.toy import is_demo_clip, is_toy
 
 
 class Closable(Protocol):
@@ -137,6 +139,12 @@ class Model:
                 f"vision_precision is {wanted}, but the vision tower is computed in {self.tower.precision} here"
             )
         return found
+
+    def beyond_toy(self, shapes: Sequence[MediaShape]) -> list[MediaShape]:
+        """Media that the bundled toy model was not made for (store/toy.py); none with another model."""
+        if not is_toy(self.text.header):
+            return []
+        return [shape for shape in shapes if not is_demo_clip(shape.digest)]
 
     @property
     def vision_kernels(self) -> str:

@@ -75,17 +75,26 @@ class ItemRows:
         self.ms, self.ahead_ms = 0.0, 0.0  # in the encoder: for the question, and before it
         self.on_step: Callable[[], None] = _nothing  # called after every tile whose rows were not here yet
 
-    def __call__(self, number: int, pixels: Frame | None, encode: Callable[[], Rows]) -> Rows:
+    def __call__(
+        self, number: int, pixels: Frame | None, encode: Callable[[], Rows], /, *, shared: bool = True
+    ) -> Rows:
+        if not shared:
+            return self._timed(lambda: (encode(), TileCounts(encoded=1)))
         number = self._planned[number] if self._planned else number
         rows = self._rows.get(number)
         if rows is None:
-            start = time.perf_counter()
-            rows, counted = self._new(number, pixels, encode)
+            rows = self._timed(lambda: self._new(number, pixels, encode))
             self._rows[number] = rows
             self._numbers.add(number)
-            self.counts += counted
-            self.ms += (time.perf_counter() - start) * 1000
-            self.on_step()
+        return rows
+
+    def _timed(self, get: Callable[[], tuple[Rows, TileCounts]]) -> Rows:
+        """What `get` gives, its time and counts noted, and the step told."""
+        start = time.perf_counter()
+        rows, counted = get()
+        self.counts += counted
+        self.ms += (time.perf_counter() - start) * 1000
+        self.on_step()
         return rows
 
     def _new(self, number: int, pixels: Frame | None, encode: Callable[[], Rows]) -> tuple[Rows, TileCounts]:
@@ -129,6 +138,9 @@ class ItemRows:
         """All tiles are here: they are kept for the next time. Returns why they are not, "" where all is well."""
         keeper, self._keeper = self._keeper, None
         if keeper is None:
+            return ""
+        if not self._planned and not self._numbers:  # none of its rows was asked for
+            keeper.drop()
             return ""
         keeper.finish(self._planned or sorted(self._numbers), frames, facts)
         return keeper.problem

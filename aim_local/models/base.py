@@ -27,9 +27,19 @@ from .threads import thread_count
 
 Frame = NDArray[np.uint8]
 Fit = Callable[[Frame], Frame]
-# (number of the tile in its item, what the tower sees of it, the encoder run) -> float32 [n, n_embd]; pixels None where
-# no two tiles can be told to be the same picture
-TileRows = Callable[[int, Frame | None, Callable[[], Rows]], Rows]
+
+
+class TileRows(Protocol):
+    """Rows of an item's tiles: asked for each, it makes the encoder run, or knows the rows already."""
+
+    def __call__(
+        self, number: int, pixels: Frame | None, encode: Callable[[], Rows], /, *, shared: bool = True
+    ) -> Rows:
+        """encode()'s float32 [n, width] of the tile with this number in its item.
+
+        pixels: what the tower sees of it, None where no two tiles can be told to be the same picture. shared=False:
+        other rows than those `frame_rows` gives, which are neither kept nor taken from elsewhere.
+        """
 
 
 class Tower(Protocol):
@@ -186,13 +196,25 @@ class TowerFile:
 
     def check_width(self) -> None:
         """Refuses what mtmd would refuse with less to go on."""
-        width = self.metadata.get("clip.vision.projection_dim")
-        takes = self.text.shape.n_embd  # without what the first layers add to it
+        width, takes = self._width, self.text.shape.n_embd  # without what the first layers add to a row
         if width and width != takes:
             raise ModelError(
                 f"{self.path}: makes visual tokens of width {width}, {self.text.path} takes {takes}; "
                 "take the mmproj that was converted with this model"
             )
+
+    @property
+    def _width(self) -> int:
+        """Of a visual token; 0 where the file does not say.
+
+        Files of upstream's script for LLaVA have CLIP's own projection_dim in that key, so the projector's last matrix
+        counts where its name says that it is one.
+        """
+        if self.projector in ("mlp", "llava_onevision"):
+            for tensor in self.header.tensors:
+                if tensor.name == "mm.2.weight" and len(tensor.shape) == 2:
+                    return tensor.shape[1]
+        return self.size("projection_dim")
 
     def open(self) -> MtmdContext | None:
         """The loaded tower, None without weights. Raises ModelError."""

@@ -17,7 +17,7 @@ from ..native.visual import Merged, pool_rows
 from .base import TowerFile
 from .llava_onevision import LlavaOnevision
 from .pieces import Part, Rows
-from .tiles import NEWLINE
+from .tiles import NEWLINE, average_squares
 
 POOLS = ("bilinear", "average")
 NEWLINES = ("grid", "one_token")
@@ -58,12 +58,10 @@ class LlavaVideo(LlavaOnevision):
         return 1 if self._newlines == "one_token" else 0
 
     def pool(self, patches: Rows) -> Rows:
-        """[patches_per_side^2, n_embd] -> [frame_side^2, n_embd]; a rest that fills no square is left out."""
+        """[patches_per_side^2, n_embd] -> [frame_side^2, n_embd]"""
         if self._how == "bilinear":
             return pool_rows(patches, self.patches_per_side)
-        n, k, side = self.frame_side, self._stride, self.patches_per_side
-        grid = patches.reshape(side, side, -1)[: n * k, : n * k].reshape(n, k, n, k, -1)
-        return np.ascontiguousarray(grid.mean(axis=(1, 3), dtype=np.float32).reshape(n * n, -1))
+        return average_squares(patches, self._stride)
 
     def close_frames(self, found: Merged) -> Merged:
         """A newline behind the last survivor of each row of each frame's grid; newlines are never merged.

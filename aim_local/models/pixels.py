@@ -2,8 +2,9 @@
 
 Each picture ends as tiles uint8 [n, side, side, 3]; dividing by 255, mean and std happen in the library, in one place.
 transformers resizes 8-bit pictures too and rounds there, so the tiles are the same bytes.
-Where the pieces come from: LlavaOnevisionImageProcessorPil, LlavaImageProcessorPil and CLIPImageProcessorPil of
-transformers 5 (models/*/image_processing_pil_*.py, image_transforms.py). Reading media files is media/'s concern.
+Where the pieces come from: LlavaOnevisionImageProcessorPil, LlavaNextImageProcessorPil, LlavaImageProcessorPil and
+CLIPImageProcessorPil of transformers 5 (models/*/image_processing_pil_*.py, image_transforms.py). Reading media files
+is media/'s concern.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ Pixels = NDArray[np.uint8]
 
 LANCZOS, BILINEAR, BICUBIC = 1, 2, 3  # PIL's numbers
 MAX_RESIZED = 1 << 27  # pixels; LLaVA-1.5 resizes a whole strip before it cuts the middle out
-KINDS = ("onevision", "clip-center-crop")
+KINDS = ("onevision", "anyres", "clip-center-crop")
+ANYRES = (
+    "onevision",
+    "anyres",
+)  # pictures become a base view and tiles; "anyres" has no limit, and cuts frames as CLIP
+NO_LIMIT = 1 << 20  # tiles
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,12 @@ class PreprocessConfig:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> PreprocessConfig:
-        """From the keys of a mmproj GGUF. One without aim.* keys is LLaVA-1.5 as other converters write it."""
-        kind = str(metadata.get("aim.preprocess", "clip-center-crop"))
+        """From the keys of a mmproj GGUF. One without aim.* keys is LLaVA-1.5 or LLaVA-NeXT as others write it."""
+        is_next = bool(metadata.get("clip.vision.image_grid_pinpoints"))
+        kind = str(metadata.get("aim.preprocess", "anyres" if is_next else "clip-center-crop"))
         side = int(metadata.get("clip.vision.image_size", 0))
         if kind not in KINDS or side <= 0:
-            known = " and ".join(KINDS)
+            known = ", ".join(KINDS)
             raise ModelError(
                 f"the mmproj asks for pictures {kind!r} at {side} pixels, known: {known}; convert it again"
             )
@@ -60,7 +67,7 @@ class PreprocessConfig:
             resample=resample,
             video_resample=int(metadata.get("aim.video.resample", resample)),
             pinpoints=_pinpoints(metadata.get("clip.vision.image_grid_pinpoints", ()), side),
-            max_tiles=int(metadata.get("aim.vision.max_tiles", 9)),
+            max_tiles=int(metadata.get("aim.vision.max_tiles", 9)) if kind == "onevision" else NO_LIMIT,
             shortest_edge=int(metadata.get("aim.vision.shortest_edge", side)),
             center_crop=bool(metadata.get("aim.vision.do_center_crop", True)),
             pad_square=bool(metadata.get("aim.vision.do_pad", False)),
@@ -77,14 +84,14 @@ def _pinpoints(flat: Sequence[int], side: int) -> tuple[tuple[int, int], ...]:
 
 
 def plan_image(height: int, width: int, config: PreprocessConfig, patches: int) -> AnyresPlan:
-    """Tiles and tokens of one image with LLaVA-OneVision. `patches`: per tile side."""
+    """Tiles and tokens of one image of any resolution. `patches`: per tile side."""
     return AnyresPlan.of(height, width, config.side, patches, config.pinpoints, config.max_tiles)
 
 
 def image_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
-    """uint8 [H, W, 3] -> [n, side, side, 3]: base view and tile grid (onevision), or the one cropped picture."""
-    if config.kind == "onevision":
-        return onevision_tiles(image, config)
+    """uint8 [H, W, 3] -> [n, side, side, 3]: base view and tile grid, or the one cropped picture."""
+    if config.kind in ANYRES:
+        return anyres_tiles(image, config)
     return clip_tile(image, config)[None]
 
 
@@ -95,10 +102,10 @@ def video_frame(frame: Pixels, config: PreprocessConfig) -> Pixels:
     return clip_tile(frame, config)
 
 
-# --- LLaVA-OneVision -------------------------------------------------------------------------------------------------
+# --- LLaVA-OneVision and LLaVA-NeXT -----------------------------------------------------------------------------------
 
 
-def onevision_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
+def anyres_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
     """Base view first, then the tiles of the best pinpoint row by row."""
     side = config.side
     plan = plan_image(image.shape[0], image.shape[1], config, patches=1)  # the pinpoint does not depend on patches
@@ -121,7 +128,7 @@ def fit(image: Pixels, height: int, width: int, resample: int) -> Pixels:
     return out
 
 
-# --- LLaVA-1.5 -------------------------------------------------------------------------------------------------------
+# --- LLaVA-1.5, and the frames of LLaVA-NeXT-Video --------------------------------------------------------------------
 
 
 def clip_tile(image: Pixels, config: PreprocessConfig) -> Pixels:

@@ -9,6 +9,7 @@ from .base import Tower, TowerFile
 from .gemma3 import Gemma3
 from .internvl import InternVL
 from .llava import Llava
+from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision
 from .llava_video import LlavaVideo
 from .mtmd import MtmdTower
@@ -20,7 +21,7 @@ from .smolvlm import SmolVLM
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, Llava, Qwen2VL, Qwen25VL, Qwen3VL, SmolVLM, InternVL, Gemma3)
+FAMILIES = (LlavaVideo, LlavaOnevision, LlavaNext, Llava, Qwen2VL, Qwen25VL, Qwen3VL, SmolVLM, InternVL, Gemma3)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:

@@ -5,6 +5,7 @@ A family on top of it says how a frame's patches become slots, and which newline
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -254,6 +255,14 @@ def frame_groups(window: range, found: Merged, n_newlines: int = 0) -> list[Toke
         else:
             groups.append(TokenGroup(0, window[slot // n_slots], slot % n_slots))
     return groups
+
+
+def average_squares(rows: Rows, k: int) -> Rows:
+    """Means over k x k squares of a square grid [n^2, width]; a rest that fills no square is left out."""
+    side = math.isqrt(len(rows))
+    n = side // k
+    grid = rows.reshape(side, side, -1)[: n * k, : n * k].reshape(n, k, n, k, -1)
+    return np.ascontiguousarray(grid.mean(axis=(1, 3), dtype=np.float32).reshape(n * n, -1))
 
 
 class Clock:

@@ -67,6 +67,15 @@ _newline = bind(libmtmd, "aim_mtmd_newline", [c_void_p, _floats])
 _n_rows = bind(libmtmd, "aim_mtmd_n_rows", [c_void_p, POINTER(_Tile)])
 # int32_t aim_mtmd_encode(mtmd_context * ctx, const struct aim_tile * tile, int32_t n_threads, float * out)
 _encode = bind(libmtmd, "aim_mtmd_encode", [c_void_p, POINTER(_Tile), c_int32, _floats])
+# int32_t aim_mtmd_n_features(mtmd_context * ctx)
+_n_features = bind(libmtmd, "aim_mtmd_n_features", [c_void_p])
+# int32_t aim_mtmd_has_keys(mtmd_context * ctx)
+_has_keys = bind(libmtmd, "aim_mtmd_has_keys", [c_void_p])
+# int32_t aim_mtmd_encode_features(mtmd_context * ctx, const struct aim_tile * tile, int32_t with_keys,
+#                                  int32_t n_threads, float * out)
+_encode_features = bind(libmtmd, "aim_mtmd_encode_features", [c_void_p, POINTER(_Tile), c_int32, c_int32, _floats])
+# int32_t aim_mtmd_project(mtmd_context * ctx, const float * rows, int32_t n, int32_t n_threads, float * out)
+_project = bind(libmtmd, "aim_mtmd_project", [c_void_p, _floats, c_int32, c_int32, _floats])
 # int32_t aim_pool_side(int32_t side)
 _pool_side = bind(libmtmd, "aim_pool_side", [c_int32])
 # int32_t aim_pool_rows(const float * rows, int32_t side, int32_t n_embd, float * out)
@@ -88,6 +97,13 @@ _merge_count = bind(libmtmd, "aim_merge_count", [c_int32, c_double])
 # int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads,
 #                        float * out_rows, int32_t * out_slot, int32_t * out_owner)
 _merge_rows = bind(libmtmd, "aim_merge_rows", [_floats, c_int32, c_int32, c_double, c_int32, _floats, _ints, _ints])
+# int32_t aim_merge_by_keys(const float * rows, const float * keys, int32_t n, int32_t n_embd, int32_t n_key,
+#                           double retain, int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner)
+_merge_by_keys = bind(
+    libmtmd,
+    "aim_merge_by_keys",
+    [_floats, _floats, c_int32, c_int32, c_int32, c_double, c_int32, _floats, _ints, _ints],
+)
 # int32_t aim_ward_rows(const float * rows, const float * weight, int32_t n, int32_t n_embd, int32_t n_keep,
 #                       int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_medoid,
 #                       int32_t * out_owner)
@@ -158,17 +174,44 @@ class TileEncoder:
 
         Raises ValueError for another type, UsageError for a size that the tower does not take.
         """
+        return self._encoded(tile, self.n_embd, _encode)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the mmproj has the keys of the layer behind those that are run."""
+        return bool(_has_keys(self._context) == 1)
+
+    def features(self, tile: Pixels, *, keys: bool = False) -> Rows:
+        """uint8 [side, side, 3] -> what the projector would read, [patches_per_side^2, n_features].
+
+        keys: [.., 2 * n_features], each row's features and then its keys, K of the layer behind those that are run.
+        """
+        width = MTMD.checked(_n_features(self._context)) * (2 if keys else 1)
+        return self._encoded(tile, width, _encode_features, int(keys))
+
+    def project(self, features: Rows) -> Rows:
+        """[n, n_features] -> [n, n_embd]: the projector alone."""
+        n = len(features)
+        rows = np.empty((n, self.n_embd), np.float32)
+        given = _float_ptr(features, n, MTMD.checked(_n_features(self._context)))
+        self._done(_project(self._context, given, n, self.n_threads, rows.ctypes.data_as(_floats)))
+        return rows
+
+    def _encoded(self, tile: Pixels, width: int, run: Any, *how: int) -> Rows:
+        """Rows [n, width] of what a function of the library makes of a tile."""
         if tile.dtype != np.uint8 or tile.ndim not in (3, 4) or tile.shape[-1] != 3:
             raise ValueError(f"the tile is {tile.dtype} {tile.shape}, the vision tower takes uint8 [height, width, 3]")
         tile = np.ascontiguousarray(tile)
-        height, width = tile.shape[-3:-1]
-        pixels = _Tile(tile.ctypes.data_as(_bytes), width, height, len(tile) if tile.ndim == 4 else 1)
-        rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), self.n_embd), np.float32)
-        status = _encode(self._context, ctypes.byref(pixels), self.n_threads, rows.ctypes.data_as(_floats))
+        height, wide = tile.shape[-3:-1]
+        pixels = _Tile(tile.ctypes.data_as(_bytes), wide, height, len(tile) if tile.ndim == 4 else 1)
+        rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), width), np.float32)
+        self._done(run(self._context, ctypes.byref(pixels), *how, self.n_threads, rows.ctypes.data_as(_floats)))
+        return rows
+
+    def _done(self, status: int) -> None:
         if status == ABORTED and self._stop:
             self._stop.reraise()
         MTMD.checked(status)
-        return rows
 
     def newline(self) -> Rows | None:
         """The newline embedding, [n_embd]; None where the mmproj has none."""
@@ -243,6 +286,17 @@ def merge_rows(rows: Rows, retain: float, n_threads: int = 0) -> Merged:
     out = Merged(np.empty((n_out, n_embd), np.float32), np.empty(n_out, np.int32), np.empty(n, np.int32))
     arguments = (out.rows.ctypes.data_as(_floats), _int_ptr(out.slots), _int_ptr(out.owners))
     MTMD.checked(_merge_rows(pointer, n, n_embd, retain, n_threads, *arguments))
+    return out
+
+
+def merge_by_keys(rows: Rows, keys: Rows, retain: float, n_threads: int = 0) -> Merged:
+    """As merge_rows, but keys [n, n_key] say how similar two rows are; they are averaged as the rows are."""
+    n, n_embd = rows.shape
+    pointers = _float_ptr(rows, n, n_embd), _float_ptr(keys, n, None)
+    n_out = merge_count(n, retain)
+    out = Merged(np.empty((n_out, n_embd), np.float32), np.empty(n_out, np.int32), np.empty(n, np.int32))
+    arguments = (out.rows.ctypes.data_as(_floats), _int_ptr(out.slots), _int_ptr(out.owners))
+    MTMD.checked(_merge_by_keys(*pointers, n, n_embd, keys.shape[1], retain, n_threads, *arguments))
     return out
 
 

@@ -1,7 +1,7 @@
 """Models that came from the hub: a small file in the store says which, and where their files lie in the hub's cache.
 
 Knows that file (hub.json), and the cache's layout as far as a path in it goes. Fetches nothing: hub/ does.
-https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+The cache's layout: the guide "Understand caching" of huggingface-hub.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ..errors import ConvertError, Unsupported
 from .base import Family
 from .layouts import architecture
 from .llava import Llava
+from .llava_next import LlavaNext
 from .llava_onevision import LlavaOnevision, plain_model
 from .llava_video import LlavaVideo
 from .upstream import UPSTREAM, UpstreamFamily, upstream_family
@@ -19,6 +20,7 @@ from .upstream import UPSTREAM, UpstreamFamily, upstream_family
 FAMILIES: tuple[type[Family], ...] = (
     LlavaVideo,
     LlavaOnevision,
+    LlavaNext,
     Llava,
 )
 

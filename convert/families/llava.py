@@ -6,6 +6,8 @@ picture is all it was trained on; the frames of a video are sent as pictures. re
 Keys of its own:
 
 clip.vision.feature_layer       the hidden state that is read
+v.blk.N.ln1, v.blk.N.attn_k     tensors of the last layer, which is not run: its keys say which patches are alike in the
+                                authors' own reduction of pictures (docs/method.md)
 aim.vision.shortest_edge        what a picture's shortest edge is resized to; 0: both sides to the tower's size
 aim.vision.do_center_crop, aim.vision.do_pad
 """
@@ -17,11 +19,11 @@ from typing import Any
 import gguf
 
 from ..checkpoint import Checkpoint
-from ..errors import ConvertError, Unsupported
+from ..errors import ConvertError
 from ..plan import Need
 from ..preprocess import check_side, image_processor, read_preprocess, sides, video_processor
 from ..templates import VICUNA, media_token
-from ..vision_towers import CLIP, mlp_needs, tower_needs
+from ..vision_towers import CLIP, key_needs, mlp_needs, tower_needs
 from .base import Family
 from .layouts import architecture, is_original, text_tower, vision_tower
 
@@ -59,8 +61,6 @@ class Llava(Family):
     @classmethod
     def read(cls, checkpoint: Checkpoint, tower: Checkpoint | None) -> "Llava":
         config = checkpoint.config
-        if is_original(config) and "unpad" in str(config.get("mm_patch_merge_type", "")):
-            raise Unsupported(f"{architecture(config)} with image tiles (LLaVA-1.6) is not supported")
         vision = vision_tower(config, tower, CLIP, layer=-2, strategy="default", family=cls.name)
         image = image_processor(checkpoint, tower)
         shortest_edge, crop = read_size(image, vision.image_size)
@@ -78,6 +78,7 @@ class Llava(Family):
 
     def vision_needs(self) -> Iterator[tuple[Need, str]]:
         yield from tower_needs(self.vision)
+        yield from key_needs(self.vision)
         yield from mlp_needs(self.vision.n_embd, self.text.n_embd)
 
     def metadata(self, writer: gguf.GGUFWriter) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from ...demo import PLAIN, Clip, World, held_out, write_clip
 from ...errors import SuiteError, UsageError
 from ...store.files import replaced
+from ...store.toy import is_demo_file
+from .records import Suite
 
 SUITE_FILE = "suite.jsonl"
 _CLIPS = "clips"
@@ -48,6 +50,16 @@ def draw_demo_suite(folder: Path, n: int = 200, seed: int = 0, world: World = PL
     except OSError as e:
         raise SuiteError(f"{folder}: the demo suite cannot be written ({e.strerror}); name another folder") from e
     return target
+
+
+def beyond_demo(suite: Suite) -> tuple[str, ...]:
+    """Media of a suite that the bundled model was not made for: neither drawn here nor one of its clips."""
+    media = dict.fromkeys(path for item in suite.items for path in item.media)
+    return tuple(str(path) for path in media if not _is_demo(path))
+
+
+def _is_demo(path: Path) -> bool:
+    return bool(_OURS.fullmatch("/".join(path.parts[-2:]))) or is_demo_file(path)
 
 
 def _name(i: int, clip: Clip) -> str:

@@ -123,7 +123,8 @@ class CellSummary:
     """A row of the report. status: "done", "failed" (reason says why) or "partial" (interrupted, or not started).
 
     accuracy: None where no item has an answer. paired, agreement, divergence: None for what cannot be compared, with
-    a note. stages: median and spread of milliseconds per stage name. Means are over items.
+    a note. stages: median and spread of milliseconds per stage name. Means are over items. toy: the bundled toy model
+    answered about clips that are not of its world.
     """
 
     model: str
@@ -149,6 +150,7 @@ class CellSummary:
     peak_rss_bytes: int = 0
     model_bytes: int = 0
     mmproj_bytes: int = 0
+    toy: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -21,8 +21,10 @@ from ...errors import AimError, ModelError
 from ...native.bindings import bindings_version
 from ...settings import parse_setting, refine_load
 from ...store.gguf_header import ArrayInfo, read_header
+from ...store.toy import is_toy, toy_line
 from ..measure import machine
 from .cell import logits_path
+from .demo_suite import beyond_demo
 from .job import Job, Options, Task
 from .matrix import TOKENS, Cell, check_loads, check_matrix, check_vocabularies, find_reference, matrix
 from .process import run_process
@@ -133,6 +135,7 @@ class Runner:
         self.space, self.suite, self.cells, self.options = space, suite, cells, options
         self.watch, self._held = watch, held
         self.runs = {cell.spec.key: CellRun(cell.spec) for cell in cells}
+        self._strange = beyond_demo(suite)
         self._first = reference
         self._digest: str | None = None  # of the reference's inputs, once it is done
 
@@ -143,6 +146,8 @@ class Runner:
     def run(self) -> None:
         """Every cell that is not done. Failures are rows; KeyboardInterrupt ends the cell's process and comes out."""
         self.watch.start(len(self.cells) * len(self.suite.items))
+        if self._strange and any(not cell.problem and _is_toy(cell.spec.model_path) for cell in self.cells):
+            self.watch.note(toy_line(self._strange))
         for cell in sorted(self.cells, key=lambda cell: cell.spec.key != self._first):
             self._run_cell(cell)
             self.watch.finished(self._summary(cell.spec.key))
@@ -155,6 +160,7 @@ class Runner:
     def _run_cell(self, cell: Cell) -> None:
         spec, role = cell.spec, self._role(cell.spec.key)
         run = CellRun(spec, model_bytes=size_of(spec.model_path), mmproj_bytes=size_of(spec.mmproj_path))
+        run = replace(run, toy=bool(self._strange) and not cell.problem and _is_toy(spec.model_path))
         folder = self.space.cell(spec.key)
         try:
             if cell.problem:
@@ -256,6 +262,13 @@ class Runner:
             command=command,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def _is_toy(path: Path) -> bool:
+    try:
+        return is_toy(read_header(path))
+    except ModelError:  # a broken file is told when its cell runs
+        return False
 
 
 def _digest(inputs: dict[str, Any]) -> str:

@@ -20,7 +20,10 @@ _STAGES = (*STAGES, "decode")
 
 @dataclass(frozen=True)
 class CellRun:
-    """How a cell ended: its lines, status ("done", "failed", "partial") with the reason, and its files' sizes."""
+    """How a cell ended: its lines, status ("done", "failed", "partial") with the reason, and its files' sizes.
+
+    toy: as in CellSummary.
+    """
 
     spec: CellSpec
     rows: Sequence[ItemResult] = ()
@@ -28,6 +31,7 @@ class CellRun:
     reason: str = ""
     model_bytes: int = 0
     mmproj_bytes: int = 0
+    toy: bool = False
 
 
 def summarise(cell: CellRun, items: Sequence[Item], reference: CellRun, kld_wanted: bool) -> CellSummary:
@@ -63,6 +67,7 @@ def summarise(cell: CellRun, items: Sequence[Item], reference: CellRun, kld_want
         peak_rss_bytes=max((row.peak_rss_bytes for row in rows), default=0),
         model_bytes=cell.model_bytes,
         mmproj_bytes=cell.mmproj_bytes,
+        toy=cell.toy,
         notes=tuple(_notes(cell, rows, len(items), reference, kld_wanted)),
     )
 
@@ -106,6 +111,8 @@ def _mean(stats: Sequence[dict[str, Any]], name: str, default: float = 0.0) -> f
 
 def _notes(cell: CellRun, rows: Sequence[ItemResult], n_items: int, reference: CellRun, kld_wanted: bool) -> list[str]:
     notes = []
+    if cell.toy:
+        notes.append("the bundled model is a toy that knows drawn shapes only: its answers to this suite mean nothing")
     if rows and len(rows) < n_items:
         notes.append(f"figures over {len(rows)} of {n_items} questions")
     if rows and all(row.first for row in rows):

@@ -68,6 +68,7 @@ def report(found: Explanation) -> dict[str, Any]:
         "importance": {il: scores.tolist() for il, scores in trace.importance.items()},
         "pictures": [_picture(found, grid) for grid in trace.grids],
         "warnings": list(found.answer.warnings),
+        "toy": found.answer.toy,
         "stats": stats.to_dict(),
     }
 

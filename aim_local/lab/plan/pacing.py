@@ -114,7 +114,7 @@ class _Stopwatch:
         tower, found = self.model.tower, list[tuple[Rows, float]]()
         assert tower is not None, "it has facts"
 
-        def timed(number: int, pixels: Frame | None, encode: Callable[[], Rows]) -> Rows:
+        def timed(number: int, pixels: Frame | None, encode: Callable[[], Rows], /, *, shared: bool = True) -> Rows:
             start = time.perf_counter()
             rows = encode()
             found.append((rows, time.perf_counter() - start))

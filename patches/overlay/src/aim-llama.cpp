@@ -32,6 +32,16 @@ int32_t aim_last_status(void) {
 // text architectures whose graphs can run a range of layers: hooks 0013 and 0014
 static const char * const STAGED[] = { "llama", "qwen2", "qwen2vl", "qwen3", "qwen3vl" };
 
+static std::string staged_names(const char * between) {
+    std::string names;
+
+    for (const char * name : STAGED) {
+        names += (names.empty() ? "" : between) + std::string(name);
+    }
+
+    return names;
+}
+
 static void check_supported(const llama_model & model) {
     const auto & hparams = model.hparams;
 
@@ -44,14 +54,8 @@ static void check_supported(const llama_model & model) {
         hparams.f_embedding_scale == 0.0f && hparams.n_layer_nextn == 0 && hparams.causal_attn && model.tok_embd;
 
     if (!is_arch || !is_plain) {
-        std::string names;
-
-        for (const char * name : STAGED) {
-            names += (names.empty() ? "" : ", ") + std::string(name);
-        }
-
         throw aim_error(AIM_STATUS_UNSUPPORTED, format("visual tokens cannot be pruned in text architecture %s%s; supported are %s",
-                    model.arch_name().c_str(), is_arch ? " of this kind" : "", names.c_str()));
+                    model.arch_name().c_str(), is_arch ? " of this kind" : "", staged_names(", ").c_str()));
     }
 }
 
@@ -85,6 +89,12 @@ static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int
     }
 
     return plan;
+}
+
+const char * aim_architectures(void) {
+    static const std::string names = staged_names(" ");
+
+    return names.c_str();
 }
 
 bool aim_supported(const llama_model * model) {

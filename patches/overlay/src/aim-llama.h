@@ -22,6 +22,9 @@ LLAMA_API int32_t aim_llama_patch_version(void);
 LLAMA_API const char * aim_last_error(void);
 LLAMA_API int32_t      aim_last_status(void);
 
+// the text architectures that can be staged: "llama qwen2 ..."
+LLAMA_API const char * aim_architectures(void);
+
 // whether the model's text architecture can be staged; if not, aim_last_error() names those that can
 LLAMA_API bool aim_supported(const struct llama_model * model);
 

@@ -29,11 +29,14 @@ struct match {
 // rows at work in one round, with where they came from
 struct token_set {
     int32_t            n_embd;
+    int32_t            key_at; // the columns [key_at, key_at + n_key) say how similar two rows are
+    int32_t            n_key;
     std::vector<float>   rows; // [n, n_embd]
     std::vector<int32_t> slot; // [n] input row that survived
     std::vector<int32_t> owner; // [n_input] current row of each input row
 
     int32_t n() const { return (int32_t) slot.size(); }
+    const float * key(int32_t i) const { return row(i) + key_at; }
     float * row(int32_t i) { return rows.data() + (size_t) i * n_embd; }
     const float * row(int32_t i) const { return rows.data() + (size_t) i * n_embd; }
 };
@@ -112,17 +115,17 @@ std::vector<match> match_sources(const token_set & x, int32_t n_threads) {
     const int32_t n_a = (x.n() + 1) / 2;
     const int32_t n_b = x.n() / 2;
     const int32_t n_block = std::min(n_a, SOURCE_BLOCK);
-    const double  flops   = 2.0 * n_block * n_b * x.n_embd;
-    similarity sim(x.n_embd, n_block, n_b, (int32_t) std::min<double>(n_threads, 1 + flops / FLOPS_PER_THREAD));
+    const double  flops   = 2.0 * n_block * n_b * x.n_key;
+    similarity sim(x.n_key, n_block, n_b, (int32_t) std::min<double>(n_threads, 1 + flops / FLOPS_PER_THREAD));
     for (int32_t j = 0; j < n_b; j++) {
-        normalise(x.row(2*j + 1), x.n_embd, sim.destination(j));
+        normalise(x.key(2*j + 1), x.n_key, sim.destination(j));
     }
     std::vector<match> matches;
     matches.reserve(n_a);
     for (int32_t first = 0; first < n_a; first += n_block) {
         const int32_t n = std::min(n_block, n_a - first); // a short last block computes stale rows too, nobody reads them
         for (int32_t i = 0; i < n; i++) {
-            normalise(x.row(2*(first + i)), x.n_embd, sim.source(i));
+            normalise(x.key(2*(first + i)), x.n_key, sim.source(i));
         }
         sim.compute();
         for (int32_t i = 0; i < n; i++) {
@@ -217,28 +220,60 @@ int32_t aim_merge_count(int32_t n, double retain) {
     });
 }
 
+static void expect_width(int32_t n_embd) {
+    if (n_embd < 1) {
+        aim_fail(AIM_STATUS_INVALID, "rows of width %d cannot be merged", n_embd);
+    }
+}
+
+// the first n_out columns of the merged rows go to out_rows
+static int32_t merge_set(token_set & x, int32_t target, int32_t n_threads, int32_t n_out, float * out_rows, int32_t * out_slot, int32_t * out_owner) {
+    x.slot.resize(x.rows.size() / x.n_embd);
+    x.owner.resize(x.slot.size());
+    std::iota(x.slot.begin(), x.slot.end(), 0);
+    std::iota(x.owner.begin(), x.owner.end(), 0);
+    while (x.n() > target) {
+        merge_round(x, target, aim_thread_count(n_threads));
+    }
+    for (int32_t i = 0; i < target; i++) {
+        std::copy_n(x.row(i), n_out, out_rows + (size_t) i * n_out);
+    }
+    if (out_slot) {
+        std::copy(x.slot.begin(), x.slot.end(), out_slot);
+    }
+    if (out_owner) {
+        std::copy(x.owner.begin(), x.owner.end(), out_owner);
+    }
+    return target;
+}
+
 int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads, float * out_rows,
         int32_t * out_slot, int32_t * out_owner) {
     return aim_guard([&]() -> int32_t {
         const int32_t target = aim_checked(aim_merge_count(n, retain));
         aim_expect(rows, "rows");
         aim_expect(out_rows, "out_rows");
-        if (n_embd < 1) {
-            aim_fail(AIM_STATUS_INVALID, "rows of width %d cannot be merged", n_embd);
+        expect_width(n_embd);
+        token_set x = { n_embd, 0, n_embd, std::vector<float>(rows, rows + (size_t) n * n_embd), {}, {} };
+        return merge_set(x, target, n_threads, n_embd, out_rows, out_slot, out_owner);
+    });
+}
+
+int32_t aim_merge_by_keys(const float * rows, const float * keys, int32_t n, int32_t n_embd, int32_t n_key, double retain, int32_t n_threads,
+        float * out_rows, int32_t * out_slot, int32_t * out_owner) {
+    return aim_guard([&]() -> int32_t {
+        const int32_t target = aim_checked(aim_merge_count(n, retain));
+        aim_expect(rows, "rows");
+        aim_expect(keys, "keys");
+        aim_expect(out_rows, "out_rows");
+        expect_width(n_embd);
+        expect_width(n_key);
+        token_set x = { n_embd + n_key, n_embd, n_key, std::vector<float>((size_t) n * (n_embd + n_key)), {}, {} };
+        for (int32_t i = 0; i < n; i++) {
+            float * to = x.row(i);
+            std::copy_n(rows + (size_t) i * n_embd, n_embd, to);
+            std::copy_n(keys + (size_t) i * n_key, n_key, to + n_embd);
         }
-        token_set x = { n_embd, std::vector<float>(rows, rows + (size_t) n * n_embd), std::vector<int32_t>(n), std::vector<int32_t>(n) };
-        std::iota(x.slot.begin(), x.slot.end(), 0);
-        std::iota(x.owner.begin(), x.owner.end(), 0);
-        while (x.n() > target) {
-            merge_round(x, target, aim_thread_count(n_threads));
-        }
-        std::copy_n(x.rows.begin(), (size_t) target * n_embd, out_rows);
-        if (out_slot) {
-            std::copy(x.slot.begin(), x.slot.end(), out_slot);
-        }
-        if (out_owner) {
-            std::copy(x.owner.begin(), x.owner.end(), out_owner);
-        }
-        return target;
+        return merge_set(x, target, n_threads, n_embd, out_rows, out_slot, out_owner);
     });
 }

@@ -5,6 +5,7 @@
 #include "aim-cpu.h"
 #include "aim-guard.h"
 #include "aim-pack.h"
+#include "aim-project.h"
 #include "aim-stop.h"
 #include "models/llava-clip.h"
 
@@ -224,28 +225,91 @@ int32_t aim_mtmd_n_rows(mtmd_context * ctx, const aim_tile * tile) {
     });
 }
 
+// a call that can be stopped
+static aim_stop * begin(clip_ctx * vision) {
+    aim_stop * stop = aim_clip_stop(vision).get();
+    if (stop) {
+        stop->reset();
+    }
+    return stop;
+}
+
+// a run that came to no end
+static void fail(const aim_stop * stop, const char * what, const char * why) {
+    if (stop && stop->is_stopped()) {
+        aim_fail(AIM_STATUS_ABORTED, "the %s was stopped", what);
+    }
+    aim_fail(AIM_STATUS_FAILED, "the %s could not be run; %s", what, why);
+}
+
+// what the tower's graph gives of one tile, `width` numbers a row
+static void encode(clip_ctx * vision, const aim_tile * tile, int32_t width, int32_t n_threads, float * out) {
+    check_tile(vision, tile);
+    aim_expect(tile->rgb, "rgb");
+    aim_expect(out, "out");
+    const aim_stop * stop = begin(vision);
+    clip_image_f32_batch frames;
+    for (int32_t i = 0; i < tile->n_frames; ++i) {
+        frames.entries.push_back(normalised(*clip_get_hparams(vision), *tile, i));
+    }
+    std::vector<float> rows((size_t) count_rows(vision, *tile) * width);
+    if (!clip_image_batch_encode(vision, aim_thread_count(n_threads), &frames, rows)) {
+        fail(stop, "vision tower", "its log has the reason");
+    }
+    std::copy(rows.begin(), rows.end(), out);
+}
+
 int32_t aim_mtmd_encode(mtmd_context * ctx, const aim_tile * tile, int32_t n_threads, float * out) {
     return aim_guard([&]() -> int32_t {
         clip_ctx * vision = vision_of(ctx);
-        check_tile(vision, tile);
-        aim_expect(tile->rgb, "rgb");
+        encode(vision, tile, clip_n_mmproj_embd(vision), n_threads, out);
+        return AIM_STATUS_OK;
+    });
+}
+
+// a tower whose graph is ours
+static clip_ctx * own_tower(mtmd_context * ctx) {
+    clip_ctx * vision = vision_of(ctx);
+    if (clip_get_projector_type(vision) != PROJECTOR_TYPE_LLAVA_ONEVISION && !clip_graph_llava_clip::handles(*aim_clip_model(vision))) {
+        aim_fail(AIM_STATUS_UNSUPPORTED, "projector %s: its rows before the projector are not given out", aim_mtmd_projector(ctx));
+    }
+    return vision;
+}
+
+int32_t aim_mtmd_n_features(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return clip_get_hparams(own_tower(ctx))->n_embd; });
+}
+
+int32_t aim_mtmd_has_keys(mtmd_context * ctx) {
+    return aim_guard([&]() -> int32_t { return clip_graph_llava_clip::has_keys(*aim_clip_model(vision_of(ctx))); });
+}
+
+int32_t aim_mtmd_encode_features(mtmd_context * ctx, const aim_tile * tile, int32_t with_keys, int32_t n_threads, float * out) {
+    return aim_guard([&]() -> int32_t {
+        clip_ctx * vision = own_tower(ctx);
+        const int32_t n_features = clip_get_hparams(vision)->n_embd;
+        if (with_keys && !clip_graph_llava_clip::has_keys(*aim_clip_model(vision))) {
+            aim_fail(AIM_STATUS_UNSUPPORTED, "the mmproj has no keys of the layer behind those that are run (v.blk.%d.attn_k)",
+                clip_get_hparams(vision)->n_layer);
+        }
+        const aim_tower_gives gives(with_keys ? AIM_TOWER_FEATURES_AND_KEYS : AIM_TOWER_FEATURES);
+        encode(vision, tile, with_keys ? 2*n_features : n_features, n_threads, out);
+        return AIM_STATUS_OK;
+    });
+}
+
+int32_t aim_mtmd_project(mtmd_context * ctx, const float * rows, int32_t n, int32_t n_threads, float * out) {
+    return aim_guard([&]() -> int32_t {
+        clip_ctx * vision = own_tower(ctx);
+        aim_expect(rows, "rows");
         aim_expect(out, "out");
-        aim_stop * stop = aim_clip_stop(vision).get();
-        if (stop) {
-            stop->reset();
+        if (n < 1) {
+            aim_fail(AIM_STATUS_INVALID, "%d rows cannot be projected", n);
         }
-        clip_image_f32_batch frames;
-        for (int32_t i = 0; i < tile->n_frames; ++i) {
-            frames.entries.push_back(normalised(*clip_get_hparams(vision), *tile, i));
+        const aim_stop * stop = begin(vision);
+        if (!aim_project(*aim_clip_model(vision), aim_clip_backends(vision), rows, n, aim_thread_count(n_threads), out)) {
+            fail(stop, "projector", "there may be too little memory");
         }
-        std::vector<float> rows((size_t) count_rows(vision, *tile) * clip_n_mmproj_embd(vision));
-        if (!clip_image_batch_encode(vision, aim_thread_count(n_threads), &frames, rows)) {
-            if (stop && stop->is_stopped()) {
-                aim_fail(AIM_STATUS_ABORTED, "the vision tower was stopped");
-            }
-            aim_fail(AIM_STATUS_FAILED, "the vision tower could not be run; its log has the reason");
-        }
-        std::copy(rows.begin(), rows.end(), out);
         return AIM_STATUS_OK;
     });
 }

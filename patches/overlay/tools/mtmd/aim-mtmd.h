@@ -113,6 +113,16 @@ MTMD_API int32_t aim_mtmd_n_rows(mtmd_context * ctx, const struct aim_tile * til
 // rows are there; AIM_STATUS_ABORTED when it was stopped, out is then untouched
 MTMD_API int32_t aim_mtmd_encode(mtmd_context * ctx, const struct aim_tile * tile, int32_t n_threads, float * out);
 
+// Width of a row before the projector; AIM_STATUS_UNSUPPORTED for towers whose graph is not ours.
+MTMD_API int32_t aim_mtmd_n_features(mtmd_context * ctx);
+// 1 if the file has the keys of the layer behind those that are run, as our converter writes them for LLaVA-1.5
+MTMD_API int32_t aim_mtmd_has_keys(mtmd_context * ctx);
+// as aim_mtmd_encode, but what the projector would read. out: [aim_mtmd_n_rows, n_features]; with_keys: [.., 2*n_features], a row's
+// features and then its keys (K of that layer)
+MTMD_API int32_t aim_mtmd_encode_features(mtmd_context * ctx, const struct aim_tile * tile, int32_t with_keys, int32_t n_threads, float * out);
+// rows [n, n_features] through the projector alone -> out [n, n_embd]
+MTMD_API int32_t aim_mtmd_project(mtmd_context * ctx, const float * rows, int32_t n, int32_t n_threads, float * out);
+
 // from now on `poll` can stop work of the vision tower: aim_mtmd_encode, and mtmd_encode_chunk, which then fails.
 // Null takes it away. poll and data have to live as long as they are set
 MTMD_API int32_t aim_mtmd_set_stop(mtmd_context * ctx, aim_stop_callback poll, void * data);
@@ -184,6 +194,10 @@ MTMD_API int32_t aim_merge_count(int32_t n, double retain);
 // n_threads <= 0: all cores. The result does not depend on it
 MTMD_API int32_t aim_merge_rows(const float * rows, int32_t n, int32_t n_embd, double retain, int32_t n_threads, float * out_rows,
         int32_t * out_slot, int32_t * out_owner);
+
+// the same, but keys [n, n_key] say how similar two rows are; they are averaged as the rows are
+MTMD_API int32_t aim_merge_by_keys(const float * rows, const float * keys, int32_t n, int32_t n_embd, int32_t n_key, double retain,
+        int32_t n_threads, float * out_rows, int32_t * out_slot, int32_t * out_owner);
 
 //
 // token merging by Ward's clustering, no model needed (aim-ward.cpp; aim-ward.h has it for C++)

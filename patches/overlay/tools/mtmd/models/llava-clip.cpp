@@ -1,9 +1,30 @@
 #include "llava-clip.h"
 
 bool clip_graph_llava_clip::handles(const clip_model & model) {
-    const auto & layers = model.hparams.feature_layers;
-    return model.proj_type == PROJECTOR_TYPE_MLP && model.class_embedding && model.mm_2_w
-        && layers.size() == 1 && layers[0] == model.hparams.n_layer;
+    const auto & layers  = model.hparams.feature_layers;
+    const bool   is_said = layers.size() == 1 && layers[0] == model.hparams.n_layer;
+    const bool   is_next = layers.empty() && !model.hparams.image_res_candidates.empty() && model.image_newline;
+    return model.proj_type == PROJECTOR_TYPE_MLP && model.class_embedding && model.mm_2_w && (is_said || is_next);
+}
+
+bool clip_graph_llava_clip::has_keys(const clip_model & model) {
+    return handles(model) && (int) model.layers.size() > model.hparams.n_layer;
+}
+
+void llava_clip_load_tensors(clip_model & model, const clip_get_tensor_fn & get_tensor) {
+    if (model.image_newline == nullptr) {
+        model.image_newline = get_tensor("model.image_newline", false);
+    }
+    const int il = model.hparams.n_layer;
+    clip_layer keys;
+    keys.ln_1_w = get_tensor(string_format(TN_LN_1,   "v", il, "weight"), false);
+    keys.ln_1_b = get_tensor(string_format(TN_LN_1,   "v", il, "bias"),   false);
+    keys.k_w    = get_tensor(string_format(TN_ATTN_K, "v", il, "weight"), false);
+    keys.k_b    = get_tensor(string_format(TN_ATTN_K, "v", il, "bias"),   false);
+    const int64_t n_embd = model.hparams.n_embd;
+    if (keys.ln_1_w && keys.k_w && keys.ln_1_w->ne[0] == n_embd && keys.k_w->ne[0] == n_embd && keys.k_w->ne[1] == n_embd) {
+        model.layers.push_back(keys);
+    }
 }
 
 static ggml_tensor * new_indices(ggml_context * ctx, const char * name, int64_t n) {

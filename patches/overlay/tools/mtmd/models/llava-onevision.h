@@ -4,16 +4,10 @@
 
 #include "llava-tower.h"
 
-#include <functional>
-#include <string>
-
 struct clip_graph_llava_onevision : clip_graph_llava_tower {
     clip_graph_llava_onevision(clip_ctx * ctx, const clip_image_f32 & img) : clip_graph_llava_tower(ctx, img) {}
     ggml_cgraph * build() override;
 };
-
-// (tensor name, required) -> tensor; the helper inside clip_model_loader::load_tensors, which throws for what is missing
-using clip_get_tensor_fn = std::function<ggml_tensor *(const std::string &, bool)>;
 
 void llava_onevision_load_hparams(clip_hparams & hparams);
 

@@ -3,6 +3,11 @@
 // hook: clip_ctx is defined in clip.cpp only
 const aim_tower_merge & aim_clip_merging(const clip_ctx * ctx);
 
+static thread_local aim_tower_output given = AIM_TOWER_PROJECTED;
+
+aim_tower_gives::aim_tower_gives(aim_tower_output output) { given = output; }
+aim_tower_gives::~aim_tower_gives() { given = AIM_TOWER_PROJECTED; }
+
 clip_graph_llava_tower::clip_graph_llava_tower(clip_ctx * ctx, const clip_image_f32 & img) : clip_graph(ctx, img), merging(aim_clip_merging(ctx)) {}
 
 ggml_tensor * clip_graph_llava_tower::build_patches() const {
@@ -68,7 +73,29 @@ static ggml_tensor * rows_of(ggml_context * ctx, ggml_tensor * rows, ggml_tensor
     return wanted ? ggml_get_rows(ctx, rows, wanted) : rows;
 }
 
+// K of the layer behind the last one that is run, which reads what the projector reads
+ggml_tensor * clip_graph_llava_tower::build_keys(ggml_tensor * cur) const {
+    const clip_layer & layer = model.layers.at(n_layer);
+    cur = build_norm(cur, layer.ln_1_w, layer.ln_1_b, NORM_TYPE_NORMAL, eps, n_layer);
+    cur = build_mm(layer.k_w, cur);
+    return layer.k_b ? ggml_add(ctx0, cur, layer.k_b) : cur;                                       // [n_embd, n]
+}
+
+ggml_cgraph * clip_graph_llava_tower::finish_features(ggml_tensor * cur, ggml_tensor * wanted) {
+    cur = rows_of(ctx0, cur, owners, wanted);
+    if (given == AIM_TOWER_FEATURES_AND_KEYS) {
+        cur = ggml_concat(ctx0, cur, build_keys(cur), 0);                                          // [2*n_embd, n]
+    }
+    cb(cur, "features", -1);
+
+    ggml_build_forward_expand(gf, cur);
+    return gf;
+}
+
 ggml_cgraph * clip_graph_llava_tower::finish_projected(ggml_tensor * cur, ggml_tensor * wanted) {
+    if (given != AIM_TOWER_PROJECTED) {
+        return finish_features(cur, wanted);
+    }
     if (owners == nullptr) { // rows that are not wanted need not be projected
         cur = rows_of(ctx0, cur, nullptr, wanted);
     }
