@@ -287,7 +287,7 @@ class StagedContext:
         the attention logits from now on, in every layer and in the scores; None: one each. n_query: rows of the
         question, for the rankings that go by it: the last ones, new tokens all of them; 0: all new tokens at the end.
         rotary: int32 [n, 3], time, row and column of each row, read of new ones, for models whose rows have several
-        rotary ids (M-RoPE); None: each row goes on after the largest id before it.
+        rotary ids (M-RoPE); None: each row goes on behind the one before it.
 
         An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
         ContextError if any stage has too few cells, UsageError, ModelError where rows are not held, NativeError.
