@@ -9,8 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import pytest
 import torch
 
 SCRIPT = """
-import sys
-tree, tests, pre, source, target = sys.argv[1:]
+import json, sys
+tree, tests, jobs = sys.argv[1:]
 sys.path[:0] = [tree, tree + "/gguf-py", tests]
 from torchvision_ops import need_torchvision
 need_torchvision()
@@ -28,24 +28,32 @@ import torch
 from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
 from conversion.base import TextModel, gguf
 torch.set_num_threads(1)
-TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
-hparams = ModelBase.load_hparams(Path(source), False)
-for kind, name in ((ModelType.TEXT, "model.gguf"), (ModelType.MMPROJ, "mmproj.gguf")):
-    model = get_model_class(get_model_architecture(hparams, kind), mmproj=kind == ModelType.MMPROJ)
-    model.no_mtp = True  # the layers that draft tokens, which these checkpoints have none of
-    with torch.inference_mode():
-        model(Path(source), gguf.LlamaFileType.ALL_F32, Path(target) / name).write()
+for pre, source, target, keys in json.loads(jobs):
+    TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
+    hparams = ModelBase.load_hparams(Path(source), False)
+    for kind, name in ((ModelType.TEXT, "model.gguf"), (ModelType.MMPROJ, "mmproj.gguf")):
+        model = get_model_class(get_model_architecture(hparams, kind), mmproj=kind == ModelType.MMPROJ)
+        model.no_mtp = True  # the layers that draft tokens, which these checkpoints have none of
+        with torch.inference_mode():
+            writer = model(Path(source), gguf.LlamaFileType.ALL_F32, Path(target) / name)
+            for key, value in keys.items() if kind == ModelType.MMPROJ else ():
+                writer.gguf_writer.add_uint32(key, value)
+            writer.write()
 """
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family is published. names: beginnings of tensors' names; config: further keys; pre: word splitting."""
+    """How a family is published. names: beginnings of tensors' names; config: further keys; pre: word splitting.
+
+    keys: of the tower's file, which our converter writes beside llama.cpp's.
+    """
 
     names: Mapping[str, str]
     pre: str
     config: Mapping[str, Any]
     half: tuple[str, ...] = ()  # tensors that the converter rounds to half floats in any case
+    keys: Mapping[str, int] = field(default_factory=dict)
 
 
 LAYOUTS = {
@@ -55,7 +63,6 @@ LAYOUTS = {
         {"vision_tower.": "vision_tower.vision_model."}, "", {}, ("multi_modal_projector.mm_input_projection_weight",)
     ),
 }
-LAYOUTS |= {"qwen3_5": Layout({}, "qwen35", {}), "gemma4": Layout({}, "", {}), "gemma4_small": Layout({}, "", {})}
 LAYOUTS["internvl3_5"] = LAYOUTS["internvl3"]
 
 
@@ -89,12 +96,20 @@ def round_halves(family: str, model: Any) -> None:
 
 def upstreams_pair(family: str, folder: Path, target: Path) -> Pair:
     """The checkpoint in `folder` converted into `target`, by llama.cpp."""
-    source = published(LAYOUTS[family], folder, target / "published")
-    tests, pre = str(Path(__file__).parent), LAYOUTS[family].pre
-    command = [sys.executable, "-c", SCRIPT, str(tree()), tests, pre, str(source), str(target)]
+    return upstreams_pairs([(family, folder, target)])[0]
+
+
+def upstreams_pairs(wanted: Sequence[tuple[str, Path, Path]]) -> list[Pair]:
+    """The same of several: families, their checkpoints, and where to."""
+    jobs = list[Any]()
+    for family, folder, target in wanted:
+        layout = LAYOUTS[family]
+        source = published(layout, folder, target / "published")
+        jobs.append((layout.pre, str(source), str(target), dict(layout.keys)))
+    command = [sys.executable, "-c", SCRIPT, str(tree()), str(Path(__file__).parent), json.dumps(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return Pair(target / "model.gguf", target / "mmproj.gguf")
+    return [Pair(target / "model.gguf", target / "mmproj.gguf") for _, _, target in wanted]
 
 
 def published(layout: Layout, folder: Path, target: Path) -> Path:

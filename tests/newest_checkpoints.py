@@ -1,14 +1,15 @@
 """Tiny configs of the newest families, in the form of family_configs.py: text towers whose layers are of several kinds.
 
-Importing this adds them to the families that `write_family` knows.
+Importing this adds them to the families that `write_family` and `upstreams_pair` know.
 """
 
-import family_templates as templates
-import family_tokenizers as tokenizers
 from collections.abc import Mapping
 from typing import Any
 
+import family_templates as templates
+import family_tokenizers as tokenizers
 from family_configs import HALF, QWEN3_PATCHES, QWEN_IDS, SPECS, TEXT, Spec, pixels
+from family_upstream import LAYOUTS, Layout
 
 QWEN3_5 = Spec(
     model="Qwen3_5ForConditionalGeneration",
@@ -121,6 +122,7 @@ def gemma4(text: Mapping[str, Any], vision: Mapping[str, Any]) -> Spec:
             "boi_token_id": "<|image>",
             "eoi_token_id": "<image|>",
             "video_token_id": "<|video|>",
+            "audio_token_id": "<|audio|>",
         },
         images={"image_processor_type": "Gemma4ImageProcessor", **GEMMA4_PIXELS},
         videos={"video_processor_type": "Gemma4VideoProcessor", **GEMMA4_PIXELS},
@@ -147,3 +149,8 @@ NEWEST = {
     ),
 }
 SPECS.update(NEWEST)
+QWEN3_5_KEYS = {"aim.vision.min_pixels": 4096, "aim.vision.max_pixels": 16777216, "aim.video.min_pixels": 4096}
+LAYOUTS["qwen3_5"] = Layout({}, "qwen35", {}, keys=QWEN3_5_KEYS)
+for kind in ("gemma4", "gemma4_small"):
+    own = {"aim.vision.max_tokens": GEMMA4_PIXELS["max_soft_tokens"], "aim.vision.both_ways": int(kind == "gemma4")}
+    LAYOUTS[kind] = Layout({}, "", {}, keys=own)
