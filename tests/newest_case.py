@@ -29,38 +29,33 @@ from family_case import (
 from family_checkpoints import Clip, load_family, write_family
 from family_prompts import PROMPTS
 from family_reduced import Rows, check_merged, compare_answers, laid_out
-from family_upstream import upstreams_pairs
 from limits import LIMITS
-from newest_checkpoints import NEWEST
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.convert import ConvertConfig, convert
 from aim_local.models.pieces import TextPiece
 
 
-def open_newest(folder: Path) -> dict[str, Case]:
-    """A case of each, with one run of llama.cpp's converter."""
-    found = dict[str, Case]()
-    for name in NEWEST:
-        write_family(name, folder / name / "hf")
-        calm(folder / name / "hf" / "model.safetensors")
-    jobs = [(name, folder / name / "hf", folder / name / "gguf") for name in NEWEST]
-    for name, pair in zip(NEWEST, upstreams_pairs(jobs), strict=True):
-        loaded = load_family(folder / name / "hf")
-        use_pil(loaded)
-        llm = VisionLLM.load(pair.model, pair.mmproj, config=LoadConfig(**F32))
-        found[name] = Case(name, folder / name, loaded, llm)
-        round_as_ggml(found[name])
-        draw_text_alone(found[name])
-    return found
+def open_newest(name: str, folder: Path) -> Case:
+    source = write_family(name, folder / "hf").folder
+    calm(source / "model.safetensors")
+    loaded = load_family(source)
+    use_pil(loaded)
+    convert(source, folder / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
+    case = Case(name, folder, loaded, VisionLLM.load(folder / "gguf", config=LoadConfig(**F32)))
+    round_as_ggml(case)
+    draw_text_alone(case)
+    return case
 
 
 def calm(path: Path) -> None:
     """Attention without a scale of its own gets one in the norm of its queries, or all weight falls on one key."""
     tensors = load_file(path)
+    is_unscaled = any("pre_feedforward_layernorm" in name for name in tensors)
     for name, tensor in tensors.items():
-        if "gemma4" in str(path) and name.endswith("q_norm.weight"):
+        if is_unscaled and name.endswith("q_norm.weight"):
             tensor *= len(tensor) ** -0.5
     save_file(tensors, path, metadata={"format": "pt"})
 

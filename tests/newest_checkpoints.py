@@ -1,6 +1,6 @@
 """Tiny configs of the newest families, in the form of family_configs.py: text towers whose layers are of several kinds.
 
-Importing this adds them to the families that `write_family` and `upstreams_pair` know.
+Importing this adds them to the families that `write_family` knows.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ from typing import Any
 import family_templates as templates
 import family_tokenizers as tokenizers
 from family_configs import HALF, QWEN3_PATCHES, QWEN_IDS, SPECS, TEXT, Spec, pixels
-from family_upstream import LAYOUTS, Layout
 
 QWEN3_5 = Spec(
     model="Qwen3_5ForConditionalGeneration",
@@ -149,8 +148,3 @@ NEWEST = {
     ),
 }
 SPECS.update(NEWEST)
-QWEN3_5_KEYS = {"aim.vision.min_pixels": 4096, "aim.vision.max_pixels": 16777216, "aim.video.min_pixels": 4096}
-LAYOUTS["qwen3_5"] = Layout({}, "qwen35", {}, keys=QWEN3_5_KEYS)
-for kind in ("gemma4", "gemma4_small"):
-    own = {"aim.vision.max_tokens": GEMMA4_PIXELS["max_soft_tokens"], "aim.vision.both_ways": int(kind == "gemma4")}
-    LAYOUTS[kind] = Layout({}, "", {}, keys=own)

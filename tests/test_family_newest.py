@@ -32,7 +32,7 @@ CLIP = MediaShape("video", 2, 240, 320, "", "", (0.0, 1.0), (0, 1), 2.0)
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]:
-    found = open_newest(tmp_path_factory.mktemp("newest"))
+    found = {name: open_newest(name, tmp_path_factory.mktemp(name)) for name in NAMES}
     yield found
     for case in found.values():
         case.llm.close()
