@@ -116,6 +116,7 @@ def adapted(known: Any, job: Mapping[str, Any], taken: dict[str, bool]) -> Any:
 
     body = {
         "model_arch": known.model_arch,
+        "no_mtp": True,  # layers that draft tokens, which the runtime does not run
         "filter_tensors": classmethod(filter_tensors),
         "get_vocab_base_pre": get_vocab_base_pre,
         "_create_vocab_sentencepiece": create_vocab_sentencepiece,

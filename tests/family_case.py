@@ -281,5 +281,6 @@ def check_greedy(case: Case, inputs: dict[str, Any], found: list[int]) -> None:
 def longer(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
     """The prompt with some tokens of its answer."""
     n, more = len(tokens), torch.tensor([tokens], dtype=torch.long)
-    same = {"input_ids": more, "attention_mask": torch.ones(1, n), "token_type_ids": torch.zeros(1, n)}
+    none = torch.zeros(1, n)
+    same = {"input_ids": more, "attention_mask": torch.ones(1, n), "token_type_ids": none, "mm_token_type_ids": none}
     return inputs | {k: torch.cat([inputs[k], v.to(inputs[k].dtype)], 1) for k, v in same.items() if k in inputs}

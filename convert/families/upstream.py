@@ -22,7 +22,8 @@ class UpstreamFamily:
     `text` maps the language tower's model_type to a class: without an entry for a tower, the model is not supported.
     `sentencepiece`: the tokenizer is of that kind. `renames`: a pattern and its replacement in tensors' names.
     `keys`: a whole number or a flag for the mmproj, and where it stands: the first place that has one. A place is
-    "image", "video" (a processor's JSON) or "config", and the way to a value in it.
+    "image", "video" (a processor's JSON) or "config", and the way to a value in it; "way=word" is 1 where that word
+    stands there, 0 elsewhere.
     """
 
     name: str
@@ -83,6 +84,14 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         keys=PIXELS,
     ),
     UpstreamFamily(
+        name="qwen3_5",
+        title="Qwen3.5",
+        architectures=("Qwen3_5ForConditionalGeneration",),
+        vision="Qwen3_5ForConditionalGeneration",
+        text={"qwen3_5_text": "Qwen3_5ForConditionalGeneration"},
+        keys=PIXELS,
+    ),
+    UpstreamFamily(
         name="smolvlm",
         title="SmolVLM, SmolVLM2 and Idefics3",
         architectures=("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration"),
@@ -116,6 +125,19 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         sentencepiece=True,
         renames={r"^(?:model\.)?vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."},
         keys=FILTERS,
+    ),
+    UpstreamFamily(
+        name="gemma4",
+        title="Gemma 4",
+        architectures=("Gemma4ForConditionalGeneration",),
+        vision="Gemma4ForConditionalGeneration",
+        text={"gemma4_text": "Gemma4ForConditionalGeneration"},
+        keys=FILTERS
+        | {
+            "aim.vision.max_tokens": ("image.max_soft_tokens",),
+            "aim.video.max_tokens": ("video.max_soft_tokens",),
+            "aim.vision.both_ways": ("config.text_config.use_bidirectional_attention=vision",),
+        },
     ),
 )
 
