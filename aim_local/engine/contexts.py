@@ -26,7 +26,9 @@ from .plan import Plan
 from .points import Mark, Points
 from .watch import Watch
 
-_TAIL = 16  # tokens at a prompt's end; a template may write those in front of an answer otherwise when it has been given
+_TAIL = (
+    16  # tokens at a prompt's end; a template may write those in front of an answer otherwise when it has been given
+)
 _POINTS = 3  # before the prompt, before its tail, behind it
 
 

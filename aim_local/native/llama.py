@@ -67,7 +67,9 @@ class LlamaModel:
         self.n_layer = int(llama.llama_model_n_layer(self._model))
         self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
         # some layers hold one state for all rows they have seen, which cannot go back
-        self.is_recurrent = bool(llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model))
+        self.is_recurrent = bool(
+            llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
+        )
 
     @property
     def handle(self) -> Any:
