@@ -70,7 +70,8 @@ AS_IT_IS = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
 GEMMA4_TOKENS = ("<|turn>", "<turn|>", *GEMMA4_NAMES.values(), "<|video|>", "<mask>")
 GEMMA4_ROWS = tokenizers.gemma(GEMMA4_TOKENS).get_vocab_size()  # one each: the converter keeps no others
 GEMMA4_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{{ '<|turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' }}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ '<|turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' }}"
     "{% if m['content'] is string %}{{ m['content'] | trim }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}{{ '<|image|>' }}{% elif c['type'] == 'video' %}{{ '<|video|>' }}"
     "{% elif c['type'] == 'text' %}{{ c['text'] | trim }}{% endif %}"

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in both worlds, each converted once in a session, and questions that go through both.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in both worlds, converted once in a session; questions that go through both.
 
     case = qwen_case("qwen3_vl", root)  # a family_case.Case
     ASKED["qwen3_vl"]["5 frames"].inputs(case)
