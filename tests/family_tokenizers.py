@@ -10,11 +10,12 @@ from tiny_tokenizers import (
     llama_tokenizer,
     special_tokens,
 )
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = [
     *CORPUS,
     "Frame from 00:00: You are provided the following series of eight frames from a 0:00:07 [H:MM:SS] video.",
+    "two lines\n\n",  # before a special token it is one token, which llama.cpp looks up by its text
     "Frame1: Frame2: <0.5 seconds> <12.0 seconds> User: Assistant: model [INST] [/INST] Picture 1",
 ] * 2
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -22,6 +23,7 @@ QWEN_VISION = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_
 SMOL = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
 TILES = tuple(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7))
 INTERN = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>")
+LINES = ("\n", "\n\n")
 GEMMA = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 
 
@@ -55,13 +57,14 @@ def smollm() -> Tokenizer:
 
 def gemma() -> Tokenizer:
     """Sentencepiece's BPE without a space in front: <pad> <eos> <bos> <unk>, bytes, pieces; turns behind."""
-    names, merges = byte_pieces(WORDS, ("<pad>", "<eos>", "<bos>", "<unk>", "\n", "\n\n"), prefix="never")
+    names, merges = byte_pieces(WORDS, ("<pad>", "<eos>", "<bos>", "<unk>", *LINES), prefix="never")
     tok = Tokenizer(models.BPE({n: i for i, n in enumerate(names)}, merges, unk_token="<unk>", byte_fallback=True))
     tok.normalizer = normalizers.Replace(" ", "\u2581")
     tok.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
     tok.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
     tok.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A <bos> $B", [("<bos>", 2)])
     tok.add_special_tokens(special_tokens(("<pad>", "<eos>", "<bos>", "<unk>", *GEMMA)))
+    tok.add_tokens([AddedToken(text, normalized=False) for text in LINES])  # not special, as published
     return tok
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+import torchvision_ops  # noqa: F401  (before transformers, for those who use this without pytest)
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 NAMES = {

@@ -2,6 +2,7 @@
 
 Its usual wheel is built for CUDA: beside a CPU torch its C++ operators cannot be loaded, and its import ends at
 `torchvision::nms`, which nothing here calls. Named beforehand, the rest, which is plain torch, imports.
+Importing this module is enough; it imports neither of them.
 """
 
 import importlib.util
@@ -41,15 +42,11 @@ def name_operators(library: Path) -> object:
     return library
 
 
-def watch_for_torchvision() -> None:
-    """From now on torchvision can be imported. Imports nothing itself."""
-    if _BeforeTorchvision not in sys.meta_path:
-        sys.meta_path.insert(0, _BeforeTorchvision)
-
-
 def need_torchvision() -> None:
     """Skips the calling test module where torchvision or num2words is not installed."""
-    watch_for_torchvision()
     for package in ("torchvision", "num2words"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed", allow_module_level=True)
+
+
+sys.meta_path.insert(0, _BeforeTorchvision)
