@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision_ops  # noqa: F401  (before transformers, for those who use this without pytest)
 from safetensors.torch import save_file
 from tiny_tokenizers import llama_tokenizer, qwen2_tokenizer, write_sentencepiece
 from tokenizers import Tokenizer

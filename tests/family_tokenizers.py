@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 WORDS = [
     *CORPUS,
     "Frame from 00:00: You are provided the following series of eight frames from a 0:00:07 [H:MM:SS] video.",
+    "two lines\n\n",  # before a special token it is one token, which llama.cpp looks up by its text
     "Frame1: Frame2: <0.5 seconds> <12.0 seconds> User: Assistant: model [INST] [/INST] Picture 1",
 ] * 2
 CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -11,15 +11,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import llama_logits  # noqa: E402
 from convert_models import keys, tensors  # noqa: E402
 from family_checkpoints import write_family, write_json  # noqa: E402
 from family_configs import SPECS  # noqa: E402
+from llama_logits import tokenize  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from upstream_conversions import job_of, run_all  # noqa: E402
 
 import aim_local  # noqa: E402
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl3", "internvl3_5", "gemma3")
+llama = llama_logits.llama
 PUBLISHED = {  # names that transformers saves otherwise than they are published, or than the converter wants them
     "internvl3": (("vision_tower.", "model.vision_tower."), ("multi_modal_projector.", "model.multi_modal_projector.")),
     "gemma3": (("vision_tower.", "vision_tower.vision_model."),),
@@ -153,6 +156,23 @@ def test_the_authors_internvl_is_the_same_model(folders: Path) -> None:
         found = differences(ours, theirs)
         print(name, found)
         assert not [n for n in found if not n.startswith(("general.", "clip.vision.preproc"))]
+
+
+SPECIAL = {
+    "smolvlm": "<|im_start|>User:<row_1_col_2><image>\n\n<fake_token_around_image><global-img>",
+    "internvl3": "<|im_start|>user\nFrame1: <img><IMG_CONTEXT></img>\nFrame2: ",
+    "gemma3": "<start_of_turn>user\n\n\n<start_of_image><image_soft_token><end_of_image>\n\nHi<end_of_turn>\n",
+}
+QWEN = "<|im_start|>user\n<1.5 seconds><|vision_start|><|image_pad|><|vision_end|>\n\n<|im_end|>"
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "smolvlm", "internvl3", "gemma3"])
+def test_tokens_equal_transformers(family: str, folders: Path, llama: Any) -> None:
+    from transformers import AutoTokenizer
+
+    text = SPECIAL.get(family, QWEN) + "How many red  shapes \u00e9\u4f60, isn't it 1234?\n\n\nTwo"
+    want = AutoTokenizer.from_pretrained(folders / family / "src")(text).input_ids
+    assert tokenize(llama, folders / family / "ours" / "model.gguf", text) == want
 
 
 def test_each_tower_has_its_own_type(folders: Path) -> None:

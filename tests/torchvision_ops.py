@@ -1,8 +1,8 @@
 """Makes torchvision importable beside a torch without CUDA; transformers imports it wherever it is installed.
 
 Its usual wheel is built for CUDA: beside a CPU torch its C++ operators cannot be loaded, and its import ends at
-`torchvision::nms`, which nothing here calls. Named beforehand, the rest, which is plain torch, imports. Importing this
-module is enough.
+`torchvision::nms`, which nothing here calls. Named beforehand, the rest, which is plain torch, imports.
+Importing this module is enough; it imports neither of them.
 """
 
 import importlib.util
@@ -42,12 +42,6 @@ def name_operators(library: Path) -> object:
     return library
 
 
-def watch_for_torchvision() -> None:
-    """From now on torchvision can be imported. Imports nothing itself."""
-    if _BeforeTorchvision not in sys.meta_path:
-        sys.meta_path.insert(0, _BeforeTorchvision)
-
-
 def need_torchvision() -> None:
     """Skips the calling test module where torchvision or num2words is not installed."""
     for package in ("torchvision", "num2words"):
@@ -55,4 +49,4 @@ def need_torchvision() -> None:
             pytest.skip(f"{package} is not installed", allow_module_level=True)
 
 
-watch_for_torchvision()
+sys.meta_path.insert(0, _BeforeTorchvision)
