@@ -13,17 +13,17 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import qwen_case  # noqa: E402
-from family_case import OFF, Case  # noqa: E402
-from family_checkpoints import Clip, clip, message, picture  # noqa: E402
-from limits import LIMITS  # noqa: E402
-from qwen_case import ASKED, UNITS, distance, file_of, inputs_of, open_qwen  # noqa: E402
+import qwen_case
+from family_case import OFF, Case
+from family_checkpoints import Clip, clip, message, picture
+from limits import LIMITS
+from qwen_case import ASKED, UNITS, distance, file_of, inputs_of, open_qwen
 
-from aim_local import Chat, FrameSampling, GenerateConfig, VisualTokenConfig  # noqa: E402
-from aim_local.errors import CancelledError  # noqa: E402
-from aim_local.models.prompt import MediaKind, Message, mark  # noqa: E402
-from aim_local.results import Prefill  # noqa: E402
-from aim_local.store.chat_file import read_chat  # noqa: E402
+from aim_local import Chat, FrameSampling, GenerateConfig, VisualTokenConfig
+from aim_local.errors import CancelledError
+from aim_local.models.prompt import MediaKind, Message, mark
+from aim_local.results import Prefill
+from aim_local.store.chat_file import read_chat
 
 case = qwen_case.case
 

@@ -118,7 +118,9 @@ def main(model_path: str, tower_path: str, data: str, out: str, flash_attn: str)
 
 def embeddings(given: Any, rows: np.ndarray) -> np.ndarray:
     """Of BEFORE, the picture and AFTER, [n, width]; behind a token's own there is nothing to add."""
-    text = [np.pad(given["table"][ids], ((0, 0), (0, rows.shape[1] - given["table"].shape[1]))) for ids in (BEFORE, AFTER)]
+    text = [
+        np.pad(given["table"][ids], ((0, 0), (0, rows.shape[1] - given["table"].shape[1]))) for ids in (BEFORE, AFTER)
+    ]
     return np.ascontiguousarray(np.concatenate([text[0], rows, text[1]]), np.float32)
 
 

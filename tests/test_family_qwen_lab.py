@@ -10,18 +10,18 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import qwen_case  # noqa: E402
-from family_case import F32, Case  # noqa: E402
-from qwen_case import ASKED, converted  # noqa: E402
+import qwen_case
+from family_case import F32, Case
+from qwen_case import ASKED, converted
 
-from aim_local import LoadConfig, VisualTokenConfig  # noqa: E402
-from aim_local.engine.model import open_model  # noqa: E402
-from aim_local.lab.bench.session import Session  # noqa: E402
-from aim_local.lab.explain import explain  # noqa: E402
-from aim_local.lab.explain.report import report  # noqa: E402
-from aim_local.lab.plan import Request  # noqa: E402
-from aim_local.lab.plan.request import outline_all, work_out  # noqa: E402
-from aim_local.store.names import ModelPaths  # noqa: E402
+from aim_local import LoadConfig, VisualTokenConfig
+from aim_local.engine.model import open_model
+from aim_local.lab.bench.session import Session
+from aim_local.lab.explain import explain
+from aim_local.lab.explain.report import report
+from aim_local.lab.plan import Request
+from aim_local.lab.plan.request import outline_all, work_out
+from aim_local.store.names import ModelPaths
 
 case = qwen_case.case
 PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))

@@ -12,16 +12,16 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import qwen_case  # noqa: E402
-from family_case import VIDEO_LEVELS, Case  # noqa: E402
-from family_checkpoints import clip, picture  # noqa: E402
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from qwen_case import UNITS  # noqa: E402
+import qwen_case
+from family_case import VIDEO_LEVELS, Case
+from family_checkpoints import clip, picture
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qwen_case import UNITS
 
-from aim_local.errors import MediaError  # noqa: E402
-from aim_local.media import MediaShape  # noqa: E402
-from aim_local.models.qwen2_vl import Limits  # noqa: E402
+from aim_local.errors import MediaError
+from aim_local.media import MediaShape
+from aim_local.models.qwen2_vl import Limits
 
 case = qwen_case.case
 drawn = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
