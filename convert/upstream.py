@@ -32,7 +32,7 @@ from .vocab import Vocab, read_vocab
 from .writer import Written
 
 DIRECT = ("f32", "f16", "bf16", "q8_0")  # what upstream's converter writes itself
-UNUSED = re.compile(r"rotary_emb\.inv_freq$|position_ids$")  # buffers
+UNUSED = re.compile(r"rotary_emb\.inv_freq$|position_ids$|^mtp\.")  # buffers; layers that draft tokens
 TABLE = "embed_tokens.weight"
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -122,9 +122,10 @@ class UpstreamWork:
     def facts(self, files: Mapping[str, Written]) -> dict[str, str]:
         """What the manifest says of the model itself."""
         text, vision = (open_gguf(files[key].path, "a converted file").fields for key in ("model", "mmproj"))
+        projector = vision.get("clip.projector_type") or vision["clip.vision.projector_type"]
         return {
             "text_architecture": str(text["general.architecture"].contents()),
-            "projector": str(vision["clip.projector_type"].contents()),
+            "projector": str(projector.contents()),
         }
 
     def paths(self, stage: Path) -> tuple[tuple[Path, str], tuple[Path, str]]:
@@ -191,8 +192,11 @@ def own_keys(family: UpstreamFamily, checkpoint: Checkpoint) -> dict[str, int]:
 def number_at(parts: Mapping[str, Any], place: str) -> int | None:
     """The whole number or flag at a place, None where it has none. Raises ConvertError for another value."""
     value: Any = parts
+    place, is_word, word = place.partition("=")
     for step in place.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
+    if is_word:
+        return int(value == word)
     if value is None:
         return None
     if not isinstance(value, int) or not 0 <= value < 1 << 31:

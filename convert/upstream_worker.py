@@ -110,12 +110,13 @@ def adapted(known: Any, job: Mapping[str, Any], taken: dict[str, bool]) -> Any:
         with stand_in():
             tokens, scores, types = known._create_vocab_sentencepiece(self)
         for i, text, kind in job["added"]:  # transformers 5 lists them in tokenizer.json alone
-            if i < len(tokens) and types[i] == UNUSED:
+            if i < len(tokens) and types[i] in (NORMAL, UNUSED):
                 tokens[i], scores[i], types[i] = text.encode("utf-8"), -1000.0, kind
         return tokens, scores, types
 
     body = {
         "model_arch": known.model_arch,
+        "no_mtp": True,  # layers that draft tokens, which the runtime does not run
         "filter_tensors": classmethod(filter_tensors),
         "get_vocab_base_pre": get_vocab_base_pre,
         "_create_vocab_sentencepiece": create_vocab_sentencepiece,
@@ -164,7 +165,7 @@ def reports(model: Any, say: Say) -> Iterator[None]:
 
 # --- tokenizer.model without the sentencepiece package ----------------------------------------------------------------
 
-UNKNOWN, CONTROL, UNUSED, BYTE = 2, 3, 5, 6  # sentencepiece's kinds of pieces
+NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6  # sentencepiece's kinds of pieces
 
 
 class Pieces:

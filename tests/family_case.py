@@ -22,12 +22,12 @@ import av
 import numpy as np
 import torch
 from family_checkpoints import Clip, Loaded, load_family, write_family
-from family_upstream import round_halves, upstreams_pair
 from limits import LIMITS
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.convert import ConvertConfig, convert
 from aim_local.engine.contexts import Context, open_context
 from aim_local.engine.encode import encode_media
 from aim_local.engine.plan import Plan, context_size, plan_prompt
@@ -45,6 +45,7 @@ EXACT = {"vision_precision": "exact", "prefill_precision": "exact", "reuse_frame
 F32 = {"type_k": "f32", "type_v": "f32", "flash_attn": False, "n_threads": 1, **EXACT}
 N_ANSWER = 32
 VIDEO_LEVELS = 2.001  # of 255, between PIL's resizing and torch's
+HALVES = ("multi_modal_projector.mm_input_projection_weight",)  # that llama.cpp's converter rounds in any case
 # more of a checkpoint's vision tower: llama.cpp's converter counts a projector's layers among those of the tower
 VISION = {"internvl3": {"num_hidden_layers": 4}, "internvl3_5": {"num_hidden_layers": 4}}
 
@@ -74,10 +75,17 @@ def open_case(family: str, folder: Path, **config: Any) -> Case:
     """config: of the runtime, beside float32."""
     source = write_family(family, folder / "hf", vision=VISION.get(family)).folder
     loaded = load_family(source)
-    round_halves(family, loaded.model)
+    round_halves(loaded.model)
     use_pil(loaded)
-    pair = upstreams_pair(family, source, folder / "gguf")
-    return Case(family, folder, loaded, VisionLLM.load(pair.model, pair.mmproj, config=LoadConfig(**F32 | config)))
+    convert(source, folder / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
+    return Case(family, folder, loaded, VisionLLM.load(folder / "gguf", config=LoadConfig(**F32 | config)))
+
+
+def round_halves(model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith(HALVES):
+            with torch.no_grad():
+                parameter.copy_(parameter.half().float())
 
 
 def use_pil(loaded: Loaded) -> None:
@@ -162,10 +170,13 @@ def tiles_of(case: Case, item: Media) -> list[NDArray[np.uint8]]:
     return list(read.frames)
 
 
-def same_pixels(case: Case, inputs: dict[str, Any], media: Sequence[Media]) -> None:
-    """The processor's pixels are the runtime's, which take their place. For towers that see squares of one size."""
+def same_pixels(case: Case, inputs: dict[str, Any], media: Sequence[Media]) -> NDArray[np.float32]:
+    """The processor's pixels are the runtime's, which take their place. For towers that see squares of one size.
+
+    Returns the differences, of 255.
+    """
     if not media:
-        return
+        return np.zeros(0, np.float32)
     processor: Any = case.loaded.processor.image_processor
     mean, std = np.float32(processor.image_mean), np.float32(processor.image_std)
     shown = [(tile, isinstance(item, Clip)) for item in media for tile in tiles_of(case, item)]
@@ -181,6 +192,7 @@ def same_pixels(case: Case, inputs: dict[str, Any], media: Sequence[Media]) -> N
     assert apart.mean() < 0.5
     inputs["pixel_values"] = torch.tensor(got.reshape(*lead, *got.shape))
     inputs.pop("pixel_attention_mask", None)  # squares are whole
+    return apart
 
 
 @dataclass(frozen=True)
@@ -269,5 +281,6 @@ def check_greedy(case: Case, inputs: dict[str, Any], found: list[int]) -> None:
 def longer(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
     """The prompt with some tokens of its answer."""
     n, more = len(tokens), torch.tensor([tokens], dtype=torch.long)
-    same = {"input_ids": more, "attention_mask": torch.ones(1, n), "token_type_ids": torch.zeros(1, n)}
+    none = torch.zeros(1, n)
+    same = {"input_ids": more, "attention_mask": torch.ones(1, n), "token_type_ids": none, "mm_token_type_ids": none}
     return inputs | {k: torch.cat([inputs[k], v.to(inputs[k].dtype)], 1) for k, v in same.items() if k in inputs}

@@ -153,8 +153,10 @@ def random_model(spec: Spec, tok: Any, changes: Mapping[str, Mapping[str, Any]],
 
 def added_tokens(tok: Any) -> dict[str, dict[str, Any]]:
     """As published tokenizer_config.json list them; transformers 5 writes none."""
-    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    return {str(i): {"content": t.content, **plain} for i, t in tok.get_added_tokens_decoder().items()}
+    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    return {
+        str(i): {"content": t.content, **plain, "special": t.special} for i, t in tok.get_added_tokens_decoder().items()
+    }
 
 
 def token_names(spec: Spec) -> dict[str, str]:
@@ -165,12 +167,11 @@ def token_names(spec: Spec) -> dict[str, str]:
 def randomise(model: Any, seed: int) -> None:
     """Every parameter random, norms, biases and position tables too: a tensor that is dropped or swapped must show."""
     generator = torch.Generator().manual_seed(seed)
-    about_zero = "Gemma3" in type(model).__name__  # its norms multiply by one and the weight
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
             noise = torch.randn(p.shape, generator=generator)
             if ("norm" in name and name.endswith("weight")) or "lambda" in name:
-                p.copy_(0.1 * noise if about_zero and "vision_tower" not in name else 1 + 0.1 * noise)
+                p.copy_(p.mean().round() + 0.1 * noise)  # 0 before where a norm multiplies by one and the weight
             else:
                 p.copy_(noise * (0.1 if p.ndim < 2 else p[0].numel() ** -0.5))
 

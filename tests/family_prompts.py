@@ -30,6 +30,23 @@ PROMPTS: dict[str, tuple[list[Any], list[Any]]] = {
         [picture(100, 160), clip(2, 240, 320)],
     ),
 }
+
+
+def drawn_pictures(seed: int, n: int) -> tuple[list[Any], list[Any]]:
+    """A prompt of n pictures of drawn sizes, from tiny to several squares, square to 8 to 1."""
+    rng = np.random.default_rng(seed)
+    sizes = np.exp(rng.uniform(np.log(20), np.log(400), n)), np.exp(rng.uniform(-2, 2, n))
+    pictures = [picture(int(s), max(8, int(s * ratio)), i) for i, (s, ratio) in enumerate(zip(*sizes, strict=True))]
+    return [message("user", *[("image",)] * n, ASK)], pictures
+
+
+def drawn_clips(seed: int, n: int) -> list[tuple[list[Any], list[Any]]]:
+    """Prompts of a video each, of drawn sizes."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(40, 500, (n, 2)).tolist()
+    return [([message("user", ("video",), ASK)], [clip(2, h, w, i)]) for i, (h, w) in enumerate(sizes)]
+
+
 MERGED = [name for name in PROMPTS if name not in ("text", "turns")]
 
 

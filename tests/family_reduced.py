@@ -117,7 +117,7 @@ def check_pruned(case: Case, prompt: str, tokens: VisualTokenConfig) -> None:
         print(f"{tokens.merge_by}, weighed {tokens.weigh}, rows {counts}, other rows {apart:.1e} apart")
 
 
-def compare_answers(found: Run, want: NDArray[Any], decode: Any, n: int = 32) -> None:
+def compare_answers(found: Run, want: NDArray[Any], decode: Any, n: int = 8) -> None:
     """Logits after the prompt and after each of n greedy tokens of the oracle."""
     apart = list[float]()
     for _ in range(n):
@@ -134,7 +134,7 @@ def compare_answers(found: Run, want: NDArray[Any], decode: Any, n: int = 32) ->
 
 
 def check_merged_only(case: Case, prompt: str, tokens: VisualTokenConfig) -> None:
-    """As transformers' language model has it, given the merged rows; rows of a part see each other where its mask says."""
+    """As transformers' language model has it, given the merged rows."""
     rows, _ = check_merged(case, prompt, tokens)
     model = case.loaded.model
     with run(case, *PROMPTS[prompt], tokens) as found, torch.inference_mode():

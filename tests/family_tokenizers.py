@@ -54,7 +54,7 @@ def smollm() -> Tokenizer:
     return byte_level([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)], CHATML + SMOL + TILES, first=True)
 
 
-def gemma() -> Tokenizer:
+def gemma(specials: Sequence[str] = GEMMA) -> Tokenizer:
     """Sentencepiece's BPE without a space in front: <pad> <eos> <bos> <unk>, bytes, pieces; turns behind."""
     names, merges = byte_pieces(WORDS, ("<pad>", "<eos>", "<bos>", "<unk>", *GEMMA_LINES), prefix="never")
     tok = Tokenizer(models.BPE({n: i for i, n in enumerate(names)}, merges, unk_token="<unk>", byte_fallback=True))
@@ -63,7 +63,7 @@ def gemma() -> Tokenizer:
     tok.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
     tok.post_processor = processors.TemplateProcessing("<bos> $A", "<bos> $A <bos> $B", [("<bos>", 2)])
     tok.add_tokens([AddedToken(lines, normalized=False) for lines in GEMMA_LINES])
-    tok.add_special_tokens(special_tokens(("<pad>", "<eos>", "<bos>", "<unk>", *GEMMA)))
+    tok.add_special_tokens(special_tokens(("<pad>", "<eos>", "<bos>", "<unk>", *specials)))
     return tok
 
 

@@ -1,8 +1,8 @@
 """Merging and pruning of Qwen-VL's prompts by an implementation that really removes rows.
 
 The rows before merging are the runtime's own, which parity holds: beside transformers' they may fall on the other side
-of a tie. numpy and scipy merge them, what the first text layers add along with them. transformers' get_rope_index says
-how far each row is turned, and the float64 language model of reference_aim does the rest.
+of a tie. numpy and scipy merge them, what the first text layers add along with them. get_rope_index of transformers
+says how far each row is turned, and the float64 language model of reference_aim does the rest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """AIM's in-LLM pruning written from its formulas, in float64 torch: the oracle for the native staged prefill.
 
-Works on the weights of a Hugging Face Qwen2, Qwen3 or Llama model, with one rotary id a row or three, and really removes
-tokens: a layer computes and keeps the rows that are present, nothing is masked. Knows no cache layout, no ubatch, no
-ggml. It scores with the full square of all present tokens, earlier turns included.
+Works on the weights of a Hugging Face Qwen2, Qwen3 or Llama model and really removes tokens: a layer computes and keeps
+the rows that are present, nothing is masked. Knows no cache layout, no ubatch, no ggml. It scores with the full square
+of all present tokens, earlier turns included.
 """
 
 from __future__ import annotations

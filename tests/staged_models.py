@@ -100,10 +100,8 @@ class Prompt:
 def make_prompt(
     shape: TextShape, parts: Sequence[int], seed: int = 0, *, most: int | None = None, first: int = 0
 ) -> Prompt:
-    """parts: rows of text, visual, text, ... in turn.
-
-    most: visual rows stand for 1 to so many patches. first: rotary id of the first row, where it is text.
-    """
+    """parts: rows of text, visual, text, ... in turn. most: visual rows stand for 1 to so many patches. first: rotary
+    id of the first row, where it is text."""
     g = torch.Generator().manual_seed(seed)
     ids: list[int] = []
     for i, n in enumerate(parts):
@@ -115,7 +113,7 @@ def make_prompt(
 
 
 def rotary_of(parts: Sequence[int], seed: int, first: int) -> np.ndarray[Any, Any]:
-    """Time, row and column of each row. Some slots of a grid are left, as after merging; times pass rows and columns."""
+    """Time, row and column of each row. Of a grid some slots are left, as after merging; times pass the others."""
     rng = np.random.default_rng(seed)
     found = [np.zeros((0, 3), int)]
     for i, n in enumerate(parts):

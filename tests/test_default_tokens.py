@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,12 +41,12 @@ def test_few_tokens_a_frame_are_kept(llm: VisionLLM) -> None:
         assert default_tokens(bundled.model, [clip(4).shape]) == OFF
 
 
-def test_where_rows_cannot_be_weighed_all_are_kept(llm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_rows_cannot_be_weighed_they_are_merged_alone(llm: VisionLLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise ModelError("another architecture")
 
     monkeypatch.setattr(plan, "check_tokens", refused)
-    assert default_tokens(llm.model, [clip(4).shape]) == OFF
+    assert default_tokens(llm.model, [clip(4).shape]) == replace(AUTO, weigh="equal")
 
 
 @pytest.mark.parametrize("n_layer", [24, 28, 32])

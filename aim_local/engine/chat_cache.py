@@ -11,9 +11,10 @@ from typing import Any
 
 from ..errors import ContextError
 from ..models.pieces import Piece, TextPiece
-from .contexts import Context, Mark, PrunedContext, open_plain, open_pruned
+from .contexts import Context, PrunedContext, open_plain, open_pruned
 from .model import Model
 from .plan import Plan
+from .points import Mark
 
 Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
 
@@ -36,17 +37,22 @@ class Cache:
         return self.shares == list(plan.shares) and (not plan.staged or isinstance(self.context, PrunedContext))
 
     def keep_common(self, items: Sequence[Item], n_new: int) -> int:
-        """Forgets all behind the common beginning with `items`, whose last n_new stay new; returns its length."""
+        """Forgets all behind the common beginning with `items`, whose last n_new stay new; returns how many stay."""
         same = 0
         while same < min(len(items) - n_new, len(self.items)) and self.items[same] == items[same]:
             same += 1
-        self.rewind(same)
-        return same
+        return self.rewind(same)
 
-    def rewind(self, n: int) -> None:
-        """Forgets everything behind the first n items, also what a Ctrl-C left in the native cache uncounted."""
+    def rewind(self, n: int) -> int:
+        """Forgets everything behind the first n items, also what a Ctrl-C left in the native cache uncounted.
+
+        A memory that cannot go back there goes further; returns how many items stay.
+        """
+        while not self.context.can_rewind(self.marks[n]):
+            n -= 1
         self.context.rewind(self.marks[n])
         del self.items[n:], self.marks[n + 1 :]
+        return n
 
     def to_dict(self) -> dict[str, Any]:
         """What it holds and how large it is, without the KV cache itself."""

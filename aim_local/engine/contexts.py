@@ -23,19 +23,13 @@ from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, Sta
 from ..reduction.planner import layer_counts, stage_begins
 from .model import Model
 from .plan import Plan
+from .points import Mark, Points
 from .watch import Watch
 
-
-@dataclass(frozen=True)
-class Mark:
-    """A place in a context: next position, cells used in the first layer, and how many of them are visual tokens.
-
-    M-RoPE media take more cells than positions.
-    """
-
-    n_past: int
-    n_cells: int
-    n_visual: int = 0
+_TAIL = (
+    16  # tokens at a prompt's end; a template may write those in front of an answer otherwise when it has been given
+)
+_POINTS = 3  # before the prompt, before its tail, behind it
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +150,12 @@ class Context(ABC):
     def _go_to(self, mark: Mark) -> None:
         self.n_past, self.n_cells, self.n_visual = mark.n_past, mark.n_cells, mark.n_visual
 
+    def can_rewind(self, mark: Mark) -> bool:
+        """Whether it can forget everything after `mark` and nothing else; to its beginning it always can."""
+        return True
+
     def rewind(self, mark: Mark) -> None:
-        """Forgets everything after `mark`."""
+        """Forgets everything after `mark`. Raises NativeError where it cannot, see `can_rewind`."""
         if not self.decoder.truncate(mark.n_past):
             raise NativeError(f"this model's memory cannot go back to position {mark.n_past}; start over with /reset")
         self._go_to(mark)
@@ -204,7 +202,11 @@ def owned(model: Model, context: _C) -> _C:
 
 
 class PlainContext(Context):
-    """Every layer keeps every token."""
+    """Every layer keeps every token.
+
+    Recurrent layers keep a state instead; it can go back to the beginning of the last prompt, to its end, and to a few
+    tokens before that.
+    """
 
     _native: LlamaContext
 
@@ -219,11 +221,29 @@ class PlainContext(Context):
                 "take fewer frames or a smaller KV type"
             ) from e
         self.n_ctx = self._native.n_ctx
+        self._points = Points()
 
     @property
     def decoder(self) -> Decoder:
         assert self._native.handle  # or it raises
         return self._native.decoder
+
+    def can_rewind(self, mark: Mark) -> bool:
+        if not self.text.llama.is_recurrent or mark.n_past == 0 or mark in self._points.states:
+            return True
+        return mark == self.mark() and self.decoder.last_position() < mark.n_past
+
+    def rewind(self, mark: Mark) -> None:
+        found = self._points.states.get(mark)
+        if found is not None:
+            self._native.restore_recurrent(found)
+        super().rewind(mark)
+        self._points = self._points.until(mark.n_cells)
+
+    def _note_point(self) -> None:
+        """It can go back to here."""
+        if self.text.llama.is_recurrent and self.n_cells:
+            self._points = self._points.with_one(self.mark(), self._native.recurrent_state(), _POINTS)
 
     @property
     def handle(self) -> Any:
@@ -240,8 +260,10 @@ class PlainContext(Context):
     ) -> Appended:
         assert not earlier, "nothing is pruned here that could be ranked again"
         start, total = self.mark(), sum(piece.n for piece in pieces)
+        self._note_point()
         try:
             positions = self._append_each(pieces, blocks, watch, total)
+            self._note_point()
         except BaseException:
             self.rewind(start)
             raise
@@ -255,13 +277,20 @@ class PlainContext(Context):
         for i, piece in enumerate(pieces):
             before, part = self.n_past, _Part(watch, done, total)
             if isinstance(piece, TextPiece):
-                self.decode_tokens(piece.tokens, logits=i + 1 == len(pieces), watch=part.watch)
+                self._append_tokens(piece.tokens, i + 1 == len(pieces), part.watch)
                 positions += [1] * piece.n
             else:
                 self._append_block(blocks[i], part.watch)
                 positions.append(self.n_past - before)
             done += piece.n
         return positions
+
+    def _append_tokens(self, tokens: Sequence[int], are_last: bool, watch: Watch) -> None:
+        if are_last and self.text.llama.is_recurrent and len(tokens) > _TAIL:
+            self.decode_tokens(tokens[:-_TAIL], logits=False, watch=watch)
+            self._note_point()
+            tokens = tokens[-_TAIL:]
+        self.decode_tokens(tokens, logits=are_last, watch=watch)
 
     def _append_block(self, block: VisualBlock, watch: Watch) -> None:
         rows = block.rows
@@ -313,13 +342,22 @@ class PlainContext(Context):
         return type(self)(self.text, n_ctx)
 
     def kv_bytes(self) -> int:
-        return self.n_ctx * self.text.kv_bytes_per_cell()
+        return self.n_ctx * self.text.kv_bytes_per_cell() + self.text.recurrent_bytes()
 
     def state(self) -> bytearray:
-        return self._native.state()
+        state = self._native.state()
+        return self._points.packed() + state if self.text.llama.is_recurrent else state
 
     def restore(self, state: bytearray, mark: Mark) -> None:
-        self._native.restore(state)
+        if self.text.llama.is_recurrent:
+            try:
+                points, state = Points.unpacked(state)
+            except ValueError as e:
+                raise NativeError("a saved conversation's recurrent state is cut short; it cannot be taken up") from e
+            self._native.restore(state)
+            self._points = points
+        else:
+            self._native.restore(state)
         self._go_to(mark)
 
     def close(self) -> None:

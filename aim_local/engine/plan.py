@@ -205,14 +205,17 @@ def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
 
 
 def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenConfig:
-    """What is done when nothing is asked: for videos `auto` where it is possible, nothing for pictures."""
+    """What is done when nothing is asked: for videos `auto`, nothing for pictures.
+
+    Where merged rows cannot be weighed (another architecture), they are merged as `auto` does, and count alike.
+    """
     video = any(shape.kind == "video" for shape in shapes)
     if not video or model.tower is None or not model.tower.reduces_by_default:
         return VisualTokenConfig.off()
     try:
         check_tokens(model, VisualTokenConfig.auto())
-    except (UsageError, ModelError):  # another architecture, or too few layers for the schedule
-        return VisualTokenConfig.off()
+    except ModelError:
+        return replace(VisualTokenConfig.auto(), weigh="equal")
     return VisualTokenConfig.auto()
 
 

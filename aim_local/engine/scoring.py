@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..config import GenerateConfig
 from ..errors import CancelledError, UsageError
-from .contexts import Context, Mark
+from .contexts import Context
 from .generate import Generated, generate
+from .points import Mark
 from .watch import Watch
 
 Rows = NDArray[np.float32]
@@ -77,7 +78,8 @@ def _follow(context: Context, mark: Mark, rows: list[Rows], forced: list[int]) -
         n_known = len(rows) - 1  # tokens behind the last row; one row at least was drawn from
         fork = replace(mark, n_past=mark.n_past + n_known, n_cells=mark.n_cells + n_known)
         if context.mark() != fork:
-            context.rewind(fork)
+            context.rewind(fork if context.can_rewind(fork) else mark)
+            context.decode_tokens(forced[context.n_past - mark.n_past : n_known], logits=False)
         for token in forced[n_known:]:
             context.decode_tokens([token], logits=True)
             rows.append(context.logits())

@@ -181,7 +181,9 @@ class TowerFile:
 
     @property
     def projector(self) -> str:
-        return str(self.metadata.get("clip.projector_type", ""))
+        """Of the tower that sees; a file that has another that hears names each apart."""
+        found = self.metadata.get("clip.projector_type") or self.metadata.get("clip.vision.projector_type", "")
+        return str(found)
 
     def size(self, key: str) -> int:
         """A number of the vision tower, 0 where the file has none."""

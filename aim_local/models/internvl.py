@@ -22,8 +22,8 @@ class InternVL(SquareTower):
     scale = 2
 
     def __init__(self, file: TowerFile) -> None:
-        self.least = file.number("clip.vision.preproc_min_tiles", 1)
-        self.most = file.number("clip.vision.preproc_max_tiles", 12)
+        self.least = file.number("aim.vision.min_tiles", file.number("clip.vision.preproc_min_tiles", 1))
+        self.most = file.number("aim.vision.max_tiles", file.number("clip.vision.preproc_max_tiles", 12))
         if not file.number("aim.vision.crop_to_patches", 1):
             self.most = 1
         super().__init__(file)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .base import Tower, TowerFile
 from .gemma3 import Gemma3
+from .gemma4 import Gemma4
 from .internvl import InternVL
 from .llava import Llava
 from .llava_next import LlavaNext
@@ -21,7 +22,10 @@ from .smolvlm import SmolVLM
 from .text import TextModel
 
 # the first that handles a file takes it; any other file goes through mtmd
-FAMILIES = (LlavaVideo, LlavaOnevision, LlavaNext, Llava, Qwen2VL, Qwen25VL, Qwen3VL, SmolVLM, InternVL, Gemma3)
+FAMILIES = (
+    *(LlavaVideo, LlavaOnevision, LlavaNext, Llava, Qwen2VL, Qwen25VL, Qwen3VL),
+    *(SmolVLM, InternVL, Gemma3, Gemma4),
+)
 
 
 def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:

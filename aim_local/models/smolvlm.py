@@ -24,7 +24,8 @@ _TEMPLATE = (
     "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}"
     "{% if m['content'] is string %}{{ ': ' + m['content'] }}{% else %}"
     "{{ ':' if m['content'][0]['type'] == 'image' else ': ' }}{% for c in m['content'] %}"
-    "{{ c['text'] if c['type'] == 'text' else '<' + c['type'] + '>' }}{% endfor %}{% endif %}<end_of_utterance>\n"
+    "{{ c['text'] if c['type'] == 'text' else '<video>' if c['type'] == 'video' else '<image>' }}"
+    "{% endfor %}{% endif %}<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
@@ -41,20 +42,18 @@ class SmolVLM(SquareTower):
         self.longest = file.number("clip.vision.preproc_image_size", 4 * self.side)
         self.frame_longest = file.number("aim.video.longest_edge", self.side)
         self.splits = bool(file.number("aim.vision.do_image_splitting", 1))
+        self._template = file.text.chat_template or ""
+        if self._template.startswith("<|im_start|>") and "video" not in self._template:
+            self._template = self.chat_template = _TEMPLATE
 
     @classmethod
     def handles(cls, file: TowerFile) -> bool:
         return file.projector == "idefics3"
 
     @property
-    def chat_template(self) -> str | None:
-        own = self.file.text.chat_template or ""
-        return _TEMPLATE if own.startswith("<|im_start|>") and _VIDEO not in own else None
-
-    @property
     def media_tokens(self) -> tuple[str, str] | None:
-        """A template that writes no videos is given frames as pictures."""
-        return "<image>", _VIDEO if _VIDEO in (self.chat_template or self.file.text.chat_template or "") else ""
+        """A template that knows no videos is given a picture, in whose place the video then stands."""
+        return "<image>", _VIDEO if "video" in self._template else ""
 
     # --- pictures --------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ class TextModel:
 
     def prune_refusal(self) -> str:
         """Why visual tokens cannot be pruned in it, "" if they can."""
+        if self.llama.is_recurrent:
+            return "some of its layers are recurrent, and layers that see fewer tokens are made for KV caches alone"
         return staged.unsupported_reason(self.llama.handle)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
@@ -89,12 +91,42 @@ class TextModel:
         return f"{self.architecture}.rope.dimension_sections" in self.header.metadata
 
     def kv_bytes_per_cell(self) -> int:
-        """Bytes of K and V that one token takes over all layers."""
-        heads_kv = self.hparam("attention.head_count_kv", self.hparam("attention.head_count", 1))
-        d_head = self.hparam("embedding_length", self.n_embd) // max(1, self.hparam("attention.head_count", 1))
-        d_k = self.hparam("attention.key_length", d_head) * heads_kv
-        d_v = self.hparam("attention.value_length", d_head) * heads_kv
-        return self.n_layer * (row_bytes(d_k, self.config.type_k) + row_bytes(d_v, self.config.type_v))
+        """Bytes of K and V that one token takes over all layers that keep them."""
+        widths = [width for il, width in enumerate(self._kv_widths()) if not self._is_recurrent(il)]
+        return sum(row_bytes(k, self.config.type_k) + row_bytes(v, self.config.type_v) for k, v in widths)
+
+    def recurrent_bytes(self) -> int:
+        """Bytes of the states of recurrent layers, which do not grow with the tokens."""
+        d, inner = self.hparam("ssm.state_size"), self.hparam("ssm.inner_size")
+        past = max(0, self.hparam("ssm.conv_kernel") - 1) * (inner + 2 * self.hparam("ssm.group_count") * d)
+        return sum(self._is_recurrent(il) for il in range(self.n_layer)) * 4 * (past + d * inner)
+
+    def _kv_widths(self) -> list[tuple[int, int]]:
+        """Widths of K and V by layer. The last layers may read those of earlier ones, and keep none."""
+        n_head = self._by_layer("attention.head_count", 1)
+        heads = self._by_layer("attention.head_count_kv", n_head[0])
+        d_head = self.hparam("embedding_length", self.n_embd) // max(1, n_head[0])
+        d_k, d_v = (self.hparam(f"attention.{what}_length", d_head) for what in ("key", "value"))
+        short = [self.hparam(f"attention.{what}_length_swa", d) for what, d in (("key", d_k), ("value", d_v))]
+        windows = self._by_layer("attention.sliding_window_pattern", 0)
+        own = self.n_layer - self.hparam("attention.shared_kv_layers")
+        return [
+            (n * (short[0] if window else d_k), n * (short[1] if window else d_v))
+            for n, window in zip(heads[:own], windows, strict=False)
+        ]
+
+    def _is_recurrent(self, il: int) -> bool:
+        """Whether a layer keeps a state, not the keys and values of each token."""
+        if not self.hparam("ssm.state_size"):
+            return False
+        interval = self.hparam("full_attention_interval", 4)
+        layers = self.header.metadata.get(f"{self.architecture}.attention.recurrent_layers")
+        return bool(layers[il]) if isinstance(layers, tuple) else (il + 1) % interval != 0
+
+    def _by_layer(self, key: str, default: int) -> list[int]:
+        """An integer key that may be one for all layers or one each."""
+        value = self.header.metadata.get(f"{self.architecture}.{key}", default)
+        return [int(x) for x in (value if isinstance(value, tuple) else [value] * self.n_layer)][: self.n_layer]
 
     def close(self) -> None:
         self.llama.close()

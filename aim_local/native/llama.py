@@ -66,6 +66,10 @@ class LlamaModel:
         self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
         self.n_layer = int(llama.llama_model_n_layer(self._model))
         self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
+        # some layers hold one state for all rows they have seen, which cannot go back
+        self.is_recurrent = bool(
+            llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
+        )
 
     @property
     def handle(self) -> Any:
@@ -191,6 +195,10 @@ class Decoder:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""
         return bool(llama.llama_memory_seq_rm(llama.llama_get_memory(self._ctx), 0, position, -1))
 
+    def last_position(self) -> int:
+        """The last position of what is held, counted or not; -1 where nothing is."""
+        return int(llama.llama_memory_seq_pos_max(llama.llama_get_memory(self._ctx), 0))
+
     def wait(self) -> None:
         """Until the device is done: a GPU may still be at work when a decode returns."""
         llama.llama_synchronize(self._ctx)
@@ -230,8 +238,15 @@ class LlamaContext:
 
     def state(self) -> bytearray:
         """The KV cache and its positions. Raises NativeError."""
-        data = bytearray(llama.llama_state_seq_get_size(self.handle, 0))
-        n_got = llama.llama_state_seq_get_data(self.handle, _bytes_of(data), len(data), 0)
+        return self._state(0)
+
+    def recurrent_state(self) -> bytes:
+        """That of the recurrent layers alone. Raises NativeError."""
+        return bytes(self._state(llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY))
+
+    def _state(self, flags: int) -> bytearray:
+        data = bytearray(llama.llama_state_seq_get_size_ext(self.handle, 0, flags))
+        n_got = llama.llama_state_seq_get_data_ext(self.handle, _bytes_of(data), len(data), 0, flags)
         if n_got == 0:
             raise NativeError("the conversation's KV cache cannot be read; start over with /reset")
         del data[n_got:]
@@ -239,7 +254,14 @@ class LlamaContext:
 
     def restore(self, state: bytearray) -> None:
         """Takes the state of a context of the same kind into an empty one. Raises NativeError."""
-        if llama.llama_state_seq_set_data(self.handle, _bytes_of(state), len(state), 0) == 0:
+        self._restore(state, 0)
+
+    def restore_recurrent(self, state: bytes) -> None:
+        """Takes what `recurrent_state` gave; the KV cache stays as it is. Raises NativeError."""
+        self._restore(bytearray(state), llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY)
+
+    def _restore(self, state: bytearray, flags: int) -> None:
+        if llama.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), len(state), 0, flags) == 0:
             raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ class UpstreamFamily:
     `text` maps the language tower's model_type to a class: without an entry for a tower, the model is not supported.
     `sentencepiece`: the tokenizer is of that kind. `renames`: a pattern and its replacement in tensors' names.
     `keys`: a whole number or a flag for the mmproj, and where it stands: the first place that has one. A place is
-    "image", "video" (a processor's JSON) or "config", and the way to a value in it.
+    "image", "video" (a processor's JSON) or "config", and the way to a value in it; "way=word" is 1 where that word
+    stands there, 0 elsewhere.
     """
 
     name: str
@@ -83,11 +84,28 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         keys=PIXELS,
     ),
     UpstreamFamily(
+        name="qwen3_5",
+        title="Qwen3.5",
+        architectures=("Qwen3_5ForConditionalGeneration",),
+        vision="Qwen3_5ForConditionalGeneration",
+        text={"qwen3_5_text": "Qwen3_5ForConditionalGeneration"},
+        keys=PIXELS,
+    ),
+    UpstreamFamily(
         name="smolvlm",
         title="SmolVLM, SmolVLM2 and Idefics3",
         architectures=("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration"),
         vision="SmolVLMForConditionalGeneration",
         text=PLAIN_TEXT,
+        keys=FILTERS
+        | {
+            "aim.vision.do_image_splitting": ("image.do_image_splitting",),
+            "aim.video.longest_edge": (
+                "video.video_sampling.video_size.longest_edge",
+                "image.video_sampling.video_size.longest_edge",
+                "video.size.longest_edge",
+            ),
+        },
     ),
     UpstreamFamily(
         name="internvl",
@@ -96,6 +114,7 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         vision="InternVisionModel",
         text=PLAIN_TEXT,
         renames={r"^(vision_tower|multi_modal_projector)\.": r"model.\1."},
+        keys=FILTERS | {"aim.vision.min_tiles": ("image.min_patches",), "aim.vision.max_tiles": ("image.max_patches",)},
     ),
     UpstreamFamily(
         name="gemma3",
@@ -105,6 +124,20 @@ UPSTREAM: tuple[UpstreamFamily, ...] = (
         text={"gemma3_text": "Gemma3ForConditionalGeneration", "gemma3": "Gemma3ForConditionalGeneration"},
         sentencepiece=True,
         renames={r"^(?:model\.)?vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."},
+        keys=FILTERS,
+    ),
+    UpstreamFamily(
+        name="gemma4",
+        title="Gemma 4",
+        architectures=("Gemma4ForConditionalGeneration",),
+        vision="Gemma4ForConditionalGeneration",
+        text={"gemma4_text": "Gemma4ForConditionalGeneration"},
+        keys=FILTERS
+        | {
+            "aim.vision.max_tokens": ("image.max_soft_tokens",),
+            "aim.video.max_tokens": ("video.max_soft_tokens",),
+            "aim.vision.both_ways": ("config.text_config.use_bidirectional_attention=vision",),
+        },
     ),
 )
 

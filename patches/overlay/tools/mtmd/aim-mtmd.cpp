@@ -49,14 +49,34 @@ static tile_kind kind_of_tiles(const clip_ctx * vision) {
         case PROJECTOR_TYPE_QWEN2VL:
         case PROJECTOR_TYPE_QWEN25VL:
         case PROJECTOR_TYPE_QWEN3VL:
+        case PROJECTOR_TYPE_GEMMA4V:
+        case PROJECTOR_TYPE_GEMMA4UV:
             return tile_kind::ANY_SIZE;
         default:
             return tile_kind::NONE;
     }
 }
 
-static const int32_t MAX_SIDE   = 1 << 14; // pixels
-static const int32_t MAX_FRAMES = 2;
+// tiles of any size: sides are multiples of unit up to most, in pixels
+struct tile_limits {
+    int32_t unit;
+    int32_t most;
+    int32_t n_frames;
+};
+
+static tile_limits limits_of_tiles(const clip_ctx * vision) {
+    const clip_hparams & hparams = *clip_get_hparams(vision);
+    const int32_t most = 1 << 14;
+    switch (clip_get_projector_type(vision)) {
+        case PROJECTOR_TYPE_GEMMA4V:
+        case PROJECTOR_TYPE_GEMMA4UV: {
+            const auto n_positions = (int32_t) aim_clip_model(vision)->position_embeddings->ne[1]; // a table of rows, one of columns
+            return { hparams.patch_size*hparams.n_merge, std::min(most, n_positions*hparams.patch_size), 1 };
+        }
+        default:
+            return { 2*hparams.patch_size, most, 2 };
+    }
+}
 
 // what clip.cpp would abort at
 static void check_tile(const clip_ctx * vision, const aim_tile * tile) {
@@ -73,11 +93,11 @@ static void check_tile(const clip_ctx * vision, const aim_tile * tile) {
             }
             return;
         case tile_kind::ANY_SIZE:
-            const int32_t unit = 2*hparams.patch_size;
-            const auto is_side = [&](int32_t side) { return side > 0 && side <= MAX_SIDE && side % unit == 0; };
-            if (!is_side(width) || !is_side(height) || tile->n_frames < 1 || tile->n_frames > MAX_FRAMES) {
-                aim_fail(AIM_STATUS_INVALID, "a tile of %d frames, %d x %d pixels; this tower takes one or two of multiples of %d up to %d", tile->n_frames,
-                    width, height, unit, MAX_SIDE);
+            const tile_limits limits = limits_of_tiles(vision);
+            const auto is_side = [&](int32_t side) { return side > 0 && side <= limits.most && side % limits.unit == 0; };
+            if (!is_side(width) || !is_side(height) || tile->n_frames < 1 || tile->n_frames > limits.n_frames) {
+                aim_fail(AIM_STATUS_INVALID, "a tile of %d frames, %d x %d pixels; this tower takes %s of multiples of %d up to %d", tile->n_frames,
+                    width, height, limits.n_frames == 1 ? "one" : "one or two", limits.unit, limits.most);
             }
             return;
     }
