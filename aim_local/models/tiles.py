@@ -37,7 +37,6 @@ class TileTower:
 
     chat_template: str | None = None
     sees_any_size = False
-    chat_template: str | None = None
 
     def __init__(self, file: TowerFile) -> None:
         file.check_width()
