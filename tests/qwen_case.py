@@ -1,6 +1,6 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL in both worlds, converted once in a session; questions that go through both.
 
-    case = qwen_case("qwen3_vl", root)  # a family_case.Case
+    case = open_qwen("qwen3_vl", root)  # a family_case.Case
     ASKED["qwen3_vl"]["5 frames"].inputs(case)
 
 Knows how clips become files whose frames have their times. What is compared is the tests' business.

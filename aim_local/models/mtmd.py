@@ -31,7 +31,6 @@ class MtmdTower:
 
     reduces_by_default = False
     sees_any_size = False  # mtmd decides, and cannot be asked for less
-    chat_template: str | None = None
     patch_px = 0  # frames are not fitted here, so noise cannot be told patch by patch
 
     def __init__(self, file: TowerFile) -> None:
