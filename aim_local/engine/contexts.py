@@ -234,7 +234,7 @@ class PlainContext(Context):
             return True
         if llama.is_recurrent:
             return mark == self.mark() and self.decoder.last_position() < mark.n_past
-        return not llama.n_window or self.decoder.first_position() <= max(0, mark.n_past - llama.n_window)
+        return not llama.n_window or self.decoder.first_position() <= max(0, mark.n_past + 1 - llama.n_window)
 
     def rewind(self, mark: Mark) -> None:
         found = self._points.states.get(mark)
