@@ -110,7 +110,7 @@ def adapted(known: Any, job: Mapping[str, Any], taken: dict[str, bool]) -> Any:
         with stand_in():
             tokens, scores, types = known._create_vocab_sentencepiece(self)
         for i, text, kind in job["added"]:  # transformers 5 lists them in tokenizer.json alone
-            if i < len(tokens) and types[i] == UNUSED:
+            if i < len(tokens) and types[i] in (NORMAL, UNUSED):
                 tokens[i], scores[i], types[i] = text.encode("utf-8"), -1000.0, kind
         return tokens, scores, types
 
@@ -165,7 +165,7 @@ def reports(model: Any, say: Say) -> Iterator[None]:
 
 # --- tokenizer.model without the sentencepiece package ----------------------------------------------------------------
 
-UNKNOWN, CONTROL, UNUSED, BYTE = 2, 3, 5, 6  # sentencepiece's kinds of pieces
+NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6  # sentencepiece's kinds of pieces
 
 
 class Pieces:

@@ -153,8 +153,10 @@ def random_model(spec: Spec, tok: Any, changes: Mapping[str, Mapping[str, Any]],
 
 def added_tokens(tok: Any) -> dict[str, dict[str, Any]]:
     """As published tokenizer_config.json list them; transformers 5 writes none."""
-    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    return {str(i): {"content": t.content, **plain} for i, t in tok.get_added_tokens_decoder().items()}
+    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    return {
+        str(i): {"content": t.content, **plain, "special": t.special} for i, t in tok.get_added_tokens_decoder().items()
+    }
 
 
 def token_names(spec: Spec) -> dict[str, str]:

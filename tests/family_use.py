@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from family_case import F32, Case, same_pixels, source_of, theirs
+from family_case import F32, OFF, Case, same_pixels, source_of, theirs
 from family_checkpoints import clip, picture
 from family_prompts import ASK, drawn_clips, drawn_pictures
 from PIL import Image as Picture
@@ -21,6 +21,7 @@ from aim_local.engine.model import open_model
 from aim_local.lab.explain import explain
 from aim_local.lab.plan import Request, make_plan
 from aim_local.models.parts import PartTower
+from aim_local.models.rows import RowsTower
 
 SHORT = GenerateConfig(max_tokens=6)
 CLIP = clip(5, 240, 320, fps=1.0)
@@ -111,3 +112,14 @@ def check_cached(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(first.logits, second.logits)
     monkeypatch.setattr(intake, "open_item", never)  # a picture is read, to see whether it is the same
     assert asked(video).stats.n_tiles_cached == 5
+
+
+def check_without_vision(case: Case) -> None:
+    """What `bench --skip-vision` measures: as many rows, through the model's own template."""
+    model, tower = case.llm.model, case.llm.model.tower
+    assert tower is not None
+    assert tower.facts is not None
+    rows = VisionLLM(model.with_tower(RowsTower.like(tower, model.text)))
+    for media in (CLIP.frames, np.asarray(picture(100, 160))):
+        stats = rows.prefill(ASK, [media], OFF).stats
+        assert stats.n_visual == max(1, stats.n_frames) * tower.facts.n_slots + 1

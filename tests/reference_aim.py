@@ -108,6 +108,19 @@ def question_value(held: Layer, n_query: int) -> Tensor:
 RANKINGS = {f.__name__: f for f in (pagerank, pagerank_relative, last_query, question, question_value)}
 
 
+def turned_by(n: int, section: Sequence[int] | None, interleaved: bool) -> Tensor:
+    """Which of time, row and column (0, 1, 2) turns each of a head's n pairs of numbers.
+
+    section: pairs for each, one after the other; interleaved: time, row, column, time, ... as far as rows and columns
+    have pairs, time in all other places.
+    """
+    if section is None:
+        return torch.zeros(n, dtype=torch.long)
+    if not interleaved:
+        return torch.tensor([axis for axis, count in enumerate(section) for _ in range(count)])
+    return torch.tensor([j % 3 if j % 3 and j // 3 < section[j % 3] else 0 for j in range(n)])
+
+
 class Reference:
     def __init__(self, model: Any) -> None:
         c = model.config
@@ -116,6 +129,8 @@ class Reference:
         self.d = getattr(c, "head_dim", None) or c.hidden_size // self.n_head
         self.eps = c.rms_norm_eps
         theta = (getattr(c, "rope_parameters", None) or {}).get("rope_theta") or c.rope_theta
+        rope = getattr(c, "rope_parameters", None) or {}
+        self.turned_by = turned_by(self.d // 2, rope.get("mrope_section"), bool(rope.get("mrope_interleaved")))
         self.inv_freq = theta ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d)
         self.layers: list[Layer | None] = [None] * self.n_layer
         self.n_past = 0
@@ -134,7 +149,8 @@ class Reference:
         return y + self.w[name + ".bias"] if name + ".bias" in self.w else y
 
     def _rotate(self, x: Tensor, pos: Tensor) -> Tensor:
-        angle = pos[:, None] * self.inv_freq
+        """pos: time, row and column of each row [n, 3]."""
+        angle = pos[:, self.turned_by] * self.inv_freq
         cos, sin = angle.cos(), angle.sin()
         a, b = x.chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
@@ -180,19 +196,23 @@ class Reference:
         score: Any = pagerank,
         sizes: Sequence[int] | None = None,
         n_query: int | None = None,
+        rotary: Any = None,
+        added: Tensor | None = None,
     ) -> Result:
         """Appends rows embeds [n, d_model]; counts[il] visual rows of them enter layer il.
 
         forced[il]: the rows that entered layer il elsewhere; they are taken over so that one near tie does not hide
         what comes after it, and `chosen` says what would have been kept here. sizes: patches of each row [n], None: one
-        each. n_query: last rows that ask, None: all after the last visual one.
+        each. n_query: last rows that ask, None: all after the last visual one. rotary: time, row and column of each
+        row [n, 3], None: its position. added: [layers, n, d_model], to what leaves the first layers.
         """
         x = embeds.double()
-        pos = self.n_past + torch.arange(len(x))
+        pos = self._positions(len(x)) if rotary is None else torch.as_tensor(rotary)
+        added = torch.zeros(0, *x.shape).double() if added is None else added
         logs = torch.ones(len(x)).double().log() if sizes is None else torch.tensor(list(sizes)).double().log()
         if n_query is None:
             n_query = next((i for i, is_one in enumerate(reversed(is_visual)) if is_one), len(x))
-        self.n_past += len(x)
+        self.n_past = int(pos[-1].max()) + 1
         visual = torch.full((len(x),), -1)
         visual[torch.tensor(is_visual, dtype=torch.bool)] = torch.arange(sum(is_visual))
         result = Result(logits=x)
@@ -201,6 +221,7 @@ class Reference:
             result.kept.append(present.tolist())
             x, held = self._layer(il, x, pos, logs)
             self.layers[il] = held
+            x = x + added[il] if il < len(added) else x
             n_next = counts[il + 1] if il + 1 < self.n_layer else len(present)
             if n_next == len(present):
                 continue
@@ -214,14 +235,18 @@ class Reference:
             if forced is not None:
                 keep = torch.tensor(forced[il + 1], dtype=torch.long)
             stays = (visual < 0) | torch.isin(visual, keep)
-            x, pos, logs, visual = x[stays], pos[stays], logs[stays], visual[stays]
+            x, pos, logs, visual, added = x[stays], pos[stays], logs[stays], visual[stays], added[:, stays]
         result.logits = self._head(x[-1:])
         return result
+
+    def _positions(self, n: int) -> Tensor:
+        """Of n rows of text."""
+        return (self.n_past + torch.arange(n))[:, None].expand(-1, 3)
 
     def decode(self, token: int) -> Tensor:
         """One token through all layers, each on what it holds; next-token logits [n_vocab]."""
         x = self.embed([token])
-        pos = torch.tensor([self.n_past])
+        pos = self._positions(1)
         self.n_past += 1
         for il in range(self.n_layer):
             x, self.layers[il] = self._layer(il, x, pos, torch.zeros(1).double())

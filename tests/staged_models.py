@@ -63,11 +63,16 @@ class Models:
 
 @dataclass
 class Prompt:
-    """Token ids, -1 for a visual row; the visual rows; and how many patches each row stands for, None: one each."""
+    """Token ids, -1 for a visual row; the visual rows; how many patches each row stands for, None: one each; and time,
+    row and column of each row [n, 3] for models that turn by them, None: its position.
+
+    visual: [n, n_embd], and behind that what the first layers add, where they do.
+    """
 
     ids: list[int]
     visual: torch.Tensor
     sizes: list[int] | None = None
+    rotary: np.ndarray[Any, Any] | None = None
 
     @property
     def is_visual(self) -> list[bool]:
@@ -79,20 +84,49 @@ class Prompt:
 
     def embeds(self, reference: Reference) -> torch.Tensor:
         x = reference.embed([max(i, 0) for i in self.ids])
-        x[torch.tensor(self.is_visual, dtype=torch.bool)] = self.visual.double()
+        x[torch.tensor(self.is_visual, dtype=torch.bool)] = self.visual[:, : x.shape[1]].double()
+        return x
+
+    def added(self, n_embd: int) -> torch.Tensor:
+        """What the first layers add to each row, [layers, n, n_embd]."""
+        n_deep = self.visual.shape[1] // n_embd - 1
+        x = torch.zeros(n_deep, len(self.ids), n_embd).double()
+        x[:, torch.tensor(self.is_visual, dtype=torch.bool)] = (
+            self.visual[:, n_embd:].double().unflatten(1, (n_deep, n_embd)).transpose(0, 1)
+        )
         return x
 
 
-def make_prompt(shape: TextShape, parts: Sequence[int], seed: int = 0, *, most: int | None = None) -> Prompt:
-    """parts: rows of text, visual, text, ... in turn. most: visual rows stand for 1 to so many patches."""
+def make_prompt(
+    shape: TextShape, parts: Sequence[int], seed: int = 0, *, most: int | None = None, first: int = 0
+) -> Prompt:
+    """parts: rows of text, visual, text, ... in turn. most: visual rows stand for 1 to so many patches. first: rotary
+    id of the first row, where it is text."""
     g = torch.Generator().manual_seed(seed)
     ids: list[int] = []
     for i, n in enumerate(parts):
         ids += [-1] * n if i % 2 else torch.randint(0, shape.n_vocab, (n,), generator=g).tolist()
-    visual = 0.5 * torch.randn(sum(parts[1::2]), shape.n_head * shape.d_head, generator=g)
+    visual = 0.5 * torch.randn(sum(parts[1::2]), shape.n_embd * (1 + shape.n_deep), generator=g)
     drawn = torch.randint(1, (most or 1) + 1, (len(ids),), generator=g)
     sizes = [int(n) if i < 0 else 1 for i, n in zip(ids, drawn, strict=True)]
-    return Prompt(ids, visual, sizes if most else None)
+    return Prompt(ids, visual, sizes if most else None, rotary_of(parts, seed, first) if shape.sections else None)
+
+
+def rotary_of(parts: Sequence[int], seed: int, first: int) -> np.ndarray[Any, Any]:
+    """Time, row and column of each row. Of a grid some slots are left, as after merging; times pass the others."""
+    rng = np.random.default_rng(seed)
+    found = [np.zeros((0, 3), int)]
+    for i, n in enumerate(parts):
+        if i % 2 == 0:
+            found.append(np.arange(first, first + n)[:, None].repeat(3, 1))
+            first += n
+            continue
+        h, w, step = (int(k) for k in rng.integers(1, 9, 3))
+        slots = np.sort(rng.choice(2 * n, n, replace=False))
+        t, rest = np.divmod(slots, h * w)
+        found.append(np.stack([t * step, rest // w, rest % w], axis=1) + first)
+        first += max(h, w)
+    return np.concatenate(found)
 
 
 def stages_of(counts: Sequence[int], n_text: int) -> StagePlan:
@@ -113,7 +147,13 @@ def open_context(
 def run(ctx: StagedContext, prompt: Prompt, counts: Sequence[int], **options: Any) -> np.ndarray[Any, Any]:
     embd = prompt.visual.numpy() if len(prompt.visual) else None
     return ctx.prefill(
-        prompt.rows, prompt.ids, embd, [counts[il] for il in ctx.plan.il_begin], sizes=prompt.sizes, **options
+        prompt.rows,
+        prompt.ids,
+        embd,
+        [counts[il] for il in ctx.plan.il_begin],
+        sizes=prompt.sizes,
+        rotary=prompt.rotary,
+        **options,
     )
 
 

@@ -57,8 +57,9 @@ def compare(
     assert [len(k) for k in kept] == list(counts)
     forced = dict(enumerate(kept))
     expected = reference.prefill(
-        prompt.embeds(reference), prompt.is_visual, counts, forced, score, prompt.sizes, options.get("n_query")
-    )
+        prompt.embeds(reference), prompt.is_visual, counts, forced, score, prompt.sizes, options.get("n_query"),
+        prompt.rotary, prompt.added(reference.w["model.norm.weight"].numel()),
+    )  # fmt: skip
     for il, scores in expected.importance.items():
         native = torch.tensor(ctx.importance(il)).double()
         agreement.importance = max(agreement.importance, score_distance(native, scores))

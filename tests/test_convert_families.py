@@ -88,7 +88,7 @@ def authors_internvl(folder: Path, target: Path) -> Path:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Below it: FAMILY/src, FAMILY/ours, FAMILY/theirs; without the last: the authors' InternVL as internvl_chat, and
-    Gemma 3 with added tokens in tokenizer.json alone, as transformers 5 saves it, as bare.
+    Gemma 3 with added tokens in tokenizer.json alone, as transformers 5 saves it, as bare; one of two types as typed.
     """
     root, tasks = tmp_path_factory.mktemp("families"), []
     for family in FAMILIES:
@@ -101,6 +101,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.loads((bare / "tokenizer_config.json").read_text())
     write_json(bare / "tokenizer_config.json", {k: v for k, v in config.items() if k != "added_tokens_decoder"})
     tasks.append({"job": job_of(bare, root / "bare" / "ours"), "published": "", "theirs": []})
+    typed = job_of(root / "smolvlm" / "src", root / "typed" / "ours", ("bf16", "q8_0"))
+    tasks.append({"job": typed, "published": "", "theirs": []})
     authors = authors_internvl(root / "internvl3" / "src", root / "internvl_chat" / "src")
     tasks.append({"job": job_of(authors, root / "internvl_chat" / "ours"), "published": "", "theirs": []})
     run_all(tasks)
@@ -140,8 +142,6 @@ def test_the_pair_loads_and_answers(family: str, folders: Path) -> None:
     with aim_local.VisionLLM.load(folders / family / "ours" / "model.gguf") as llm:
         text = llm.generate("How many shapes are there?", generate=short)
         assert text.stats.n_prompt > 0
-        if family == "smolvlm":  # llama.cpp's batches refuse its text between tiles
-            return
         seen = llm.generate("Describe it.", [np.zeros((112, 140, 3), np.uint8)], generate=short)
         assert seen.stats.n_prompt > text.stats.n_prompt
 
@@ -153,6 +153,15 @@ def test_the_authors_internvl_is_the_same_model(folders: Path) -> None:
         found = differences(ours, theirs)
         print(name, found)
         assert not [n for n in found if not n.startswith(("general.", "clip.vision.preproc"))]
+
+
+def test_each_tower_has_its_own_type(folders: Path) -> None:
+    types = {
+        name: {t.tensor_type.name for t in tensors(folders / "typed" / "ours" / name).values()}
+        for name in ("model.gguf", "mmproj.gguf")
+    }
+    assert types["model.gguf"] == {"BF16", "F32"}
+    assert {"Q8_0", "F32"} <= types["mmproj.gguf"]
 
 
 def test_tokens_that_only_tokenizer_json_lists(folders: Path) -> None:

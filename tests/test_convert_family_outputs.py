@@ -13,11 +13,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from convert_models import After, tensors
+from convert_models import After
 from family_checkpoints import write_family
 
 import aim_local
 from aim_local.convert import ConvertConfig, ConvertError, convert
+from aim_local.convert.pipeline import plan_work
+from aim_local.convert.upstream import UpstreamWork
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +47,20 @@ def test_types_that_the_converter_cannot_write(source: Path, tmp_path: Path) -> 
         assert llm.generate("hello", generate=aim_local.GenerateConfig(max_tokens=2)).stats.n_prompt
 
 
-def test_types_that_it_writes_and_an_interrupt(source: Path, tmp_path: Path) -> None:
-    """Each tower its own type; what ends a conversion leaves neither files nor folders."""
-    result = convert(source, tmp_path / "made" / "out", ConvertConfig("bf16", "q8_0", name="mine"))
-    types = {name: {t.tensor_type.name for t in tensors(path).values()} for name, path in
-             (("model", result.model), ("mmproj", result.mmproj))}  # fmt: skip
-    assert types["model"] == {"BF16", "F32"}
-    assert {"Q8_0", "F32"} <= types["mmproj"]
+def test_an_interrupt_leaves_nothing(source: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         convert(source, tmp_path / "other" / "out", progress=After(KeyboardInterrupt(), 0.1))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["made"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refused_before_anything_runs(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match="carries its vision tower; leave --vision-tower out"):
         convert(source, tmp_path / "out", ConvertConfig(vision_tower=source))
+    work = plan_work(source, ConvertConfig())
+    assert isinstance(work, UpstreamWork)
+    work.check_left(["model.language_model.layers.0.self_attn.rotary_emb.inv_freq"])  # a buffer
+    with pytest.raises(ConvertError, match=r"1 tensors that a qwen3_vl model does not know \(extra\.weight\)"):
+        work.check_left(["extra.weight"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -132,10 +132,6 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda src: edit(src, "config.json", text_config={"model_type": "mamba"}),
         r"qwen2_5_vl with a mamba language tower is not supported; supported are",
     ),
-    "unknown tensor": (
-        lambda src: rename_weights(src, lambda n: n.replace("visual.merger.ln_q", "extra.ln_q")),
-        r"llama\.cpp's converter cannot read|tensors that a qwen2_5_vl model does not know \(extra",
-    ),
 }
 
 

@@ -15,7 +15,7 @@ from family_checkpoints import picture
 from family_prompts import ASK, PROMPTS, drawn
 from family_reduced import check_merged_only
 from family_stock import check_off_is_stock
-from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan
+from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.config import MERGE_AUTO
@@ -53,6 +53,10 @@ def test_pixels(case: Case) -> None:
 
 def test_plan(case: Case, tmp_path: Path) -> None:
     check_plan(case, MERGED, tmp_path)
+
+
+def test_without_vision(case: Case) -> None:
+    check_without_vision(case)
 
 
 def test_explain(case: Case, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -15,9 +16,10 @@ from family_checkpoints import picture
 from family_prompts import PROMPTS, drawn
 from family_reduced import check_pruned
 from family_stock import check_off_is_stock
-from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan
+from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
 
 from aim_local import VisualTokenConfig
+from aim_local.models.internvl import nearest_grid
 
 PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))
 
@@ -52,6 +54,10 @@ def test_plan(case: Case, tmp_path: Path) -> None:
     check_plan(case, PRUNED, tmp_path)
 
 
+def test_without_vision(case: Case) -> None:
+    check_without_vision(case)
+
+
 def test_explain(case: Case, tmp_path: Path) -> None:
     check_explain(case, PRUNED, tmp_path)
 
@@ -62,3 +68,15 @@ def test_saved_chat(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_cached(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_cached(case, tmp_path, monkeypatch)
+
+
+def test_grids() -> None:
+    """Of drawn sizes and of squares, where many grids are equally near."""
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    rng = np.random.default_rng(0)
+    sizes = [*np.exp(rng.uniform(2, 8, (400, 2))).astype(int).tolist(), *([n, n] for n in range(50, 2000, 50))]
+    for height, width in [*sizes, *([n, 2 * n] for n in range(50, 2000, 50))]:
+        for least, most in ((1, 12), (1, 6), (4, 9)):
+            cols, rows = get_optimal_tiled_canvas((height, width), (448, 448), least, most)
+            assert nearest_grid(height, width, 448, least, most) == (rows, cols)

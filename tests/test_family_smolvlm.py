@@ -16,12 +16,12 @@ from family_checkpoints import Clip, message, picture
 from family_prompts import PROMPTS, drawn
 from family_reduced import check_pruned
 from family_stock import check_off_is_stock
-from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan
+from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.media import MediaShape
 from aim_local.models.number_words import in_words
-from aim_local.models.smolvlm import times_of
+from aim_local.models.smolvlm import longest_to, times_of, whole_squares
 from aim_local.models.text import TextModel
 
 PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))
@@ -55,6 +55,10 @@ def test_pixels(case: Case) -> None:
 
 def test_plan(case: Case, tmp_path: Path) -> None:
     check_plan(case, PRUNED, tmp_path)
+
+
+def test_without_vision(case: Case) -> None:
+    check_without_vision(case)
 
 
 def test_explain(case: Case, tmp_path: Path) -> None:
@@ -106,3 +110,19 @@ def test_the_published_template_gets_videos(case: Case, monkeypatch: pytest.Monk
     with VisionLLM.load(case.llm.model.paths.model, case.llm.model.paths.mmproj, config=LoadConfig(**F32)) as llm:
         assert "video" not in without
         assert llm.model.render(ours(messages)).replace("\x000\x00", "<video>") == want
+
+
+def test_sizes() -> None:
+    """Of drawn pictures, before they are cut."""
+    from transformers.models.smolvlm import image_processing_pil_smolvlm as pil
+
+    processor = pil.SmolVLMImageProcessorPil()
+    seen = list[tuple[int, int]]()
+    processor.resize = lambda image, size, **_: seen.append((size.height, size.width))
+    for height, width in np.exp(np.random.default_rng(0).uniform(1, 9, (500, 2))).astype(int).tolist():
+        for longest, side in ((2048, 512), (1536, 384)):
+            image = np.broadcast_to(np.uint8(0), (3, height, width))
+            want = pil.get_resize_output_image_size(image, longest)
+            assert longest_to(height, width, longest) == want
+            processor.resize_for_vision_encoder(np.broadcast_to(np.uint8(0), (3, *want)), side)
+            assert whole_squares(*want, side) == seen.pop()

@@ -87,8 +87,8 @@ def write_sentencepiece(tokenizer: Tokenizer, path: Path, kinds: Mapping[str, in
             message(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score) + varint(3 << 3) + varint(kind)
         )
         data += message(1, piece)
-    trainer = varint(3 << 3) + varint(2) + varint(35 << 3) + varint(1)  # BPE, with bytes for what it has no piece of
-    path.write_bytes(data + message(2, trainer) + message(3, varint(3 << 3) + varint(1)))
+    trained = varint(3 << 3) + varint(2) + varint(35 << 3) + varint(1)  # BPE, with bytes to fall back on
+    path.write_bytes(data + message(2, trained) + message(3, varint(3 << 3) + varint(1)))
 
 
 def varint(n: int) -> bytes:

@@ -1,8 +1,7 @@
 """Gemma 4: pictures of any shape within a number of visual tokens, each frame of a video a small picture with its time.
 
-A picture is scaled, up too, until its patches fill its share of tokens; 3 x 3 patches are one token. In the large
-models the tokens of a picture see each other, in layers with a window; in those of 2 and 4 billion parameters they do
-not.
+A picture is scaled, up too, until its patches fill its share of tokens; 3 x 3 patches are one token. In large models
+the tokens of a picture see each other, in layers with a window; in those of 2 and 4 billion parameters they do not.
 ref: transformers 5, models/gemma4: processing_gemma4.py, image_processing_pil_gemma4.py, video_processing_gemma4.py;
 modeling_gemma4.py (create_causal_mask_mapping). Which models see both ways is not in published GGUF files: as llama.cpp
 has it (mtmd_decode_use_non_causal), by the width of the language model.

@@ -14,10 +14,9 @@ from .anyres import AnyresTower
 from .base import Fit, TowerFile
 from .pieces import Rows
 from .pixels import resize, video_frame
-from .tiles import Pixels, average_squares
+from .tiles import MANY_TOKENS, Pixels, average_squares
 
 _NEWLINES = ("model.image_newline", "v.image_newline")
-_MANY_TOKENS = 64  # per frame, as in llava_onevision.py
 
 
 class LlavaNext(AnyresTower):
@@ -48,7 +47,7 @@ class LlavaNext(AnyresTower):
 
     @property
     def reduces_by_default(self) -> bool:
-        return bool(self._pool) and self.frame_side**2 >= _MANY_TOKENS
+        return bool(self._pool) and self.frame_side**2 >= MANY_TOKENS
 
     @property
     def fit(self) -> Fit | None:

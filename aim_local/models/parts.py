@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
-from ..errors import NativeError
+from ..errors import NativeError, UsageError
 from ..media import Image, MediaShape, Video
 from ..native.mtmd import MtmdContext
 from ..native.visual import Merged, TileEncoder
@@ -151,6 +151,10 @@ class PartTower(ABC):
         parts = [part for part in self._arranged(shape) if not isinstance(part, str)]
         if shape.kind == "video" and len(parts) > 1:
             refuse_window(tokens, "this family's videos")
+        if shape.kind == "video":
+            _check_window(tokens.merge_window, max(len(set(tile.frames)) for tile in parts[0]))
+        if any(tile.rows != tile.cols for part in parts for tile in part):
+            _refuse_squares(tokens)
         check_clusters(tokens, self.merged_together(shape, tokens.merge_window))
 
     def encode(
@@ -193,7 +197,7 @@ class PartTower(ABC):
             shown = [pictures.of(number + i, tile) for i, tile in enumerate(tiles)]
             found = self._merged(
                 [tile_rows(number + i, pixels, partial(self.encoder.encode, pixels)) for i, pixels in enumerate(shown)],
-                tokens,
+                tokens if shape.kind == "video" else replace(tokens, merge_window=1),
                 clock,
             )
             owners = np.split(found.owners + np.int32(len(groups)), np.cumsum([tile.n for tile in tiles])[:-1])
@@ -248,6 +252,24 @@ def _windows(part: tuple[Tile, ...], window: int) -> list[tuple[Tile, ...]]:
     """Tiles that are merged together. window: in frames."""
     size = max(1, window // len(part[0].frames))
     return [part[w.start : w.stop] for w in windows(len(part), size)]
+
+
+def _check_window(window: int, n_frames: int) -> None:
+    """Raises UsageError for a window that would cut a tile of n_frames frames."""
+    if window > 1 and window % n_frames:
+        raise UsageError(
+            f"a window of {window} frames cuts what the vision tower sees at once, {n_frames} frames; take "
+            f"{window + n_frames - window % n_frames}, or a window of 1"
+        )
+
+
+def _refuse_squares(tokens: VisualTokenConfig) -> None:
+    """Raises UsageError where squares would be averaged of a grid that is none."""
+    if tokens.merge_by == "average" and tokens.merge_retain < 1:
+        raise UsageError(
+            "merging by average needs as many rows as columns of visual tokens, and this family keeps a picture's "
+            "shape; take merging by similarity or by ward"
+        )
 
 
 def _group(tiles: tuple[Tile, ...], slot: int) -> TokenGroup:

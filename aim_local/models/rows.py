@@ -25,22 +25,31 @@ DEVIATION = 0.02
 
 
 class RowsTower:
-    """n_slots: rows of a frame before token merging. One newline row follows the last frame."""
+    """n_slots: rows of a frame before token merging. One newline row follows the last frame.
+
+    media_tokens, chat_template: as of a Tower.
+    """
 
     projector = "random rows"
     reduces_by_default = True
     sees_any_size = False
     default_frames = 32
-    media_tokens: tuple[str, str] | None = ("<image>", "<video>")
-    chat_template: str | None = None
     facts: TowerFacts | None = None
     patch_px = 0
     gives_rotary_ids = False  # costs do not depend on them
     precision = "none"
     frame_rows: Callable[[Frame], Rows] | None = None
 
-    def __init__(self, text: TextModel, n_slots: int = N_SLOTS) -> None:
+    def __init__(
+        self,
+        text: TextModel,
+        n_slots: int = N_SLOTS,
+        *,
+        media_tokens: tuple[str, str] | None = ("<image>", "<video>"),
+        chat_template: str | None = None,
+    ) -> None:
         self.text, self.n_slots = text, n_slots
+        self.media_tokens, self.chat_template = media_tokens, chat_template
         self._rows = np.empty((0, n_slots, text.n_embd), np.float32)
 
     @classmethod
@@ -53,7 +62,8 @@ class RowsTower:
                 f"the tokens of projector {tower.projector!r} depend on the pictures, the tower cannot be skipped; "
                 "leave --skip-vision and --against-stock out"
             )
-        return cls(text, tower.facts.n_slots)
+        n = tower.facts.n_slots
+        return cls(text, n, media_tokens=tower.media_tokens, chat_template=tower.chat_template)
 
     def facts_of(self, shape: MediaShape) -> TowerFacts | None:
         return None

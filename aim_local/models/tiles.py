@@ -35,6 +35,7 @@ Pixels = NDArray[np.uint8]
 class TileTower:
     """Base of such a family. `close()` frees it."""
 
+    chat_template: str | None = None
     sees_any_size = False
     chat_template: str | None = None
 

@@ -85,6 +85,8 @@ class _StageInfo(ctypes.Structure):
 
 _ints, _floats = POINTER(c_int32), POINTER(c_float)
 
+# const char * aim_architectures(void)
+_architectures = bind(libllama, "aim_architectures", [], c_char_p)
 # bool aim_supported(const struct llama_model * model)
 _supported = bind(libllama, "aim_supported", [c_void_p], c_bool)
 # struct llama_context * aim_context_init(struct llama_model * model, struct llama_context_params params,
@@ -120,6 +122,12 @@ _score_with = bind(libllama, "aim_score_with", [c_char_p, *[c_int32] * 5, c_floa
 check_size(libllama, "aim_prefill_params_size", _PrefillParams)
 # int32_t aim_stage_info_size(void)
 check_size(libllama, "aim_stage_info_size", _StageInfo)
+
+
+def architectures() -> tuple[str, ...]:
+    """Text architectures whose visual tokens can be pruned and weighed."""
+    names: bytes = _architectures()
+    return tuple(names.decode().split())
 
 
 def unsupported_reason(model: int) -> str:
@@ -279,7 +287,7 @@ class StagedContext:
         the attention logits from now on, in every layer and in the scores; None: one each. n_query: rows of the
         question, for the rankings that go by it: the last ones, new tokens all of them; 0: all new tokens at the end.
         rotary: int32 [n, 3], time, row and column of each row, read of new ones, for models whose rows have several
-        rotary ids (M-RoPE); None: each row goes on after the largest id before it.
+        rotary ids (M-RoPE); None: each row goes on behind the one before it.
 
         An exception in `select` or in the stop hook comes out. Whatever fails, the context stays as it was:
         ContextError if any stage has too few cells, UsageError, ModelError where rows are not held, NativeError.

@@ -221,8 +221,9 @@ class TileEncoder:
 
 
 def put_class_position_last(context: Any) -> None:
-    """The first row of the position table moves to its end, where the graph of projector "internvl" has the class
-    embedding; llama.cpp leaves it, and gives every patch its neighbour's position. Once for a context.
+    """The first row of the position table moves to its end, where some graphs have the class embedding.
+
+    llama.cpp leaves it, and gives every patch its neighbour's position. Once for a context.
     """
     MTMD.checked(_class_position_last(_pointer(context)))
 

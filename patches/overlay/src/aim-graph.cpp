@@ -205,8 +205,16 @@ static void hold_hidden(const llm_graph_context & graph, ggml_tensor * cur) {
     }
 
     if (mctx->get_range().il_end > held->get_il() + 1) {
-        cur = ggml_graph_get_tensor(graph.gf, format("l_out-%d", held->get_il()).c_str());
+        cur = ggml_graph_get_tensor(graph.gf, format("deepstack_out-%d", held->get_il()).c_str()); // where the layer adds to rows
+        cur = cur ? cur : ggml_graph_get_tensor(graph.gf, format("l_out-%d", held->get_il()).c_str());
         GGML_ASSERT(cur && "the architecture's graph names what leaves a layer l_out");
+    }
+
+    const int64_t n_added = held->get_hidden()->ne[0] - cur->ne[0];
+
+    if (n_added > 0) {
+        ggml_tensor * inp = graph.res->t_inp_embd;
+        cur = ggml_concat(graph.ctx0, cur, ggml_view_2d(graph.ctx0, inp, n_added, inp->ne[1], inp->nb[1], cur->ne[0]*sizeof(float)), 0);
     }
 
     hold(graph, held->get_hidden(), cur);

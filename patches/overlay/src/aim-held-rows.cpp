@@ -14,7 +14,10 @@ aim_held_rows::aim_held_rows(const llama_model & model, int32_t il, uint32_t n_c
         throw std::runtime_error("failed to create a ggml context for held rows");
     }
 
-    hidden = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, hparams.n_embd, n_cells);
+    // with what layers behind it add, where they do
+    const int64_t n_row = uint32_t(il + 1) < hparams.n_deepstack_layers ? hparams.n_embd_inp() : hparams.n_embd;
+
+    hidden = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n_row, n_cells);
     ggml_set_name(hidden, "aim_held_rows");
 
     if (has_q) {

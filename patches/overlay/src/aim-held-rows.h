@@ -18,7 +18,7 @@ public:
 
     int32_t get_il() const { return il; }
 
-    ggml_tensor * get_hidden() const { return hidden; } // [n_embd, n_cells]
+    ggml_tensor * get_hidden() const { return hidden; } // [n_embd, n_cells]; [n_embd_inp, n_cells] where layers behind it add to rows
     ggml_tensor * get_q()      const { return q; }      // [n_embd_head*n_head, n_cells], NULL where nothing ranks
 
     size_t row_bytes() const;

@@ -7,9 +7,13 @@
 
 static const uint32_t STATE_VERSION = 1;
 
+llama_pos aim_ids::next() const {
+    return rows.empty() ? 0 : 1 + *std::max_element(rows.back().begin(), rows.back().end());
+}
+
 aim_id aim_ids::get(llama_pos pos) const {
     if (pos >= 0 && size_t(pos) < rows.size()) {
-        return rows[pos].id;
+        return rows[pos];
     }
 
     const llama_pos id = next() + std::max(0, pos - llama_pos(rows.size()));
@@ -24,7 +28,7 @@ void aim_ids::set(llama_pos pos, const aim_id & id) {
         throw std::runtime_error(format("a row at position %d, the last one is at %zu", pos, rows.size() - 1));
     }
 
-    rows.push_back({ id, std::max(next(), 1 + *std::max_element(id.begin(), id.end())) });
+    rows.push_back(id);
 }
 
 void aim_ids::set_text(llama_pos pos) {
@@ -51,9 +55,7 @@ void aim_ids::state_write(llama_io_write_i & io) const {
     io.write(&STATE_VERSION, sizeof(STATE_VERSION));
     io.write(&n, sizeof(n));
 
-    for (const row & r : rows) {
-        io.write(r.id.data(), sizeof(r.id));
-    }
+    io.write(rows.data(), n*sizeof(aim_id));
 }
 
 void aim_ids::state_read(llama_io_read_i & io, llama_pos n_pos) {

@@ -1,6 +1,7 @@
 // rotary ids of rows, of models whose rows have several (M-RoPE): where a row stands in time and in its picture. in a staged context
-// a position is a row's number and says what came before it; how far it is turned is its ids. a pruned row keeps its ids, and text
-// goes on after the largest id of all rows before it (ref: transformers 5, models/qwen2_vl/modeling_qwen2_vl.py: get_rope_index)
+// a position is a row's number and says what came before it; how far it is turned is its ids. a pruned row keeps its ids. text goes
+// on behind the text before it, whatever ids visual rows before that have: as transformers' generate does, and as a prefill of the
+// whole has it (ref: transformers 5, generation/utils.py: position_ids; models/qwen2_5_vl/modeling_qwen2_5_vl.py: get_rope_index)
 // knows positions and numbers; who turns what is aim-graph.cpp
 #pragma once
 
@@ -20,8 +21,8 @@ public:
     // of the row at a position; a position that is not there yet is text behind all others
     aim_id get(llama_pos pos) const;
 
-    // the id that text gets behind the last row
-    llama_pos next() const { return rows.empty() ? 0 : rows.back().next; }
+    // the id that text gets behind the last row: one more than its largest
+    llama_pos next() const;
 
     // the row at `pos`, which is the last one from now on; the rows before it have to be there
     void set(llama_pos pos, const aim_id & id);
@@ -38,10 +39,5 @@ public:
     void state_read(llama_io_read_i & io, llama_pos n_pos);
 
 private:
-    struct row {
-        aim_id    id;
-        llama_pos next; // one more than the largest id up to here
-    };
-
-    std::vector<row> rows; // by position
+    std::vector<aim_id> rows; // by position
 };

@@ -32,6 +32,16 @@ int32_t aim_last_status(void) {
 // text architectures whose graphs can run a range of layers: hooks 0013 and 0014
 static const char * const STAGED[] = { "llama", "qwen2", "qwen2vl", "qwen3", "qwen3vl" };
 
+static std::string staged_names(const char * between) {
+    std::string names;
+
+    for (const char * name : STAGED) {
+        names += (names.empty() ? "" : between) + std::string(name);
+    }
+
+    return names;
+}
+
 static void check_supported(const llama_model & model) {
     const auto & hparams = model.hparams;
 
@@ -44,14 +54,8 @@ static void check_supported(const llama_model & model) {
         hparams.f_embedding_scale == 0.0f && hparams.n_layer_nextn == 0 && hparams.causal_attn && model.tok_embd;
 
     if (!is_arch || !is_plain) {
-        std::string names;
-
-        for (const char * name : STAGED) {
-            names += (names.empty() ? "" : ", ") + std::string(name);
-        }
-
         throw aim_error(AIM_STATUS_UNSUPPORTED, format("visual tokens cannot be pruned in text architecture %s%s; supported are %s",
-                    model.arch_name().c_str(), is_arch ? " of this kind" : "", names.c_str()));
+                    model.arch_name().c_str(), is_arch ? " of this kind" : "", staged_names(", ").c_str()));
     }
 }
 
@@ -62,8 +66,10 @@ static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int
         throw aim_error(AIM_STATUS_INVALID, format("%d stages for %d layers; there is at least one stage and at most one per layer", n_stages, n_layer));
     }
 
-    // kernels of GPU backends take whole tiles of cells; on the CPU any number is as fast
+    // kernels of GPU backends take whole tiles of cells; on the CPU any number is as fast. where nothing is pruned, cells are as
+    // many as llama.cpp would have, since sums over more of them, empty ones too, may be rounded otherwise
     const bool on_device = offload && !model.devices.empty() && model.n_gpu_layers() > 0;
+    const int64_t n_pad  = on_device || n_stages == 1 ? 256 : 8;
 
     aim_plan plan;
 
@@ -79,10 +85,16 @@ static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int
             throw aim_error(AIM_STATUS_INVALID, format("stage %d has %d cells; there is at least one, and no more than in the stage before", s, n_cells[s]));
         }
 
-        plan.push_back({ il_begin[s], il_end, uint32_t(GGML_PAD(int64_t(n_cells[s]), on_device ? 256 : 8)) });
+        plan.push_back({ il_begin[s], il_end, uint32_t(GGML_PAD(int64_t(n_cells[s]), n_pad)) });
     }
 
     return plan;
+}
+
+const char * aim_architectures(void) {
+    static const std::string names = staged_names(" ");
+
+    return names.c_str();
 }
 
 bool aim_supported(const llama_model * model) {
@@ -113,12 +125,6 @@ llama_context * aim_context_init(
         }
 
         params.n_ctx = plan.front().n_cells;
-
-        // features of the vision tower are added in the first layers, and held rows have them only there
-        if (hold != AIM_HOLD_NOTHING && uint32_t(plan.front().il_end) < model->hparams.n_deepstack_layers) {
-            throw aim_error(AIM_STATUS_UNSUPPORTED, format("rows cannot be held that leave layer %d: features are added up to layer %u",
-                        plan.front().il_end - 1, model->hparams.n_deepstack_layers - 1));
-        }
 
         const aim_plan_scope scope(plan, hold);
 

@@ -22,6 +22,9 @@ LLAMA_API int32_t aim_llama_patch_version(void);
 LLAMA_API const char * aim_last_error(void);
 LLAMA_API int32_t      aim_last_status(void);
 
+// the text architectures that can be staged: "llama qwen2 ..."
+LLAMA_API const char * aim_architectures(void);
+
 // whether the model's text architecture can be staged; if not, aim_last_error() names those that can
 LLAMA_API bool aim_supported(const struct llama_model * model);
 
@@ -72,7 +75,7 @@ struct aim_prefill_params {
     const llama_token * tokens;     // [n_rows] read where a new row is a token
     const float       * embd;       // [number of other new rows][llama_model_n_embd_inp()], in order
     const int32_t     * ids;        // [n_rows][3] read of new rows, of models whose rows have several rotary ids (M-RoPE): time, row, column.
-                                    // NULL: each goes on after the largest id before it, as text does
+                                    // NULL: each goes on behind the row before it, as text does
     const int32_t     * sizes;      // [n_rows] patches that a row stands for, read where a new row is visual; NULL: one each. log(size) is added to
                                     // the row's column of the attention logits, before the softmax: in every layer that keeps the row, for as
                                     // long as the context holds it, and in the scores that rank, whose temperature leaves it as it is

@@ -437,13 +437,17 @@ void aim_prefill_run::rejoin() {
 
     all.insert(all.end(), rows.begin(), rows.end());
 
-    std::vector<float> held(cells.size()*n_embd);
+    const ggml_tensor * t = kv.get_held()->get_hidden();
+
+    const size_t n_row = t->ne[0];
+
+    std::vector<float> held(cells.size()*n_row);
     std::vector<float> joined(all.size()*n_embd_inp);
 
-    aim_held_rows::read(kv.get_held()->get_hidden(), cells, held.data());
+    aim_held_rows::read(t, cells, held.data());
 
     for (size_t i = 0; i < cells.size(); ++i) {
-        memcpy(joined.data() + i*n_embd_inp, held.data() + i*n_embd, n_embd*sizeof(float));
+        memcpy(joined.data() + i*n_embd_inp, held.data() + i*n_row, n_row*sizeof(float));
     }
 
     std::copy(hidden.begin(), hidden.end(), joined.begin() + cells.size()*n_embd_inp);
