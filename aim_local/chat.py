@@ -353,6 +353,18 @@ class Chat:
             if not self._cache.items:
                 self._drop_cache()
 
+    def _keep_what_is_said(self) -> None:
+        """Before a state is saved whose windows cannot go back: forgets the tokens that no later prompt will have.
+
+        An answer may be other tokens in the next prompt, or a template may leave out a part of it.
+        """
+        if self._cache is None or not self.model.text.llama.n_window:
+            return
+        talk = self._talk
+        rendered = self.model.render(talk.messages, answer_next=False)
+        plan = plan_prompt(self.model, rendered, talk.shown.shapes, talk.planned or self.tokens)
+        self._cache.keep_common(plan_items(plan), 0)
+
     def _drop_cache(self) -> None:
         cache, self._cache = self._cache, None
         if cache:
@@ -375,6 +387,7 @@ class Chat:
         path = check_suffix(path)
         with self._alone():
             self._roll_back()
+            self._keep_what_is_said()
             write_chat(path, self._header(), self._cache.context.state() if self._cache else bytearray())
         return path
 

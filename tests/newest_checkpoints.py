@@ -3,9 +3,6 @@
 Importing this adds them to the families that `write_family` knows.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import family_templates as templates
 import family_tokenizers as tokenizers
 from family_configs import HALF, QWEN3_PATCHES, QWEN_IDS, SPECS, TEXT, Spec, pixels
@@ -82,70 +79,56 @@ GEMMA4_PIXELS = {"patch_size": 4, "pooling_kernel_size": 3, "max_soft_tokens": 7
 S, F = "sliding_attention", "full_attention"
 
 
-def gemma4(text: Mapping[str, Any], vision: Mapping[str, Any]) -> Spec:
-    config = {**tokenizers.gemma_config(), "extra_special_tokens": GEMMA4_NAMES, **GEMMA4_NAMES}
-    return Spec(
-        model="Gemma4ForConditionalGeneration",
-        config="Gemma4Config",
-        processor="Gemma4Processor",
-        tokenizer=lambda: tokenizers.gemma(GEMMA4_TOKENS),
-        tokenizer_config=config,
-        template=GEMMA4_TEMPLATE,
-        text={
-            **TEXT,
-            "num_hidden_layers": 6,
-            "layer_types": [S, S, F, S, S, F],
-            "head_dim": 32,
-            "global_head_dim": 64,
-            "sliding_window": 96,
-            "final_logit_softcapping": 30.0,
-            "vocab_size": GEMMA4_ROWS,
-            "vocab_size_per_layer_input": 0,
-            "hidden_size_per_layer_input": 0,
-            **text,
-        },
-        vision={
-            "hidden_size": 32,
-            "intermediate_size": 80,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "position_embedding_size": 256,
-            "patch_size": 4,
-            "pooling_kernel_size": 3,
-            **vision,
-        },
-        top={"audio_config": None, "tie_word_embeddings": True},
-        ids={
-            "image_token_id": "<|image|>",
-            "boi_token_id": "<|image>",
-            "eoi_token_id": "<image|>",
-            "video_token_id": "<|video|>",
-            "audio_token_id": "<|audio|>",
-        },
-        images={"image_processor_type": "Gemma4ImageProcessor", **GEMMA4_PIXELS},
-        videos={"video_processor_type": "Gemma4VideoProcessor", **GEMMA4_PIXELS},
-        parts={"feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}},
-    )
-
-
-NEWEST = {
-    "qwen3_5": QWEN3_5,
-    # as the large ones: a picture's rows see each other, keys are values where attention has no window
-    "gemma4": gemma4(
-        {"use_bidirectional_attention": "vision", "attention_k_eq_v": True, "num_global_key_value_heads": 1},
-        {"standardize": True},
-    ),
-    # as the small ones: embeddings for each layer, layers that read the keys of earlier ones, clamped products
-    "gemma4_small": gemma4(
-        {
-            "vocab_size_per_layer_input": GEMMA4_ROWS,
-            "hidden_size_per_layer_input": 8,
-            "num_kv_shared_layers": 3,
-            "use_double_wide_mlp": True,
-        },
-        {"use_clipped_linears": True},
-    ),
-}
+# of the large ones: a picture's rows see each other, keys are values where attention has no window; of the small ones:
+# embeddings for each layer, layers that read the keys of earlier ones, wide products there, products within limits
+GEMMA4 = Spec(
+    model="Gemma4ForConditionalGeneration",
+    config="Gemma4Config",
+    processor="Gemma4Processor",
+    tokenizer=lambda: tokenizers.gemma(GEMMA4_TOKENS),
+    tokenizer_config={**tokenizers.gemma_config(), "extra_special_tokens": GEMMA4_NAMES, **GEMMA4_NAMES},
+    template=GEMMA4_TEMPLATE,
+    text={
+        **TEXT,
+        "num_hidden_layers": 6,
+        "layer_types": [S, S, F, S, S, F],
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "sliding_window": 96,
+        "final_logit_softcapping": 30.0,
+        "use_bidirectional_attention": "vision",
+        "attention_k_eq_v": True,
+        "num_global_key_value_heads": 1,
+        "vocab_size": GEMMA4_ROWS,
+        "vocab_size_per_layer_input": GEMMA4_ROWS,
+        "hidden_size_per_layer_input": 8,
+        "num_kv_shared_layers": 3,
+        "use_double_wide_mlp": True,
+    },
+    vision={
+        "hidden_size": 32,
+        "intermediate_size": 80,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "position_embedding_size": 256,
+        "patch_size": 4,
+        "pooling_kernel_size": 3,
+        "standardize": True,
+        "use_clipped_linears": True,
+    },
+    top={"audio_config": None, "tie_word_embeddings": True},
+    ids={
+        "image_token_id": "<|image|>",
+        "boi_token_id": "<|image>",
+        "eoi_token_id": "<image|>",
+        "video_token_id": "<|video|>",
+        "audio_token_id": "<|audio|>",
+    },
+    images={"image_processor_type": "Gemma4ImageProcessor", **GEMMA4_PIXELS},
+    videos={"video_processor_type": "Gemma4VideoProcessor", **GEMMA4_PIXELS},
+    parts={"feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}},
+)
+NEWEST = {"qwen3_5": QWEN3_5, "gemma4": GEMMA4}
 SPECS.update(NEWEST)

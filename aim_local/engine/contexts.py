@@ -205,7 +205,7 @@ class PlainContext(Context):
     """Every layer keeps every token.
 
     Recurrent layers keep a state instead; it can go back to the beginning of the last prompt, to its end, and to a few
-    tokens before that.
+    tokens before that. Layers with a window can go back as far as their window is there.
     """
 
     _native: LlamaContext
@@ -229,9 +229,12 @@ class PlainContext(Context):
         return self._native.decoder
 
     def can_rewind(self, mark: Mark) -> bool:
-        if not self.text.llama.is_recurrent or mark.n_past == 0 or mark in self._points.states:
+        llama = self.text.llama
+        if mark.n_past == 0 or mark in self._points.states:
             return True
-        return mark == self.mark() and self.decoder.last_position() < mark.n_past
+        if llama.is_recurrent:
+            return mark == self.mark() and self.decoder.last_position() < mark.n_past
+        return not llama.n_window or self.decoder.first_position() <= max(0, mark.n_past + 1 - llama.n_window)
 
     def rewind(self, mark: Mark) -> None:
         found = self._points.states.get(mark)
@@ -346,7 +349,7 @@ class PlainContext(Context):
 
     def state(self) -> bytearray:
         state = self._native.state()
-        return self._points.packed() + state if self.text.llama.is_recurrent else state
+        return bytearray(self._points.packed()) + state if self.text.llama.is_recurrent else state
 
     def restore(self, state: bytearray, mark: Mark) -> None:
         if self.text.llama.is_recurrent:

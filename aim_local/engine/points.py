@@ -1,7 +1,7 @@
 """Places that a context can go back to, where its memory cannot forget its last rows alone.
 
 A recurrent layer holds one state for all rows it has seen. A copy of that state, taken at a place, leads back there;
-the KV caches of the other layers forget rows as ever. Knows marks and copies; when one is taken is the context's business.
+the KV caches of the other layers forget rows as ever. Knows marks and copies; when one is taken the context decides.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class Gemma4(PartTower):
         return lambda frame: resize(frame, height, width, self.resample)
 
     def picture_tiles(self, image: Pixels) -> list[Pixels]:
-        return [resize(image, *self.size(*image.shape[:2], "image"), self.resample)]
+        height, width = self.size(image.shape[0], image.shape[1], "image")
+        return [resize(image, height, width, self.resample)]
 
     @property
     def default_frames(self) -> int:

@@ -66,6 +66,7 @@ class LlamaModel:
         self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
         self.n_layer = int(llama.llama_model_n_layer(self._model))
         self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
+        self.n_window = int(llama.llama_model_n_swa(self._model))  # tokens that layers with a window see, 0 without
         # some layers hold one state for all rows they have seen, which cannot go back
         self.is_recurrent = bool(
             llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
@@ -198,6 +199,10 @@ class Decoder:
     def last_position(self) -> int:
         """The last position of what is held, counted or not; -1 where nothing is."""
         return int(llama.llama_memory_seq_pos_max(llama.llama_get_memory(self._ctx), 0))
+
+    def first_position(self) -> int:
+        """The first position that all layers hold; -1 where nothing is. A saved state lacks what no window reaches."""
+        return int(llama.llama_memory_seq_pos_min(llama.llama_get_memory(self._ctx), 0))
 
     def wait(self) -> None:
         """Until the device is done: a GPU may still be at work when a decode returns."""

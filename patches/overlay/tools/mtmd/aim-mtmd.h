@@ -95,7 +95,8 @@ MTMD_API int32_t aim_mtmd_class_position_last(mtmd_context * ctx);
 MTMD_API int32_t aim_mtmd_newline(mtmd_context * ctx, float * out);
 
 // what one run of tower and projector sees. rgb: uint8 [n_frames, height, width, 3], normalised here as (x/255 - mean)/std
-// width, height: the tile's side, or multiples of two patches where the tower takes any size. n_frames: 2 are one pair in time
+// width, height: the tile's side, or, where the tower takes any size, multiples of as many patches as become one row.
+// n_frames: 2 are one pair in time
 struct aim_tile {
     const uint8_t * rgb;
     int32_t         width;
