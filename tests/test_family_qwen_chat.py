@@ -64,8 +64,11 @@ def logits_of(chat: Chat) -> np.ndarray:
 
 
 def said(chat: Chat) -> list[tuple[str, str, int]]:
-    """Role, text and number of media of each turn up to the last question."""
-    return [(m["role"], m["content"], len(m["media"])) for m in chat.messages[:-1]]
+    """Role, text and number of media of each turn up to the last question.
+
+    A random model says anything, also the NUL that no prompt can have.
+    """
+    return [(m["role"], m["content"].replace("\0", ""), len(m["media"])) for m in chat.messages[:-1]]
 
 
 def afresh(case: Case, chat: Chat, tokens: VisualTokenConfig) -> Prefill:
