@@ -35,3 +35,17 @@ def test_python_of_a_page_imports_what_is_there(page: Path) -> None:
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_table_of_families_is_the_registries() -> None:
+    """`python -m aim_local.cli._families` makes it; every family of the converter is in it, once."""
+    pytest.importorskip("torch")
+    from aim_local.cli._families import table
+    from aim_local.convert.families import FAMILIES as OURS
+    from aim_local.convert.families import UPSTREAM
+    from aim_local.models.registry import FAMILIES
+
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert page.split("<!-- families -->\n")[1].split("<!-- /families -->")[0] == table()
+    named = [name for family in FAMILIES for card in family.cards for name in card.converters]
+    assert sorted(named) == sorted(family.name for family in (*OURS, *UPSTREAM))

@@ -1,4 +1,4 @@
-"""What docs/models.md says of a family, in its own words; the rest of its line follows from the code."""
+"""What docs/models.md says of a model family in its own words; the rest of its line follows from the code."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Card:
-    """checkpoints: which releases. text: architectures of language towers. video: how one stands in the prompt.
+    """checkpoints: which releases. text: architectures of its language towers. video: how one stands in the prompt.
 
-    converters: names of the converter's families that write its files. note: what its tokens cannot do, and why.
+    converters: names of the converter's families that write its files. refused: why its visual tokens can be neither
+    pruned nor weighed by size, "" where they can.
     """
 
     title: str
     checkpoints: str
     text: tuple[str, ...]
     video: str
+    merging: str
     converters: tuple[str, ...]
-    note: str = ""
+    refused: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..errors import UsageError
 from ..media import MediaShape
 from .base import TowerFile
+from .card import Card
 from .parts import Arranged
 from .pixels import BILINEAR, Pixels
 from .squares import SquareTower
@@ -18,6 +19,18 @@ _BEGIN, _END = "\n\n<start_of_image>", "<end_of_image>\n\n"
 
 class Gemma3(SquareTower):
     """projector "gemma3"."""
+
+    cards = (
+        Card(
+            title="Gemma 3",
+            checkpoints="Google's releases",
+            text=("gemma3",),
+            video="a picture a frame, whose rows see each other; no times",
+            merging="yes",
+            converters=("gemma3",),
+            refused="most of its layers see a window of rows only",
+        ),
+    )
 
     both_ways = True
     scale = 4

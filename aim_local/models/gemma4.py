@@ -14,6 +14,7 @@ import math
 from ..errors import UsageError
 from ..media import MediaShape
 from .base import Fit, TowerFacts, TowerFile
+from .card import Card
 from .parts import Arranged, PartTower, Pixels, Tile, tower_facts
 from .pixels import BICUBIC, resize
 
@@ -25,6 +26,18 @@ _UNKNOWN = 1 / 24  # seconds between frames whose times nobody knows
 
 class Gemma4(PartTower):
     """projectors "gemma4v" and, without layers, "gemma4uv"."""
+
+    cards = (
+        Card(
+            title="Gemma 4",
+            checkpoints="Google's releases",
+            text=("gemma4",),
+            video="`00:01` before each frame, a small picture",
+            merging="yes",
+            converters=("gemma4",),
+            refused="as Gemma 3",
+        ),
+    )
 
     def __init__(self, file: TowerFile) -> None:
         self.unit = file.size("patch_size") * (file.size("projector.scale_factor") or 3)  # pixels of a token's side

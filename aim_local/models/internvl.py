@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..media import MediaShape
 from ..native.visual import put_class_position_last
 from .base import TowerFile
+from .card import Card
 from .parts import Arranged
 from .pixels import Pixels, resize
 from .squares import SquareTower, cut
@@ -18,6 +19,17 @@ _BEGIN, _END = "<img>", "</img>"
 
 class InternVL(SquareTower):
     """projector "internvl"."""
+
+    cards = (
+        Card(
+            title="InternVL3 and 3.5",
+            checkpoints="OpenGVLab's releases, transformers' layout and the authors'",
+            text=("qwen2", "qwen3"),
+            video="`Frame1:` before each frame, one square each; no times",
+            merging="yes",
+            converters=("internvl",),
+        ),
+    )
 
     scale = 2
 

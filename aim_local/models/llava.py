@@ -15,6 +15,7 @@ from ..native.visual import Merged, merge_by_keys
 from ..reduction.merging import check_clusters, merged, refuse_keys
 from ..reduction.planner import merge_count
 from .base import TileRows, TowerFile
+from .card import Card
 from .pieces import TokenGrid, VisualBlock
 from .pixels import image_tiles
 from .thumbnails import square
@@ -25,6 +26,17 @@ _NORM_WEIGHT = "mm.3.weight"  # clip.cpp tells MLP_NORM (Yi) from MLP by this te
 
 class Llava(TileTower):
     """projector "mlp"."""
+
+    cards = (
+        Card(
+            title="LLaVA-1.5",
+            checkpoints="llava-hf and original releases",
+            text=("llama",),
+            video="a picture a frame, no times",
+            merging="yes, in windows of frames too; pictures also by keys (`authors`)",
+            converters=("llava",),
+        ),
+    )
 
     @classmethod
     def handles(cls, file: TowerFile) -> bool:

@@ -12,6 +12,7 @@ from ..errors import ModelError
 from ..media import MediaShape
 from .anyres import AnyresTower
 from .base import Fit, TowerFile
+from .card import Card
 from .pieces import Rows
 from .pixels import resize, video_frame
 from .tiles import MANY_TOKENS, Pixels, average_squares
@@ -21,6 +22,17 @@ _NEWLINES = ("model.image_newline", "v.image_newline")
 
 class LlavaNext(AnyresTower):
     """projector "mlp"."""
+
+    cards = (
+        Card(
+            title="LLaVA-NeXT and LLaVA-NeXT-Video",
+            checkpoints="llava-hf and original releases (Vicuna, Mistral); the mmproj of llama.cpp's own script too",
+            text=("llama",),
+            video="one block, no times; a frame is pooled 2 x 2 where the model was trained on clips, else a base view",
+            merging="yes, in windows of frames too; base view and grid of a picture apart, newlines never",
+            converters=("llava_next",),
+        ),
+    )
 
     def __init__(self, file: TowerFile) -> None:
         self._pool = str(file.metadata.get("aim.video.pool", ""))

@@ -9,12 +9,24 @@ from __future__ import annotations
 from ..native.visual import pool_rows, pool_side
 from .anyres import AnyresTower
 from .base import TowerFile
+from .card import Card
 from .pieces import Rows
 from .tiles import MANY_TOKENS
 
 
 class LlavaOnevision(AnyresTower):
     """projector "llava_onevision"."""
+
+    cards = (
+        Card(
+            title="LLaVA-OneVision",
+            checkpoints="llava-hf and lmms-lab releases",
+            text=("qwen2",),
+            video="one block, a newline row behind the last frame",
+            merging="yes, in windows of frames too",
+            converters=("llava_onevision",),
+        ),
+    )
 
     @classmethod
     def handles(cls, file: TowerFile) -> bool:

@@ -15,6 +15,7 @@ from ..errors import ModelError
 from ..media import MediaShape
 from ..native.visual import Merged, pool_rows
 from .base import TowerFile
+from .card import Card
 from .llava_onevision import LlavaOnevision
 from .pieces import Part, Rows
 from .tiles import NEWLINE, average_squares
@@ -25,6 +26,17 @@ NEWLINES = ("grid", "one_token")
 
 class LlavaVideo(LlavaOnevision):
     """Pictures are LLaVA-OneVision's."""
+
+    cards = (
+        Card(
+            title="LLaVA-Video",
+            checkpoints="lmms-lab releases",
+            text=("qwen2",),
+            video="one block with newline rows, then duration and times",
+            merging="yes, in windows of frames too; newlines never",
+            converters=("llava_video",),
+        ),
+    )
 
     def __init__(self, file: TowerFile) -> None:
         metadata = file.metadata

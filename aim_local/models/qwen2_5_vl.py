@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from ..media import MediaShape
+from .card import Card
 from .qwen2_vl import Qwen2VL
 
 IDS_PER_SECOND = 2
@@ -17,6 +18,17 @@ _UNKNOWN = 0.5  # seconds between frames whose times nobody knows: the models ar
 
 class Qwen25VL(Qwen2VL):
     """projector "qwen2.5vl_merger"."""
+
+    cards = (
+        Card(
+            title="Qwen2.5-VL",
+            checkpoints="Qwen's releases",
+            text=("qwen2vl",),
+            video="as Qwen2-VL; ids of time count seconds",
+            merging="yes, in windows of pairs too",
+            converters=("qwen2_5_vl",),
+        ),
+    )
 
     projector_type = "qwen2.5vl_merger"
 

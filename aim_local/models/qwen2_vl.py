@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import MediaError
 from ..media import MediaShape
 from .base import Fit, TowerFacts, TowerFile
+from .card import Card
 from .parts import Arranged, PartTower, Pixels, Tile, tower_facts
 from .pieces import Rotary
 from .pixels import BICUBIC, resize
@@ -45,6 +46,17 @@ class Limits:
 
 class Qwen2VL(PartTower):
     """projector "qwen2vl_merger"."""
+
+    cards = (
+        Card(
+            title="Qwen2-VL",
+            checkpoints="Qwen's releases",
+            text=("qwen2vl",),
+            video="one block of pairs of frames; rotary ids of time, row and column",
+            merging="yes, in windows of pairs too",
+            converters=("qwen2_vl",),
+        ),
+    )
 
     gives_rotary_ids = True
     sees_any_size = True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from ..media import MediaShape
+from .card import Card
 from .parts import Arranged
 from .qwen2_vl import Qwen2VL, check_stretch, whole
 
@@ -19,6 +20,26 @@ _UNKNOWN = 0.5  # seconds between frames whose times nobody knows
 
 class Qwen3VL(Qwen2VL):
     """projector "qwen3vl_merger"."""
+
+    cards = (
+        Card(
+            title="Qwen3-VL",
+            checkpoints="Qwen's releases",
+            text=("qwen3vl",),
+            video="`<1.5 seconds>` before each pair of frames; features for the first layers",
+            merging="yes; features are averaged alike",
+            converters=("qwen3_vl",),
+        ),
+        Card(
+            title="Qwen3.5",
+            checkpoints="Qwen's releases",
+            text=("qwen35",),
+            video="as Qwen3-VL",
+            merging="yes",
+            converters=("qwen3_5",),
+            refused="its recurrent layers hold one state for all rows",
+        ),
+    )
 
     projector_type = "qwen3vl_merger"
 

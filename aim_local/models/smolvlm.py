@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from ..media import MediaShape
 from .base import Fit, TowerFile
+from .card import Card
 from .number_words import in_words
 from .parts import Arranged
 from .pixels import LANCZOS, Pixels, resize
@@ -32,6 +33,17 @@ _TEMPLATE = (
 
 class SmolVLM(SquareTower):
     """projector "idefics3"."""
+
+    cards = (
+        Card(
+            title="SmolVLM, SmolVLM2, Idefics3",
+            checkpoints="HuggingFaceTB's releases",
+            text=("llama",),
+            video="`Frame from 00:01:` before each frame, one square each",
+            merging="yes",
+            converters=("smolvlm",),
+        ),
+    )
 
     scale = 4
     resample = LANCZOS
