@@ -20,8 +20,11 @@ def table() -> str:
     converters |= {family.name: "llama.cpp's own, driven by us" for family in UPSTREAM}
     rows = [_row(card, family.__module__, converters) for family in FAMILIES for card in family.cards]
     staged = ", ".join(architectures())
-    rest = ("any other mmproj that llama.cpp runs", "made by llama.cpp's own converter", "none", "`aim_local/models/mtmd.py`",
-            "any", "a picture a frame, no times", "where positions are plain", f"where positions are plain, in {staged}")  # fmt: skip
+    rest = (
+        "any other mmproj that llama.cpp runs", "made by llama.cpp's own converter", "none",
+        "`aim_local/models/mtmd.py`", "any", "a picture a frame, no times", "where positions are plain",
+        f"where positions are plain, in {staged}",
+    )  # fmt: skip
     lines = [HEAD, ("---",) * len(HEAD), *rows, rest]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
