@@ -1,4 +1,4 @@
-"""The table of families in docs/models.md, from the registries: `python -m aim_local.cli._families`. A test compares."""
+"""The table of families in docs/models.md, made from the registries by `python -m aim_local.cli._families`."""
 
 from __future__ import annotations
 

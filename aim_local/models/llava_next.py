@@ -62,7 +62,7 @@ class LlavaNext(AnyresTower):
         return bool(self._pool) and self.frame_side**2 >= MANY_TOKENS
 
     @property
-    def fit(self) -> Fit | None:
+    def fit(self) -> Fit:
         """Shortest edge and middle for a clip model; else the whole frame, stretched as a base view is."""
         pixels = self.pixels
         if self._pool:

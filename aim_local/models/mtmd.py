@@ -30,6 +30,7 @@ class MtmdTower:
     """A tower whose tokens depend on the loaded file. Raises ModelError for counts where it is not loaded."""
 
     reduces_by_default = False
+    chat_template: str | None = None
     sees_any_size = False  # mtmd decides, and cannot be asked for less
     patch_px = 0  # frames are not fitted here, so noise cannot be told patch by patch
 

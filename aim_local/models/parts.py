@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from ..native.visual import Merged, TileEncoder
 from ..reduction.merging import check_clusters, merged_frames, refuse_window
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
+from .card import Card
 from .pieces import Part, Rotary, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .thumbnails import fit
 from .tiles import MANY_TOKENS, Clock, windows
@@ -60,6 +62,7 @@ Arranged = list[str | tuple[Tile, ...]]
 class PartTower(ABC):
     """Base of such a family. `close()` frees it."""
 
+    cards: ClassVar[tuple[Card, ...]] = ()
     sees_any_size = False
     gives_rotary_ids = False
     pair = 1  # frames of a video in one tile

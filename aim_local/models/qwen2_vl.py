@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Limits:
 class Qwen2VL(PartTower):
     """projector "qwen2vl_merger"."""
 
-    cards = (
+    cards: ClassVar[tuple[Card, ...]] = (
         Card(
             title="Qwen2-VL",
             checkpoints="Qwen's releases",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from ..native.visual import Merged, TileEncoder
 from ..reduction.merging import check_clusters, merged_frames
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, TileRows, TowerFacts, TowerFile
+from .card import Card
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
 from .thumbnails import Thumbnails, square
@@ -36,6 +38,7 @@ class TileTower:
     """Base of such a family. `close()` frees it."""
 
     chat_template: str | None = None
+    cards: ClassVar[tuple[Card, ...]] = ()
     sees_any_size = False
 
     def __init__(self, file: TowerFile) -> None:
