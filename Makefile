@@ -23,7 +23,7 @@ demo: $(VENV)/.base
 	$(BIN)/python -m aim_local.demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
