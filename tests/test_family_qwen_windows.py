@@ -14,13 +14,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from hypothesis import HealthCheck, given, settings, strategies  # noqa: E402
-from qwen_case import converted  # noqa: E402
+from hypothesis import HealthCheck, given, settings, strategies
+from qwen_case import converted
 
-from aim_local import LoadConfig  # noqa: E402
-from aim_local.engine.model import Model, open_model  # noqa: E402
-from aim_local.models.parts import PartTower  # noqa: E402
-from aim_local.native import kernels  # noqa: E402
+from aim_local import LoadConfig
+from aim_local.engine.model import Model, open_model
+from aim_local.models.parts import PartTower
+from aim_local.native import kernels
 
 UNIT = 28  # pixels of a visual token's side; a window is 4 x 4 of them
 FAR = 2e-3  # of the largest: llama.cpp's gelu reads a table of half floats, ours is exact
