@@ -12,20 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
-from ..errors import NativeError, UsageError
+from ..errors import UsageError
 from ..media import Image, MediaShape, Video
-from ..native.mtmd import MtmdContext
-from ..native.visual import Merged, TileEncoder
+from ..native.visual import Merged
 from ..reduction.merging import check_clusters, merged_frames, refuse_window
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
-from .card import Card
+from .loaded import LoadedTower
 from .pieces import Part, Rotary, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .thumbnails import fit
 from .tiles import MANY_TOKENS, Clock, windows
@@ -59,21 +57,15 @@ class Tile:
 Arranged = list[str | tuple[Tile, ...]]
 
 
-class PartTower(ABC):
-    """Base of such a family. `close()` frees it."""
+class PartTower(LoadedTower, ABC):
+    """Base of such a family."""
 
-    cards: ClassVar[tuple[Card, ...]] = ()
-    sees_any_size = False
     gives_rotary_ids = False
     pair = 1  # frames of a video in one tile
     both_ways = False  # whether the rows of a part attend to each other
-    chat_template: str | None = None
 
     def __init__(self, file: TowerFile) -> None:
-        file.check_width()
-        self.file = file
-        self._context = file.open()
-        self._encoder = _encoder(file, self._context)
+        super().__init__(file)
         self._arranged = lru_cache(maxsize=64)(self.arrange)
 
     # --- what a family decides -------------------------------------------------------------------------------------
@@ -104,14 +96,6 @@ class PartTower(ABC):
     def facts(self) -> TowerFacts | None: ...
 
     # --- the protocol ----------------------------------------------------------------------------------------------
-
-    @property
-    def projector(self) -> str:
-        return self.file.projector
-
-    @property
-    def precision(self) -> str:
-        return self.file.precision
 
     @property
     @abstractmethod
@@ -171,17 +155,9 @@ class PartTower(ABC):
 
     def close(self) -> None:
         self._arranged.cache_clear()
-        if self._context:
-            self._context.close()
-            self._context = self._encoder = None
+        super().close()
 
     # --- encoding --------------------------------------------------------------------------------------------------
-
-    @property
-    def encoder(self) -> TileEncoder:
-        if self._encoder is None:
-            raise NativeError(f"{self.file.path}: the vision tower is not loaded")
-        return self._encoder
 
     def _block(
         self,
@@ -297,10 +273,6 @@ def _means(rows: Rows, found: Merged) -> Rows:
     sums = np.zeros((len(found.rows), rows.shape[1]))
     np.add.at(sums, found.owners, rows)
     return (sums / found.sizes[:, None]).astype(np.float32)
-
-
-def _encoder(file: TowerFile, context: MtmdContext | None) -> TileEncoder | None:
-    return TileEncoder(context.handle, file.n_threads, context.stop) if context else None
 
 
 def tower_facts(file: TowerFile, tile: Tile) -> TowerFacts:

@@ -10,20 +10,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
-from ..errors import ModelError, NativeError
+from ..errors import ModelError
 from ..media import Image, MediaShape, Video
-from ..native.mtmd import MtmdContext
-from ..native.visual import Merged, TileEncoder
+from ..native.visual import Merged
 from ..reduction.merging import check_clusters, merged_frames
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, TileRows, TowerFacts, TowerFile
-from .card import Card
+from .loaded import LoadedTower
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
 from .thumbnails import Thumbnails, square
@@ -34,21 +32,14 @@ NEWLINE = -1  # frame and slot of a newline row
 Pixels = NDArray[np.uint8]
 
 
-class TileTower:
-    """Base of such a family. `close()` frees it."""
-
-    chat_template: str | None = None
-    cards: ClassVar[tuple[Card, ...]] = ()
-    sees_any_size = False
+class TileTower(LoadedTower):
+    """Base of such a family."""
 
     def __init__(self, file: TowerFile) -> None:
-        file.check_width()
-        self.file = file
+        super().__init__(file)
         self.pixels = PreprocessConfig.from_metadata(file.metadata)
         self.patches_per_side = file.size("image_size") // max(1, file.size("patch_size"))
         self.thumbs = Thumbnails(self.patches_per_side * file.size("patch_size") or self.pixels.side)
-        self._context = file.open()
-        self._encoder = _encoder(file, self._context)
 
     # --- what a family decides -------------------------------------------------------------------------------------
 
@@ -104,10 +95,6 @@ class TileTower:
     # --- the protocol ----------------------------------------------------------------------------------------------
 
     @property
-    def projector(self) -> str:
-        return self.file.projector
-
-    @property
     def default_frames(self) -> int:
         return self.file.number("aim.video.n_frames", 32)
 
@@ -124,10 +111,6 @@ class TileTower:
 
     def fit_for(self, shape: MediaShape) -> Fit | None:
         return self.fit
-
-    @property
-    def precision(self) -> str:
-        return self.file.precision
 
     @property
     def patch_px(self) -> int:
@@ -187,18 +170,7 @@ class TileTower:
             return [self._encode_video(item, tokens, tile_rows)]
         return [self.encode_image(item, tokens, tile_rows)]
 
-    def close(self) -> None:
-        if self._context:
-            self._context.close()
-            self._context = self._encoder = None
-
     # --- encoding --------------------------------------------------------------------------------------------------
-
-    @property
-    def encoder(self) -> TileEncoder:
-        if self._encoder is None:
-            raise NativeError(f"{self.file.path}: the vision tower is not loaded")
-        return self._encoder
 
     def encode_tiles(self, tiles: Pixels, tile_rows: TileRows) -> list[Rows]:
         """Tiles of a picture, uint8 [n, side, side, 3] -> n times float32 [patches_per_side^2, n_embd]"""
@@ -237,10 +209,6 @@ class TileTower:
         if found is None:
             raise ModelError(f"{self.file.path}: lacks v.image_newline; convert the checkpoint again")
         return found
-
-
-def _encoder(file: TowerFile, context: MtmdContext | None) -> TileEncoder | None:
-    return TileEncoder(context.handle, file.n_threads, context.stop) if context else None
 
 
 def windows(n_frames: int, size: int) -> list[range]:
