@@ -174,7 +174,7 @@ class Pieces:
     def LoadFromFile(self, path: str) -> None:
         from aim_local.convert.vocab import read_sentencepiece
 
-        self._pieces = read_sentencepiece(Path(path)).tokens
+        self._pieces: Mapping[int, tuple[str, int, float]] = read_sentencepiece(Path(path)).tokens  # text, kind, score
 
     def vocab_size(self) -> int:
         return len(self._pieces)
@@ -186,16 +186,16 @@ class Pieces:
         return self._pieces[i][2]
 
     def IsUnknown(self, i: int) -> bool:
-        return int(self._pieces[i][1]) == UNKNOWN
+        return self._pieces[i][1] == UNKNOWN
 
     def IsControl(self, i: int) -> bool:
-        return int(self._pieces[i][1]) == CONTROL
+        return self._pieces[i][1] == CONTROL
 
     def IsUnused(self, i: int) -> bool:
-        return int(self._pieces[i][1]) == UNUSED
+        return self._pieces[i][1] == UNUSED
 
     def IsByte(self, i: int) -> bool:
-        return int(self._pieces[i][1]) == BYTE
+        return self._pieces[i][1] == BYTE
 
 
 @contextmanager
