@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
+from unittest.mock import Mock
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -159,3 +162,12 @@ def test_files_are_closed_always(tmp_path: Path, mp4: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             read_video(path, FrameSampling(2), progress=interrupt)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_room_for_the_decoder_is_no_damage(mp4: Path) -> None:
+    """PyAV's MemoryError is an FFmpegError too; where threads cannot be started it raises BlockingIOError."""
+    for error in (av.error.MemoryError(errno.ENOMEM, "no memory"), av.error.BlockingIOError(errno.EAGAIN, "busy")):
+        damage, stream = container.Damage(), Mock(decode=Mock(side_effect=error))
+        with pytest.raises(MemoryError):
+            container.decode(stream, None, damage)
+        assert damage.n_packets == 0

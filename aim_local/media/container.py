@@ -43,6 +43,8 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
         container = av.open(f"file:{path}", mode="r", options=_OPTIONS, metadata_errors="replace")
+    except MemoryError:  # PyAV's is an FFmpegError too, and says nothing about the file; as below
+        raise
     except (av.FFmpegError, OSError, ValueError) as e:
         raise MediaError(f"{path}: {_why_not(path)}") from e
     with container:
@@ -55,14 +57,22 @@ def packets_of(container: InputContainer, stream: VideoStream, damage: Damage) -
         for packet in container.demux(stream):
             if packet.size:
                 yield packet
+    except MemoryError:
+        raise
     except (av.FFmpegError, OSError):
         damage.cut = True
 
 
 def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
-    """Frames that `packet` completes (None: all the decoder still holds); none where it reports damage."""
+    """Frames that `packet` completes (None: all the decoder still holds); none where it reports damage.
+
+    Raises MemoryError where there is no room for the decoder, which is no damage: also BlockingIOError, the system's
+    word for threads that it has no room to start.
+    """
     try:
         return [frame for frame in stream.decode(packet) if not frame.is_corrupt]
+    except (MemoryError, BlockingIOError) as e:
+        raise MemoryError("no room for the video decoder and its threads") from e
     except (av.FFmpegError, OSError):
         damage.n_packets += 1
         return []
