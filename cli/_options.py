@@ -213,10 +213,9 @@ class FrameOptions:
 
 _TOKENS_HELP = (
     "Visual tokens: off, auto (16 % by Ward's clustering, counted by size), paper (25 % after merging, pruned layer by "
-    "layer), fast (half of that), ward (10 % by Ward's clustering, pruned), authors (as the method's authors treat pictures, for the "
-    "one family whose tower gives its keys: docs/reduction.md), "
-    "budget=SHARE of full FLOPs, or merge-only, prune-only, late-drop. Default: auto for videos where a frame has 64 or "
-    "more visual tokens, else off."
+    "layer), fast (half of that), ward (10 % by Ward's clustering, pruned), authors (as the method's authors treat a "
+    "picture, with one family alone: docs/reduction.md), budget=SHARE of full FLOPs, or merge-only, prune-only, "
+    "late-drop. Default: auto for videos of models with 64 or more visual tokens a frame, else off."
 )
 _WINDOW_HELP = "Frames of a video that are merged together, with ward only. Default: 1."
 _PRUNE_HELP = "Layers: all visual tokens up to L1, none from L2 on; auto scales the paper's; late; off."
