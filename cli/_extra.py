@@ -28,5 +28,5 @@ def missing(e: ModuleNotFoundError) -> BaseException:
     if package not in EXTRA:
         return e
     return MissingExtraError(
-        f"converting needs {package}, which is not installed; run: pip install 'aim-local[convert]'"
+        f"converting needs {package}, which is not installed; run in the source folder: pip install -e '.[convert]'"
     )

@@ -95,7 +95,9 @@ Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not b
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
-_FRAME_TOKENS_HELP = "Most visual tokens of a frame before merging, for models that see frames of any size."
+_FRAME_TOKENS_HELP = (
+    "Most visual tokens of a frame before merging, for models that see frames of any size (docs/models.md)."
+)
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
