@@ -36,8 +36,9 @@ def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
     if text.config.frame_tokens is not None and not family.sees_any_size:
         able = [card.title for other in FAMILIES if other.sees_any_size for card in other.cards]
         raise UsageError(
-            f"frame_tokens is {text.config.frame_tokens}, but {_title(family, file)} makes equally many visual tokens of "
-            f"every frame; it is for {', '.join(able)}. Leave --frame-tokens out, and let merging reduce them (--keep)"
+            f"frame_tokens is {text.config.frame_tokens}, but {_title(family, file)} makes equally many visual tokens "
+            f"of every frame; it is for {', '.join(able)}. "
+            "Leave it out (--frame-tokens), and let token merging reduce them (--keep)"
         )
     return family(file)
 

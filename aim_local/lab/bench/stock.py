@@ -83,7 +83,8 @@ def _tool(name: str) -> str:
     found = str(beside) if beside.is_file() else shutil.which(name)
     if not found:
         raise NativeError(
-            f"building the unpatched library needs {name}; run `pip install -e '.[test]'` in the source folder, or {GIVE}"
+            f"building the unpatched library needs {name}; "
+            f"run `pip install -e '.[test]'` in the source folder, or {GIVE}"
         )
     return found
 
