@@ -253,10 +253,11 @@ def test_number_of_comparisons_is_said_and_is_right() -> None:
 
 
 def test_summary_counts_losses_and_names_the_cheapest() -> None:
-    first, losses, cheapest = summary(report())
+    first, losses, cheapest, undefined = summary(report())
     assert first == "14 cells compared with demo f16 / off, which answers 99.5% of 200 questions right."
     assert losses.startswith("Of 13 tested cells, 11 are worse")
     assert cheapest == "No cell of fewer FLOPs is without a loss at that level."
+    assert undefined == "No KL divergence for 1 cell with another vocabulary than the reference's."
     cells = list(report().cells)
     cells[1] = replace(cells[1], paired=Paired(3, 1, 0.625))
     cells[3] = replace(cells[3], paired=Paired(2, 2, 1.0))
