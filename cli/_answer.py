@@ -64,6 +64,8 @@ def _counted(n: int, what: str) -> str:
 def print_notes(answer: Answer, stats: bool, quiet: bool) -> None:
     """What follows an answer on stderr."""
     if not quiet:
+        if not answer.text.strip() and answer.stats.stop_reason != "cancelled":
+            _log.say("(no answer)")
         _log.warn(answer.warnings)
         if answer.stats.stop_reason == "length" and not stats:
             _log.say("note: the answer was cut at the longest length; --max-tokens allows more")

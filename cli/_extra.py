@@ -27,6 +27,4 @@ def missing(e: ModuleNotFoundError) -> BaseException:
     package = (e.name or "").split(".")[0]
     if package not in EXTRA:
         return e
-    return MissingExtraError(
-        f"converting needs {package}, which is not installed; run: pip install 'aim-local[convert]'"
-    )
+    return MissingExtraError(f"converting needs {package}; run in the source folder: pip install -e '.[convert]'")

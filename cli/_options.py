@@ -95,7 +95,9 @@ Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not b
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
-_FRAME_TOKENS_HELP = "Most visual tokens of a frame before merging, for models that see frames of any size."
+_FRAME_TOKENS_HELP = (
+    "Most visual tokens of a frame before merging, for models that see frames of any size (docs/models.md)."
+)
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
@@ -213,9 +215,9 @@ class FrameOptions:
 
 _TOKENS_HELP = (
     "Visual tokens: off, auto (16 % by Ward's clustering, counted by size), paper (25 % after merging, pruned layer by "
-    "layer), fast (half of that), ward (10 % by Ward's clustering, pruned), authors (theirs for pictures), "
-    "budget=SHARE of full FLOPs, or merge-only, prune-only, late-drop. Default: auto for videos of large "
-    "models, off for pictures."
+    "layer), fast (half of that), ward (10 % by Ward's clustering, pruned), authors (as the method's authors treat a "
+    "picture, with one family alone: docs/reduction.md), budget=SHARE of full FLOPs, or merge-only, prune-only, "
+    "late-drop. Default: auto for videos of models with 64 or more visual tokens a frame, else off."
 )
 _WINDOW_HELP = "Frames of a video that are merged together, with ward only. Default: 1."
 _PRUNE_HELP = "Layers: all visual tokens up to L1, none from L2 on; auto scales the paper's; late; off."

@@ -52,7 +52,7 @@ def compare(
     frames: opt.Frames = None,
     max_tokens: opt.MaxTokens = 64,
     kld_tokens: Annotated[int, opt.whole("Next-token distributions compared per question.")] = 16,
-    no_kld: Annotated[bool, opt.flag("No KL divergence; vocabularies may differ.", "--no-kld")] = False,
+    no_kld: Annotated[bool, opt.flag("No KL divergence.", "--no-kld")] = False,
     memory_limit: Annotated[int | None, typer.Option(help=_MEMORY_HELP, metavar="SIZE", parser=parse_size)] = None,
     load: Annotated[opt.LoadOptions, Without("no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,

@@ -189,7 +189,9 @@ def read_torch_header(path: Path) -> list[TensorRef]:
         import torch
         from torch._subclasses.fake_tensor import FakeTensorMode
     except ImportError as e:
-        raise ConvertError(f"{path.name} is a PyTorch file and needs torch: pip install 'aim-local[convert]'") from e
+        raise ConvertError(
+            f"{path.name} is a PyTorch file and needs torch; run in the source folder: pip install -e '.[convert]'"
+        ) from e
     names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     try:
         with FakeTensorMode():

@@ -39,7 +39,8 @@ def main() -> None:
 
 def run(job: Mapping[str, Any], say: Say) -> None:
     """Write both files of `job`. Both are laid out before the first is written: then the sum of bytes is known."""
-    # transformers imports it where it is installed, and fails where it does not fit torch; nothing here needs it
+    # transformers imports it where it is installed, and fails where it does not fit torch; nothing here needs it.
+    # Not by sys.modules: None is what Python takes there for "not to be had", and no module to the type checker
     vars(sys)["modules"]["torchvision"] = None
     import torch
 

@@ -115,11 +115,14 @@ def check_cached(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def check_without_vision(case: Case) -> None:
-    """What `bench --skip-vision` measures: as many rows, through the model's own template."""
+    """What `bench --skip-vision` measures: as many rows as the tower makes, through the model's own template."""
     model, tower = case.llm.model, case.llm.model.tower
     assert tower is not None
-    assert tower.facts is not None
+    facts = tower.facts
+    assert facts is not None
     rows = VisionLLM(model.with_tower(RowsTower.like(tower, model.text)))
-    for media in (CLIP.frames, np.asarray(picture(100, 160))):
-        stats = rows.prefill(ASK, [media], OFF).stats
-        assert stats.n_visual == max(1, stats.n_frames) * tower.facts.n_slots + 1
+    for n in (1, 4, 5):
+        frames = np.zeros((n, facts.height, facts.width, 3), np.uint8)  # of the tower's usual size
+        for tokens in (OFF, VisualTokenConfig(prune_layers=None)):
+            want, got = case.llm.prefill(ASK, [frames], tokens).stats, rows.prefill(ASK, [frames], tokens).stats
+            assert (got.n_visual, got.n_visual_full) == (want.n_visual, want.n_visual_full)

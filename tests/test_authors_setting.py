@@ -27,6 +27,7 @@ from test_pruning import check_greedy, check_kept, embed_prompt, encode, oracle 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
 from aim_local.errors import UsageError  # noqa: E402
+from aim_local.lab.bench.benchmark import BenchConfig  # noqa: E402
 from aim_local.models.llava import Llava  # noqa: E402
 from aim_local.models.pixels import image_tiles  # noqa: E402
 from aim_local.native.visual import merge_by_keys, merge_rows  # noqa: E402
@@ -199,7 +200,7 @@ def test_a_picture_can_be_drawn(loaded: Loaded) -> None:
 def test_what_has_no_keys_is_refused(loaded: Loaded, tmp_path: Path) -> None:
     """A clip, LLaVA-OneVision, and a mmproj of upstream's script."""
     clip = np.stack([picture(4, 30, 30)] * 2)
-    with pytest.raises(UsageError, match="not available for frames of a video"):
+    with pytest.raises(UsageError, match=r"is for pictures with LLaVA-1\.5, .* not for a video; use --tokens paper"):
         loaded.llm.prefill("USER: <__media__>\nWhat?", [clip], KEYS, raw=True)
     model, mmproj = loaded.llm.model.paths.model, loaded.llm.model.paths.mmproj
     assert mmproj is not None
@@ -213,6 +214,20 @@ def test_what_has_no_keys_is_refused(loaded: Loaded, tmp_path: Path) -> None:
     convert(write_onevision(tmp_path / "hf", shape), tmp_path / "gguf", ConvertConfig("f32", "f32"))
     with VisionLLM.load(tmp_path / "gguf", config=F32) as llm:
         for item in (picture(5, 30, 30), clip):
-            with pytest.raises(UsageError, match="merging by keys is not available for this vision") as e:
+            with pytest.raises(UsageError, match=r"is for pictures with LLaVA-1\.5") as e:
                 llm.prefill("<__media__>\nWhat?", [item], KEYS, raw=True)
             assert "\n" not in str(e.value)
+
+
+def test_the_family_is_looked_at_before_the_layers() -> None:
+    """The bundled model has 12 layers, `authors` asks for 21: nobody typed that."""
+    with VisionLLM.load() as llm:
+        for tokens in (parse_setting("authors"), parse_setting("authors:prune=off")):
+            for media in ([picture(5, 30, 30)], [np.stack([picture(4, 30, 30)] * 2)], []):
+                with pytest.raises(UsageError, match=r"is for pictures with LLaVA-1\.5.*not for this model"):
+                    llm.prefill("What?", media, tokens)
+
+
+def test_bench_refuses_it_before_anything_runs() -> None:
+    with pytest.raises(UsageError, match="setting 'authors' is for pictures, and bench measures a video"):
+        BenchConfig(settings=("off", "authors"))

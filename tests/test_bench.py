@@ -106,6 +106,15 @@ def test_arms_take_turns() -> None:
     assert [r.round for r in measure([8], [arm("a")], 1, silent, warm_up=2).records] == [0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("n", "told"), [(1, "4 frames: 1 round follows, about"), (2, "4 frames: 2 rounds follow, about")]
+)
+def test_rounds_are_counted_in_words(n: int, told: str) -> None:
+    said: list[str] = []
+    measure([4], [Arm("off", lambda _: measured(1.0))], n, said.append)
+    assert any(line.startswith(told) for line in said), said
+
+
 def test_an_arm_that_fails_leaves_the_others() -> None:
     def fail(n_frames: int) -> Measured:
         if n_frames == 32:

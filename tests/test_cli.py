@@ -64,7 +64,7 @@ def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(aim_local.convert, "convert", fail)
     line = one_line(run("convert", tmp_path), 1)
-    assert line == "error: converting needs torch, which is not installed; run: pip install 'aim-local[convert]'"
+    assert line == "error: converting needs torch; run in the source folder: pip install -e '.[convert]'"
 
 
 def test_convert_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,15 @@ def test_conversation(clip: Path, picture: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
 
 
+def test_an_empty_answer_is_said(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a conversation and with -p; not where text came."""
+    converse(FakeLLM("", "two"), "first?", "second?")
+    assert capsys.readouterr().err.count("(no answer)") == 1
+    play("")
+    result = run("chat", "-p", "What?")
+    assert (result.exit_code, result.stderr.count("(no answer)")) == (0, 1)
+
+
 def test_commands(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     llm = FakeLLM(Scripted("hello", stats=Stats(n_frames=8)))
     saved = tmp_path / "talk.md"

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from compare_reports import COMMAND, MODELS, REASON, SETTINGS, N, report
+from compare_reports import COMMAND, MODELS, REASON, SETTINGS, N, rate, report
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -253,18 +253,32 @@ def test_number_of_comparisons_is_said_and_is_right() -> None:
 
 
 def test_summary_counts_losses_and_names_the_cheapest() -> None:
-    first, losses, cheapest = summary(report())
+    first, losses, cheapest, undefined = summary(report())
     assert first == "14 cells compared with demo f16 / off, which answers 99.5% of 200 questions right."
     assert losses.startswith("Of 13 tested cells, 11 are worse")
     assert cheapest == "No cell of fewer FLOPs is without a loss at that level."
+    assert undefined == "No KL divergence for 1 cell with another vocabulary than the reference's."
     cells = list(report().cells)
     cells[1] = replace(cells[1], paired=Paired(3, 1, 0.625))
     cells[3] = replace(cells[3], paired=Paired(2, 2, 1.0))
     found = summary(replace(report(), cells=tuple(cells)))
     assert "9 are worse" in found[1]
     assert found[2].startswith(
-        "Cheapest without a loss at p < 0.05: demo f16 / paper (91.0% right), with 22% of the FLOPs"
+        "Cheapest without a loss at p below 0.05: demo f16 / paper (91.0% right), with 22% of the FLOPs"
     )
+
+
+@pytest.mark.parametrize(("n_right", "told"), [(0, False), (5, False), (6, True)])
+def test_too_few_questions_are_said(n_right: int, told: bool) -> None:
+    """Where the reference has 5 right, losing all of them is p = 0.0625: nothing can be called without a loss."""
+    cells = list(report().cells)
+    cells[0] = replace(cells[0], accuracy=rate(n_right, 200))
+    cells[3] = replace(cells[3], paired=Paired(2, 2, 1.0))
+    text = markdown(replace(report(), cells=tuple(cells)))
+    assert ("Cheapest without a loss at p below 0.05:" in text) == told
+    assert (
+        f"Too few questions to tell whether a cell is without a loss: demo f16 / off has {n_right} right" in text
+    ) != told
 
 
 def test_failed_reference_is_said() -> None:

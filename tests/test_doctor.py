@@ -63,6 +63,17 @@ def test_a_file_that_is_no_library(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_cure_is_said_once_and_is_no_registry(tmp_path: Path) -> None:
+    for name in ("libllama.so", "libllama.dylib", "llama.dll"):
+        (tmp_path / name).write_bytes(b"no library")
+    done = run_doctor(AIM_LOCAL_LIB=str(tmp_path))
+    lines = [line for line in done.stdout.splitlines() if "in the source folder" in line]
+    assert lines
+    assert all(
+        line.count("reinstall aim-local") <= 1 and "install aim-local" not in line.split("folder")[1] for line in lines
+    )
+
+
 def test_a_look_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("boom")

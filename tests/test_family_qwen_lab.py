@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 
 import qwen_case
 from family_case import F32, Case
+from family_use import check_without_vision
 from qwen_case import ASKED, converted
 
 from aim_local import LoadConfig, VisualTokenConfig
@@ -59,3 +60,7 @@ def test_bench_without_the_tower(case: Case) -> None:
         assert replace(full, ms={}, peak_rss=0, kv_bytes=0) == replace(
             session.run_tokens(2, n_decode=2), ms={}, peak_rss=0, kv_bytes=0
         )
+
+
+def test_rows_without_the_tower_are_as_many(case: Case) -> None:
+    check_without_vision(case)

@@ -19,6 +19,8 @@ from family_stock import check_off_is_stock
 from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.engine.model import open_model
+from aim_local.errors import UsageError
 from aim_local.media import MediaShape
 from aim_local.models.number_words import in_words
 from aim_local.models.smolvlm import longest_to, times_of, whole_squares
@@ -55,6 +57,12 @@ def test_pixels(case: Case) -> None:
 
 def test_plan(case: Case, tmp_path: Path) -> None:
     check_plan(case, PRUNED, tmp_path)
+
+
+def test_frame_tokens_are_refused_by_name(case: Case) -> None:
+    paths, config = case.llm.model.paths, LoadConfig(frame_tokens=40)
+    with pytest.raises(UsageError, match=r"40, but SmolVLM.* makes equally many .* it is for Qwen2-VL, .*Leave it out"):
+        open_model(paths.model, paths.mmproj, config, weights=False)
 
 
 def test_without_vision(case: Case) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import plan_case
 import pytest
 
-from aim_local import VisualTokenConfig
+from aim_local import VisualTokenConfig, store
 from aim_local.cli import _app
 from aim_local.engine.model import Model, open_model
 from aim_local.errors import ModelError
 from aim_local.lab.plan import Request, make_plan
+from aim_local.lab.plan.report import remedy
 from aim_local.models.text import TextModel
 
 clips = plan_case.clips
@@ -98,3 +99,19 @@ def test_cli_prints_and_json(clips: list[Path], capsys: pytest.CaptureFixture[st
     assert data["fits"] is True
     assert data["calibration"]["used"] is False
     assert sum(data["memory"]["parts"].values()) == data["memory"]["needed"]
+
+
+def test_the_hint_has_the_name_that_was_typed(model: Model, tmp_path: Path) -> None:
+    """A model of the store by its name, not by its file, which lies deep in a cache; a file by its path."""
+    assert remedy(model) == "`aim-local plan --calibrate` measures it"
+    assert model.paths.mmproj
+    folder = store.models_folder() / "mine"
+    for to in (folder, tmp_path / "mine"):
+        to.mkdir(parents=True)
+        for path in (model.paths.model, model.paths.mmproj):
+            shutil.copy(path, to / path.name)
+    with closing(open_model("mine", weights=False)) as named:
+        assert remedy(named) == "`aim-local plan mine --calibrate` measures it"
+    file = tmp_path / "mine" / model.paths.model.name
+    with closing(open_model(file, weights=False)) as by_file:
+        assert remedy(by_file) == f"`aim-local plan {file} --calibrate` measures it"

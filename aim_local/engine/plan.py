@@ -5,6 +5,7 @@ Knows sizes of media (MediaShape), not pixels, and computes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +14,14 @@ from ..config import VisualTokenConfig
 from ..errors import ContextError, ModelError, UsageError
 from ..media import MediaShape
 from ..models.base import Tower
+from ..models.keys import by_keys
 from ..models.pieces import MediaPiece, Part, Piece, TextPiece, VisualPart, count_text, count_visual, count_visual_full
 from ..models.prompt import split_marks
 from ..native.llama import padded_cells
 from ..reduction.planner import layer_counts, layer_shares, resolve_budget
 from .model import Model
+
+_PICTURE = MediaShape("image", 1, 336, 336, "", "", (), (), math.nan)  # any, where none is there yet
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ def plan_prompt(
     if model.tower is None:
         tokens, shares = VisualTokenConfig.off(), [1.0] * n_layer
     else:
+        if asked is not None and by_keys(asked):
+            for shape in shapes:  # whether it is for such an item at all, before what it does to layers
+                model.tower.check_merging(shape, asked)
         tokens = _settle(model, model.tower, rendered, shapes, asked)
         shares = layer_shares(tokens, n_layer) if shapes else [1.0] * n_layer
         for shape in shapes:
@@ -188,6 +195,8 @@ def _numbered(media: int, parts: list[Part]) -> Iterator[str | tuple[int, ...] |
 
 def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
     """Raises UsageError or ModelError for a setting this model cannot do, before anything is computed."""
+    if model.tower and by_keys(tokens):
+        model.tower.check_merging(_PICTURE, tokens)
     if not tokens.prunes and tokens.weigh == "equal":
         return
     reason = model.text.prune_refusal()

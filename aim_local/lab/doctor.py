@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ModelError
 
 NOT_INSTALLED = "not installed"
-REINSTALL = "reinstall aim-local (`pip install --force-reinstall aim-local`, or `pip install .` in its source folder)"
+REINSTALL = "run in the source folder: pip install --force-reinstall -e ."
 NATIVE = "aim_local.native.library"  # in sys.modules once the libraries are loaded
 PACKAGES = ("gguf", "numpy", "av", "pillow", "typer", "rich", "prompt-toolkit", "platformdirs")
 OPTIONAL = ("torch", "transformers", "safetensors")  # for `convert`; looked up, never imported

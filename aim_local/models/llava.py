@@ -12,10 +12,11 @@ from ..config import VisualTokenConfig
 from ..errors import UsageError
 from ..media import Image, MediaShape
 from ..native.visual import Merged, merge_by_keys
-from ..reduction.merging import check_clusters, merged, refuse_keys
+from ..reduction.merging import check_clusters, merged
 from ..reduction.planner import merge_count
 from .base import TileRows, TowerFile
 from .card import Card
+from .keys import by_keys, refuse_keys
 from .pieces import TokenGrid, VisualBlock
 from .pixels import image_tiles
 from .thumbnails import square
@@ -57,15 +58,14 @@ class Llava(TileTower):
         return [self.frame_side**2]
 
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
-        by_keys = _by_keys(tokens)
-        if by_keys and shape.kind == "video":
-            refuse_keys(tokens, "frames of a video, which are encoded before anyone says how to merge them")
-        if by_keys and not self._has_keys:
+        if shape.kind == "video":  # its frames are encoded before anyone says how to merge them
+            refuse_keys(tokens, "a video")
+        if by_keys(tokens) and not self._has_keys:
             raise UsageError(
                 f"{self.file.path}: has no keys to merge by, which `aim-local convert` writes with the tower's last "
                 "layer; convert the checkpoint again, or take merging by similarity"
             )
-        check_clusters(tokens, self.merged_together(shape, tokens.merge_window), has_keys=by_keys)
+        check_clusters(tokens, self.merged_together(shape, tokens.merge_window))
 
     @property
     def _has_keys(self) -> bool:
@@ -76,7 +76,7 @@ class Llava(TileTower):
         clock = Clock()
         with clock.timed("preprocess"):
             tiles = image_tiles(item.pixels, self.pixels)
-        if _by_keys(tokens):
+        if by_keys(tokens):
             found = self._merged_by_keys(tiles[0], tokens.merge_retain, tile_rows, clock)
         else:
             (patches,) = self.encode_tiles(tiles, tile_rows)
@@ -94,7 +94,3 @@ class Llava(TileTower):
             found = merge_by_keys(both[:, :width].copy(), both[:, width:].copy(), retain)
         with clock.timed("vision"):
             return Merged(self.encoder.project(found.rows), found.slots, found.owners)
-
-
-def _by_keys(tokens: VisualTokenConfig) -> bool:
-    return tokens.merge_by == "keys" and tokens.merge_retain < 1

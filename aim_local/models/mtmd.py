@@ -19,6 +19,7 @@ from ..native.mtmd import Chunks, ImageChunk, MtmdContext, TextChunk, decode_chu
 from ..reduction.merging import merged, refuse_baselines, refuse_window
 from ..reduction.planner import merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
+from .keys import refuse_keys
 from .pieces import Decode, Part, Rows, TokenGroup, VisualBlock, VisualPart
 from .tiles import Clock
 
@@ -132,6 +133,7 @@ class MtmdTower:
 
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
         """Squares are unknown here, and mtmd writes text around each frame."""
+        refuse_keys(tokens, "this model")
         refuse_baselines(tokens, "this vision tower")
         if shape.kind == "video":
             refuse_window(tokens, "this vision tower")

@@ -23,6 +23,7 @@ from ..native.visual import Merged
 from ..reduction.merging import check_clusters, merged_frames, refuse_window
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, Frame, TileRows, TowerFacts, TowerFile
+from .keys import refuse_keys
 from .loaded import LoadedTower
 from .pieces import Part, Rotary, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .thumbnails import fit
@@ -135,6 +136,7 @@ class PartTower(LoadedTower, ABC):
         return [sum(tile.n for tile in tiles) for part in parts for tiles in _windows(part, window)]
 
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        refuse_keys(tokens, "this model")
         parts = [part for part in self._arranged(shape) if not isinstance(part, str)]
         if shape.kind == "video" and len(parts) > 1:
             refuse_window(tokens, "this family's videos")

@@ -34,8 +34,16 @@ def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
     check_pair(file.header, text.header)
     family = next((family for family in FAMILIES if family.handles(file)), MtmdTower)
     if text.config.frame_tokens is not None and not family.sees_any_size:
+        able = [card.title for other in FAMILIES if other.sees_any_size for card in other.cards]
         raise UsageError(
-            f"frame_tokens is {text.config.frame_tokens}, but every frame becomes equally many visual tokens with "
-            f"projector {file.projector!r}; leave it out (--frame-tokens), and let token merging reduce them (--keep)"
+            f"frame_tokens is {text.config.frame_tokens}, but {_title(family, file)} makes equally many visual tokens "
+            f"of every frame; it is for {', '.join(able)}. "
+            "Leave it out (--frame-tokens), and let token merging reduce them (--keep)"
         )
     return family(file)
+
+
+def _title(family: type[Tower], file: TowerFile) -> str:
+    """Of a family, as docs/models.md has it."""
+    cards = getattr(family, "cards", ())
+    return cards[0].title if cards else f"projector {file.projector!r}"

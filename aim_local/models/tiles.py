@@ -21,6 +21,7 @@ from ..native.visual import Merged
 from ..reduction.merging import check_clusters, merged_frames
 from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, TileRows, TowerFacts, TowerFile
+from .keys import refuse_keys
 from .loaded import LoadedTower
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
@@ -153,6 +154,7 @@ class TileTower(LoadedTower):
         return [len(frames) * self.frame_side**2 for frames in windows(shape.n_frames, window)]
 
     def check_merging(self, shape: MediaShape, tokens: VisualTokenConfig) -> None:
+        refuse_keys(tokens, "this model")
         check_clusters(tokens, self.merged_together(shape, tokens.merge_window))
 
     def n_tiles(self, shape: MediaShape) -> int:

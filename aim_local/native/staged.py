@@ -131,8 +131,8 @@ def architectures() -> tuple[str, ...]:
 
 
 def unsupported_reason(model: int) -> str:
-    """Why a llama_model cannot be pruned, naming the architectures that can; "" if it can."""
-    return "" if _supported(model) else LLAMA.text()
+    """What of a llama_model cannot be pruned, naming the architectures that can; "" if it can."""
+    return "" if _supported(model) else LLAMA.text().removeprefix("visual tokens cannot be pruned in ")
 
 
 def compute_bytes(ctx: int) -> int:

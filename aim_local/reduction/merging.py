@@ -90,19 +90,9 @@ def average_squares(rows: Rows, retain: float) -> Merged:
 
 def refuse_baselines(tokens: VisualTokenConfig, what: str) -> None:
     """Raises UsageError where what is only compared with is asked for, and there is no grid of slots for it."""
-    refuse_keys(tokens, what)
     if tokens.merge_by in BASELINES and tokens.merge_retain < 1:
         raise UsageError(
             f"merging by {tokens.merge_by} is not available for {what}; take merging by similarity or by ward"
-        )
-
-
-def refuse_keys(tokens: VisualTokenConfig, what: str) -> None:
-    """Raises UsageError where rows are to be merged by the vision tower's keys, which only some families give out."""
-    if tokens.merge_by == "keys" and tokens.merge_retain < 1:
-        raise UsageError(
-            f"merging by keys is not available for {what}; docs/models.md names the family whose pictures it is for, "
-            "take merging by similarity or by ward"
         )
 
 
@@ -115,13 +105,11 @@ def refuse_window(tokens: VisualTokenConfig, what: str) -> None:
         )
 
 
-def check_clusters(tokens: VisualTokenConfig, together: Sequence[int], *, has_keys: bool = False) -> None:
-    """Raises UsageError for distances that would not fit, and for merging by keys unless the item has_keys.
+def check_clusters(tokens: VisualTokenConfig, together: Sequence[int]) -> None:
+    """Raises UsageError for distances that would not fit.
 
     together: rows that are clustered with each other.
     """
-    if not has_keys:
-        refuse_keys(tokens, "this vision tower or item")
     n_rows = max(together, default=0)
     if tokens.merge_by != "ward" or tokens.merge_retain == 1 or n_rows <= MOST_ROWS:
         return

@@ -17,6 +17,7 @@ from typing import Any
 from ... import store
 from ...config import LoadConfig, VisualTokenConfig
 from ...errors import AimError, MediaError, UsageError
+from ...models.keys import by_keys
 from ...settings import parse_setting
 from ...store.names import ModelPaths
 from .. import measure as machine_facts
@@ -68,7 +69,8 @@ class BenchConfig:
         if self.warm_up < 0:
             raise UsageError(f"warm_up is {self.warm_up}; give 0 or a whole number above it")
         for setting in self.settings:
-            parse_setting(setting)
+            if by_keys(parse_setting(setting)):
+                raise UsageError(f"setting {setting!r} is for pictures, and bench measures a video; leave it out")
         if self.video is not None and self.skip_vision:
             raise UsageError("without the vision tower no video is read; leave --video out")
 

@@ -64,7 +64,8 @@ def measure(frames: Sequence[int], arms: Sequence[Arm], n_rounds: int, say: Say,
             _round(grid, n_frames, arms, WARM_UP, say)
         if warm_up and any(r.n_frames == n_frames for r in grid.records):
             seconds = (time.perf_counter() - start) / warm_up * n_rounds
-            say(f"{n_frames} frames: {n_rounds} rounds follow, about {_duration(seconds)}")
+            follow = "1 round follows" if n_rounds == 1 else f"{n_rounds} rounds follow"
+            say(f"{n_frames} frame{'s' if n_frames > 1 else ''}: {follow}, about {_duration(seconds)}")
         for number in range(1, n_rounds + 1):
             _round(grid, n_frames, arms, number, say)
     return grid

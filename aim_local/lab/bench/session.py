@@ -192,8 +192,7 @@ def _rows_like(mmproj: Path | None, text: TextModel) -> RowsTower:
     """As many as the tower of that file would make; its weights are not loaded."""
     if mmproj is None:
         return RowsTower.like(None, text)
-    with closing(open_tower(mmproj, text, weights=False)) as tower:
-        return RowsTower.like(tower, text)
+    return RowsTower.like(open_tower(mmproj, text, weights=False), text)  # it goes on to count, and holds nothing
 
 
 class _Clock:

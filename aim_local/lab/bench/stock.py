@@ -82,7 +82,10 @@ def _tool(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     if not found:
-        raise NativeError(f"building the unpatched library needs {name}; run pip install 'aim-local[test]', or {GIVE}")
+        raise NativeError(
+            f"building the unpatched library needs {name}; "
+            f"run `pip install -e '.[test]'` in the source folder, or {GIVE}"
+        )
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...config import LoadConfig
 from ...errors import ModelError, UsageError
@@ -66,15 +67,14 @@ def find_reference(variants: Sequence[Variant], settings: Sequence[str], wanted:
     return wanted
 
 
-def check_vocabularies(variants: Sequence[Variant], settings: Sequence[str]) -> None:
-    """Raises UsageError where next-token distributions cannot be compared. A file that cannot be read fails later."""
-    known: dict[str, str] = {}
-    for variant in variants:
+def others(cells: Sequence[Cell], reference: str) -> set[str]:
+    """Keys of the cells whose vocabulary is not the reference's: next-token distributions cannot be compared there.
+
+    A file that cannot be read fails later, with its reason.
+    """
+    known: dict[Path, str] = {}
+    for path in dict.fromkeys(cell.spec.model_path for cell in cells if not cell.problem):
         with contextlib.suppress(ModelError):
-            known.setdefault(array_sha256(variant.model, TOKENS), variant.label)
-    if len(known) > 1:
-        one, other, *_ = (f"{label} / {settings[0]}" for label in known.values())
-        raise UsageError(
-            f"cells {one} and {other} have different vocabularies, so KL divergence is not defined between them; "
-            "give --no-kld, or compare models of one family"
-        )
+            known[path] = array_sha256(path, TOKENS)
+    own = {cell.spec.key: known.get(cell.spec.model_path, "") for cell in cells}
+    return {key for key, words in own.items() if words and own[reference] and words != own[reference]}

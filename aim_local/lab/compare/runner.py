@@ -26,7 +26,7 @@ from ..measure import machine
 from .cell import logits_path
 from .demo_suite import beyond_demo
 from .job import Job, Options, Task
-from .matrix import TOKENS, Cell, check_loads, check_matrix, check_vocabularies, find_reference, matrix
+from .matrix import TOKENS, Cell, check_loads, check_matrix, find_reference, matrix, others
 from .process import run_process
 from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
@@ -85,8 +85,6 @@ def compare(
     variants = plan_variants(models, types, vision_types, loads)
     check_matrix(variants, settings)
     first = find_reference(variants, settings, reference)
-    if options.kld_tokens:
-        check_vocabularies(variants, settings)
     space = Workspace(out)
     with space.locked() as held:
         if options.kld_tokens:
@@ -137,6 +135,7 @@ class Runner:
         self.runs = {cell.spec.key: CellRun(cell.spec) for cell in cells}
         self._strange = beyond_demo(suite)
         self._first = reference
+        self._others = others(cells, reference) if options.kld_tokens else set[str]()
         self._digest: str | None = None  # of the reference's inputs, once it is done
 
     @property
@@ -146,6 +145,9 @@ class Runner:
     def run(self) -> None:
         """Every cell that is not done. Failures are rows; KeyboardInterrupt ends the cell's process and comes out."""
         self.watch.start(len(self.cells) * len(self.suite.items))
+        if self._others:
+            models = ", ".join(dict.fromkeys(c.spec.model for c in self.cells if c.spec.key in self._others))
+            self.watch.note(f"{models}: no KL divergence, because the vocabulary differs from that of {self._first}")
         if self._strange and any(not cell.problem and _is_toy(cell.spec.model_path) for cell in self.cells):
             self.watch.note(toy_line(self._strange))
         for cell in sorted(self.cells, key=lambda cell: cell.spec.key != self._first):
@@ -155,11 +157,13 @@ class Runner:
     def _role(self, key: str) -> str:
         if key == self._first:
             return "reference"
-        return "paired" if self.options.kld_tokens and self._digest else "alone"
+        is_alone = key in self._others or not (self.options.kld_tokens and self._digest)
+        return "alone" if is_alone else "paired"
 
     def _run_cell(self, cell: Cell) -> None:
         spec, role = cell.spec, self._role(cell.spec.key)
         run = CellRun(spec, model_bytes=size_of(spec.model_path), mmproj_bytes=size_of(spec.mmproj_path))
+        run = replace(run, other_words=spec.key in self._others)
         run = replace(run, toy=bool(self._strange) and not cell.problem and _is_toy(spec.model_path))
         folder = self.space.cell(spec.key)
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .figures import number, percent, points, reference_cell, size
 from .records import CellSummary, Report
+from .summary import OTHER_WORDS
 
 ALPHA = 0.05
 
@@ -23,7 +24,11 @@ def summary(report: Report) -> list[str]:
     reference = reference_cell(report)
     if reference is None or reference.n_done == 0:
         return [f"The reference, {report.reference}, gave no answers: nothing can be compared with it."]
-    return [_basis(report, reference), *_significance(report, reference), *_cheapest(report, reference)]
+    found = [_basis(report, reference), *_significance(report, reference), *_cheapest(report, reference)]
+    n = sum(OTHER_WORDS in cell.notes for cell in report.cells)
+    if n:
+        found.append(f"No KL divergence for {_count(n, 'cell')} with another vocabulary than the reference's.")
+    return found
 
 
 def _basis(report: Report, reference: CellSummary) -> str:
@@ -44,12 +49,18 @@ def _significance(report: Report, reference: CellSummary) -> list[str]:
     found = f"{_count(len(worse), 'is', 'are')} worse" + (
         f" and {_count(better, 'is', 'are')} better" if better else ""
     )
-    return [f"Of {_count(len(cells), 'tested cell')}, {found} at p < {ALPHA}, not corrected for their number."]
+    return [f"Of {_count(len(cells), 'tested cell')}, {found} at p below {ALPHA}, not corrected for their number."]
 
 
 def _cheapest(report: Report, reference: CellSummary) -> list[str]:
     """The cell of the least FLOPs for which the test shows no loss; file size decides between equals."""
     reduced = [cell for cell in tested(report) if cell.status == "done" and cell.flops_share < reference.flops_share]
+    n_right = reference.accuracy.k if reference.accuracy else 0
+    if reduced and 2 / 2**n_right >= ALPHA:  # McNemar's exact p where all of them are lost
+        return [
+            f"Too few questions to tell whether a cell is without a loss: {reference.key} has {n_right} right, and "
+            f"losing all of them would not show at p below {ALPHA}."
+        ]
     cells = [cell for cell in reduced if not _lost(cell, reference)]
     if not cells:
         return ["No cell of fewer FLOPs is without a loss at that level."] if reduced else []
@@ -62,7 +73,7 @@ def _cheapest(report: Report, reference: CellSummary) -> list[str]:
     if best.peak_rss_bytes and reference.peak_rss_bytes:
         parts.append(f"{size(best.peak_rss_bytes)} instead of {size(reference.peak_rss_bytes)} of memory")
     right = f" ({percent(best.accuracy.share)} right)" if best.accuracy is not None else ""
-    return [f"Cheapest without a loss at p < {ALPHA}: {best.key}{right}, with {', '.join(parts)}."]
+    return [f"Cheapest without a loss at p below {ALPHA}: {best.key}{right}, with {', '.join(parts)}."]
 
 
 def _lost(cell: CellSummary, reference: CellSummary) -> bool:

@@ -15,6 +15,7 @@ from ..measure import Spread
 from .metrics import divergence, mcnemar, wilson
 from .records import CellSpec, CellSummary, Divergence, Item, ItemResult, Paired, Rate
 
+OTHER_WORDS = "no divergence: its vocabulary differs from the reference's"
 _STAGES = (*STAGES, "decode")
 
 
@@ -22,7 +23,7 @@ _STAGES = (*STAGES, "decode")
 class CellRun:
     """How a cell ended: its lines, status ("done", "failed", "partial") with the reason, and its files' sizes.
 
-    toy: as in CellSummary.
+    toy: as in CellSummary. other_words: its vocabulary is not the reference's.
     """
 
     spec: CellSpec
@@ -32,6 +33,7 @@ class CellRun:
     model_bytes: int = 0
     mmproj_bytes: int = 0
     toy: bool = False
+    other_words: bool = False
 
 
 def summarise(cell: CellRun, items: Sequence[Item], reference: CellRun, kld_wanted: bool) -> CellSummary:
@@ -119,6 +121,8 @@ def _notes(cell: CellRun, rows: Sequence[ItemResult], n_items: int, reference: C
         notes.append("no times: the first question of a process is its warm-up")
     if cell.spec.key != reference.spec.key and reference.status == "failed":
         notes.append("the reference failed: nothing is paired")
+    if cell.other_words:
+        notes.append(OTHER_WORDS)
     if not kld_wanted:
         notes.append("KL divergence was not asked for")
     return notes

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from ... import store
 from ...engine.model import Model
+from ...errors import ModelError
 from ...media.outline import Outline
 from .calibration import Choice, choose, total
 from .features import conditions, features, model_shape, this_machine
@@ -103,8 +106,12 @@ def make_plan(model: Model, request: Request) -> Forecast:
 
 
 def remedy(model: Model) -> str:
-    name = "" if model.name == "demo" else f" {model.paths.model}"
-    return f"`aim-local plan{name} --calibrate` measures it"
+    """A model by its name in the store, where that means it; else by its file."""
+    name = str(model.paths.model)
+    with contextlib.suppress(ModelError):
+        if store.resolve(model.name).model == model.paths.model:
+            name = model.name
+    return f"`aim-local plan{'' if name == store.BUNDLED else f' {name}'} --calibrate` measures it"
 
 
 def runs(counts: list[int]) -> list[tuple[int, int]]:
