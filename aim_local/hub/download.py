@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from .. import store
 from ..errors import HubError
 from .failures import has_status, translated, transport_error
 from .listing import Listing, RepoFile
@@ -52,13 +53,16 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             for folder in (blob.parent, lock.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
-                if not blob.is_file():
+                fetched = not blob.is_file()
+                if fetched:
                     _fetch(url, blob, meta.size or file.size, _Sum(file, name), report)
             here = hf_hub_download(
                 listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT,
                 cache_dir=listing.cache.parent,
             )  # fmt: skip
-        found = Path(here)
+            found = Path(here)
+            if fetched:  # `models rm` removes no other files
+                store.note_fetched(cached(listing, file) or found)
     else:
         _verify(found, file)
     report(file.size)

@@ -76,8 +76,21 @@ def plan_pull(model: str, name: str | None = None) -> Pull:
     return Pull(reference, listing, choice, name or _free_name(reference, listing, choice), missing)
 
 
+def find_here(model: str, name: str | None = None) -> Pulled | None:
+    """The model that a pull would make, where every file of it is here already. Asks no hub."""
+    stored = store.exact_name(model)
+    if stored is None or parse_reference(model) is None or name not in (None, stored):
+        return None
+    if read_origin(store.models_folder() / stored) is None or store.find_entry(stored).problem:
+        return None
+    return Pulled(stored, store.resolve(stored), ())
+
+
 def _free_name(reference: Reference, listing: Listing, choice: Choice) -> str:
     """A name for the store: short, with the quantisation where that was asked, with the owner where it is taken."""
+    for earlier in store.store_names():
+        if _is_of(store.store_path(earlier), listing, choice):
+            return earlier
     owner, _, title = listing.repo.partition("/")
     base = reference.known.name if reference.known else re.sub(r"[-_.]gguf$", "", title, flags=re.IGNORECASE)
     suffix = "" if choice.default else f"-{choice.quant.lower().removesuffix('.gguf')}"
