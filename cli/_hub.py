@@ -65,7 +65,10 @@ def is_missing(model: str) -> bool:
 
 
 def pull(model: str, name: str | None, *, yes: bool, quiet: bool) -> Pulled:
-    """Shows, asks, fetches; nothing of that where every file is here. Raises UsageError, HubError, ModelError, ConvertError."""
+    """Shows, asks, fetches; nothing of that where every file is here.
+
+    Raises UsageError, HubError, ModelError, ConvertError.
+    """
     from aim_local import hub, store
 
     here = hub.find_here(model, name)
@@ -73,7 +76,10 @@ def pull(model: str, name: str | None, *, yes: bool, quiet: bool) -> Pulled:
         if not quiet:
             _log.say(f"{here.name} is here already")
         return here
-    plan = hub.plan_pull(model, name)
+    try:
+        plan = hub.plan_pull(model, name)
+    except ModuleNotFoundError as e:
+        raise _extra.missing(e) from e
     if not quiet or not yes:
         _show(plan)
     if not yes and plan.n_missing:

@@ -40,8 +40,10 @@ def convert(
     """Convert a checkpoint of a vision-language model to GGUF."""
     from aim_local import store
 
-    target = out if out is not None else store.store_path(name or src.resolve().name)
     converter = _extra.import_converter()
+    if out is None and name is None:  # what SRC is goes before what its name cannot be
+        converter.check_folder(src)
+    target = out if out is not None else store.store_path(name or src.resolve().name)
     replaces = (target / store.MANIFEST).is_file()
     config = converter.ConvertConfig(text_type=type, vision_type=vision_type, vision_tower=vision_tower, name=name)
     try:

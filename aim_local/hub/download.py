@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 from .. import store
 from ..errors import HubError
-from .failures import has_status, translated, transport_error
+from ..store.files import replaced
+from .failures import answered, has_status, translated, transport_error
 from .listing import Listing, RepoFile
 
 CHUNK = 1 << 20
@@ -46,7 +47,8 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
     if found is None:
         with translated(listing.repo, file.name):
             url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-            meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+            with answered():
+                meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
             name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
             blob = _blob(listing, name)
             lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
@@ -67,6 +69,19 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
         _verify(found, file)
     report(file.size)
     return found
+
+
+def name_branch(listing: Listing) -> None:
+    """Lets refs/main name the commit, as the library does: what asks the cache without the hub looks there.
+
+    Raises HubError.
+    """
+    ref = listing.cache / "refs" / "main"  # all that is listed is the newest of main
+    with translated(listing.repo):
+        if listing.revision and not (ref.is_file() and ref.read_text(encoding="utf-8") == listing.revision):
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(ref) as partial:
+                partial.write_text(listing.revision, encoding="utf-8")
 
 
 def _blob(listing: Listing, checksum: str) -> Path:

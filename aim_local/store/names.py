@@ -162,8 +162,9 @@ def _named(model: str | Path) -> ModelPaths:
 
 
 def stored_name(text: str) -> str | None:
-    """The folder in the store that a name means: as `exact_name`, else the repository's only one here, where none of its
-    quantisations is asked.
+    """The folder in the store that a name means: as `exact_name`, else the only one here of the repository.
+
+    The latter only where no quantisation is asked.
     """
     exact = exact_name(text)
     if exact is not None:
