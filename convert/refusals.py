@@ -38,8 +38,8 @@ def check_folder(folder: Path) -> None:
         raise ConvertError(f"{folder} is a file; a checkpoint is a folder with config.json and *.safetensors")
     if not folder.exists() and not folder.is_absolute() and (reference := parse_reference(str(folder))):
         raise ConvertError(
-            f"{folder} does not exist here; if it is a repository on the hub, `aim-local pull {reference.text}` fetches "
-            "and converts it"
+            f"{folder} does not exist here; if it is a repository on the hub, `aim-local pull {reference.text}` "
+            "fetches and converts it"
         )
     if not folder.is_dir():
         raise ConvertError(

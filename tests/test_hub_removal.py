@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hub_server
 import pytest
-from cli_case import run
+from cli_case import one_line, run
 from gguf_files import write_mmproj, write_model
 from hub_server import Hub
 
@@ -72,3 +72,11 @@ def test_a_file_fetched_anew_by_another_program(toy: Hub, user_home: Path) -> No
     theirs = other_program(toy, user_home, MODEL)
     assert json.loads(run("models", "rm", "toy", "--yes", "--json").stdout)["foreign"] == [MODEL]
     assert theirs.exists()
+
+
+def test_another_quantisation_is_not_removed(toy: Hub) -> None:
+    assert run("pull", f"{REPO}:f16", "--yes").exit_code == 0
+    line = one_line(run("models", "rm", REPO, "--yes"), 1)
+    assert line == f"error: {REPO} is not here, toy-f16 is; name that"
+    assert store.store_names() == ["toy-f16"]
+    assert run("models", "rm", f"{REPO}:F16", "--yes").exit_code == 0

@@ -1,6 +1,7 @@
 """Which files of a repository are the model: a language GGUF with its vision tower, or a checkpoint to convert.
 
-Pure: knows names and sizes, asks nothing; which types a checkpoint can have is convert/'s to say. Names of quantisations are those that file names carry, in any case.
+Pure: knows names and sizes, asks nothing; which types a checkpoint can have is convert/'s to say. Names of
+quantisations are those that file names carry, in any case.
 """
 
 from __future__ import annotations
