@@ -51,9 +51,9 @@ def plan_removal(name: str) -> Removal:
     if origin is None:
         return Removal(stored, folder, (), (), (), own)
     needed = _needed_by_others(stored, origin)
-    here = {n: origin.file(n) for n in origin.files if origin.file(n) not in needed and origin.file(n).exists()}
-    entries = [path for path in here.values() if store.was_fetched(path)]
-    foreign = tuple(n for n, path in here.items() if path not in entries)
+    cached = {n: origin.file(n) for n in origin.files if origin.file(n) not in needed and origin.file(n).exists()}
+    entries = [path for path in cached.values() if store.was_fetched(path)]
+    foreign = tuple(n for n, path in cached.items() if path not in entries)
     kept = tuple(n for n in origin.files if origin.file(n) in needed)
     blobs = _unshared_blobs(origin, entries)
     size = sum(p.lstat().st_size for p in (*entries, *blobs) if not p.is_symlink())
