@@ -40,7 +40,7 @@ def convert(
     """Convert a checkpoint of a vision-language model to GGUF."""
     from aim_local import store
 
-    target = out if out is not None else store.store_path(name or src.resolve().name)
+    target = out if out is not None else _place(src, name)
     converter = _extra.import_converter()
     replaces = (target / store.MANIFEST).is_file()
     config = converter.ConvertConfig(text_type=type, vision_type=vision_type, vision_tower=vision_tower, name=name)
@@ -59,6 +59,15 @@ def convert(
         for note in result.notes:
             _log.say(f"note: {note}")
         _log.say(f"try it: aim-local chat {_name_for(result, out)} --video CLIP")
+
+
+def _place(src: Path, name: str | None) -> Path:
+    """The model's folder in the store. Raises UsageError, and ConvertError where SRC is a file, not a checkpoint."""
+    from aim_local import store
+
+    if name is None and src.is_file():  # what SRC is goes before what its name cannot be
+        _extra.import_converter().check_folder(src)
+    return store.store_path(name or src.resolve().name)
 
 
 def _print(result: ConvertResult) -> None:

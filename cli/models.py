@@ -15,6 +15,7 @@ from ._groups import Without
 from ._table import count, print_json, print_table, size, types
 
 if TYPE_CHECKING:
+    from aim_local.hub import Removal
     from aim_local.store.names import ModelEntry
 
 _ACTION_HELP = "info: all that is known of a model; rm: remove it from the store. Default: list them."
@@ -31,7 +32,8 @@ def models(
 ) -> None:
     """List the bundled model and those in the local store; tell about one, or remove one.
 
-    Removing a pulled model frees its files in the hub's cache too, where no other model needs them.
+    Removing a pulled model frees the files that the pull fetched into the hub's cache too, where no other model needs
+    them; files that were there before stay.
     """
     _check(action, name, known, yes)
     if action == "info" and name is not None:
@@ -88,23 +90,32 @@ def _architecture(entry: ModelEntry) -> str:
 
 
 def _known(as_json: bool) -> None:
-    from aim_local import store
     from aim_local.store.known import known_models
 
-    here = {known.name: store.stored_name(known.name) is not None for known in known_models()}
+    here = {known.name: _here(known.name) for known in known_models()}
     if as_json:
-        print_json({"known": [{**known.__dict__, "here": here[known.name]} for known in known_models()]})
+        print_json({"known": [{**known.__dict__, "here": here[known.name] == "is here"} for known in known_models()]})
         return
     heading = ("NAME", "DOWNLOAD", "MEMORY", "LANGUAGE", "REPOSITORY", "")
     rows = [
         (
             known.name, size(known.download), size(known.memory), known.quant,
-            known.repo + ("" if known.files else " (converted here)"), "is here" if here[known.name] else "",
+            known.repo + ("" if known.files else " (converted here)"), here[known.name],
         )
         for known in known_models()
     ]  # fmt: skip
     print_table([heading, *rows], right=(1, 2))
     _log.say("sizes are rounded; `aim-local pull NAME` shows the exact ones before anything is fetched")
+
+
+def _here(name: str) -> str:
+    """What is here of a known name."""
+    from aim_local import store
+
+    stored = store.exact_name(name)
+    if stored is None:
+        return ", ".join(f"{other} is here" for other in store.pulled_names(name))
+    return "files are gone" if store.find_entry(stored).problem else "is here"
 
 
 def _info(name: str, as_json: bool) -> None:
@@ -138,15 +149,33 @@ def _remove(name: str, yes: bool, as_json: bool) -> None:
 
     removal = hub.plan_removal(name)
     if not yes:
-        _log.say(f"{removal.name}: {removal.folder} and {len(removal.fetched)} files of the hub's cache")
+        n = sum(path.parent.name != "blobs" for path in removal.fetched)
+        goes = f" and {n} files of the hub's cache that it was pulled with" if n else ""
+        _log.say(f"{removal.name}: {removal.folder}{goes}{_staying(removal)}")
         if not (sys.stdin is not None and sys.stdin.isatty()):
             raise UsageError(f"nobody can be asked without a terminal; add --yes to remove {removal.name}")
         if not typer.confirm(f"remove {removal.name} and free {size(removal.n_bytes)}?", default=False, err=True):
             raise UsageError("nothing was removed")
     hub.remove(removal)
     if as_json:
-        print_json({"name": removal.name, "freed": removal.n_bytes, "kept": list(removal.kept)})
+        told = {
+            "name": removal.name,
+            "freed": removal.n_bytes,
+            "kept": list(removal.kept),
+            "foreign": list(removal.foreign),
+        }
+        print_json(told)
         return
-    print(f"removed {removal.name}, {size(removal.n_bytes)} freed")
+    print(f"removed {removal.name}, {size(removal.n_bytes)} freed{_staying(removal)}")
     for kept in removal.kept:
         _log.say(f"note: {kept} stays, another model needs it")
+
+
+def _staying(removal: Removal) -> str:
+    """Files of the cache that other programs fetched."""
+    n = len(removal.foreign)
+    return (
+        f"; {n} file{' that was' if n == 1 else 's that were'} in the hub's cache before stay{'s' * (n == 1)}"
+        if n
+        else ""
+    )

@@ -22,6 +22,7 @@ from .writer import Written
 
 FORMAT = 1
 CONVERTER = "aim-local convert 1"
+TEXT_TYPES = {name: name for name in (*WEIGHT_TYPES, *QUANTIZE_TYPES)} | SHORT  # as --type takes them -> full names
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,14 @@ class ConvertConfig:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kinds[0] not in QUANTIZE_TYPES:
+        if self.text_type.lower() not in TEXT_TYPES:
             parse_type(self.text_type, "text type", [name for name in QUANTIZE_TYPES if name not in WEIGHT_TYPES])
         parse_type(self.vision_type, "vision type")
 
     @property
     def kinds(self) -> tuple[str, str]:
         """Both types by their full names."""
-        text = self.text_type.lower()
-        return SHORT.get(text, text), self.vision_type.lower()
+        return TEXT_TYPES[self.text_type.lower()], self.vision_type.lower()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aim_local.store.known import parse_reference
+
 from .errors import ConvertError, some
 
 ADAPTER = "adapter_config.json"
@@ -34,6 +36,11 @@ def check_folder(folder: Path) -> None:
         raise ConvertError(f"{folder} is a GGUF file: it needs no converting, use it directly as MODEL")
     if folder.is_file():
         raise ConvertError(f"{folder} is a file; a checkpoint is a folder with config.json and *.safetensors")
+    if not folder.exists() and not folder.is_absolute() and (reference := parse_reference(str(folder))):
+        raise ConvertError(
+            f"{folder} does not exist here; if it is a repository on the hub, `aim-local pull {reference.text}` "
+            "fetches and converts it"
+        )
     if not folder.is_dir():
         raise ConvertError(
             f"{folder} does not exist; name a checkpoint folder (from the hub: `hf download REPO --local-dir DIR`)"

@@ -122,7 +122,7 @@ def test_bad_checkpoint_is_one_clear_line(fault: str, folders: dict[str, Path], 
 
 
 def test_sources_that_are_no_folder(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConvertError, match=r"does not exist; name a checkpoint folder .*hf download"):
+    with pytest.raises(ConvertError, match=r"does not exist here; .*`aim-local pull llava-hf/llava-1.5-7b-hf` fetches"):
         convert("llava-hf/llava-1.5-7b-hf", tmp_path / "out")
     with pytest.raises(ConvertError, match="is a file; a checkpoint is a folder"):
         convert(folders["llava"] / "model.safetensors", tmp_path / "out")

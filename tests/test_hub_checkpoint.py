@@ -24,8 +24,8 @@ REPO = "tiny/toy-hf"
 def test_checkpoint(hub: Hub, tmp_path: Path, user_home: Path) -> None:
     folder = write_onevision(tmp_path / "hf", Shape())
     hub.repos[REPO] = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    bad = run("pull", f"{REPO}:Q4_K_M", "--yes")
-    assert bad.stderr.startswith(f"error: {REPO} is a checkpoint, converted here, and Q4_K_M is no type for that")
+    bad = run("pull", f"{REPO}:Q4_X", "--yes")
+    assert bad.stderr.startswith(f"error: {REPO} is a checkpoint, converted here, and Q4_X is no type for that")
     result = run("pull", f"{REPO}:f16", "--yes", "--json")
     assert result.exit_code == 0, result.stderr
     assert "then converted to F16 into the store" in result.stderr
@@ -39,7 +39,7 @@ def test_checkpoint(hub: Hub, tmp_path: Path, user_home: Path) -> None:
     assert len(hub.asked) == n
     fetched = sum(path.stat().st_size for path in (user_home / "hf" / "hub").rglob("blobs/*"))
     assert fetched == sum(len(c) for name, c in hub.repos[REPO].items() if name != "README.md")
-    freed = json.loads(run("models", "rm", REPO, "--yes", "--json").stdout)["freed"]
+    freed = json.loads(run("models", "rm", f"{REPO}:f16", "--yes", "--json").stdout)["freed"]
     assert freed > fetched + entry["n_bytes"]
     assert not any(path.is_file() for path in (user_home / "hf" / "hub").rglob("blobs/*"))
     assert store.store_names() == []

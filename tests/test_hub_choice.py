@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aim_local.convert import QUANTIZE_TYPES, WEIGHT_TYPES, ConvertConfig
 from aim_local.errors import HubError
 from aim_local.hub.choose import choose, quant_of
 from aim_local.hub.listing import Listing, RepoFile
@@ -87,8 +88,11 @@ def test_checkpoint() -> None:
         "chat_template.jinja", "config.json", "merges.txt", "model-1.safetensors", "tokenizer.model",
     ]  # fmt: skip
     assert (found.quant, found.mmproj) == ("Q4_0", None)
-    with pytest.raises(HubError, match="Q4_K_M is no type for that; it can be had as Q8_0, Q4_0"):
-        choose(listing(*names), "Q4_K_M")
+    with pytest.raises(HubError, match=r"Q4_X is no type for that; it can be had as F32, F16, .*Q4_0, .*Q4_K_M"):
+        choose(listing(*names), "Q4_X")
+    for name in (*WEIGHT_TYPES, *QUANTIZE_TYPES):  # all that `convert --type` takes
+        assert choose(listing(*names), name).quant == ConvertConfig(text_type=name).kinds[0].upper()
+    assert choose(listing(*names), "q4_k").quant == "Q4_K_M"
 
 
 # --- known names ------------------------------------------------------------------------------------------------------

@@ -83,6 +83,18 @@ def test_something_else_answers(toy: Hub) -> None:
     assert pull() == f"error: {toy.url} does not answer as a hub does (JSONDecodeError); check HF_ENDPOINT"
 
 
+def test_a_fault_of_ours_is_not_the_hubs(toy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the reading of an answer is told as one that no hub gives."""
+
+    def broken(*args: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("aim_local.hub.download._fetch", broken)
+    line = pull()
+    assert "ours" in line
+    assert "does not answer as a hub does" not in line
+
+
 def test_offline_with_nothing(toy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     line = pull()

@@ -5,7 +5,7 @@ The library huggingface_hub brings the cache, tokens and switches (HF_HOME, HF_T
 
 from .choose import Choice
 from .listing import Listing, RepoFile
-from .pull import Pull, Pulled, fetch, plan_pull
+from .pull import Pull, Pulled, fetch, find_here, plan_pull
 from .remove import Removal, plan_removal, remove
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Removal",
     "RepoFile",
     "fetch",
+    "find_here",
     "plan_pull",
     "plan_removal",
     "remove",

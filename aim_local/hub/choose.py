@@ -1,6 +1,7 @@
 """Which files of a repository are the model: a language GGUF with its vision tower, or a checkpoint to convert.
 
-Pure: knows names and sizes, asks nothing. Names of quantisations are those that file names carry, in any case.
+Pure: knows names and sizes, asks nothing; which types a checkpoint can have is convert/'s to say. Names of
+quantisations are those that file names carry, in any case.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ORDER = (
     "F16", "BF16", "F32", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_XS", "Q2_K",
 )  # fmt: skip
 MMPROJ_ORDER = ("F16", "BF16", "Q8_0", "F32")
-CONVERTED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16", "F32")  # what `convert` writes
+CONVERTED = "Q8_0"  # what a checkpoint is converted to where nothing is asked
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 _QUANT = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:I?Q\d(?:_(?:K|[01248]|XXS|XS|NL|XXL|XL|[SML]))*|TQ[12]_0|MXFP4|NVFP4|BF16|FP?16|FP?32))"
@@ -132,16 +133,25 @@ def _language_files(listing: Listing) -> dict[str, tuple[RepoFile, ...]]:
 
 
 def _checkpoint(listing: Listing, asked: str, preferred: str) -> Choice:
-    if asked and asked.upper() not in CONVERTED:
+    types = _converted_types()
+    asked = types.get(asked.lower(), asked)
+    if asked and asked not in types.values():
         raise HubError(
             f"{listing.repo} is a checkpoint, converted here, and {asked} is no type for that; it can be had as "
-            f"{', '.join(CONVERTED)}"
+            f"{', '.join(dict.fromkeys(types.values()))}"
         )
     files = tuple(f for f in listing.files if _is_part_of_checkpoint(f.name))
     if not any(f.name == "config.json" for f in files):
         raise HubError(f"{listing.repo} has safetensors but no config.json; take the model's own repository")
-    quant = (asked or preferred or CONVERTED[0]).upper()
-    return Choice(quant, not asked, files, None, tuple(q for q in CONVERTED if q != quant))
+    quant = asked or (preferred or CONVERTED).upper()
+    return Choice(quant, not asked, files, None, tuple(q for q in dict.fromkeys(types.values()) if q != quant))
+
+
+def _converted_types() -> dict[str, str]:
+    """What `convert --type` takes, lower case, and how a quantisation is called here."""
+    from ..convert import TEXT_TYPES
+
+    return {name: full.upper() for name, full in TEXT_TYPES.items()}
 
 
 def _is_part_of_checkpoint(name: str) -> bool:

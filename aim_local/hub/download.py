@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from .. import store
 from ..errors import HubError
-from .failures import has_status, translated, transport_error
+from ..store.files import replaced
+from .failures import answered, has_status, translated, transport_error
 from .listing import Listing, RepoFile
 
 CHUNK = 1 << 20
@@ -45,24 +47,41 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
     if found is None:
         with translated(listing.repo, file.name):
             url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-            meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+            with answered():
+                meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
             name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
             blob = _blob(listing, name)
             lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
             for folder in (blob.parent, lock.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
-                if not blob.is_file():
+                fetched = not blob.is_file()
+                if fetched:
                     _fetch(url, blob, meta.size or file.size, _Sum(file, name), report)
             here = hf_hub_download(
                 listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT,
                 cache_dir=listing.cache.parent,
             )  # fmt: skip
-        found = Path(here)
+            found = Path(here)
+            if fetched:  # `models rm` removes no other files
+                store.note_fetched(cached(listing, file) or found)
     else:
         _verify(found, file)
     report(file.size)
     return found
+
+
+def name_branch(listing: Listing) -> None:
+    """Lets refs/main name the commit, as the library does: what asks the cache without the hub looks there.
+
+    Raises HubError.
+    """
+    ref = listing.cache / "refs" / "main"  # all that is listed is the newest of main
+    with translated(listing.repo):
+        if listing.revision and not (ref.is_file() and ref.read_text(encoding="utf-8") == listing.revision):
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(ref) as partial:
+                partial.write_text(listing.revision, encoding="utf-8")
 
 
 def _blob(listing: Listing, checksum: str) -> Path:

@@ -28,6 +28,19 @@ def translated(repo: str, file: str = "") -> Iterator[None]:
         raise HubError(_unreachable(e, repo)) from e
     except OSError as e:
         raise HubError(_from_cause(e, repo, file)) from e
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Raises HubError where what came is no answer of a hub. For the reading of an answer only, inside `translated`."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
+    except HFValidationError as e:
+        raise HubError(f"{e}; check the repository's name") from e
+    except OSError:  # refused or not reached, and of some releases a ValueError too
+        raise
     except (ValueError, TypeError, KeyError) as e:
         raise HubError(f"{_site()} does not answer as a hub does ({type(e).__name__}); check HF_ENDPOINT") from e
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError
-from .failures import translated
+from .failures import answered, translated
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,13 @@ def list_repo(repo: str) -> Listing:
 
     if constants.HF_HUB_OFFLINE:
         return _cached(repo)
-    with translated(repo):
+    with translated(repo), answered():
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, files_metadata=True, timeout=timeout)
-    files = [
-        RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "", s.blob_id or "") for s in info.siblings or ()
-    ]
+        files = [
+            RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "", s.blob_id or "")
+            for s in info.siblings or ()
+        ]
     # the hub's own spelling of the name, which the cache's folder carries
     return Listing(info.id, info.sha or "", tuple(files), _folder(info.id))
 

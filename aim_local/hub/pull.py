@@ -19,7 +19,7 @@ from ..errors import HubError, UsageError
 from ..store.known import Reference, parse_reference
 from ..store.pulled import Origin, read_origin, write_origin
 from .choose import Choice, choose
-from .download import Report, cached, download, partial_bytes
+from .download import Report, cached, download, name_branch, partial_bytes
 from .listing import Listing, cache_root, list_repo
 
 SPARE = 64 << 20  # bytes of the disk that are left alone
@@ -76,8 +76,21 @@ def plan_pull(model: str, name: str | None = None) -> Pull:
     return Pull(reference, listing, choice, name or _free_name(reference, listing, choice), missing)
 
 
+def find_here(model: str, name: str | None = None) -> Pulled | None:
+    """The model that a pull would make, where every file of it is here already. Asks no hub."""
+    stored = store.exact_name(model)
+    if stored is None or parse_reference(model) is None or name not in (None, stored):
+        return None
+    if read_origin(store.models_folder() / stored) is None or store.find_entry(stored).problem:
+        return None
+    return Pulled(stored, store.resolve(stored), ())
+
+
 def _free_name(reference: Reference, listing: Listing, choice: Choice) -> str:
     """A name for the store: short, with the quantisation where that was asked, with the owner where it is taken."""
+    for earlier in store.pulled_names(listing.repo):
+        if _is_of(store.models_folder() / earlier, listing, choice):
+            return earlier
     owner, _, title = listing.repo.partition("/")
     base = reference.known.name if reference.known else re.sub(r"[-_.]gguf$", "", title, flags=re.IGNORECASE)
     suffix = "" if choice.default else f"-{choice.quant.lower().removesuffix('.gguf')}"
@@ -111,6 +124,7 @@ def fetch(pull: Pull, progress: Progress, converting: Progress) -> Pulled:
     for file in pull.choice.files:
         download(pull.listing, file, _part_of(progress, done, pull.choice.n_bytes, file.name))
         done += file.size
+    name_branch(pull.listing)
     notes = _note_pair(pull) if pull.choice.is_pair else _convert(pull, converting)
     return Pulled(pull.name, store.resolve(pull.name), notes)
 

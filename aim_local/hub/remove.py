@@ -1,7 +1,7 @@
 """Removing a model from the store, and what was fetched for it from the hub's cache.
 
-Asks no hub. A file of the cache goes when no other model of the store, and no other revision, has it. Files that a
-user named by path are in neither place, and are never touched.
+Asks no hub. A file of the cache goes when a pull of ours fetched it and no other model of the store, and no other
+revision, has it. Files that a user named by path are in neither place, and are never touched.
 """
 
 from __future__ import annotations
@@ -19,37 +19,45 @@ from ..store.pulled import Origin, read_origin
 class Removal:
     """What will go. folder: in the store; fetched: in the hub's cache, entries of snapshots and the blobs they show.
 
-    n_bytes: what that frees. kept: files of the cache that another model needs.
+    n_bytes: what that frees. kept: files of the cache that another model needs; foreign: those that no pull fetched,
+    as they were there before. snapshot: the revision's folder in the cache, None for what was not pulled.
     """
 
     name: str
     folder: Path
     fetched: tuple[Path, ...]
     kept: tuple[str, ...]
+    foreign: tuple[str, ...]
     n_bytes: int
+    snapshot: Path | None = None
 
 
 def plan_removal(name: str) -> Removal:
     """Raises UsageError, ModelError for what is not a model of the store."""
     if name == store.BUNDLED:
         raise UsageError(f"{name} is the bundled model, a part of the package; it cannot be removed")
-    stored = store.stored_name(name)
+    stored = store.exact_name(name)  # another quantisation is another model: nobody asked to remove that
     if stored is None:
         if Path(name).expanduser().exists():
             raise UsageError(f"{name} is a file or folder of yours, not a model of the store; delete it yourself")
+        here = store.pulled_names(name)
+        if here:
+            raise ModelError(f"{name} is not here, {' and '.join(here)} {'is' if len(here) == 1 else 'are'}; name that")
         store.resolve(name)
         raise ModelError(f"{name} is not in the store; `aim-local models` lists what is")
     folder = store.models_folder() / stored
     origin = _origin_of(folder)
     own = 0 if folder.is_symlink() else sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
     if origin is None:
-        return Removal(stored, folder, (), (), own)
+        return Removal(stored, folder, (), (), (), own)
     needed = _needed_by_others(stored, origin)
-    entries = [origin.file(n) for n in origin.files if origin.file(n) not in needed and origin.file(n).exists()]
+    cached = {n: origin.file(n) for n in origin.files if origin.file(n) not in needed and origin.file(n).exists()}
+    entries = [path for path in cached.values() if store.was_fetched(path)]
+    foreign = tuple(n for n, path in cached.items() if path not in entries)
     kept = tuple(n for n in origin.files if origin.file(n) in needed)
     blobs = _unshared_blobs(origin, entries)
     size = sum(p.lstat().st_size for p in (*entries, *blobs) if not p.is_symlink())
-    return Removal(stored, folder, (*entries, *blobs), kept, own + size)
+    return Removal(stored, folder, (*entries, *blobs), kept, foreign, own + size, origin.snapshot)
 
 
 def remove(removal: Removal) -> None:
@@ -62,6 +70,8 @@ def remove(removal: Removal) -> None:
         for path in removal.fetched:
             path.unlink(missing_ok=True)
             _drop_empty(path.parent)
+        store.forget_fetched(removal.fetched)
+        _drop_ref(removal.snapshot)
     except OSError as e:
         raise ModelError(f"{e.filename}: {e.strerror}; check its permissions, then remove the model again") from e
 
@@ -89,6 +99,14 @@ def _unshared_blobs(origin: Origin, entries: list[Path]) -> list[Path]:
     shown = {entry.resolve() for entry in entries if entry.is_symlink()}
     others = {p.resolve() for p in (cache / "snapshots").rglob("*") if p.is_symlink() and p not in entries}
     return sorted(blob for blob in shown - others if (cache / "blobs").resolve() in blob.parents)
+
+
+def _drop_ref(snapshot: Path | None) -> None:
+    """The branch's name for a revision that nothing is left of."""
+    if snapshot is not None and not snapshot.exists():
+        ref = snapshot.parent.parent / "refs" / "main"
+        if ref.is_file() and ref.read_text(encoding="utf-8").strip() == snapshot.name:
+            ref.unlink()
 
 
 def _drop_empty(folder: Path) -> None:

@@ -3,6 +3,7 @@
 Loads no native library.
 """
 
+from .fetched import forget_fetched, note_fetched, was_fetched
 from .names import (
     BUNDLED,
     HOME_VARIABLE,
@@ -15,9 +16,11 @@ from .names import (
     bundled_folder,
     cache_folder,
     data_folder,
+    exact_name,
     find_entry,
     list_models,
     models_folder,
+    pulled_names,
     read_manifest,
     resolve,
     source_of,
@@ -40,9 +43,13 @@ __all__ = [
     "bundled_folder",
     "cache_folder",
     "data_folder",
+    "exact_name",
     "find_entry",
+    "forget_fetched",
     "list_models",
     "models_folder",
+    "note_fetched",
+    "pulled_names",
     "read_manifest",
     "read_origin",
     "resolve",
@@ -51,4 +58,5 @@ __all__ = [
     "store_names",
     "store_path",
     "stored_name",
+    "was_fetched",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -32,16 +32,21 @@ class KnownModel:
 
 @dataclass(frozen=True)
 class Reference:
-    """A model on the hub. quant: as asked, "" where nothing was; known: its entry in the table, by name or repo."""
+    """A model on the hub. quant: as asked, "" where nothing was; known: its entry in the table, by name or repo.
+
+    name: as it was typed, without the host and the quantisation.
+    """
 
     repo: str
     quant: str
     known: KnownModel | None
+    name: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
-        """As it can be typed."""
-        return f"{self.repo}:{self.quant}" if self.quant else self.repo
+        """As it was typed."""
+        name = self.name or self.repo
+        return f"{name}:{self.quant}" if self.quant else name
 
 
 @cache
@@ -67,7 +72,7 @@ def parse_reference(text: str) -> Reference | None:
     name, _, quant = _SITE.sub("", text.strip()).rstrip("/").partition(":")
     known = find_known(name)
     if known is not None:
-        return Reference(known.repo, quant, known)
+        return Reference(known.repo, quant, known, name)
     if not _REPO.fullmatch(name) or ".." in name or name.lower().endswith(".gguf"):
         return None
-    return Reference(name, quant, None)
+    return Reference(name, quant, None, name)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import ModelError, UsageError
 from . import gguf_files
-from .known import Reference, known_models, parse_reference
+from .known import Reference, find_known, known_models, parse_reference
 from .pulled import Origin, read_origin
 
 BUNDLED = "demo"  # the bundled model's name; no model in the store can have it
@@ -151,7 +151,9 @@ def _named(model: str | Path) -> ModelPaths:
         return _file(path)
     reference = parse_reference(text) if isinstance(model, str) else None
     if reference is not None:
-        raise ModelError(f"{text} is not on this machine yet; `aim-local pull {text}` fetches it")
+        here = ", ".join(pulled_names(text))
+        also = f"; of that repository {here} can be named" if here else ""
+        raise ModelError(f"{text} is not on this machine yet; `aim-local pull {text}` fetches it{also}")
     if isinstance(model, str) and _looks_like_name(text):
         raise ModelError(_unknown(text))
     raise ModelError(
@@ -160,25 +162,52 @@ def _named(model: str | Path) -> ModelPaths:
 
 
 def stored_name(text: str) -> str | None:
-    """The folder in the store that a name means: its own name, or the pulled model of a reference to the hub."""
+    """The folder in the store that a name means: as `exact_name`, else the only one here of the repository.
+
+    The latter only where no quantisation is asked.
+    """
+    exact = exact_name(text)
+    if exact is not None:
+        return exact
+    reference, here = _reference(text), pulled_names(text)
+    return here[0] if reference is not None and not reference.quant and len(here) == 1 else None
+
+
+def exact_name(text: str) -> str | None:
+    """A folder's own name, or the pulled model of that repository and quantisation; the default where none is asked."""
     names = store_names()
     if text in names:
         return text
-    reference = parse_reference(text) if not Path(text).expanduser().exists() else None
-    return _pulled_name(reference, names) if reference is not None else None
+    reference = _reference(text)
+    return next((n for n, o in _pulled_of(reference).items() if _is_asked(o, reference)), None) if reference else None
 
 
-def _pulled_name(reference: Reference, names: Sequence[str]) -> str | None:
-    """The model of that repository and quantisation; where none is asked, the one taken by default, or the only one."""
+def pulled_names(text: str) -> tuple[str, ...]:
+    """Models in the store that came from the repository which `text` means, whatever their quantisation."""
+    reference = _reference(text)
+    return tuple(_pulled_of(reference)) if reference else ()
+
+
+def _reference(text: str) -> Reference | None:
+    """What of the hub is meant. A path that exists goes first, but not before a known name, as store names do."""
+    reference = parse_reference(text)
+    is_path = ("/" in text or reference is None or reference.known is None) and Path(text).expanduser().exists()
+    return None if is_path else reference
+
+
+def _pulled_of(reference: Reference) -> dict[str, Origin]:
     found = dict[str, Origin]()
-    for name in names:
+    for name in store_names():
         with suppress(ModelError):  # a damaged one is told in the listing
             origin = read_origin(models_folder() / name)
             if origin is not None and origin.repo.lower() == reference.repo.lower():
                 found[name] = origin
-    if reference.quant:
-        return next((n for n, o in found.items() if o.quant.lower() == reference.quant.lower()), None)
-    return next((n for n, o in found.items() if o.default), None) or (next(iter(found)) if len(found) == 1 else None)
+    return found
+
+
+def _is_asked(origin: Origin, reference: Reference) -> bool:
+    quant = reference.quant or (reference.known.quant if reference.known else "")
+    return origin.quant.lower() == quant.lower() if quant else origin.default
 
 
 def _looks_like_name(text: str) -> bool:
@@ -233,9 +262,16 @@ def _pulled(folder: Path, origin: Origin) -> ModelPaths:
     if lost:
         raise ModelError(
             f"{folder.name}: {lost[0]} is no longer in the hub's cache ({origin.snapshot}); "
-            f"`aim-local pull {origin.text}` fetches it again"
+            f"`aim-local pull {_typed(origin)} --name {folder.name}` fetches it again"
         )
     return ModelPaths(folder.name, origin.file(origin.model), origin.file(origin.mmproj))
+
+
+def _typed(origin: Origin) -> str:
+    """As a user would ask for it: by the known name, where it has one."""
+    known = find_known(origin.repo)
+    is_default = origin.default or (known is not None and known.quant == origin.quant)
+    return (known.name if known else origin.repo) + ("" if is_default else f":{origin.quant}")
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -309,7 +345,7 @@ def _entry(name: str, folder: Path, bundled: bool) -> ModelEntry:
             f"{cut[0].path.name} lacks {cut[0].missing_bytes()} bytes; convert or download it again" if cut else None
         )
     except ModelError as e:
-        return ModelEntry(name, folder, bundled, problem=str(e))
+        return ModelEntry(name, folder, bundled, problem=str(e).removeprefix(f"{name}: "))
     types = {"model": sum((Counter(head.types()) for head in language), Counter[str]())}
     return ModelEntry(
         name=name,

@@ -1,0 +1,59 @@
+"""Which files of the hub's cache were fetched by pulls of ours: only those are ours to remove.
+
+Knows one file of the store, fetched.jsonl: a line per file, with its place (of the blob, where an entry of the cache is
+a link) and its time of change, so that a file which another program fetched later into the same place is not taken for
+ours. Without a line a file stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from .files import replaced
+from .names import data_folder
+
+
+def note_fetched(entry: Path) -> None:
+    """Remember that a pull fetched this file. entry: in a snapshot of the cache. Raises OSError."""
+    record = _record()
+    record.parent.mkdir(parents=True, exist_ok=True)
+    # one line, appended: pulls that run at the same time do not lose each other's
+    with record.open("a", encoding="utf-8") as out:
+        out.write(json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n")
+
+
+def was_fetched(entry: Path) -> bool:
+    """Whether a pull fetched the file that is there."""
+    return entry.exists() and [str(entry.resolve()), entry.stat().st_mtime_ns] in _lines()
+
+
+def forget_fetched(entries: Collection[Path]) -> None:
+    """Entries and blobs that were removed. Raises OSError."""
+    gone, lines = {str(entry.resolve()) for entry in entries}, _lines()
+    left = [line for line in lines if line[0] not in gone]
+    if len(left) < len(lines):
+        with replaced(_record()) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in left), encoding="utf-8")
+
+
+def _record() -> Path:
+    return data_folder() / "fetched.jsonl"
+
+
+def _lines() -> list[list[object]]:
+    """A line that cannot be read is none: its file stays."""
+    try:
+        text = _record().read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, list) and len(value) == 2:
+            found.append(value)
+    return found
