@@ -1,4 +1,4 @@
-"""hub.json, the note of a pull in the store: a bent one breaks that model alone, and leads no removal out of a cache."""
+"""hub.json, the note of a pull in the store: a bent one breaks that model alone, and no removal leaves the cache."""
 
 from __future__ import annotations
 
