@@ -30,11 +30,11 @@ BENT: dict[str, dict[str, Any]] = {
     "an absolute file": {"files": ["m.gguf", "p.gguf", "/etc/passwd"]},
     "a backslash": {"files": ["m.gguf", "p.gguf", "..\\b"]},
     "a newline": {"files": ["m.gguf", "p.gguf", "a\nb"]},
+    "text that turns around": {"quant": "Q8\u202e_0"},
     "a revision of two parts": {"revision": "a/b"},
     "no revision": {"revision": ""},
     "cache of another repository": {"cache": "/c/models--tiny--other"},
     "cache that is none": {"cache": "/home"},
-    "cache by way of ..": {"cache": "/c/../c/models--tiny--toy"},
     "cache not absolute": {"cache": "models--tiny--toy"},
     "more than is known": {"more": 1},
     "another format": {"format": 2},
@@ -109,6 +109,15 @@ def test_removal_stays_in_the_cache(user_home: Path, tmp_path: Path) -> None:
     assert not hub.plan_removal("bent").fetched
     assert run("models", "rm", "bent", "--yes").exit_code == 0
     assert all(path.exists() for path in pair)
+
+
+def test_files_that_another_needs_by_another_spelling(user_home: Path) -> None:
+    cache = user_home / "hf" / "models--tiny--toy"
+    model, _ = cached(cache)
+    note("toy", user_home / "hf" / ".." / "hf" / cache.name)
+    note("other", cache)
+    assert json.loads(run("models", "rm", "toy", "--yes", "--json").stdout)["kept"] == ["m.gguf", "p.gguf"]
+    assert store.resolve("other").model == model
 
 
 @pytest.mark.parametrize("link", ["snapshots", f"snapshots/{REVISION}"])

@@ -7,7 +7,7 @@ revision, has it. Files that a user named by path are in neither place, and are 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import store
@@ -107,8 +107,8 @@ def _needed_by_others(name: str, origin: Origin) -> set[Path]:
     found = set[Path]()
     for other in store.store_names():
         theirs = _origin_of(store.models_folder() / other) if other != name else None
-        if theirs is not None and theirs.cache == origin.cache:
-            found |= {theirs.file(file) for file in theirs.files}
+        if theirs is not None and Path(theirs.cache).resolve() == Path(origin.cache).resolve():
+            found |= {replace(theirs, cache=origin.cache).file(file) for file in theirs.files}
     return found
 
 

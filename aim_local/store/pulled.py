@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +18,7 @@ from .files import replaced
 ORIGIN = "hub.json"
 _FORMAT = 1
 _TEXTS = ("repo", "revision", "quant", "cache", "model", "mmproj")
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, lone surrogates, line ends
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _checked(found: dict[str, object]) -> Origin:
     if not isinstance(files, list) or not isinstance(default, bool):
         raise ValueError("files must be a list and default true or false")
     if found:
-        raise ValueError(f"it has {', '.join(sorted(found))}, which means nothing")
+        raise ValueError(f"it has {', '.join(map(ascii, found))}, which means nothing")
     origin = Origin(files=tuple(_text(name, "files") for name in files), default=default, **texts)
     pair = [name for name in (origin.model, origin.mmproj) if name]
     if len(pair) == 1 or not set(pair) <= set(origin.files):
@@ -97,8 +99,8 @@ def _checked(found: dict[str, object]) -> Origin:
 
 
 def _text(value: object, key: str) -> str:
-    if not isinstance(value, str) or not (value.isprintable() or not value):
-        raise ValueError(f"{key} is {value!r:.60}, not a text")
+    if not isinstance(value, str) or any(unicodedata.category(c) in _UNPRINTABLE for c in value):
+        raise ValueError(f"{key} is {ascii(value):.60}, not a text of visible characters")
     return value
 
 
@@ -109,7 +111,5 @@ def _stays_inside(name: str) -> bool:
 
 def _is_cache_of(repo: str, cache: Path) -> bool:
     """By its name: the hub library calls a repository's folder models--OWNER--NAME."""
-    return (
-        cache.is_absolute() and ".." not in cache.parts and bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo))
-        and cache.name.lower() == f"models--{repo.replace('/', '--')}".lower()
-    )  # fmt: skip
+    is_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) is not None
+    return is_repo and cache.is_absolute() and cache.name.lower() == f"models--{repo.replace('/', '--')}".lower()
