@@ -100,7 +100,7 @@ def _checked(found: dict[str, object]) -> Origin:
 
 def _text(value: object, key: str) -> str:
     if not isinstance(value, str) or any(unicodedata.category(c) in _UNPRINTABLE for c in value):
-        raise ValueError(f"{key} is {ascii(value):.60}, not a text of visible characters")
+        raise ValueError(f"{key} is {value!a:.60}, not a text of visible characters")
     return value
 
 
