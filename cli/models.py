@@ -172,7 +172,9 @@ def _remove(name: str, yes: bool, as_json: bool) -> None:
 
 
 def _staying(removal: Removal) -> str:
-    """Files of the cache that other programs fetched."""
+    """Files of the cache that other programs fetched, or all of them where it is not known which are the model's."""
+    if removal.damage:
+        return f"; {removal.damage}: the hub's cache stays as it is"
     n = len(removal.foreign)
     return (
         f"; {n} file{' that was' if n == 1 else 's that were'} in the hub's cache before stay{'s' * (n == 1)}"

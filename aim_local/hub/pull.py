@@ -19,6 +19,7 @@ from ..errors import HubError, UsageError
 from ..store.known import Reference, parse_reference
 from ..store.pulled import Origin, read_origin, write_origin
 from .choose import Choice, choose
+from .contents import checked_pair
 from .download import Report, cached, download, name_branch, partial_bytes
 from .listing import Listing, cache_root, list_repo
 
@@ -119,6 +120,7 @@ def fetch(pull: Pull, progress: Progress, converting: Progress) -> Pulled:
     progress: of the download over all files; converting: of a checkpoint's conversion. Raises HubError, and
     ConvertError where a checkpoint cannot be converted; what is downloaded stays for the next try.
     """
+    _check_writable(pull)
     _check_space(pull)
     done = 0
     for file in pull.choice.files:
@@ -133,12 +135,26 @@ def _part_of(progress: Progress, before: int, total: int, name: str) -> Report:
     return lambda n: progress(before + n, total, name)
 
 
+def _check_writable(pull: Pull) -> None:
+    """Raises HubError, before anything is fetched, where a file cannot be made in the cache or the store."""
+    places = {store.models_folder(): f"set {store.HOME_VARIABLE}"}
+    if any(cached(pull.listing, file) is None for file in pull.choice.files):
+        places = {cache_root(): "set HF_HOME", **places}
+    for place, way in places.items():
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as e:
+            why = "it is a file" if place.is_file() else e.strerror
+            raise HubError(
+                f"{place} cannot be written ({why}), nothing was downloaded; check its permissions, or {way} to "
+                "another folder"
+            ) from e
+
+
 def _check_space(pull: Pull) -> None:
     """Raises HubError where the files do not fit."""
-    place = cache_root()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(cache_root()).free if pull.n_missing else 0
     if pull.n_missing and free < pull.n_missing + SPARE:
         raise HubError(
             f"{pull.reference.text} needs {pull.n_missing / 1e9:.1f} GB more, and {cache_root()} has {free / 1e9:.1f} "
@@ -147,9 +163,10 @@ def _check_space(pull: Pull) -> None:
 
 
 def _note_pair(pull: Pull) -> tuple[str, ...]:
+    origin = checked_pair(pull.origin)
     with _appearing(pull.name) as folder:
         folder.mkdir()
-        write_origin(folder, pull.origin)
+        write_origin(folder, origin)
     return ()
 
 

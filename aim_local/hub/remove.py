@@ -7,12 +7,13 @@ revision, has it. Files that a user named by path are in neither place, and are 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import store
 from ..errors import ModelError, UsageError
-from ..store.pulled import Origin, read_origin
+from ..store.known import parse_reference
+from ..store.pulled import ORIGIN, Origin, read_origin
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Removal:
 
     n_bytes: what that frees. kept: files of the cache that another model needs; foreign: those that no pull fetched,
     as they were there before. snapshot: the revision's folder in the cache, None for what was not pulled.
+    damage: why nothing of the cache goes, though the model was pulled; "" for none.
     """
 
     name: str
@@ -30,12 +32,15 @@ class Removal:
     foreign: tuple[str, ...]
     n_bytes: int
     snapshot: Path | None = None
+    damage: str = ""
 
 
 def plan_removal(name: str) -> Removal:
     """Raises UsageError, ModelError for what is not a model of the store."""
     if name == store.BUNDLED:
         raise UsageError(f"{name} is the bundled model, a part of the package; it cannot be removed")
+    if not name.strip():
+        raise UsageError(f"{name!r} is no model name; give one that `aim-local models` lists")
     stored = store.exact_name(name)  # another quantisation is another model: nobody asked to remove that
     if stored is None:
         if Path(name).expanduser().exists():
@@ -43,13 +48,19 @@ def plan_removal(name: str) -> Removal:
         here = store.pulled_names(name)
         if here:
             raise ModelError(f"{name} is not here, {' and '.join(here)} {'is' if len(here) == 1 else 'are'}; name that")
+        if parse_reference(name) is not None:
+            raise ModelError(f"{name} is not on this machine: nothing to remove; `aim-local models` lists what is here")
         store.resolve(name)
         raise ModelError(f"{name} is not in the store; `aim-local models` lists what is")
     folder = store.models_folder() / stored
     origin = _origin_of(folder)
     own = 0 if folder.is_symlink() else sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
     if origin is None:
-        return Removal(stored, folder, (), (), (), own)
+        damage = f"{ORIGIN} does not tell which files it was pulled with" if (folder / ORIGIN).exists() else ""
+        return Removal(stored, folder, (), (), (), own, damage=damage)
+    if not _lies_in_cache(origin):
+        damage = f"{origin.snapshot} is a link out of the hub's cache"
+        return Removal(stored, folder, (), (), (), own, damage=damage)
     needed = _needed_by_others(stored, origin)
     cached = {n: origin.file(n) for n in origin.files if origin.file(n) not in needed and origin.file(n).exists()}
     entries = [path for path in cached.values() if store.was_fetched(path)]
@@ -83,13 +94,21 @@ def _origin_of(folder: Path) -> Origin | None:
         return None
 
 
+def _lies_in_cache(origin: Origin) -> bool:
+    """Whether what the snapshot shows are entries of the repository's own folder in the cache, no links out of it."""
+    inside = (Path(origin.cache) / "snapshots").resolve()
+    own = Path(origin.cache).resolve()
+    folders = {origin.file(name).parent.resolve() for name in origin.files}
+    return inside.parent == own and all(inside in folder.parents for folder in folders)
+
+
 def _needed_by_others(name: str, origin: Origin) -> set[Path]:
     """Entries of the same cache folder that other models of the store have."""
     found = set[Path]()
     for other in store.store_names():
         theirs = _origin_of(store.models_folder() / other) if other != name else None
-        if theirs is not None and theirs.cache == origin.cache:
-            found |= {theirs.file(file) for file in theirs.files}
+        if theirs is not None and Path(theirs.cache).resolve() == Path(origin.cache).resolve():
+            found |= {replace(theirs, cache=origin.cache).file(file) for file in theirs.files}
     return found
 
 
@@ -98,7 +117,8 @@ def _unshared_blobs(origin: Origin, entries: list[Path]) -> list[Path]:
     cache = Path(origin.cache)
     shown = {entry.resolve() for entry in entries if entry.is_symlink()}
     others = {p.resolve() for p in (cache / "snapshots").rglob("*") if p.is_symlink() and p not in entries}
-    return sorted(blob for blob in shown - others if (cache / "blobs").resolve() in blob.parents)
+    blobs = cache.resolve() / "blobs"  # not resolved any further: as a link it would lead out of the cache
+    return sorted(blob for blob in shown - others if blobs in blob.parents)
 
 
 def _drop_ref(snapshot: Path | None) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 # as in links, of any hub, and in what other runners take: a host in front of OWNER/NAME
 _SITE = re.compile(r"^(?:https?://)?[\w-]+(?:\.[\w-]+)+(?::\d+)?/(?=[^/]+/[^/]+$)", re.IGNORECASE)
+# the page of a repository's files, which a browser's address line shows; other branches are not pulled
+_BRANCH = re.compile(r"^((?:https?://)?[\w-]+(?:\.[\w-]+)+(?::\d+)?/[^/]+/[^/:]+)/tree/main(?=:|$)", re.IGNORECASE)
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -69,7 +71,8 @@ def find_known(name: str) -> KnownModel | None:
 
 def parse_reference(text: str) -> Reference | None:
     """What "a-known-name", "owner/repo" or either with ":Q8_0" means; None for what is neither."""
-    name, _, quant = _SITE.sub("", text.strip()).rstrip("/").partition(":")
+    link = _BRANCH.sub(r"\1", text.strip().rstrip("/"))
+    name, _, quant = _SITE.sub("", link).partition(":")
     known = find_known(name)
     if known is not None:
         return Reference(known.repo, quant, known, name)

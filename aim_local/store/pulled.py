@@ -7,6 +7,8 @@ The cache's layout: the guide "Understand caching" of huggingface-hub.
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +17,8 @@ from .files import replaced
 
 ORIGIN = "hub.json"
 _FORMAT = 1
+_TEXTS = ("repo", "revision", "quant", "cache", "model", "mmproj")
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, lone surrogates, line ends
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,49 @@ def read_origin(folder: Path) -> Origin | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("format") != _FORMAT:
-            raise ValueError("another format")
-        origin = Origin(**{**found, "files": tuple(found["files"])})
-        if not all(_stays_inside(name) for name in (*origin.files, origin.model, origin.mmproj, origin.revision)):
-            raise ValueError("a file outside its repository")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ModelError(f"{path}: cannot be read ({e}); `aim-local models rm {folder.name}` and pull it again") from e
+        return _checked(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        why = "it is nested too deep" if isinstance(e, RecursionError) else str(e)
+        raise ModelError(
+            f"{path}: cannot be read ({why}); remove it with `aim-local models rm {folder.name}` and pull it again"
+        ) from e
+
+
+def _checked(found: dict[str, object]) -> Origin:
+    """The origin that hub.json tells. Anybody can have written that file. Raises ValueError, KeyError, TypeError."""
+    if not isinstance(found, dict) or found.pop("format") != _FORMAT:
+        raise ValueError(f"it is not of format {_FORMAT}")
+    texts = {key: _text(found.pop(key, ""), key) for key in _TEXTS}
+    files, default = found.pop("files"), found.pop("default")
+    if not isinstance(files, list) or not isinstance(default, bool):
+        raise ValueError("files must be a list and default true or false")
+    if found:
+        raise ValueError(f"it has {', '.join(map(ascii, found))}, which means nothing")
+    origin = Origin(files=tuple(_text(name, "files") for name in files), default=default, **texts)
+    pair = [name for name in (origin.model, origin.mmproj) if name]
+    if len(pair) == 1 or not set(pair) <= set(origin.files):
+        raise ValueError("model and mmproj must both be among its files")
+    if not all(_stays_inside(name) for name in origin.files):
+        raise ValueError("it names a file outside its repository")
+    if not _stays_inside(origin.revision) or "/" in origin.revision:
+        raise ValueError(f"{origin.revision!r} is no revision")
+    if not _is_cache_of(origin.repo, Path(origin.cache)):
+        raise ValueError(f"{origin.cache!r} is not the folder of {origin.repo!r} in a hub's cache")
     return origin
 
 
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str) or any(unicodedata.category(c) in _UNPRINTABLE for c in value):
+        raise ValueError(f"{key} is {value!a:.60}, not a text of visible characters")
+    return value
+
+
 def _stays_inside(name: str) -> bool:
-    return isinstance(name, str) and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+    parts = name.split("/")
+    return "\\" not in name and not any(part in ("", ".", "..") for part in parts)
+
+
+def _is_cache_of(repo: str, cache: Path) -> bool:
+    """By its name: the hub library calls a repository's folder models--OWNER--NAME."""
+    is_repo = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) is not None
+    return is_repo and cache.is_absolute() and cache.name.lower() == f"models--{repo.replace('/', '--')}".lower()
