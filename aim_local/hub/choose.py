@@ -13,7 +13,8 @@ from difflib import SequenceMatcher
 from pathlib import PurePosixPath
 
 from ..errors import HubError
-from .listing import Listing, RepoFile
+from .answers import RepoFile
+from .listing import Listing
 
 # what is taken where none is asked: small and good first, then larger, then smaller
 ORDER = (

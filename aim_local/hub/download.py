@@ -16,8 +16,9 @@ from typing import BinaryIO
 from .. import store
 from ..errors import HubError
 from ..store.files import replaced
+from .answers import RepoFile, is_blob_name
 from .failures import answered, has_status, translated, transport_error
-from .listing import Listing, RepoFile
+from .listing import Listing
 
 CHUNK = 1 << 20
 TRIES = 3  # in a row that bring nothing
@@ -49,6 +50,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
             with answered():
                 meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+            _check_same(meta.size, meta.commit_hash, listing, file)
             name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
             blob = _blob(listing, name)
             lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
@@ -57,7 +59,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
                 fetched = not blob.is_file()
                 if fetched:
-                    _fetch(url, blob, meta.size or file.size, _Sum(file, name), report)
+                    _fetch(url, blob, file.size, _Sum(file, name), report)
             here = hf_hub_download(
                 listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT,
                 cache_dir=listing.cache.parent,
@@ -66,7 +68,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             if fetched:  # `models rm` removes no other files
                 store.note_fetched(cached(listing, file) or found)
     else:
-        _verify(found, file)
+        _verify(listing, found, file)
     report(file.size)
     return found
 
@@ -88,9 +90,18 @@ def _blob(listing: Listing, checksum: str) -> Path:
     return listing.cache / "blobs" / checksum
 
 
+def _check_same(size: int | None, commit: str | None, listing: Listing, file: RepoFile) -> None:
+    """Raises HubError where the file's own answer is not about the file that was listed."""
+    if size not in (None, file.size) or commit not in (None, listing.revision):
+        raise HubError(
+            f"{file.name} was changed on the hub meanwhile ({file.size} bytes were announced, now {size} bytes); "
+            "give the same command again"
+        )
+
+
 def _checked_name(etag: str, file: RepoFile) -> str:
     """A blob's name in the cache. Raises HubError where the two answers of the hub do not agree."""
-    if not etag or "/" in etag or etag.startswith("."):
+    if not is_blob_name(etag):
         raise HubError(f"{file.name}: the hub names no checksum for it; give the same command again later")
     if file.sha256 and len(etag) == 64 and etag != file.sha256:
         raise HubError(f"{file.name} was changed on the hub meanwhile; give the same command again")
@@ -170,13 +181,18 @@ def _stream(url: str, out: BinaryIO, total: _Sum, report: Report) -> None:
             report(out.tell())
 
 
-def _verify(path: Path, file: RepoFile) -> None:
+def _verify(listing: Listing, path: Path, file: RepoFile) -> None:
     """Raises HubError, and takes the file away, where it is not what the hub says."""
     total = _Sum(file, "")
     if total.wanted:
         total.read(path)
     if path.stat().st_size != file.size or not total.is_right:
-        blob = path.resolve()
+        cache, blob = listing.cache.resolve(), path.resolve()
+        if not path.parent.resolve().is_relative_to(cache) or not blob.is_relative_to(cache):
+            raise HubError(
+                f"{path} is not what the hub announced, and leads out of the hub's cache to {blob}: it was left as it "
+                "is; remove it from the cache, then give the same command again"
+            )
         path.unlink()
         blob.unlink(missing_ok=True)
         raise _wrong(file)
