@@ -29,8 +29,8 @@ class Hub:
 
     repos: name -> file -> content. refuse: text in a path -> (status, the hub's error code). cut: file -> bytes after
     which the line breaks, each time; only: file -> answers that bring anything. wrong: files whose content is not what
-    the listing says. hang: seconds before every answer. token: what an Authorization header must carry, "" for anybody. bend: makes another listing
-    of the right one; instead: text in a path -> what answers a GET of it by its own hands.
+    the listing says. hang: seconds before every answer. token: what an Authorization header must carry, "" for anybody.
+    bend: makes another listing of the right one; instead: text in a path -> what answers a GET of it by its own hands.
     """
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def file_of(repo: str, name: object, size: object, sha256: object, git_sha: obje
         if not name.lower().endswith(TAKEN):
             return None
         raise HubError(
-            f"{repo} lists a file named {_shown(name)}, which {fault}: nothing is taken from it; take another repository"
+            f"{repo} lists a file named {_shown(name)}, which {fault}: nothing of it is taken; take another repository"
         )
     if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
         raise _no_answer(repo, f"the size of {name} is {_shown(size)}, not a number of bytes")
