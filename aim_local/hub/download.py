@@ -109,10 +109,8 @@ def _blob(listing: Listing, checksum: str) -> Path:
 def _check_same(size: int | None, commit: str | None, listing: Listing, file: RepoFile) -> None:
     """Raises HubError where the file's own answer is not about the file that was listed."""
     if size not in (None, file.size) or commit not in (None, listing.revision):
-        raise HubError(
-            f"{file.name} was changed on the hub meanwhile ({file.size} bytes were announced, now {size} bytes); "
-            "give the same command again"
-        )
+        how = f" ({file.size} bytes were announced, now {size} bytes)" if size not in (None, file.size) else ""
+        raise HubError(f"{file.name} was changed on the hub meanwhile{how}; give the same command again")
 
 
 def _checked_name(etag: str, file: RepoFile) -> str:
