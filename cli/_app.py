@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -89,6 +90,9 @@ def describe(e: BaseException) -> tuple[str, int]:
         return f"{_usage(e)}{help_hint(e)}", int(e.exit_code)
     if isinstance(e, MemoryError):
         return "not enough memory; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
+    if isinstance(e, OSError) and e.errno == errno.ENAMETOOLONG:
+        name = str(e.filename or "what was given")
+        return f"{name if len(name) <= 80 else f'{name[:60]}...'}: the name is too long; give a shorter one", 2
     if isinstance(e, OSError) and e.strerror:
         return f"{e.filename or 'writing the output'}: {e.strerror}; check the disk and permissions", 1
     text = " ".join(str(e).split())

@@ -82,7 +82,7 @@ def pull(model: str, name: str | None, *, yes: bool, quiet: bool) -> Pulled:
         raise _extra.missing(e) from e
     if not quiet or not yes:
         _show(plan)
-    if not yes and plan.n_missing:
+    if not yes and not plan.is_here:
         _ask(plan, store.pulled_names(model))
     try:
         with (

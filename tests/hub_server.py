@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,7 @@ class Hub:
     repos: name -> file -> content. refuse: text in a path -> (status, the hub's error code). cut: file -> bytes after
     which the line breaks, each time; only: file -> answers that bring anything. wrong: files whose content is not what
     the listing says. hang: seconds before every answer. token: what an Authorization header must carry, "" for anybody.
+    bend: makes another listing of the right one; instead: text in a path -> what answers a GET of it by its own hands.
     """
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -39,6 +40,8 @@ class Hub:
     wrong: set[str] = field(default_factory=set)
     hang: float = 0.0
     token: str = ""
+    bend: Callable[[Any], Any] | None = None
+    instead: dict[str, Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
     url: str = ""
 
@@ -80,7 +83,10 @@ class Handler(BaseHTTPRequestHandler):
         if refusal is None and self.hub.token and not path.startswith("/cdn/"):
             allowed = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
             refusal = None if allowed else (401, "GatedRepo")
-        if refusal:
+        by_hand = next((how for text, how in self.hub.instead.items() if body and text in path), None)
+        if by_hand:
+            by_hand(self)
+        elif refusal:
             self.send(refusal[0], b"", {"X-Error-Code": refusal[1]}, body)
         elif path.startswith("/api/models/"):
             repo = path.removeprefix("/api/models/")
@@ -105,7 +111,10 @@ class Handler(BaseHTTPRequestHandler):
             entry = {"type": "file", "path": name, "size": len(content), "oid": git}
             entries.append(entry | ({"lfs": oid} if oid else {}))
         found: Any = entries if tree else {"id": repo, "sha": self.hub.revision(repo), "siblings": siblings}
-        self.send(200, json.dumps(found).encode(), {"Content-Type": "application/json"}, body)
+        if self.hub.bend:
+            found = self.hub.bend(found)
+        text = found if isinstance(found, bytes) else json.dumps(found).encode()
+        self.send(200, text, {"Content-Type": "application/json"}, body)
 
     def resolve(self, path: str, body: bool) -> None:
         repo, _, rest = path.strip("/").partition("/resolve/")

@@ -9,8 +9,9 @@ import pytest
 
 from aim_local.convert import QUANTIZE_TYPES, WEIGHT_TYPES, ConvertConfig
 from aim_local.errors import HubError
+from aim_local.hub.answers import RepoFile
 from aim_local.hub.choose import choose, quant_of
-from aim_local.hub.listing import Listing, RepoFile
+from aim_local.hub.listing import Listing
 from aim_local.store.known import find_known, known_models, parse_reference
 
 

@@ -213,6 +213,28 @@ def test_what_is_no_reference(hub: Hub, name: str) -> None:
     assert hub.asked == []
 
 
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["pull", "a" * 300 + "/b"], 2, "aaa...: the name is too long; give a shorter one"),
+        (["chat", "n" * 300, "-p", "x"], 2, "nnn...: the name is too long; give a shorter one"),
+        (["pull", "a/" + "b" * 200], 1, "the maximum length is 96: 'a/bbb"),
+        (["pull", "a--b/c"], 1, "Cannot have -- or .. in repo_id: 'a--b/c'; check the repository's name"),
+        (["pull", "a/b", "--name", "n" * 201], 2, "has 201 bytes; use 200 at most"),
+    ],
+)
+def test_names_that_cannot_be(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, told: str, offline: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert hub.asked == []
+
+
 def test_a_taken_name(toy: Hub, tmp_path: Path) -> None:
     """A model of the user's own keeps its name; the pulled one gets its owner's in front."""
     (store.models_folder() / "toy").mkdir(parents=True)

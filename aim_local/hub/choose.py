@@ -13,7 +13,8 @@ from difflib import SequenceMatcher
 from pathlib import PurePosixPath
 
 from ..errors import HubError
-from .listing import Listing, RepoFile
+from .answers import TAKEN, RepoFile
+from .listing import Listing
 
 # what is taken where none is asked: small and good first, then larger, then smaller
 ORDER = (
@@ -28,7 +29,7 @@ _QUANT = re.compile(
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-_CHECKPOINT = (".safetensors", ".json", ".jinja", ".model", ".txt")
+_CHECKPOINT = tuple(ending for ending in TAKEN if ending != ".gguf")
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from .. import store
 from ..errors import HubError
 from ..store.files import replaced
+from .answers import UNKNOWN, RepoFile, is_blob_name
 from .failures import answered, has_status, translated, transport_error
-from .listing import Listing, RepoFile
+from .listing import Listing
 
 CHUNK = 1 << 20
 TRIES = 3  # in a row that bring nothing
@@ -38,6 +41,20 @@ def partial_bytes(listing: Listing, file: RepoFile) -> int:
     return part.stat().st_size if part.is_file() else 0
 
 
+def sized(listing: Listing, file: RepoFile) -> RepoFile:
+    """The file with its size, which the hub is asked for where the listing does not tell it. Raises HubError."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if file.size != UNKNOWN:
+        return file
+    with translated(listing.repo, file.name), answered():
+        url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
+        meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+    if meta.size is None or meta.size < 0:
+        raise HubError(f"{file.name}: the hub does not tell its size; take another repository")
+    return replace(file, size=meta.size)
+
+
 def download(listing: Listing, file: RepoFile, report: Report) -> Path:
     """The file in the cache, whole and of the right checksum. Raises HubError."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -49,6 +66,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
             with answered():
                 meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+            _check_same(meta.size, meta.commit_hash, listing, file)
             name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
             blob = _blob(listing, name)
             lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
@@ -57,7 +75,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
                 fetched = not blob.is_file()
                 if fetched:
-                    _fetch(url, blob, meta.size or file.size, _Sum(file, name), report)
+                    _fetch(url, blob, file.size, _Sum(file, name), report)
             here = hf_hub_download(
                 listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT,
                 cache_dir=listing.cache.parent,
@@ -66,7 +84,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             if fetched:  # `models rm` removes no other files
                 store.note_fetched(cached(listing, file) or found)
     else:
-        _verify(found, file)
+        _verify(listing, found, file)
     report(file.size)
     return found
 
@@ -88,9 +106,16 @@ def _blob(listing: Listing, checksum: str) -> Path:
     return listing.cache / "blobs" / checksum
 
 
+def _check_same(size: int | None, commit: str | None, listing: Listing, file: RepoFile) -> None:
+    """Raises HubError where the file's own answer is not about the file that was listed."""
+    if size not in (None, file.size) or commit not in (None, listing.revision):
+        how = f" ({file.size} bytes were announced, now {size} bytes)" if size not in (None, file.size) else ""
+        raise HubError(f"{file.name} was changed on the hub meanwhile{how}; give the same command again")
+
+
 def _checked_name(etag: str, file: RepoFile) -> str:
     """A blob's name in the cache. Raises HubError where the two answers of the hub do not agree."""
-    if not etag or "/" in etag or etag.startswith("."):
+    if not is_blob_name(etag):
         raise HubError(f"{file.name}: the hub names no checksum for it; give the same command again later")
     if file.sha256 and len(etag) == 64 and etag != file.sha256:
         raise HubError(f"{file.name} was changed on the hub meanwhile; give the same command again")
@@ -128,27 +153,35 @@ def _fetch(url: str, blob: Path, size: int, total: _Sum, report: Report) -> None
             part.unlink()
         else:
             total.read(part)
-    with part.open("ab") as out:
-        tries = 0
-        while out.tell() != size:
-            before = out.tell()
-            try:
-                _stream(url, out, total, report)
-            except transport_error() as e:
-                if has_status(e) or (tries + 1 >= TRIES and out.tell() == before):
-                    raise
-                time.sleep(PAUSE)
-            tries = 0 if out.tell() > before else tries + 1
-            if tries >= TRIES or out.tell() > size:
-                raise HubError(f"{total.file.name}: {out.tell()} of {size} bytes came; give the same command again")
+    try:
+        with part.open("ab") as out:
+            _fill(url, out, size, total, report)
+    finally:
+        if size and part.is_file() and not part.stat().st_size:  # nothing to go on with
+            part.unlink()
     if not total.is_right:
         part.unlink()
         raise _wrong(total.file)
     os.replace(part, blob)
 
 
-def _stream(url: str, out: BinaryIO, total: _Sum, report: Report) -> None:
-    """The rest of the file behind what `out` has."""
+def _fill(url: str, out: BinaryIO, size: int, total: _Sum, report: Report) -> None:
+    """Asks until all is there. Only more than there ever was counts as a try that brought something."""
+    tries, most = 0, out.tell()
+    while out.tell() != size:
+        try:
+            _stream(url, out, size, total, report)
+        except transport_error() as e:
+            if has_status(e) or (tries + 1 >= TRIES and out.tell() <= most):
+                raise
+            time.sleep(PAUSE)
+        tries, most = (0, out.tell()) if out.tell() > most else (tries + 1, most)
+        if tries >= TRIES:
+            raise HubError(f"{total.file.name}: {out.tell()} of {size} bytes came; give the same command again")
+
+
+def _stream(url: str, out: BinaryIO, size: int, total: _Sum, report: Report) -> None:
+    """The rest of the file behind what `out` has, or all of it anew. What else comes is not written."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
@@ -158,25 +191,83 @@ def _stream(url: str, out: BinaryIO, total: _Sum, report: Report) -> None:
         headers["Range"] = f"bytes={begin}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+        if begin and response.status_code == 416:  # it has no such rest: what is here is not of this file
+            _empty(out, total)
+            return
         hf_raise_for_status(response)
-        if begin and response.status_code != 206:  # the server gives all of it
-            out.seek(0)
-            out.truncate()
-            total.restart()
+        told = _check_answer(response.status_code, response.headers, begin, size, total.file)
+        if response.status_code == 200 and begin:  # the server gives all of it
+            _empty(out, total)
         # as it comes: with a size given, what is shorter is held back, and lost when the line breaks
         for chunk in response.iter_bytes():
+            if out.tell() + len(chunk) > size:
+                _empty(out, total)
+                raise HubError(
+                    f"{total.file.name}: more came than the {size} bytes that were announced; it was deleted. Check "
+                    "the network and HF_ENDPOINT, then give the same command again"
+                )
             out.write(chunk)
             total.hash.update(chunk)
             report(out.tell())
+    if not told and out.tell() < size:  # it ended by itself: not this file
+        came = out.tell()
+        _empty(out, total)
+        raise _another(total.file, f"{came} bytes instead of {size}")
 
 
-def _verify(path: Path, file: RepoFile) -> None:
+def _empty(out: BinaryIO, total: _Sum) -> None:
+    out.seek(0)
+    out.truncate()
+    total.restart()
+
+
+def _check_answer(status: int, headers: Mapping[str, str], begin: int, size: int, file: RepoFile) -> bool:
+    """Whether the answer tells its length. Raises HubError where it is not the file's bytes from `begin`.
+
+    A network's login page answers everything: with its own length, and with 200 whatever was asked.
+    """
+    length, coded = headers.get("Content-Length"), headers.get("Content-Encoding", "identity")
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    rest = size
+    if status == 206:
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", "").strip())
+        if found is None or int(found[1]) != begin or found[3] not in (str(size), "*"):
+            raise _another(file, f"a range that was not asked ({ascii(headers.get('Content-Range', ''))[:60]})")
+        rest = size - begin
+    elif status != 200:
+        raise _another(file, f"status {status}")
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise _another(file, "a web page")
+    if not begin and (length is None or coded != "identity"):  # the length told is not that of what will be written
+        return False
+    if coded != "identity":
+        raise _another(file, f"the encoding {ascii(coded)[:60]}")
+    if length != str(rest):
+        raise _another(file, f"{ascii(length)[:60] if length else 'an unknown number of'} bytes instead of {rest}")
+    return True
+
+
+def _another(file: RepoFile, came: str) -> HubError:
+    from huggingface_hub import constants
+
+    return HubError(
+        f"{file.name}: {constants.ENDPOINT} answered with {came}, not with the file. A network's login page or a proxy "
+        "may be in between: check the network and HF_ENDPOINT, then give the same command again"
+    )
+
+
+def _verify(listing: Listing, path: Path, file: RepoFile) -> None:
     """Raises HubError, and takes the file away, where it is not what the hub says."""
     total = _Sum(file, "")
     if total.wanted:
         total.read(path)
     if path.stat().st_size != file.size or not total.is_right:
-        blob = path.resolve()
+        cache, blob = listing.cache.resolve(), path.resolve()
+        if not path.parent.resolve().is_relative_to(cache) or not blob.is_relative_to(cache):
+            raise HubError(
+                f"{path} is not what the hub announced, and leads out of the hub's cache to {blob}: it was left as it "
+                "is; remove it from the cache, then give the same command again"
+            )
         path.unlink()
         blob.unlink(missing_ok=True)
         raise _wrong(file)

@@ -38,10 +38,10 @@ def answered() -> Iterator[None]:
     try:
         yield
     except HFValidationError as e:
-        raise HubError(f"{e}; check the repository's name") from e
+        raise HubError(f"{str(e).rstrip('.')}; check the repository's name") from e
     except OSError:  # refused or not reached, and of some releases a ValueError too
         raise
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
         raise HubError(f"{_site()} does not answer as a hub does ({type(e).__name__}); check HF_ENDPOINT") from e
 
 

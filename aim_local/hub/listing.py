@@ -6,17 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import HubError
+from .answers import RepoFile, file_of, is_commit, repo_of, revision_of
 from .failures import answered, translated
-
-
-@dataclass(frozen=True)
-class RepoFile:
-    """A file of a repository. size: bytes. sha256: of large files, git_sha: of the others; "" where not known."""
-
-    name: str
-    size: int
-    sha256: str = ""
-    git_sha: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,18 +31,20 @@ def cache_root() -> Path:
 def list_repo(repo: str) -> Listing:
     """The newest revision. Raises HubError."""
     from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import validate_repo_id
 
+    with translated(repo), answered():
+        validate_repo_id(repo)  # the name becomes a folder's
     if constants.HF_HUB_OFFLINE:
         return _cached(repo)
     with translated(repo), answered():
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, files_metadata=True, timeout=timeout)
-        files = [
-            RepoFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else "", s.blob_id or "")
-            for s in info.siblings or ()
-        ]
+        entries = [(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()]
     # the hub's own spelling of the name, which the cache's folder carries
-    return Listing(info.id, info.sha or "", tuple(files), _folder(info.id))
+    name, revision = repo_of(info.id, repo), revision_of(info.sha, repo)
+    files = [file_of(name, *entry) for entry in entries]
+    return Listing(name, revision, tuple(file for file in files if file is not None), _folder(name))
 
 
 def _folder(repo: str) -> Path:
@@ -64,7 +57,7 @@ def _cached(repo: str) -> Listing:
     ref = folder / "refs" / "main"
     revision = ref.read_text(encoding="utf-8").strip() if ref.is_file() else ""
     snapshot = folder / "snapshots" / revision
-    if not revision or not snapshot.is_dir():
+    if not is_commit(revision) or not snapshot.is_dir():
         raise HubError(
             f"{repo} is not in the hub's cache ({cache_root()}) and HF_HUB_OFFLINE is set; unset it, or name a model "
             "that is here (`aim-local models`)"

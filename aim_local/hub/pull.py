@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import store
@@ -20,7 +20,7 @@ from ..store.known import Reference, parse_reference
 from ..store.pulled import Origin, read_origin, write_origin
 from .choose import Choice, choose
 from .contents import checked_pair
-from .download import Report, cached, download, name_branch, partial_bytes
+from .download import Report, cached, download, name_branch, partial_bytes, sized
 from .listing import Listing, cache_root, list_repo
 
 SPARE = 64 << 20  # bytes of the disk that are left alone
@@ -29,13 +29,17 @@ Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, file
 
 @dataclass(frozen=True)
 class Pull:
-    """What a pull will do. name: of the model in the store; n_missing: bytes that are still to come."""
+    """What a pull will do. name: of the model in the store; n_missing: bytes that are still to come.
+
+    is_here: no file is to come, not even an empty one.
+    """
 
     reference: Reference
     listing: Listing
     choice: Choice
     name: str
     n_missing: int
+    is_here: bool
 
     @property
     def origin(self) -> Origin:
@@ -68,13 +72,17 @@ def plan_pull(model: str, name: str | None = None) -> Pull:
     if name is not None:
         store.store_path(name)  # tells what cannot be a name
     listing = list_repo(reference.repo)
-    choice = choose(listing, reference.quant, reference.known.quant if reference.known else "")
+    choice = _sized(listing, choose(listing, reference.quant, reference.known.quant if reference.known else ""))
     if name is not None and not _is_free(name, listing, choice):
         raise UsageError(f"a model called {name} is in the store already; give another --name, or remove that one")
-    missing = sum(
-        max(0, file.size - partial_bytes(listing, file)) for file in choice.files if cached(listing, file) is None
-    )
-    return Pull(reference, listing, choice, name or _free_name(reference, listing, choice), missing)
+    missing = [file for file in choice.files if cached(listing, file) is None]
+    n_missing = sum(max(0, file.size - partial_bytes(listing, file)) for file in missing)
+    return Pull(reference, listing, choice, name or _free_name(reference, listing, choice), n_missing, not missing)
+
+
+def _sized(listing: Listing, choice: Choice) -> Choice:
+    model = tuple(sized(listing, file) for file in choice.model)
+    return replace(choice, model=model, mmproj=sized(listing, choice.mmproj) if choice.mmproj else None)
 
 
 def find_here(model: str, name: str | None = None) -> Pulled | None:

@@ -22,6 +22,7 @@ from .known import Reference, find_known, known_models, parse_reference
 from .pulled import Origin, read_origin
 
 BUNDLED = "demo"  # the bundled model's name; no model in the store can have it
+LONGEST = 200  # bytes of a name: a file name of the system less what is put around it while it is made
 HOME_VARIABLE = "AIM_LOCAL_HOME"
 MODEL, MMPROJ, MANIFEST = "model.gguf", "mmproj.gguf", "aim.json"
 
@@ -107,6 +108,8 @@ def store_path(name: str) -> Path:
         raise UsageError(
             f"model name {name!r} is not allowed; use letters, digits and . _ + - (a folder goes to --out)"
         )
+    if len(name.encode()) > LONGEST:
+        raise UsageError(f"model name {name[:40]}... has {len(name.encode())} bytes; use {LONGEST} at most")
     if name.lower() == BUNDLED:
         raise UsageError(f"model name {name!r} belongs to the bundled model; choose another")
     return models_folder() / name
