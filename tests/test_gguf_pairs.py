@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,12 @@ def header(architecture: str, metadata: dict[str, str], keys: dict[str, str]) ->
         ("llava_onevision", "llama"),
         ("internvl", "qwen2vl"),
         ("mlp", "qwen3vl"),
+        ("gemma4v", "qwen2vl"),
+        ("gemma4v", "llama"),
+        ("gemma4v", "qwen2"),
+        ("gemma4v", "gemma3"),
+        ("gemma4uv", "qwen35"),
+        *itertools.product(("idefics3", "internvl", "mlp"), ("qwen35", "qwen35moe", "gemma3", "gemma4", "gemma3n")),
     ],
 )
 def test_refused(projector: str, architecture: str) -> None:
@@ -136,6 +143,9 @@ def test_refused(projector: str, architecture: str) -> None:
         check_pair(vision(projector), text(architecture))
     assert projector in str(e.value)
     assert architecture in str(e.value)
+    apart = header("clip", {"clip.vision.projector_type": projector}, {})  # as files that hear too have it
+    with pytest.raises(ModelError, match="take the mmproj that was converted with this model"):
+        check_pair(apart, text(architecture))
 
 
 # architecture and projector as upstream's converter writes them for one model
@@ -146,6 +156,7 @@ def test_refused(projector: str, architecture: str) -> None:
         ("qwen3vl_merger", "qwen35"), ("internvl", "qwen2"), ("internvl", "qwen3"), ("idefics3", "llama"),
         ("gemma3", "gemma3"), ("mlp", "llama"), ("mlp", "qwen2"), ("janus_pro", "llama"), ("pixtral", "llama"),
         ("llava_onevision", "qwen2"), ("qwen4vl_merger", "qwen3vl"),
+        ("gemma4v", "gemma4"), ("gemma4uv", "gemma4"), ("minicpmv4_6", "qwen35"), ("qwen3vl_merger", "qwen35moe"),
     ],
 )  # fmt: skip
 def test_let_through(projector: str, architecture: str) -> None:

@@ -19,15 +19,21 @@ _TEXT_OF = {
     "qwen3vl_merger": ("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"),
     "gemma3": ("gemma3",),
     "gemma3nv": ("gemma3n",),
+    "gemma4v": ("gemma4",),
+    "gemma4uv": ("gemma4",),
+    "minicpmv4_6": ("qwen35",),
     "llama4": ("llama4",),
     "llava_onevision": ("qwen2",),
 }
-_ALONE = {"qwen2vl", "qwen3vl", "qwen3vlmoe", "llama4"}  # text towers that take their own projectors only
+# text towers that take their own projectors only
+_ALONE = {"qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "gemma3", "gemma3n", "gemma4", "llama4"}
 
 
 def check_pair(vision: GgufHeader, text: GgufHeader) -> None:
     """Raises ModelError for a projector that was made for another architecture."""
-    projector, architecture = str(vision.metadata.get("clip.projector_type", "")), text.architecture
+    # a file that has a tower that hears too names each projector apart
+    named = vision.metadata.get("clip.projector_type") or vision.metadata.get("clip.vision.projector_type", "")
+    projector, architecture = str(named), text.architecture
     fitting = _TEXT_OF.get(projector)
     if fitting is not None and architecture not in fitting:
         raise ModelError(
