@@ -5,6 +5,7 @@ asked for and with plain reads: a mapped file would count every page ever touche
 What the names mean is names.py's business.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
+# keys of config.json that change when the same model is saved anew
+SAVING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
 
 
@@ -64,6 +67,12 @@ class Checkpoint:
         path = self.folder / name
         return without_nulls(read_json(path)) if path.is_file() else {}
 
+    @property
+    def origin(self) -> str:
+        """A mark of the model that config.json describes, for both files made of it: 32 hex digits."""
+        content = json.dumps(described(self.config), sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8")).hexdigest()[:32]
+
     def text(self, name: str) -> str | None:
         path = self.folder / name
         try:
@@ -97,6 +106,13 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConvertError(f"{path} holds a JSON {type(value).__name__} where an object is expected; download it again")
     check_kinds(value, path.name)
     return value
+
+
+def described(value: Any) -> Any:
+    """Of a config, what describes the model: not who saved it, from where and for which use."""
+    if isinstance(value, dict):
+        return {key: described(inner) for key, inner in value.items() if key not in SAVING}
+    return [described(inner) for inner in value] if isinstance(value, list) else value
 
 
 def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:

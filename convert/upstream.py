@@ -28,6 +28,7 @@ from .progress import Meter
 from .quantized import open_gguf
 from .refusals import check_safetensors
 from .requantise import requantised, through_type, written
+from .types import ORIGIN_KEY
 from .vocab import Vocab, read_vocab
 from .writer import Written
 
@@ -51,7 +52,7 @@ class TowerJob:
 class Job:
     """What the child is told. `pre`: the word splitter, where upstream does not know it. `added`: (id, text, kind).
 
-    `keys`: numbers of our own for the mmproj.
+    `keys`: numbers of our own for the mmproj. `origin`: text of our own for both files, by its key.
     """
 
     source: str
@@ -61,6 +62,7 @@ class Job:
     pre: str
     added: tuple[tuple[int, str, int], ...]
     keys: Mapping[str, int]
+    origin: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class UpstreamWork:
         added = tuple((i, text, int(kind)) for i, (text, kind, _) in self.vocab.tokens.items() if kind in ADDED)
         pre = "" if self.vocab.pre == "default" else self.vocab.pre
         source, keys = str(self.checkpoint.folder.resolve()), own_keys(self.family, self.checkpoint)
-        return Job(source, self.name, towers, self.family.renames, pre, added, keys)
+        origin = {ORIGIN_KEY: self.checkpoint.origin}
+        return Job(source, self.name, towers, self.family.renames, pre, added, keys, origin)
 
 
 ADDED = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
