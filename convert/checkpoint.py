@@ -7,7 +7,7 @@ What the names mean is names.py's business.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -124,8 +124,10 @@ def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of `folder`, every shard the index names; safetensors before pickles."""
     for index, single in zip(INDEX_FILES, SINGLE_FILES, strict=True):
+        check_links(folder, (index, single))
         if (folder / index).is_file():
             names = sorted(set((read_json(folder / index).get("weight_map") or {}).values()))
+            check_links(folder, names)
             missing = [n for n in names if not (folder / n).is_file()]
             if missing or not names:
                 raise ConvertError(
@@ -137,6 +139,15 @@ def weight_files(folder: Path) -> list[Path]:
     raise ConvertError(
         f"{folder} has a config.json but no weights; expected one of {', '.join(SINGLE_FILES + INDEX_FILES)}"
     )
+
+
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Raises ConvertError for a symbolic link that leads nowhere, as a moved or emptied hub cache leaves them."""
+    for path in (folder / name for name in names):
+        if path.is_symlink() and not path.exists():
+            raise ConvertError(
+                f"{path} is a broken link: it points to {path.readlink()}, which is not there; download the file again"
+            )
 
 
 def read_headers(folder: Path) -> dict[str, TensorRef]:
