@@ -99,8 +99,9 @@ def convert(
     started = time.monotonic()
     config = config or ConvertConfig()
     out = Path(out).absolute()
-    for source in filter(None, (src, config.vision_tower)):
-        check_apart(out, Path(source))
+    for source in (src, config.vision_tower):
+        if source is not None:
+            check_apart(out, Path(source))
     work = plan_work(Path(src), config)
     with staged_folder(out) as stage:
         check_space(stage, work.n_bytes, out)
