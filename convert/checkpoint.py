@@ -5,8 +5,9 @@ asked for and with plain reads: a mapped file would count every page ever touche
 What the names mean is names.py's business.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,6 +24,8 @@ INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
+# keys of config.json that change when the same model is saved anew
+SAVING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
 
 
@@ -64,6 +67,12 @@ class Checkpoint:
         path = self.folder / name
         return without_nulls(read_json(path)) if path.is_file() else {}
 
+    @property
+    def origin(self) -> str:
+        """A mark of the model that config.json describes, for both files made of it: 32 hex digits."""
+        content = json.dumps(described(self.config), sort_keys=True)
+        return hashlib.sha256(content.encode("utf-8")).hexdigest()[:32]
+
     def text(self, name: str) -> str | None:
         path = self.folder / name
         try:
@@ -99,6 +108,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def described(value: Any) -> Any:
+    """Of a config, what describes the model: not who saved it, from where and for which use."""
+    if isinstance(value, dict):
+        return {key: described(inner) for key, inner in value.items() if key not in SAVING}
+    return [described(inner) for inner in value] if isinstance(value, list) else value
+
+
 def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The object under `key`; empty where there is none."""
     value = config.get(key)
@@ -108,8 +124,10 @@ def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of `folder`, every shard the index names; safetensors before pickles."""
     for index, single in zip(INDEX_FILES, SINGLE_FILES, strict=True):
+        check_links(folder, (index, single))
         if (folder / index).is_file():
             names = sorted(set((read_json(folder / index).get("weight_map") or {}).values()))
+            check_links(folder, names)
             missing = [n for n in names if not (folder / n).is_file()]
             if missing or not names:
                 raise ConvertError(
@@ -121,6 +139,15 @@ def weight_files(folder: Path) -> list[Path]:
     raise ConvertError(
         f"{folder} has a config.json but no weights; expected one of {', '.join(SINGLE_FILES + INDEX_FILES)}"
     )
+
+
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Raises ConvertError for a symbolic link that leads nowhere, as a moved or emptied hub cache leaves them."""
+    for path in (folder / name for name in names):
+        if path.is_symlink() and not path.exists():
+            raise ConvertError(
+                f"{path} is a broken link: it points to {path.readlink()}, which is not there; download the file again"
+            )
 
 
 def read_headers(folder: Path) -> dict[str, TensorRef]:

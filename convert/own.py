@@ -21,7 +21,7 @@ from .progress import Meter
 from .requantise import requantised, through_type
 from .templates import read_template
 from .text import plan_text, text_metadata
-from .types import MMPROJ_ARCH, WEIGHT_TYPES, is_quantized
+from .types import MMPROJ_ARCH, ORIGIN_KEY, WEIGHT_TYPES, is_quantized
 from .vision import is_unused_layer, plan_vision, vision_metadata
 from .vocab import Vocab, read_vocab, vocab_metadata
 from .writer import Report, Written, write_gguf
@@ -36,6 +36,7 @@ class OwnWork:
 
     model: Family
     name: str
+    origin: str
     vocab: Vocab
     template: str
     text: list[Planned]
@@ -92,7 +93,7 @@ def plan_own(checkpoint: Checkpoint, tower: Checkpoint | None, name: str, text_t
     template, own_template = read_template(checkpoint, model.chat_template)
     notes = [*tower_notes(checkpoint, tower), *vocab.notes, *model_notes(model, own_template)]
     notes += [*model.notes(), *fallback_notes(text, vision, kinds)]
-    return OwnWork(model, name, vocab, template, text, vision, kinds, text_type, tuple(notes))
+    return OwnWork(model, name, checkpoint.origin, vocab, template, text, vision, kinds, text_type, tuple(notes))
 
 
 def write_files(stage: Path, work: OwnWork, report: Report) -> dict[str, Written]:
@@ -102,9 +103,11 @@ def write_files(stage: Path, work: OwnWork, report: Report) -> dict[str, Written
         text_metadata(writer, work.model.text, work.name, work.kinds[0])
         vocab_metadata(writer, work.vocab, work.model.text.vocab_size)
         writer.add_chat_template(work.template)
+        writer.add_string(ORIGIN_KEY, work.origin)
 
     def vision_keys(writer: gguf.GGUFWriter) -> None:
         vision_metadata(writer, work.model, work.name, work.kinds[1])
+        writer.add_string(ORIGIN_KEY, work.origin)
 
     return {
         "model": write_gguf(stage / MODEL, work.model.text.arch, text_keys, work.text, report),

@@ -15,7 +15,7 @@ from .families import upstream_family
 from .own import plan_own
 from .progress import Meter, Progress
 from .quantize_text import QUANTIZE_TYPES, SHORT
-from .staging import check_space, staged_folder
+from .staging import check_apart, check_space, staged_folder
 from .types import WEIGHT_TYPES, parse_type
 from .upstream import plan_upstream
 from .writer import Written
@@ -99,6 +99,9 @@ def convert(
     started = time.monotonic()
     config = config or ConvertConfig()
     out = Path(out).absolute()
+    for source in (src, config.vision_tower):
+        if source is not None:
+            check_apart(out, Path(source))
     work = plan_work(Path(src), config)
     with staged_folder(out) as stage:
         check_space(stage, work.n_bytes, out)

@@ -120,6 +120,14 @@ def check_target(out: Path) -> None:
         raise ConvertError(f"{out} exists and is not a folder; name a new or empty folder")
 
 
+def check_apart(out: Path, src: Path) -> None:
+    """Raises ConvertError for an output inside the folder it is made of."""
+    if out.resolve().is_relative_to(src.resolve()) and out.resolve() != src.resolve():
+        raise ConvertError(
+            f"{out} is inside the checkpoint folder {src}, which stays as it is; name a folder elsewhere"
+        )
+
+
 def make_parents(folder: Path) -> list[Path]:
     """Create `folder`; returns what was created, outermost first."""
     missing = []

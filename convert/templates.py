@@ -79,6 +79,25 @@ def read_template(checkpoint: Checkpoint, default: str) -> tuple[str, bool]:
     return default, False
 
 
+def template_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A line where llama.cpp's converter finds no chat template, which it looks for beside tokenizer_config.json."""
+    name = "tokenizer_config.json"
+    if not (checkpoint.folder / name).is_file():
+        why = f"{name}, without which llama.cpp's converter reads none"
+    elif (
+        checkpoint.json(name).get("chat_template") is None
+        and checkpoint.text("chat_template.jinja") is None
+        and checkpoint.json("chat_template.json").get("chat_template") is None
+    ):
+        why = "chat_template.jinja, nor one in chat_template.json or tokenizer_config.json"
+    else:
+        return ()
+    return (
+        f"no chat template was written: {checkpoint.folder} has no {why}; chat will write turns as ChatML, which the "
+        "model may not have learned: copy the file from the model's repository and convert again",
+    )
+
+
 def media_token(checkpoint: Checkpoint, kind: str) -> str:
     """What the chat template writes where a picture or a video goes."""
     for name in ("processor_config.json", "tokenizer_config.json"):

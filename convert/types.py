@@ -32,6 +32,7 @@ FILE_TYPES: dict[GGMLQuantizationType, LlamaFileType] = {
     GGMLQuantizationType.Q4_0: LlamaFileType.MOSTLY_Q4_0,
 }
 
+ORIGIN_KEY = "aim.origin"  # Checkpoint.origin, in both files of a conversion
 MMPROJ_ARCH = "clip"  # general.architecture of every mmproj file, whatever tower is in it
 UNQUANTIZED = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 EMBEDDINGS = ("token_embd.weight", "output.weight")

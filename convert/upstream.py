@@ -20,7 +20,7 @@ from aim_local.child import ERROR, Child
 from aim_local.native.installed import converter_folder
 from aim_local.store import MMPROJ, MODEL
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, section
 from .errors import ConvertError, Unsupported, some
 from .families import UpstreamFamily, with_families
 from .preprocess import image_processor, video_processor
@@ -28,6 +28,8 @@ from .progress import Meter
 from .quantized import open_gguf
 from .refusals import check_safetensors
 from .requantise import requantised, through_type, written
+from .templates import template_notes
+from .types import ORIGIN_KEY
 from .vocab import Vocab, read_vocab
 from .writer import Written
 
@@ -51,7 +53,7 @@ class TowerJob:
 class Job:
     """What the child is told. `pre`: the word splitter, where upstream does not know it. `added`: (id, text, kind).
 
-    `keys`: numbers of our own for the mmproj.
+    `keys`: numbers of our own for the mmproj. `origin`: text of our own for both files, by its key.
     """
 
     source: str
@@ -61,6 +63,7 @@ class Job:
     pre: str
     added: tuple[tuple[int, str, int], ...]
     keys: Mapping[str, int]
+    origin: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ class UpstreamWork:
         added = tuple((i, text, int(kind)) for i, (text, kind, _) in self.vocab.tokens.items() if kind in ADDED)
         pre = "" if self.vocab.pre == "default" else self.vocab.pre
         source, keys = str(self.checkpoint.folder.resolve()), own_keys(self.family, self.checkpoint)
-        return Job(source, self.name, towers, self.family.renames, pre, added, keys)
+        origin = {ORIGIN_KEY: self.checkpoint.origin}
+        return Job(source, self.name, towers, self.family.renames, pre, added, keys, origin)
 
 
 ADDED = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
@@ -164,7 +168,7 @@ def plan_upstream(family: UpstreamFamily, checkpoint: Checkpoint, name: str, kin
         )
     vocab = read_vocab(checkpoint, "llama" if family.sentencepiece else "gpt2", max(rows))
     read_processors(checkpoint)
-    return UpstreamWork(family, checkpoint, name, kinds, text_class, vocab)
+    return UpstreamWork(family, checkpoint, name, kinds, text_class, vocab, template_notes(checkpoint))
 
 
 def check_packages() -> None:
@@ -175,9 +179,22 @@ def check_packages() -> None:
 
 
 def read_processors(checkpoint: Checkpoint) -> None:
-    """Raises ConvertError for processors' files that cannot be read: the child would name neither file nor key."""
+    """Raises ConvertError for processors' files that are missing or cannot be read: the child would not name them."""
     for name in ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"):
         checkpoint.json(name)
+    processor = checkpoint.json("processor_config.json")  # upstream reads both files, this one before the other
+    image = checkpoint.json("preprocessor_config.json") | processor | section(processor, "image_processor")
+    lacking = [key for key in ("image_mean", "image_std") if image.get(key) is None]
+    if not image_processor(checkpoint, None):
+        raise ConvertError(
+            f"{checkpoint.folder} has no preprocessor_config.json, nor an image_processor in processor_config.json, "
+            "which say how pictures are prepared; copy the file from the model's repository"
+        )
+    if lacking:
+        raise ConvertError(
+            f"{checkpoint.folder} has no {' and no '.join(lacking)} in its image processor (preprocessor_config.json "
+            "or processor_config.json); copy the file from the model's repository"
+        )
 
 
 def own_keys(family: UpstreamFamily, checkpoint: Checkpoint) -> dict[str, int]:

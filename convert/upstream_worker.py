@@ -52,6 +52,9 @@ def run(job: Mapping[str, Any], say: Say) -> None:
         for model in models:
             model.prepare_tensors()
             model.prepare_metadata(vocab_only=False)
+        for model in models:
+            for key, text in job["origin"].items():
+                model.gguf_writer.add_string(key, text)
         for key, value in job["keys"].items():
             models[-1].gguf_writer.add_uint32(key, value)  # the mmproj's
         say(sizes=[n_bytes(model) for model in models])

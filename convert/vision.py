@@ -6,6 +6,7 @@ aim.preprocess               how pictures become tiles; a family's own word
 aim.image_token, aim.video_token      what the chat template writes where media go
 aim.vision.resample          PIL's number of the resampling filter for images, aim.video.resample for frames
 aim.video.n_frames           frames sampled from a video
+aim.origin                   a mark of the checkpoint, in both of its files
 
 Keys that only some families have are listed in their files.
 """

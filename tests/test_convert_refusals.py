@@ -1,6 +1,7 @@
 """What people have instead of a checkpoint: each is told by its own name, in one line, with what to do."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from family_checkpoints import write_family  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from aim_local.convert import ConvertError, convert  # noqa: E402
+from aim_local.store.gguf_header import read_header  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,33 @@ def drop(*names: str) -> Callable[[Path], None]:
     return remove
 
 
+def break_link(name: str) -> Callable[[Path], None]:
+    def change(src: Path) -> None:
+        (src / name).unlink()
+        (src / name).symlink_to(src.parent / "blobs" / "abc")
+
+    return change
+
+
+def break_a_shard(src: Path) -> None:
+    lose_a_shard(src)
+    (src / "model-00002-of-00002.safetensors").symlink_to("../blobs/abc")
+
+
+def no_mean(src: Path) -> None:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (src / name).exists():
+            content = json.loads((src / name).read_text())
+            for part in (content, content.get("image_processor", {})):
+                part.pop("image_mean", None)
+            write_json(src / name, content)
+
+
+def no_processor(src: Path) -> None:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        (src / name).unlink(missing_ok=True)
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "awq": (
         quantised(quant_method="awq", bits=4),
@@ -124,6 +153,16 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "pickle": (pickled, r"only as a PyTorch pickle \(pytorch_model\.bin\); .*save_pretrained it anew"),
     "shard": (lose_a_shard, r"lacks 1 of 2 weight shards \(model-00002-of-00002\.safetensors\)"),
     "tokenizer": (drop("tokenizer.json"), r"has no tokenizer \(tokenizer\.json"),
+    "broken link": (
+        break_link("model.safetensors"),
+        r"src/model\.safetensors is a broken link: it points to .*blobs/abc, which is not there; download the file",
+    ),
+    "broken link of a shard": (break_a_shard, r"00002-of-00002\.safetensors is a broken link: it points to \.\./blobs"),
+    "no processor": (
+        no_processor,
+        r"has no preprocessor_config\.json, nor an image_processor in .*copy the file from the model's repository",
+    ),
+    "no mean": (no_mean, r"has no image_mean in its image processor \(preprocessor_config\.json or"),
     "text only": (
         lambda src: edit(src, "config.json", architectures=["Qwen2ForCausalLM"]),
         r"architecture Qwen2ForCausalLM is not supported; supported are .*Qwen2-VL, Qwen2\.5-VL, Qwen3-VL, .*Gemma 3",
@@ -146,6 +185,36 @@ def test_each_by_its_own_name(kind: str, whole: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert "download it again" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["src"]
+
+
+def test_nothing_is_written_into_the_source(whole: Path, tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    shutil.copytree(whole, src)
+    (tmp_path / "link").symlink_to(src)
+    before = sorted(src.rglob("*"))
+    for out in (src / "sub", src / "a" / "b", tmp_path / "link" / "sub", src / ".." / "src" / "sub"):
+        with pytest.raises(ConvertError, match=r"is inside the checkpoint folder .*src, .*; name a folder elsewhere"):
+            convert(src, out)
+    assert sorted(src.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (drop("chat_template.jinja"), r"has no chat_template\.jinja, nor one in .*; chat will write turns as ChatML"),
+        (drop("tokenizer_config.json"), r"has no tokenizer_config\.json, without which .*copy the file from the model"),
+        (lambda _: None, ""),
+    ],
+)
+def test_no_chat_template_is_told(change: Callable[[Path], None], line: str, whole: Path, tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    shutil.copytree(whole, src)
+    change(src)
+    result = convert(src, tmp_path / "out")
+    assert ("tokenizer.chat_template" in read_header(result.model).metadata) == (not line)
+    told = [note for note in result.notes if "no chat template was written" in note]
+    assert len(told) == bool(line)
+    assert all(re.search(line, note) and "\n" not in note for note in told)
 
 
 def test_a_gguf_file_is_no_checkpoint(tmp_path: Path) -> None:

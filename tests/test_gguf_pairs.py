@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,12 @@ def header(architecture: str, metadata: dict[str, str], keys: dict[str, str]) ->
         ("llava_onevision", "llama"),
         ("internvl", "qwen2vl"),
         ("mlp", "qwen3vl"),
+        ("gemma4v", "qwen2vl"),
+        ("gemma4v", "llama"),
+        ("gemma4v", "qwen2"),
+        ("gemma4v", "gemma3"),
+        ("gemma4uv", "qwen35"),
+        *itertools.product(("idefics3", "internvl", "mlp"), ("qwen35", "qwen35moe", "gemma3", "gemma4", "gemma3n")),
     ],
 )
 def test_refused(projector: str, architecture: str) -> None:
@@ -136,6 +143,9 @@ def test_refused(projector: str, architecture: str) -> None:
         check_pair(vision(projector), text(architecture))
     assert projector in str(e.value)
     assert architecture in str(e.value)
+    apart = header("clip", {"clip.vision.projector_type": projector}, {})  # as files that hear too have it
+    with pytest.raises(ModelError, match="take the mmproj that was converted with this model"):
+        check_pair(apart, text(architecture))
 
 
 # architecture and projector as upstream's converter writes them for one model
@@ -146,6 +156,7 @@ def test_refused(projector: str, architecture: str) -> None:
         ("qwen3vl_merger", "qwen35"), ("internvl", "qwen2"), ("internvl", "qwen3"), ("idefics3", "llama"),
         ("gemma3", "gemma3"), ("mlp", "llama"), ("mlp", "qwen2"), ("janus_pro", "llama"), ("pixtral", "llama"),
         ("llava_onevision", "qwen2"), ("qwen4vl_merger", "qwen3vl"),
+        ("gemma4v", "gemma4"), ("gemma4uv", "gemma4"), ("minicpmv4_6", "qwen35"), ("qwen3vl_merger", "qwen35moe"),
     ],
 )  # fmt: skip
 def test_let_through(projector: str, architecture: str) -> None:
@@ -166,6 +177,42 @@ def test_let_through(projector: str, architecture: str) -> None:
 def test_doubtful(theirs: dict[str, str], ours: dict[str, str], told: str) -> None:
     line = pair_doubt(vision("mlp", **theirs), text("llama", **ours))
     assert (told in line) if told else (line == "")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        ("Qwen2 VL 2B Instruct", "Qwen2.5 VL 3B Instruct", "general.name is 'Qwen2 VL 2B Instruct' there and 'Qwen2.5"),
+        ("SmolVLM2 500M", "InternVL3 1B", "general.name"),
+        ("Qwen2 VL 2B Instruct", "Qwen2-VL-2B-Instruct-Q4_K_M", ""),
+        ("mmproj Gemma 3 4b It f16", "Gemma-3-4B-It-IQ3_XXS.gguf", ""),
+        ("Gemma 3 4b It Vision", "gemma 3 4b it", ""),
+        ("SmolVLM2", "SmolVLM2 500M Video Instruct", ""),
+        ("openai/clip-vit-large-patch14-336", "LLaVA v1.6 Mistral 7B", ""),  # of the tower, as old scripts write it
+        ("vision encoder for model", "Toy", ""),
+        ("Hf", "Toy", ""),
+        ("Toy", "", ""),
+    ],
+)
+def test_names_that_differ_in_more_than_quantisation(theirs: str, ours: str, told: str) -> None:
+    line = pair_doubt(vision("mlp", name=theirs), text("llama", name=ours))
+    assert (told in line) if told else (line == "")
+    same = {"basename": "toy"}
+    assert pair_doubt(vision("mlp", name=theirs, **same), text("llama", name=ours, **same)) == ""
+
+
+@pytest.mark.parametrize(("theirs", "ours", "fits"), [("a1", "a1", True), ("a1", "b2", False), ("", "b2", True)])
+def test_marks_of_two_conversions(theirs: str, ours: str, fits: bool) -> None:
+    heads = [
+        header(arch, {"clip.projector_type": "mlp"} | ({"aim.origin": mark} if mark else {}), {"name": name})
+        for arch, mark, name in (("clip", theirs, "Toy 1"), ("llama", ours, "Other 2"))
+    ]
+    if fits:
+        check_pair(heads[0], heads[1])
+        assert bool(pair_doubt(heads[0], heads[1])) == (not theirs)  # one origin is above two names
+        return
+    with pytest.raises(ModelError, match=r"another checkpoint than llama.gguf \(aim.origin is a1 there and b2 here\)"):
+        check_pair(heads[0], heads[1])
 
 
 def test_bundled_pair_is_in_no_doubt() -> None:

@@ -5,6 +5,7 @@ Upstream's loader compares widths alone; two families of equal width would run t
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..errors import ModelError
@@ -19,15 +20,29 @@ _TEXT_OF = {
     "qwen3vl_merger": ("qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"),
     "gemma3": ("gemma3",),
     "gemma3nv": ("gemma3n",),
+    "gemma4v": ("gemma4",),
+    "gemma4uv": ("gemma4",),
+    "minicpmv4_6": ("qwen35",),
     "llama4": ("llama4",),
     "llava_onevision": ("qwen2",),
 }
-_ALONE = {"qwen2vl", "qwen3vl", "qwen3vlmoe", "llama4"}  # text towers that take their own projectors only
+# text towers that take their own projectors only
+_ALONE = {"qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "gemma3", "gemma3n", "gemma4", "llama4"}
+_ORIGIN = "aim.origin"  # `convert` writes a mark of the checkpoint into both of its files
+# words in general.name that say how the file was made or which half it is, not of which model
+_QUANTISED = re.compile(r"(?<![a-z0-9])((i?q|tq)\d\w*|mxfp4|bf16|fp?16|fp?32|imatrix|i1|ud)(?![a-z0-9])")
+_HALF = {
+    *("gguf", "mmproj", "vision", "visual", "image", "video", "text", "language"),
+    *("tower", "encoder", "projector", "model", "hf", "of", "for", "the"),
+}
+_TOWERS = ("clip", "siglip", "vit")  # scripts of old name the tower that the projector was trained with
 
 
 def check_pair(vision: GgufHeader, text: GgufHeader) -> None:
-    """Raises ModelError for a projector that was made for another architecture."""
-    projector, architecture = str(vision.metadata.get("clip.projector_type", "")), text.architecture
+    """Raises ModelError for a projector that was made for another architecture, or in a conversion of another model."""
+    # a file that has a tower that hears too names each projector apart
+    named = vision.metadata.get("clip.projector_type") or vision.metadata.get("clip.vision.projector_type", "")
+    projector, architecture = str(named), text.architecture
     fitting = _TEXT_OF.get(projector)
     if fitting is not None and architecture not in fitting:
         raise ModelError(
@@ -39,6 +54,12 @@ def check_pair(vision: GgufHeader, text: GgufHeader) -> None:
         raise ModelError(
             f"{vision.path}: its projector {projector!r} is none of a {architecture} text tower ({', '.join(own)}); "
             "take the mmproj that was converted with this model"
+        )
+    theirs, ours = (str(head.metadata.get(_ORIGIN, "")) for head in (vision, text))
+    if theirs and ours and theirs != ours:
+        raise ModelError(
+            f"{vision.path}: was converted from another checkpoint than {text.path} ({_ORIGIN} is {theirs[:8]} there "
+            f"and {ours[:8]} here); take the mmproj that was converted with this model"
         )
 
 
@@ -56,7 +77,25 @@ def pair_doubt(vision: GgufHeader, text: GgufHeader) -> str:
     theirs, ours = _named_size(vision.metadata), _named_size(text.metadata)
     if theirs and ours and theirs.lower() != ours.lower():
         return _doubt(vision, text, "general.size_label", theirs, ours)
-    return ""
+    both_based = all(head.metadata.get("general.basename") for head in (vision, text))
+    return "" if both_based else _named_apart(vision, text)
+
+
+def _named_apart(vision: GgufHeader, text: GgufHeader) -> str:
+    """The doubt where names differ in more than quantisation; a mark of their common origin is above names."""
+    if vision.metadata.get(_ORIGIN) and vision.metadata.get(_ORIGIN) == text.metadata.get(_ORIGIN):
+        return ""
+    theirs, ours = (str(head.metadata.get("general.name", "")) for head in (vision, text))
+    a, b = _model_named(theirs), _model_named(ours)
+    if not a or not b or a in b or b in a or any(tower in a for tower in _TOWERS):
+        return ""
+    return _doubt(vision, text, "general.name", theirs, ours)
+
+
+def _model_named(name: str) -> str:
+    """What a file's name says of its model, spelling apart."""
+    words = re.findall(r"[^\W_]+", _QUANTISED.sub(" ", name.lower()))
+    return "".join(word for word in words if word not in _HALF)
 
 
 def _doubt(vision: GgufHeader, text: GgufHeader, key: str, theirs: str, ours: str) -> str:
