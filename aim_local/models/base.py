@@ -21,6 +21,7 @@ from ..native.kernels import described, resolved
 from ..native.mtmd import MtmdContext
 from ..reduction.planner import VisionShape
 from ..store.gguf_header import GgufHeader, read_whole
+from .head import check_head
 from .pieces import Part, Rows, VisualBlock
 from .text import TextModel
 from .threads import thread_count
@@ -159,11 +160,12 @@ class TowerFile:
 
     @classmethod
     def read(cls, path: Path, text: TextModel, *, weights: bool) -> TowerFile:
-        """Raises ModelError for a file that is no mmproj."""
+        """Raises ModelError for a file that is no mmproj, and for one whose head is damaged."""
         header = read_whole(path)
         found = header.architecture
         if found != "clip":
             raise ModelError(f"{path}: is a {found or 'nameless'} language model, not a mmproj; give it as model")
+        check_head(header)
         return cls(path, header, text, weights)
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..media import MediaShape
 from .base import Fit, TowerFacts, TowerFile
+from .head import damaged
 from .parts import PartTower, Tile, tower_facts
 from .pixels import BICUBIC, Pixels, resize
 
@@ -23,7 +24,11 @@ class SquareTower(PartTower):
         self.filter = file.number("aim.vision.resample", self.resample)
         self.frame_filter = file.number("aim.video.resample", self.filter)
         patches = self.side // max(1, file.size("patch_size"))
-        self.rows = patches // file.number("clip.vision.projector.scale_factor", self.scale)  # of visual tokens
+        scale = file.number("clip.vision.projector.scale_factor", self.scale)
+        self.rows = patches // scale  # of visual tokens
+        if not self.rows:
+            needed = f"a visual token is {scale} x {scale} patches, so that no square of pixels becomes one"
+            raise damaged(file.header, "clip.vision.image_size", needed)
         super().__init__(file)
 
     def square(self, number: int, name: str) -> Tile:

@@ -24,6 +24,8 @@ MAX_COUNT = 1 << 28  # keys or tensors; a damaged count must not become hours of
 MAX_KEPT = 1024  # longer arrays, and arrays of strings, are skipped
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "text", "array")
+KINDS = (*_KINDS, "uint64", "int64", "float64")  # by their numbers in the file
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class ArrayInfo:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """metadata: key -> number, bool, str, tuple of numbers or ArrayInfo; data_offset: bytes before the weights."""
+    """metadata: key -> number, bool, str, tuple of numbers or ArrayInfo; data_offset: bytes before the weights.
+
+    kinds: key -> how the file keeps it, one of KINDS, or "array of" one of them.
+    """
 
     path: Path
     version: int
@@ -53,6 +58,7 @@ class GgufHeader:
     tensors: tuple[TensorInfo, ...] = field(repr=False)
     data_offset: int
     n_bytes: int
+    kinds: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def architecture(self) -> str:
@@ -175,7 +181,11 @@ def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
             raise ModelError(f"{path}: is GGUF version {version}; versions 2 and 3 are read: convert the model again")
         if n_tensors > MAX_COUNT or n_keys > MAX_COUNT:
             raise ModelError(f"{path}: has a damaged head; download or convert it again")
-        metadata = {cursor.string(): cursor.value(cursor.scalar("I")) for _ in range(n_keys)}
+        metadata, kinds = {}, {}
+        for _ in range(n_keys):
+            key, kind = cursor.string(), cursor.scalar("I")
+            kinds[key] = cursor.kind_name(kind)
+            metadata[key] = cursor.value(kind)
         tensors = tuple(cursor.tensor() for _ in range(n_tensors))
     except (struct.error, UnicodeDecodeError, KeyError, ValueError, IndexError, OverflowError) as e:
         raise ModelError(
@@ -184,7 +194,7 @@ def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment <= 0:
         raise ModelError(f"{path}: has a damaged head (alignment {alignment!r}); download or convert it again")
-    return GgufHeader(path, version, metadata, tensors, cursor.at + -cursor.at % alignment, n_bytes)
+    return GgufHeader(path, version, metadata, tensors, cursor.at + -cursor.at % alignment, n_bytes, kinds)
 
 
 class _Cursor:
@@ -206,6 +216,12 @@ class _Cursor:
         text = self.data[self.at : self.at + length].decode("utf-8", errors="replace")
         self.at += length
         return text
+
+    def kind_name(self, kind: int) -> str:
+        """Of the value that comes next, which is not read."""
+        if kind != ARRAY:
+            return KINDS[kind]
+        return f"array of {KINDS[struct.unpack_from('<I', self.data, self.at)[0]]}"
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
