@@ -17,6 +17,7 @@ from typing import Any
 from ... import store
 from ...config import LoadConfig, VisualTokenConfig
 from ...errors import AimError, MediaError, UsageError
+from ...models.head import check_head
 from ...models.keys import by_keys
 from ...settings import parse_setting
 from ...store.names import ModelPaths
@@ -156,7 +157,11 @@ def _clip(config: BenchConfig, n_frames: int) -> Path:
 def _default_frames(paths: ModelPaths) -> int:
     from ...store.gguf_header import read_header
 
-    return int(read_header(paths.mmproj).metadata.get("aim.video.n_frames", 8)) if paths.mmproj else max(SHAPE_FRAMES)
+    if not paths.mmproj:
+        return max(SHAPE_FRAMES)
+    header = read_header(paths.mmproj)
+    check_head(header)
+    return int(header.metadata.get("aim.video.n_frames", 8))
 
 
 def _own_arms(
