@@ -23,7 +23,7 @@ from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
-from .engine.plan import Plan, check_tokens, context_size, default_tokens, plan_prompt
+from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
@@ -315,7 +315,7 @@ class Chat:
 
     def _first_text(self, plan: Plan, n_answer: int) -> int:
         """Text tokens to make room for; a pruned context, whose point is to be small, starts with fewer."""
-        least, fixed = context_size(self.model, plan, n_answer), self.model.config.n_ctx
+        least, fixed = context_size(self.model, plan, n_answer), asked_cells(self.model)
         if fixed:
             return fixed - plan.n_visual
         cells = least + _SPARE_TEXT if plan.staged else max(least, _FIRST_CELLS)

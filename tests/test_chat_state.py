@@ -210,12 +210,10 @@ def test_other_cache_types(saved: Path) -> None:
     one_line(e)
 
 
-def test_too_small_a_context(saved: Path) -> None:
-    with (
-        VisionLLM.load(config=LoadConfig(n_ctx=16)) as llm,
-        pytest.raises(ContextError, match=r"holds \d+ tokens, the context 16; load with --ctx"),
-    ):
-        llm.load_chat(saved)
+def test_a_context_of_few_tokens_is_rounded_up(saved: Path) -> None:
+    """One that stays too small: tests/test_context_size.py."""
+    with VisionLLM.load(config=LoadConfig(n_ctx=16)) as llm, llm.load_chat(saved) as chat:
+        assert chat.n_ctx == 256
 
 
 def test_names_and_places(llm: VisionLLM, tmp_path: Path) -> None:
@@ -306,7 +304,6 @@ def test_resume_takes_the_cache_types_of_the_file(clips: list[Path], tmp_path: P
         (["--system", "x", "--keep", "0.5"], 2, "--keep, --system"),
         (["--merge", "ward", "--window", "2", "--weigh", "size"], 2, "--merge, --window, --weigh: the saved"),
         (["--type-k", "q8_0"], 1, "its KV cache was made with --type-k f16"),
-        (["--ctx", "16"], 1, "load with --ctx"),
     ],
 )
 def test_resume_refuses(saved: Path, arguments: list[str], code: int, words: str) -> None:

@@ -233,11 +233,19 @@ def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenCon
 
 def context_size(model: Model, plan: Plan, n_answer: int) -> int:
     """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit."""
-    asked = model.config.n_ctx
+    asked = asked_cells(model)
     limit = asked or model.n_ctx_train
     if plan.n + 1 > padded_cells(limit):
         raise ContextError(_too_small(model, plan, limit, asked is not None))
-    return asked or min(model.n_ctx_train, plan.n + n_answer + 1)
+    return asked or max(plan.n + 1, min(model.n_ctx_train, plan.n + n_answer + 1))
+
+
+def asked_cells(model: Model) -> int | None:
+    """Cells of a context whose size the user gave, rounded up as llama.cpp does; None: sized to what is in it.
+
+    Text and visual tokens share these cells, so they must be the rounded ones wherever one is taken from the other.
+    """
+    return padded_cells(model.config.n_ctx) if model.config.n_ctx else None
 
 
 def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
