@@ -221,11 +221,16 @@ def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenCon
     video = any(shape.kind == "video" for shape in shapes)
     if not video or model.tower is None or not model.tower.reduces_by_default:
         return VisualTokenConfig.off()
+    return weighed_where_possible(model, VisualTokenConfig.auto())
+
+
+def weighed_where_possible(model: Model, tokens: VisualTokenConfig) -> VisualTokenConfig:
+    """`tokens`, with merged rows that count alike where this model cannot weigh them; for weights nobody asked for."""
     try:
-        check_tokens(model, VisualTokenConfig.auto())
+        check_tokens(model, tokens)
     except ModelError:
-        return replace(VisualTokenConfig.auto(), weigh="equal")
-    return VisualTokenConfig.auto()
+        return replace(tokens, weigh="equal")
+    return tokens
 
 
 # --- room ------------------------------------------------------------------------------------------------------------
