@@ -23,6 +23,7 @@ from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
+from .engine.notes import unreduced_notes
 from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
@@ -232,7 +233,9 @@ class Chat:
         sources = (tuple(filled.trace.groups), tuple(filled.trace.grids)) if cache.context.can_rank_again else ((), ())
         self._talk = _Talk(said, shown, planned, *sources, told_kept=talk.told_kept or bool(kept))
         toy, is_toy = self._toy(talk, shown)
-        warnings = [*toy, *told, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
+        seen = any(shape.kind == "video" for shape in talk.shown.shapes)
+        whole = [] if seen else unreduced_notes(self.model, [item.shape for item in reading.items], self.tokens)
+        warnings = [*toy, *told, *whole, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings, is_toy)
 
