@@ -235,7 +235,15 @@ class Chat:
         toy, is_toy = self._toy(talk, shown)
         seen = any(shape.kind == "video" for shape in talk.shown.shapes)
         whole = [] if seen else unreduced_notes(self.model, [item.shape for item in reading.items], self.tokens)
-        warnings = [*toy, *told, *whole, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
+        warnings = [
+            *toy,
+            *told,
+            *whole,
+            *reading.warnings,
+            *not_kept,
+            *kept,
+            *cut_warning(cache.context, generated, options),
+        ]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings, is_toy)
 
@@ -426,7 +434,7 @@ class Chat:
             options = _generate(generate, header)
             again = bool(header.get("rerank", True)) if rerank is None else rerank
             chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling, again)
-            check_identity(Path(path), header["model"], _identity(model))
+            check_identity(Path(path), header["model"], _identity(model), shows_media=bool(header["media"]))
             with turns.take():
                 chat._take(header, saved.state)
         except BaseException as e:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import struct
 from dataclasses import replace
@@ -195,6 +196,19 @@ def test_another_model(saved: Path, tmp_path: Path) -> None:
     with VisionLLM.load(tmp_path / "other") as other, pytest.raises(ChatFileError, match=r"was saved with demo") as e:
         other.load_chat(saved)
     assert "other" in one_line(e)
+
+
+def test_another_vision_tower_is_named(saved: Path, tmp_path: Path) -> None:
+    """Beside the same language model: not "saved with demo, the model here is demo"."""
+    shutil.copytree(resolve().model.parent, tmp_path / "demo")
+    paths = resolve(str(tmp_path / "demo"))
+    assert paths.mmproj is not None
+    with paths.mmproj.open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(bytes(900))
+    with VisionLLM.load(paths.model, paths.mmproj) as other, pytest.raises(ChatFileError) as e:
+        other.load_chat(saved)
+    assert re.search(rf"was saved with the vision tower .*, the one here is {paths.mmproj}, .*--mmproj", one_line(e))
 
 
 def test_a_copy_of_the_model_is_the_model(saved: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Contexts of a size that the user gave: rounded up to 256 cells, and told before any output where that is too small."""
+"""Contexts of a size that the user gave: rounded up to 256 cells; too small a one is told before any output."""
 
 from __future__ import annotations
 
