@@ -23,7 +23,8 @@ from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
-from .engine.plan import Plan, check_tokens, context_size, default_tokens, plan_prompt
+from .engine.notes import unreduced_notes
+from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
@@ -232,7 +233,17 @@ class Chat:
         sources = (tuple(filled.trace.groups), tuple(filled.trace.grids)) if cache.context.can_rank_again else ((), ())
         self._talk = _Talk(said, shown, planned, *sources, told_kept=talk.told_kept or bool(kept))
         toy, is_toy = self._toy(talk, shown)
-        warnings = [*toy, *told, *reading.warnings, *not_kept, *kept, *cut_warning(cache.context, generated, options)]
+        seen = any(shape.kind == "video" for shape in talk.shown.shapes)
+        whole = [] if seen else unreduced_notes(self.model, [item.shape for item in reading.items], self.tokens)
+        warnings = [
+            *toy,
+            *told,
+            *whole,
+            *reading.warnings,
+            *not_kept,
+            *kept,
+            *cut_warning(cache.context, generated, options),
+        ]
         stats = answered(filled.stats, generated, start)
         return Answer(generated.text, generated.tokens, stats, filled.trace, warnings, is_toy)
 
@@ -315,7 +326,7 @@ class Chat:
 
     def _first_text(self, plan: Plan, n_answer: int) -> int:
         """Text tokens to make room for; a pruned context, whose point is to be small, starts with fewer."""
-        least, fixed = context_size(self.model, plan, n_answer), self.model.config.n_ctx
+        least, fixed = context_size(self.model, plan, n_answer), asked_cells(self.model)
         if fixed:
             return fixed - plan.n_visual
         cells = least + _SPARE_TEXT if plan.staged else max(least, _FIRST_CELLS)
@@ -423,7 +434,7 @@ class Chat:
             options = _generate(generate, header)
             again = bool(header.get("rerank", True)) if rerank is None else rerank
             chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling, again)
-            check_identity(Path(path), header["model"], _identity(model))
+            check_identity(Path(path), header["model"], _identity(model), shows_media=bool(header["media"]))
             with turns.take():
                 chat._take(header, saved.state)
         except BaseException as e:

@@ -17,7 +17,7 @@ from .engine.contexts import Context, open_context
 from .engine.generate import Generated, OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model, open_model
-from .engine.notes import load_notes
+from .engine.notes import load_notes, unreduced_notes
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
 from .engine.prefill import Filled, answered, prefill
 from .engine.read import Begun, Media
@@ -259,9 +259,11 @@ class VisionLLM:
                 try:
                     items, rows = dict(enumerate(reading.items)), dict(enumerate(reading.rows))
                     filled = prefill(model, plan, items, context, watch, reading, rows)
-                    strange = model.beyond_toy([item.shape for item in reading.items])
+                    shapes = [item.shape for item in reading.items]
+                    strange = model.beyond_toy(shapes)
                     toy = [toy_line([shape.source for shape in strange])] if strange else []
-                    warnings = [*toy, *model.warnings, *reading.warnings, *begun.keep()]
+                    whole = unreduced_notes(model, shapes, asked.tokens)
+                    warnings = [*toy, *model.warnings, *whole, *reading.warnings, *begun.keep()]
                     yield _Started(context, filled, warnings, watch, bool(toy))
                 finally:
                     context.close()

@@ -31,6 +31,7 @@ from . import _log
 from ._values import parse_duration, parse_number, parse_time, parse_whole
 
 if TYPE_CHECKING:
+    from aim_local.engine.model import Model
     from aim_local.media import FrameSampling
 
 ONE_SHOT_TEMPERATURE = 0.0
@@ -253,6 +254,15 @@ class TokenOptions:
         found = settings.refine(settings.parse_setting(default if self.tokens is None else self.tokens), asked, "--")
         _check_effect(found, asked)
         return found
+
+    def for_model(self, model: Model) -> VisualTokenConfig | None:
+        """`config()` on this model: a change of the default falls back as the default does, see `default_tokens`."""
+        found = self.config()
+        if found is None or found.weigh == "equal" or self.tokens is not None or self.weigh is not None:
+            return found
+        from aim_local.engine.plan import weighed_where_possible
+
+        return weighed_where_possible(model, found)
 
 
 def _check_effect(found: VisualTokenConfig, asked: Mapping[str, str]) -> None:

@@ -58,6 +58,14 @@ def model_files(saved: dict[str, Any], model: str | None, mmproj: Path | None) -
 
 
 def saved_cache(context: typer.Context, saved: dict[str, Any], load: LoadOptions) -> LoadOptions:
-    """`load` with the file's KV types where the user gave none; what does not fit is told when the file is loaded."""
-    of_file = {"type_k": saved["type_k"], "type_v": saved["type_v"], "flash_attn": _FLASH[saved["flash_attn"]]}
+    """`load` with the file's KV types and --frame-tokens where the user gave none.
+
+    What does not fit is told when the file is loaded.
+    """
+    of_file: dict[str, Any] = {
+        "type_k": saved["type_k"],
+        "type_v": saved["type_v"],
+        "flash_attn": _FLASH[saved["flash_attn"]],
+    }
+    of_file["frame_tokens"] = saved.get("frame_tokens")
     return replace(load, **{name: value for name, value in of_file.items() if not is_given(context, name)})

@@ -55,7 +55,7 @@ def chat(
         raise UsageError("a conversation has no JSON form; drop --json, or give the question with -p")
     files = media.checked()
     frames.sampling()
-    reduction = tokens.config()
+    tokens.config()
     again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)
     if ttft is not None:
         _ttft.check(ttft, len(files) if question is not None else 1)
@@ -69,6 +69,7 @@ def chat(
     # 2. the model, then the question or the conversation
     with _runtime.load(model, mmproj, config, **load.asking(output)) as llm, ExitStack() as stack:
         sampling = frames.sampling(llm.default_frames)
+        reduction = tokens.for_model(llm.model)
         options: dict[str, Any] = {"tokens": reduction, "generate": generate, "sampling": sampling}
         options["system"] = answer.system
         conversation = None

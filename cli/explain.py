@@ -61,7 +61,8 @@ def explain(
         raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
     files = media.checked()
     frames.sampling()
-    reduction, config, generate = tokens.config(), load.load_config(), answer.generate_config()
+    tokens.config()
+    config, generate = load.load_config(), answer.generate_config()
     places = output_files(out, png, html, output.json)
 
     # 2. the model, the question, the files
@@ -73,7 +74,7 @@ def explain(
         sampling = frames.sampling(llm.default_frames)
         with Turn(bars=not output.quiet, text=False) as turn:
             found = library.explain(
-                llm, prompt.strip(), files, reduction,
+                llm, prompt.strip(), files, tokens.for_model(llm.model),
                 generate=generate, sampling=sampling, system=answer.system, progress=turn.progress,
                 should_stop=turn.should_stop,
             )  # fmt: skip

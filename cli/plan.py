@@ -50,7 +50,8 @@ def plan(
         _hub.ready(model, **load.asking(output))
         _calibrate(model, mmproj, config, output)
         return
-    files, reduction = media.checked(), tokens.config()
+    files = media.checked()
+    tokens.config()
     if ttft is not None:
         check(ttft, len(files))
     frames.sampling(), answer.generate_config()
@@ -68,7 +69,7 @@ def plan(
     with closing(open_model(model, mmproj, config, weights=False)) as opened:
         sampling = frames.sampling(opened.default_frames)
         question = PLACEHOLDER if prompt is None else prompt.strip()
-        request = Request(question, files, reduction, sampling, answer.system, answer.max_tokens)
+        request = Request(question, files, tokens.for_model(opened), sampling, answer.system, answer.max_tokens)
         if ttft is None:
             made = make_plan(opened, request)
         else:

@@ -28,6 +28,7 @@ class FakeLLM:
     """Plays `answers` in order and keeps what it was called with in `calls` and `loads`."""
 
     name, architecture, n_ctx_train, default_frames, has_vision = "fake", "qwen2", 2048, 8, True
+    model = SimpleNamespace(tower=None, text=SimpleNamespace(n_layer=28, prune_refusal=lambda: ""))
 
     def __init__(self, *answers: Scripted | str) -> None:
         self.answers = deque(Scripted(a) if isinstance(a, str) else a for a in answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import struct
 from dataclasses import replace
@@ -197,6 +198,19 @@ def test_another_model(saved: Path, tmp_path: Path) -> None:
     assert "other" in one_line(e)
 
 
+def test_another_vision_tower_is_named(saved: Path, tmp_path: Path) -> None:
+    """Beside the same language model: not "saved with demo, the model here is demo"."""
+    shutil.copytree(resolve().model.parent, tmp_path / "demo")
+    paths = resolve(str(tmp_path / "demo"))
+    assert paths.mmproj is not None
+    with paths.mmproj.open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(bytes(900))
+    with VisionLLM.load(paths.model, paths.mmproj) as other, pytest.raises(ChatFileError) as e:
+        other.load_chat(saved)
+    assert re.search(rf"was saved with the vision tower .*, the one here is {paths.mmproj}, .*--mmproj", one_line(e))
+
+
 def test_a_copy_of_the_model_is_the_model(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(resolve().model.parent, tmp_path / "copy")
     with VisionLLM.load(tmp_path / "copy", config=LoadConfig(n_threads=1)) as copy, copy.load_chat(saved) as chat:
@@ -210,12 +224,10 @@ def test_other_cache_types(saved: Path) -> None:
     one_line(e)
 
 
-def test_too_small_a_context(saved: Path) -> None:
-    with (
-        VisionLLM.load(config=LoadConfig(n_ctx=16)) as llm,
-        pytest.raises(ContextError, match=r"holds \d+ tokens, the context 16; load with --ctx"),
-    ):
-        llm.load_chat(saved)
+def test_a_context_of_few_tokens_is_rounded_up(saved: Path) -> None:
+    """One that stays too small: tests/test_context_size.py."""
+    with VisionLLM.load(config=LoadConfig(n_ctx=16)) as llm, llm.load_chat(saved) as chat:
+        assert chat.n_ctx == 256
 
 
 def test_names_and_places(llm: VisionLLM, tmp_path: Path) -> None:
@@ -306,7 +318,6 @@ def test_resume_takes_the_cache_types_of_the_file(clips: list[Path], tmp_path: P
         (["--system", "x", "--keep", "0.5"], 2, "--keep, --system"),
         (["--merge", "ward", "--window", "2", "--weigh", "size"], 2, "--merge, --window, --weigh: the saved"),
         (["--type-k", "q8_0"], 1, "its KV cache was made with --type-k f16"),
-        (["--ctx", "16"], 1, "load with --ctx"),
     ],
 )
 def test_resume_refuses(saved: Path, arguments: list[str], code: int, words: str) -> None:

@@ -16,9 +16,12 @@ from family_prompts import ASK, PROMPTS, drawn
 from family_reduced import check_merged_only
 from family_stock import check_off_is_stock
 from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
+from typer.testing import CliRunner
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.cli._app import app
 from aim_local.config import MERGE_AUTO
+from aim_local.demo import held_out, write_clip
 from aim_local.engine.plan import default_tokens
 from aim_local.errors import ModelError, UsageError
 from aim_local.media import MediaShape
@@ -86,6 +89,20 @@ def test_default_is_merging(case: Case, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(type(case.llm.model.tower), "reduces_by_default", True)
     found = default_tokens(case.llm.model, shapes)
     assert (found.merge_by, found.merge_retain, found.weigh, found.prunes) == ("ward", MERGE_AUTO, "equal", False)
+
+
+@pytest.mark.parametrize("command", ["chat", "plan", "explain"])
+def test_a_change_of_the_default_falls_back_as_the_default_does(case: Case, command: str, tmp_path: Path) -> None:
+    """Nobody asked for weights: only an explicit --weigh size is refused."""
+    clip, paths = write_clip(next(iter(held_out(1))), tmp_path / "0.mp4"), case.llm.model.paths
+    call = [command, str(paths.model), "--mmproj", str(paths.mmproj), "--video", str(clip), "-p", "What?", "--json"]
+    call += ["--frames", "2", "--max-tokens", "1"]
+    for asked in (["--keep", "0.5"], ["--merge", "similarity"], ["--keep", "0.25", "--merge", "ward"]):
+        found = CliRunner().invoke(app, [*call, *asked])
+        assert found.exit_code == 0, found.output
+    found = CliRunner().invoke(app, [*call, "--keep", "0.5", "--weigh", "size"])
+    assert found.exit_code == 1
+    assert "cannot be weighed by size" in found.output
 
 
 def test_a_picture_that_fits_no_batch_is_refused(case: Case) -> None:

@@ -18,8 +18,10 @@ from family_case import OFF, Case
 from family_checkpoints import Clip, clip, message, picture
 from limits import LIMITS
 from qwen_case import ASKED, UNITS, distance, file_of, inputs_of, open_qwen
+from typer.testing import CliRunner
 
-from aim_local import Chat, FrameSampling, GenerateConfig, VisualTokenConfig
+from aim_local import Chat, FrameSampling, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.cli._app import app
 from aim_local.errors import CancelledError
 from aim_local.models.prompt import MediaKind, Message, mark
 from aim_local.results import Prefill
@@ -176,3 +178,22 @@ def test_what_was_merged_where(case: Case) -> None:
         grid = next(g for g in trace.grids if (g.media, g.frame) == (group.media, group.frame))
         assert grid.owners.ravel()[group.slot] == i
     assert trace.to_image(0).ndim == 3
+
+
+def test_resume_with_other_frame_tokens(case: Case, tmp_path: Path) -> None:
+    """It would encode other frames than those that the saved conversation has: refused by the option's name."""
+    paths, shown = case.llm.model.paths, given(case, media_of(case))[1:2]
+    call = ["chat", str(paths.model), "--mmproj", str(paths.mmproj), "-p", "And?", "--max-tokens", "1", "--resume"]
+    for limit, other in ((4, 8), (None, 4)):
+        with (
+            VisionLLM.load(paths.model, paths.mmproj, LoadConfig(n_threads=1, frame_tokens=limit)) as llm,
+            llm.chat(SETTINGS["merged"], generate=ONE, sampling=FIVE) as chat,
+        ):
+            chat.ask("What?", shown)
+            talk = str(chat.save(tmp_path / f"{limit}.aimchat"))
+        found = CliRunner().invoke(app, [*call, talk])  # with the file's own
+        assert found.exit_code == 0, found.output
+        found = CliRunner().invoke(app, [*call, talk, "--frame-tokens", str(other)])
+        words = f"with --frame-tokens {limit}, " if limit else "with no --frame-tokens, "
+        assert found.exit_code == 1
+        assert words + f"the model was loaded with --frame-tokens {other};" in " ".join(found.output.split())

@@ -119,13 +119,22 @@ def test_towers_that_decode_themselves_say_so(llm: VisionLLM, monkeypatch: pytes
     assert tower.unreduced.endswith("positions (M-RoPE) or with a mask of its own that rule merging and pruning out")
 
 
-def test_load_tells_that_nothing_is_reduced(llm: VisionLLM) -> None:
-    """Once, with the reason and what can be done; a family of its own says nothing."""
-    (note,) = llm.notes
-    assert "visual tokens of gguf are not reduced: its projector 'janus_pro' has no family of its own here" in note
-    assert note.endswith("--tokens merge-only merges them when asked")
-    with VisionLLM.load(config=LoadConfig(n_threads=1)) as bundled:
-        assert bundled.notes == []
+def told(warnings: list[str]) -> list[str]:
+    return [line for line in warnings if "are not reduced" in line]
+
+
+def test_it_is_told_that_nothing_is_reduced(llm: VisionLLM) -> None:
+    """Beside the answer, with the reason and what can be done, and only where it is true."""
+    assert llm.notes == []
+    (line,) = told(llm.prefill("What is it?", [frames(2)]).warnings)
+    assert "visual tokens of gguf are not reduced: its projector 'janus_pro' has no family of its own here" in line
+    assert line.endswith("--tokens merge-only merges them when asked")
+    assert not told(llm.prefill("What is it?", [frames(2)], VisualTokenConfig(prune_layers=None)).warnings)
+    assert not told(llm.prefill("What is it?", [frames(2)], VisualTokenConfig.off()).warnings)  # it was asked for
+    assert not told(llm.prefill("What is it?", [frames(1)[0]]).warnings)  # a picture
+    with llm.chat(generate=GenerateConfig(max_tokens=1)) as chat:
+        said = [told(chat.ask("And this?", [item]).warnings) for item in (frames(1)[0], frames(2), frames(2))]
+    assert [len(lines) for lines in said] == [0, 1, 0]
 
 
 def test_chat_keeps_its_pictures(llm: VisionLLM) -> None:

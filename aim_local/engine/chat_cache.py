@@ -13,7 +13,7 @@ from ..errors import ContextError
 from ..models.pieces import Piece, TextPiece
 from .contexts import Context, PrunedContext, open_plain, open_pruned
 from .model import Model
-from .plan import Plan
+from .plan import Plan, asked_cells
 from .points import Mark
 
 Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
@@ -90,14 +90,15 @@ class Cache:
 
 def _open_saved(model: Model, data: dict[str, Any], hold: bool) -> Context:
     """An empty context as large as the saved one, or as the model's --ctx says."""
-    n_ctx, used = model.config.n_ctx or data["n_ctx"], data["marks"][-1][1]
+    n_ctx, last = asked_cells(model) or data["n_ctx"], Mark(*data["marks"][-1])
+    n_visual = data["rooms"][1] if data["rooms"] else last.n_visual  # room that text cannot take
+    used = last.n_cells - last.n_visual + n_visual
     if used > n_ctx:
         raise ContextError(
             f"the saved conversation holds {used} tokens, the context {n_ctx}; load with --ctx {used} or more"
         )
     if data["rooms"] is None:
         return open_plain(model, n_ctx)
-    n_visual = data["rooms"][1]
     return open_pruned(model, data["shares"], n_ctx - n_visual, n_visual, hold=hold)
 
 

@@ -221,11 +221,16 @@ def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenCon
     video = any(shape.kind == "video" for shape in shapes)
     if not video or model.tower is None or not model.tower.reduces_by_default:
         return VisualTokenConfig.off()
+    return weighed_where_possible(model, VisualTokenConfig.auto())
+
+
+def weighed_where_possible(model: Model, tokens: VisualTokenConfig) -> VisualTokenConfig:
+    """`tokens`, with merged rows that count alike where this model cannot weigh them; for weights nobody asked for."""
     try:
-        check_tokens(model, VisualTokenConfig.auto())
+        check_tokens(model, tokens)
     except ModelError:
-        return replace(VisualTokenConfig.auto(), weigh="equal")
-    return VisualTokenConfig.auto()
+        return replace(tokens, weigh="equal")
+    return tokens
 
 
 # --- room ------------------------------------------------------------------------------------------------------------
@@ -233,11 +238,19 @@ def default_tokens(model: Model, shapes: Sequence[MediaShape]) -> VisualTokenCon
 
 def context_size(model: Model, plan: Plan, n_answer: int) -> int:
     """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit."""
-    asked = model.config.n_ctx
+    asked = asked_cells(model)
     limit = asked or model.n_ctx_train
     if plan.n + 1 > padded_cells(limit):
         raise ContextError(_too_small(model, plan, limit, asked is not None))
-    return asked or min(model.n_ctx_train, plan.n + n_answer + 1)
+    return asked or max(plan.n + 1, min(model.n_ctx_train, plan.n + n_answer + 1))
+
+
+def asked_cells(model: Model) -> int | None:
+    """Cells of a context whose size the user gave, rounded up as llama.cpp does; None: sized to what is in it.
+
+    Text and visual tokens share these cells, so they must be the rounded ones wherever one is taken from the other.
+    """
+    return padded_cells(model.config.n_ctx) if model.config.n_ctx else None
 
 
 def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:

@@ -169,21 +169,53 @@ def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[s
         "type_k": config.type_k,
         "type_v": config.type_v,
         "flash_attn": config.flash_attn,
+        "frame_tokens": config.frame_tokens,
     }
 
 
-def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any]) -> None:
+def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any], *, shows_media: bool) -> None:
     """Raises ChatFileError where the cache of `saved` is none of `own`'s."""
     if saved["fingerprints"] != own["fingerprints"]:
-        raise ChatFileError(
-            f"{path}: was saved with {saved['name']} ({saved['path']}), the model here is {own['name']} "
-            f"({own['path']}); load the model it was saved with"
-        )
+        raise ChatFileError(f"{path}: {_other_model(saved, own)}")
     kept, here = (_cache_types(facts) for facts in (saved, own))
     if kept != here:
         raise ChatFileError(
             f"{path}: its KV cache was made with {kept}, the model was loaded with {here}; load it with the former"
         )
+
+    if shows_media and "frame_tokens" in saved and saved["frame_tokens"] != own["frame_tokens"]:
+        limits = [
+            f"--frame-tokens {n}" if n else "no --frame-tokens" for n in (saved["frame_tokens"], own["frame_tokens"])
+        ]
+        raise ChatFileError(
+            f"{path}: its media were encoded with {limits[0]}, the model was loaded with {limits[1]}; "
+            "load it with the former, or start over and attach them again"
+        )
+
+
+def _other_model(saved: dict[str, Any], own: dict[str, Any]) -> str:
+    """Which file is another one; of the vision tower alone where the language model is the same."""
+    if saved["fingerprints"][:1] != own["fingerprints"][:1]:
+        return (
+            f"was saved with {saved['name']} ({saved['path']}), the model here is {own['name']} ({own['path']}); "
+            "load the model it was saved with"
+        )
+    if not saved["mmproj"]:
+        return f"was saved with {own['name']} without a vision tower, here it has {own['mmproj']}; load it without one"
+    if not own["mmproj"]:
+        return (
+            f"was saved with the vision tower {saved['mmproj']}, the model here ({own['name']}) has none; "
+            "name that one with --mmproj"
+        )
+    if saved["mmproj"] == own["mmproj"]:
+        return (
+            f"was saved with another vision tower than {own['mmproj']}, which has changed since; put back the file "
+            "that it was saved with"
+        )
+    return (
+        f"was saved with the vision tower {saved['mmproj']}, the one here is {own['mmproj']}, whose contents differ; "
+        "name the former with --mmproj"
+    )
 
 
 def _cache_types(facts: dict[str, Any]) -> str:
