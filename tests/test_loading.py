@@ -36,9 +36,12 @@ def test_towers_the_wrong_way_round(model: Path) -> None:
     assert "not a mmproj" in one_line(e)
 
 
-def test_mmproj_of_another_width(model: Path, llava: Path) -> None:
+def test_mmproj_of_another_width(model: Path, llava: Path, tmp_path: Path) -> None:
+    """Of a file without the mark of its checkpoint, which would be told first."""
+    mmproj = tmp_path / "mmproj.gguf"
+    mmproj.write_bytes((llava / "mmproj.gguf").read_bytes().replace(b"aim.origin", b"aim.unread"))
     with pytest.raises(ModelError) as e:
-        VisionLLM.load(model / "model.gguf", llava / "mmproj.gguf")
+        VisionLLM.load(model / "model.gguf", mmproj)
     assert "32" in one_line(e)
     assert "64" in one_line(e)
 
