@@ -242,7 +242,11 @@ def blocks_of(case: Case, plan: Plan, items: Sequence[Image | Video]) -> list[Vi
 
 def check(case: Case, messages: Messages, media: Sequence[Media] = ()) -> None:
     """Tokens of the prompt, next-token logits and a greedy answer are transformers'."""
-    inputs = theirs(case, messages, media)
+    check_inputs(case, theirs(case, messages, media), messages, media)
+
+
+def check_inputs(case: Case, inputs: dict[str, Any], messages: Messages, media: Sequence[Media]) -> None:
+    """The same of what the processor made of it already."""
     want = case.loaded.logits(inputs)
     with run(case, messages, media, OFF) as found:
         placeholder = min(case.media_ids)

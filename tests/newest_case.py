@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from family_case import (
     F32,
-    OFF,
     VIDEO_LEVELS,
     Case,
     Media,
     Messages,
     Run,
-    check_greedy,
-    greedy,
+    check_inputs,
     run,
     tiles_of,
     use_pil,
@@ -29,7 +27,6 @@ from family_case import (
 from family_checkpoints import Clip, load_family, write_family
 from family_prompts import PROMPTS
 from family_reduced import Rows, check_merged, compare_answers, laid_out
-from limits import LIMITS
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
@@ -128,17 +125,7 @@ def theirs(case: Case, messages: Messages, media: Sequence[Media]) -> dict[str, 
 
 def check(case: Case, messages: Messages, media: Sequence[Media] = ()) -> None:
     """Tokens of the prompt, next-token logits and a greedy answer are transformers'."""
-    inputs = theirs(case, messages, media)
-    want = case.loaded.logits(inputs)
-    with run(case, messages, media, OFF) as found:
-        placeholder = min(case.media_ids)
-        ids = inputs["input_ids"][0].tolist()
-        assert found.ids(placeholder) == [placeholder if i in case.media_ids else i for i in ids]
-        got = found.context.logits()[: len(want)]
-        apart = float(np.abs(got - want).max() / np.abs(want).max())
-        print(f"{len(ids)} tokens, {found.plan.n_visual} visual: logits differ by {apart:.1e} of the largest")
-        assert apart < LIMITS.whole
-        check_greedy(case, inputs, greedy(case, found.context))
+    check_inputs(case, theirs(case, messages, media), messages, media)
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------

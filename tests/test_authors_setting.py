@@ -22,16 +22,15 @@ from llava_next_case import F32, as_upstream  # noqa: E402
 from pruning_case import Case, Loaded  # noqa: E402
 from reference_hf import Reference as HfReference  # noqa: E402
 from reference_merging import drawn_rows, numpy_merge  # noqa: E402
-from test_pruning import check_greedy, check_kept, embed_prompt, encode, oracle  # noqa: E402
+from test_pruning import check_whole_path, encode  # noqa: E402
 
-from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig  # noqa: E402
+from aim_local import LoadConfig, VisionLLM, VisualTokenConfig  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
 from aim_local.errors import UsageError  # noqa: E402
 from aim_local.lab.bench.benchmark import BenchConfig  # noqa: E402
 from aim_local.models.llava import Llava  # noqa: E402
 from aim_local.models.pixels import image_tiles  # noqa: E402
 from aim_local.native.visual import merge_by_keys, merge_rows  # noqa: E402
-from aim_local.reduction.planner import layer_counts, layer_shares  # noqa: E402
 from aim_local.settings import parse_setting  # noqa: E402
 
 N_CONFIGS = 12
@@ -128,26 +127,12 @@ def draw(seed: int, folder: Path) -> Loaded:
 @pytest.mark.parametrize("seed", range(N_CONFIGS))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = draw(seed, tmp_path)
-    media, tokens = loaded.case.media, loaded.case.tokens
-    with loaded.llm as llm:
+    with loaded.llm:
         rows = merged_rows(loaded)
-        for got, want in zip(encode(loaded, tokens), rows, strict=True):
+        for got, want in zip(encode(loaded, loaded.case.tokens), rows, strict=True):
             assert got.shape == want.shape
             assert np.abs(got - want).max() < 1e-5 * max(1.0, np.abs(want).max())
-        found = llm.prefill(loaded.prompt, media, tokens, raw=True)
-        answer = llm.generate(loaded.prompt, media, tokens, GenerateConfig(max_tokens=32), raw=True)
-        reference = oracle(loaded)
-        embeds, flags = embed_prompt(loaded, reference, rows)
-        counts = layer_counts(sum(len(r) for r in rows), layer_shares(tokens, llm.text.n_layer))
-        forced = {il: kept.tolist() for il, kept in enumerate(found.trace.kept)}
-        want = reference.prefill(embeds, flags, counts, forced=forced)
-        apart = check_kept(want, found.trace.kept)
-        logits = want.logits.numpy()
-        difference = np.abs(found.logits[: len(logits)] - logits).max() / np.abs(logits).max()
-        with capsys.disabled():
-            print(f"\n  {counts}: logits {difference:.1e}, other rows {apart:.1e} apart")
-        assert difference < LIMITS.whole
-        check_greedy(reference, want.logits, answer.tokens, llm)
+        check_whole_path(loaded, rows, capsys)
 
 
 @pytest.mark.parametrize(("n", "retain"), [(36, 0.4375), (49, 0.25), (64, 0.7), (5, 0.01), (9, 1.0)])

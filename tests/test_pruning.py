@@ -116,26 +116,30 @@ def embed_prompt(loaded: Loaded, reference: Reference, rows: list[np.ndarray]) -
 @pytest.mark.parametrize("seed", range(N_CONFIGS))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(tmp_path, draw(seed))
-    with loaded.llm as llm:
-        found = llm.prefill(loaded.prompt, loaded.case.media, loaded.case.tokens, raw=True)
-        answer = llm.generate(
-            loaded.prompt, loaded.case.media, loaded.case.tokens, GenerateConfig(max_tokens=32), raw=True
-        )
-        reference, rows = oracle(loaded), visual_rows(loaded)
-        n_visual = sum(len(r) for r in rows)
-        assert found.stats.n_visual == n_visual
-        counts = layer_counts(n_visual, layer_shares(loaded.case.tokens, llm.text.n_layer))
-        assert [len(k) for k in found.trace.kept] == counts
-        embeds, flags = embed_prompt(loaded, reference, rows)
-        forced = {il: kept.tolist() for il, kept in enumerate(found.trace.kept)}
-        want = reference.prefill(embeds, flags, counts, forced=forced)
-        apart = check_kept(want, found.trace.kept)
-        logits = want.logits.numpy()
-        difference = np.abs(found.logits[: len(logits)] - logits).max() / np.abs(logits).max()
-        with capsys.disabled():
-            print(f"\n  {loaded.case.kind}, {counts}: logits {difference:.1e}, other rows {apart:.1e} apart")
-        assert difference < LIMITS.whole
-        check_greedy(reference, want.logits, answer.tokens, llm)
+    with loaded.llm:
+        check_whole_path(loaded, visual_rows(loaded), capsys)
+
+
+def check_whole_path(loaded: Loaded, rows: list[np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts, kept sets, logits and a greedy answer, against the oracle on visual rows that it has merged."""
+    llm, media, tokens = loaded.llm, loaded.case.media, loaded.case.tokens
+    found = llm.prefill(loaded.prompt, media, tokens, raw=True)
+    answer = llm.generate(loaded.prompt, media, tokens, GenerateConfig(max_tokens=32), raw=True)
+    reference = oracle(loaded)
+    n_visual = sum(len(r) for r in rows)
+    assert found.stats.n_visual == n_visual
+    counts = layer_counts(n_visual, layer_shares(tokens, llm.text.n_layer))
+    assert [len(k) for k in found.trace.kept] == counts
+    embeds, flags = embed_prompt(loaded, reference, rows)
+    forced = {il: kept.tolist() for il, kept in enumerate(found.trace.kept)}
+    want = reference.prefill(embeds, flags, counts, forced=forced)
+    apart = check_kept(want, found.trace.kept)
+    logits = want.logits.numpy()
+    difference = np.abs(found.logits[: len(logits)] - logits).max() / np.abs(logits).max()
+    with capsys.disabled():
+        print(f"\n  {loaded.case.kind}, {counts}: logits {difference:.1e}, other rows {apart:.1e} apart")
+    assert difference < LIMITS.whole
+    check_greedy(reference, want.logits, answer.tokens, llm)
 
 
 def check_kept(want: Result, kept: list[np.ndarray]) -> float:

@@ -7,17 +7,16 @@ matter (choose.py).
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
 from ..errors import HubError
+from ..store.foreign_names import is_visible, stays_inside
 
 UNKNOWN = -1  # a size that the listing does not tell
 TAKEN = (".gguf", ".safetensors", ".json", ".jinja", ".model", ".txt")  # endings of what a model can be made of
 _CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ETAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, bidi and other format characters, lone surrogates, line ends
 _PART_BYTES, _NAME_BYTES = 255, 1024
 
 
@@ -84,12 +83,11 @@ def _checksum(repo: str, name: str, value: object, digits: int) -> str:
 
 def _unsafe(name: str) -> str:
     """What is wrong with a file's name, "" for nothing."""
-    parts = name.split("/")
-    if any(unicodedata.category(c) in _UNPRINTABLE for c in name):
+    if not is_visible(name):
         return "has control or invisible characters"
-    if "\\" in name or re.match(r"[A-Za-z]:", name) or any(part in ("", ".", "..") for part in parts):
+    if re.match(r"[A-Za-z]:", name) or not stays_inside(name):
         return "would lie outside the repository's folder"
-    if len(name.encode()) > _NAME_BYTES or any(len(part.encode()) > _PART_BYTES for part in parts):
+    if len(name.encode()) > _NAME_BYTES or any(len(part.encode()) > _PART_BYTES for part in name.split("/")):
         return "is longer than a file's name can be"
     return ""
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from .. import store
 from ..errors import HubError
@@ -21,6 +21,9 @@ from ..store.files import replaced
 from .answers import UNKNOWN, RepoFile, is_blob_name
 from .failures import answered, has_status, translated, transport_error
 from .listing import Listing
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
 
 CHUNK = 1 << 20
 TRIES = 3  # in a row that bring nothing
@@ -43,13 +46,10 @@ def partial_bytes(listing: Listing, file: RepoFile) -> int:
 
 def sized(listing: Listing, file: RepoFile) -> RepoFile:
     """The file with its size, which the hub is asked for where the listing does not tell it. Raises HubError."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-
     if file.size != UNKNOWN:
         return file
-    with translated(listing.repo, file.name), answered():
-        url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-        meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+    with translated(listing.repo, file.name):
+        _, meta = _head(listing, file)
     if meta.size is None or meta.size < 0:
         raise HubError(f"{file.name}: the hub does not tell its size; take another repository")
     return replace(file, size=meta.size)
@@ -57,15 +57,13 @@ def sized(listing: Listing, file: RepoFile) -> RepoFile:
 
 def download(listing: Listing, file: RepoFile, report: Report) -> Path:
     """The file in the cache, whole and of the right checksum. Raises HubError."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils import WeakFileLock
 
     found = cached(listing, file)
     if found is None:
         with translated(listing.repo, file.name):
-            url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
-            with answered():
-                meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+            url, meta = _head(listing, file)
             _check_same(meta.size, meta.commit_hash, listing, file)
             name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
             blob = _blob(listing, name)
@@ -87,6 +85,15 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
         _verify(listing, found, file)
     report(file.size)
     return found
+
+
+def _head(listing: Listing, file: RepoFile) -> tuple[str, HfFileMetadata]:
+    """Where the file is on the hub, and what the hub says of it. Raises HubError and what HTTP raises."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
+    with answered():
+        return url, get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
 
 
 def name_branch(listing: Listing) -> None:

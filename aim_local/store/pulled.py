@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .files import replaced
+from .foreign_names import is_visible, stays_inside
 
 ORIGIN = "hub.json"
 _FORMAT = 1
 _TEXTS = ("repo", "revision", "quant", "cache", "model", "mmproj")
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, lone surrogates, line ends
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,9 @@ def _checked(found: dict[str, object]) -> Origin:
     pair = [name for name in (origin.model, origin.mmproj) if name]
     if len(pair) == 1 or not set(pair) <= set(origin.files):
         raise ValueError("model and mmproj must both be among its files")
-    if not all(_stays_inside(name) for name in origin.files):
+    if not all(stays_inside(name) for name in origin.files):
         raise ValueError("it names a file outside its repository")
-    if not _stays_inside(origin.revision) or "/" in origin.revision:
+    if not stays_inside(origin.revision) or "/" in origin.revision:
         raise ValueError(f"{origin.revision!r} is no revision")
     if not _is_cache_of(origin.repo, Path(origin.cache)):
         raise ValueError(f"{origin.cache!r} is not the folder of {origin.repo!r} in a hub's cache")
@@ -99,14 +98,9 @@ def _checked(found: dict[str, object]) -> Origin:
 
 
 def _text(value: object, key: str) -> str:
-    if not isinstance(value, str) or any(unicodedata.category(c) in _UNPRINTABLE for c in value):
+    if not isinstance(value, str) or not is_visible(value):
         raise ValueError(f"{key} is {value!a:.60}, not a text of visible characters")
     return value
-
-
-def _stays_inside(name: str) -> bool:
-    parts = name.split("/")
-    return "\\" not in name and not any(part in ("", ".", "..") for part in parts)
 
 
 def _is_cache_of(repo: str, cache: Path) -> bool:
