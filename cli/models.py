@@ -121,17 +121,15 @@ def _here(name: str) -> str:
 def _info(name: str, as_json: bool) -> None:
     from aim_local import store
     from aim_local.errors import ModelError
-    from aim_local.store.gguf_files import parts
     from aim_local.store.memory import CELLS, memory_needed
 
     entry = store.find_entry(name)
     if entry.problem:
         raise ModelError(f"{entry.name}: {entry.problem}")
     paths = store.resolve(entry.name)
-    files = [*parts(paths.model), *([paths.mmproj] if paths.mmproj else [])]
     memory = memory_needed(paths)
     if as_json:
-        listed = [{"path": str(path), "bytes": path.stat().st_size} for path in files]
+        listed = [{"path": str(path), "bytes": path.stat().st_size} for path in paths.files]
         print_json({**entry.to_dict(), "files": listed, "memory": memory})
         return
     lines = [("name", entry.name), ("architecture", _architecture(entry)), ("parameters", count(entry.n_params))]
@@ -139,7 +137,7 @@ def _info(name: str, as_json: bool) -> None:
     if entry.vision_quantisation:
         lines += [("vision", f"{entry.vision_quantisation} ({types((entry.types or {})['mmproj'])})")]
     lines += [("from", entry.origin or ("the package" if entry.bundled else "a conversion here"))]
-    lines += [("file", f"{path} ({size(path.stat().st_size)})") for path in files]
+    lines += [("file", f"{path} ({size(path.stat().st_size)})") for path in paths.files]
     lines += [("memory", f"about {size(memory)} with {CELLS} tokens; `aim-local plan {entry.name}` says it exactly")]
     print_table(lines)
 

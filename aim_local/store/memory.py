@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .gguf_files import parts
 from .gguf_header import read_header
 from .names import ModelPaths
 
@@ -14,8 +13,7 @@ _COMPUTE = 400_000_000  # bytes of buffers: what the models of docs/models.md co
 
 def memory_needed(paths: ModelPaths) -> int:
     """Bytes: weights, a KV cache of CELLS tokens in 16 bits, buffers. Raises ModelError."""
-    files = [*parts(paths.model), *([paths.mmproj] if paths.mmproj else [])]
-    return sum(path.stat().st_size for path in files) + kv_bytes(paths, CELLS) + _COMPUTE
+    return sum(path.stat().st_size for path in paths.files) + kv_bytes(paths, CELLS) + _COMPUTE
 
 
 def kv_bytes(paths: ModelPaths, cells: int) -> int:

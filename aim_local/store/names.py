@@ -35,6 +35,11 @@ class ModelPaths:
     model: Path
     mmproj: Path | None
 
+    @property
+    def files(self) -> list[Path]:
+        """All of them, every part of a split GGUF too."""
+        return [*gguf_files.parts(self.model), *([self.mmproj] if self.mmproj else [])]
+
 
 @dataclass(frozen=True)
 class ModelEntry:
