@@ -55,7 +55,7 @@ def chat(
         raise UsageError("a conversation has no JSON form; drop --json, or give the question with -p")
     files = media.checked()
     frames.sampling()
-    tokens.config()
+    tokens.config()  # what it refuses is told before a model is loaded
     again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)
     if ttft is not None:
         _ttft.check(ttft, len(files) if question is not None else 1)

@@ -61,7 +61,7 @@ def explain(
         raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
     files = media.checked()
     frames.sampling()
-    tokens.config()
+    tokens.config()  # what it refuses is told before a model is loaded
     config, generate = load.load_config(), answer.generate_config()
     places = output_files(out, png, html, output.json)
 

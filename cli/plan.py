@@ -51,7 +51,7 @@ def plan(
         _calibrate(model, mmproj, config, output)
         return
     files = media.checked()
-    tokens.config()
+    tokens.config()  # what it refuses is told before a model is loaded
     if ttft is not None:
         check(ttft, len(files))
     frames.sampling(), answer.generate_config()
