@@ -16,7 +16,7 @@ $(VENV)/.base: pyproject.toml patches/VERSION
 
 $(VENV)/.test: $(VENV)/.base
 	$(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -e ".[convert,test]"
+	$(BIN)/pip install -q -e ".[convert,serve,cluster,test]"
 	touch $@
 
 demo: $(VENV)/.base
