@@ -1,0 +1,38 @@
+"""What a request can get wrong, as HTTP says it: a status, one clear line, and the field it is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    499: "client_closed_request",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class RequestError(Exception):
+    """A request that is refused.
+
+    status: of HTTP, from 400 on. param: the field of the request, such as "messages[0].content[1].video_url.url".
+    code: a word for programs, such as "model_not_found". headers: to go with the answer, such as Retry-After.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, param: str = "", code: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code, self.headers = status, param, code, headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON, in OpenAI's form."""
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param or None, "code": self.code or None}}
