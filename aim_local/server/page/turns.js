@@ -1,0 +1,170 @@
+// One question and its answer on the page: text as it comes, times as buttons, what it was made from, what went wrong.
+
+import { button, find, icon, make, say } from "./dom.js";
+import { strip } from "./frames.js";
+import { rangeText } from "./reading.js";
+import { bar, Progress, tokens } from "./stages.js";
+import { findTimes } from "./times.js";
+
+// Text that grows. Each line is an element with a direction of its own; only the last one is drawn again
+class TimedText {
+  constructor(parent, durationOf, jump) {
+    Object.assign(this, { parent, durationOf, jump, text: "", line: "" });
+    this.#open();
+  }
+
+  push(more) {
+    this.text += more;
+    const lines = more.split("\n");
+    for (let i = 0; i < lines.length; i++) {
+      if (i > 0) this.#open();
+      this.line += lines[i];
+      if (lines[i]) this.#draw(i === lines.length - 1);
+    }
+  }
+
+  end() {
+    this.#draw(false);
+  }
+
+  #open() {
+    if (this.element) this.#draw(false);
+    this.line = "";
+    this.element = make("p", { dir: "auto" });
+    this.parent.append(this.element);
+  }
+
+  #draw(growing) {
+    const spans = findTimes(this.line, this.durationOf()), parts = [];
+    let at = 0;
+    for (const { from, to, start, end } of spans) {
+      if (growing && to === this.line.length) break; // "0:1" may become "0:12"
+      const text = this.line.slice(from, to);
+      parts.push(this.line.slice(at, from));
+      parts.push(make("button", { type: "button", class: "time", "aria-label": `Jump to ${text}`, onclick: () => this.jump(start, end) }, icon("play"), text));
+      at = to;
+    }
+    const had = this.element.contains(document.activeElement) ? [...this.element.querySelectorAll("button")].indexOf(document.activeElement) : -1;
+    this.element.replaceChildren(...parts.filter((part) => part !== ""), this.line.slice(at));
+    if (had >= 0) this.element.querySelectorAll("button")[had]?.focus();
+  }
+}
+
+export class Turn {
+  // media: [{clip, start, end, frames}] that go with it. acts: {stop, retry(turn), jump(turn, start, end), durationOf(turn), seek(turn, frame), titleOf(turn, frame)}
+  constructor(number, question, media, acts) {
+    Object.assign(this, { number, question, media, acts, answer: "", state: "asking" });
+    this.body = make("div", { class: "said" });
+    this.element = make("article", { class: "turn", "aria-label": `Question ${number}` }, this.#asked(), this.body);
+    this.begin();
+  }
+
+  #asked() {
+    const chips = this.media.map(({ clip, start, end }) => make("li", {}, make("bdi", {}, clip.name), start != null || end != null ? `, ${rangeText({ start, end }).toLowerCase()}` : ""));
+    return make("div", { class: "asked" }, make("p", { dir: "auto" }, this.question), chips.length ? make("ul", { class: "went", "aria-label": "With it" }, ...chips) : "");
+  }
+
+  begin() {
+    this.state = "asking";
+    this.answer = "";
+    this.progress = new Progress();
+    this.text = make("div", { class: "text" });
+    this.timed = new TimedText(this.text, () => this.acts.durationOf(this), (start, end) => this.acts.jump(this, start, end));
+    this.body.replaceChildren(this.progress.element);
+  }
+
+  add(text) {
+    if (!this.answer) {
+      this.progress.end();
+      this.body.replaceChildren(this.text);
+      this.text.classList.add("growing");
+    }
+    this.answer += text;
+    this.timed.push(text);
+  }
+
+  #close(state) {
+    this.state = state;
+    this.progress.end();
+    this.timed.end();
+    this.text.classList.remove("growing");
+    this.body.replaceChildren(...(this.answer ? [this.text] : []));
+  }
+
+  // found: {usage, timings, warnings, toy, looks, finish}
+  done(found) {
+    this.#close("done");
+    if (!this.answer) this.body.append(make("p", { class: "note" }, "The model said nothing."));
+    if (found.finish === "length") this.#note("alert", "The answer reached its longest length and was cut there.");
+    this.#warnings(found);
+    this.#tools();
+    this.#evidence(found);
+    say(`Answer: ${this.answer}`);
+  }
+
+  stopped() {
+    this.#close("stopped");
+    this.#note("stop", this.answer ? "Stopped here." : "Stopped before the first word.");
+    this.#tools();
+    say("Stopped");
+  }
+
+  // title, message: plain words. acts: buttons
+  failed(title, message, ...more) {
+    this.#close("failed");
+    const again = button("Try again", "again", () => this.acts.retry(this));
+    this.body.append(make("div", { class: "failure" }, icon("alert"), make("div", {}, make("p", { class: "title" }, title), make("p", { dir: "auto" }, message), make("div", { class: "row" }, again, ...more))));
+    say(`${title}. ${message}`);
+  }
+
+  #note(iconName, text, kind = "note") {
+    this.body.append(make("p", { class: kind }, icon(iconName), make("span", { dir: "auto" }, text)));
+  }
+
+  #warnings({ warnings = [], toy = false }) {
+    if (toy && !warnings.length) this.#note("toy", "This is the bundled toy model, and this clip is none of its own: the answer means nothing.", "note toy");
+    for (const warning of warnings) this.#note(toy ? "toy" : "alert", warning, toy ? "note toy" : "note");
+  }
+
+  #tools() {
+    const copy = button("Copy", "copy", async () => {
+      const copied = await put(this.answer);
+      copy.replaceChildren(icon(copied ? "check" : "alert"), make("span", {}, copied ? "Copied" : "Not copied"));
+      say(copied ? "Copied" : "Not copied");
+    });
+    const again = button("Ask again", "again", () => this.acts.retry(this));
+    this.body.append(make("div", { class: "tools" }, this.answer ? copy : "", again));
+  }
+
+  #evidence({ usage, timings, looks }) {
+    const facts = tokens(usage, timings), times = bar(timings);
+    const frames = looks?.frames?.length ? strip(looks, (frame) => this.acts.seek(this, frame), (frame) => this.acts.titleOf(this, frame)) : null;
+    if (!facts && !times && !frames) return;
+    const summary = make("summary", {}, make("span", {}, looks ? looks.summary : "How it got there"));
+    this.evidence = make("details", { class: "evidence", open: true }, summary, frames, times, facts);
+    this.body.append(this.evidence);
+    this.looks = looks;
+  }
+
+  fold() { // the next question is asked
+    if (this.evidence) this.evidence.open = false;
+  }
+}
+
+// to the clipboard; pages of other machines over plain http may only copy what is marked
+async function put(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = make("textarea", { class: "spoken-only", "aria-hidden": "true" });
+    area.value = text;
+    const had = document.activeElement;
+    find("turns").append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    had?.focus();
+    return copied;
+  }
+}
