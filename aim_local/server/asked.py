@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ..config import GenerateConfig, VisualTokenConfig
 from ..errors import UsageError
 from ..media import FrameSampling
 from ..settings import parse_setting
+from .content import MediaPart, read_content
 from .failures import RequestError
 from .limits import Limits
-from .content import MediaPart, read_content
 from .wire import ChatRequest, shown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ def _turns(request: ChatRequest) -> tuple[str | None, tuple[AskedTurn, ...]]:
             raise RequestError(400, f"{media[0].where}: only the user shows media", param=media[0].where)
         if message.role in ("system", "developer"):
             if i:
-                raise RequestError(400, f"{where} is a {message.role} message; there may be one, as the first", param=where)
+                raise RequestError(
+                    400, f"{where} is a {message.role} message; there may be one, as the first", param=where
+                )
             system = text
             continue
         expected = "assistant" if turns and turns[-1].role == "user" else "user"
@@ -145,7 +150,9 @@ def _check_media(parts: Sequence[MediaPart], served: Served, limits: Limits) -> 
         )
     if len(parts) > limits.n_media:
         raise RequestError(
-            400, f"{len(parts)} videos and pictures are more than one request may show ({limits.n_media})", param="messages"
+            400,
+            f"{len(parts)} videos and pictures are more than one request may show ({limits.n_media})",
+            param="messages",
         )
 
 
@@ -156,25 +163,25 @@ def _generate(request: ChatRequest, limits: Limits) -> GenerateConfig:
     schema, grammar = _form(request)
     if request.top_logprobs is not None and not request.logprobs:
         raise RequestError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    asked = {
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": None if request.top_k is None else max(0, request.top_k),
-        "min_p": request.min_p,
-        "frequency_penalty": request.frequency_penalty,
-        "presence_penalty": request.presence_penalty,
-        "seed": None if request.seed == -1 else request.seed,
-        "stop": (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
-        "logprobs": _n_alternatives(request),
-        "json_schema": schema,
-        "grammar": grammar,
-    }
-    config = GenerateConfig(max_tokens=_max_tokens(request, limits))
-    for name, value in asked.items():
-        if value is not None:
-            with blaming(name):
-                config = replace(config, **{name: value})
-    return config
+    default = GenerateConfig()
+    return GenerateConfig(  # its other checks are those of the request's fields
+        max_tokens=_max_tokens(request, limits),
+        temperature=_or(request.temperature, default.temperature),
+        seed=None if request.seed == -1 else request.seed,
+        top_k=max(0, _or(request.top_k, default.top_k)),
+        top_p=_or(request.top_p, default.top_p),
+        stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
+        min_p=_or(request.min_p, default.min_p),
+        frequency_penalty=_or(request.frequency_penalty, default.frequency_penalty),
+        presence_penalty=_or(request.presence_penalty, default.presence_penalty),
+        logprobs=_n_alternatives(request),
+        json_schema=schema,
+        grammar=grammar,
+    )
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def _n_alternatives(request: ChatRequest) -> int | None:
@@ -201,19 +208,15 @@ def _max_tokens(request: ChatRequest, limits: Limits) -> int:
     return next(iter(given.values()), min(GenerateConfig().max_tokens, limits.n_answer))
 
 
-def _form(request: ChatRequest) -> tuple[dict[str, object] | None, str | None]:
+def _form(request: ChatRequest) -> tuple[dict[str, object] | None, str]:
     """(JSON schema, grammar) that the answer has to follow. Raises RequestError."""
-    found = {
-        "response_format": _response_schema(request.response_format),
-        "json_schema": request.json_schema,
-        "grammar": request.grammar,
-    }
+    schema, own = _response_schema(request.response_format), request.json_schema
+    found = {"response_format": schema, "json_schema": own, "grammar": request.grammar}
     given = [name for name, value in found.items() if value is not None]
     if len(given) > 1:
         said = f"{' and '.join(given)} each give the answer's form; give one of them"
         raise RequestError(400, said, param=given[-1])
-    schema = found["response_format"] if found["response_format"] is not None else request.json_schema
-    return schema, request.grammar
+    return (own if schema is None else schema), request.grammar or ""
 
 
 def _response_schema(given: dict[str, object] | None) -> dict[str, object] | None:
@@ -234,7 +237,7 @@ def _response_schema(given: dict[str, object] | None) -> dict[str, object] | Non
         where, given = f"{where}.json_schema", inner
     schema = given.get("schema")
     if schema is None and kind == "json_object":
-        return {"type": "object"}
+        return {}  # any object
     if not isinstance(schema, dict):
         raise RequestError(400, f"{where}.schema is not a JSON schema; give an object", param=f"{where}.schema")
     return schema
@@ -269,10 +272,9 @@ def _sampling(request: ChatRequest, served: Served, limits: Limits) -> FrameSamp
     default = min(served.default_frames, limits.n_frames)
     if n_frames is None and fps is None and request.start is None and request.end is None:
         return None if default == served.default_frames else FrameSampling(default)
+    n = default if fps is None else limits.n_frames  # a rate is obeyed as far as that goes
     if n_frames is not None:
         n = _n_frames(*n_frames, limits)
-    else:
-        n = default if fps is None else limits.n_frames
     with blaming("end" if request.end is not None else "start"):
         return FrameSampling(n, fps[1] if fps else None, request.start, request.end)
 

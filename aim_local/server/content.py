@@ -88,7 +88,12 @@ CONTENT_SCHEMA: dict[str, object] = {
                     _object("input_image", "image_url", _URL, "A picture."),
                     _object("video_url", "video_url", _URL, "A clip. frames, fps, start and end may stand beside it."),
                     _object("input_video", "input_video", {"type": "object"}, "A clip: data, url, file_id or frames."),
-                    _object("video", "video", {"type": "array", "items": {"type": "string"}, "minItems": 1}, "Pictures as one clip."),
+                    _object(
+                        "video",
+                        "video",
+                        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                        "Pictures as one clip.",
+                    ),
                     _object("file", "file", {"type": "object"}, "An uploaded file: file_id, or file_data."),
                 ]
             },

@@ -7,7 +7,7 @@ of the library; used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ..chat import Chat, Turn
 from ..config import GenerateConfig, VisualTokenConfig
 from ..engine.generate import OnText, OnToken
 from ..engine.intake import Sampled
+from ..engine.read import Media
 from ..engine.turns import ShouldStop
 from ..engine.watch import Progress
 from ..media import FrameSampling
@@ -145,7 +146,7 @@ class Conversations:
     def _take(self, base: Base, lines: Sequence[Line]) -> _Known | None:
         """A conversation that begins as all lines but the last do, at its end there; the longest of them."""
         n = len(lines) - 1
-        if n == 0 or base.tokens is not None and base.tokens.flops_share is not None:
+        if n == 0 or (base.tokens is not None and base.tokens.flops_share is not None):
             return None  # a budget is planned for a conversation as a whole, so each request plans anew
         suited = [known for known in self._known if known.base == base and known.lines[:n] == list(lines[:n])]
         if not suited:
@@ -177,6 +178,6 @@ class Conversations:
         self._drop_to(0)
 
 
-def _media(item: Found, sampling: FrameSampling | None) -> Sampled | object:
+def _media(item: Found, sampling: FrameSampling | None) -> Media:
     own = item.sampling or sampling
     return Sampled(item.media, own) if own is not None else item.media

@@ -36,7 +36,11 @@ class Guard:
                 raise UsageError(f"the API key is no good; give at least {MIN_KEY} ASCII letters and digits, no spaces")
         for origin in self.cors:
             parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc:
+            if (
+                parts.scheme not in ("http", "https")
+                or origin != f"{parts.scheme}://{parts.netloc}"
+                or not parts.netloc
+            ):
                 raise UsageError(f"{origin!r} is no origin; give one such as https://example.org, or with a port")
 
     def check_host(self, host: str) -> None:
@@ -97,7 +101,7 @@ def is_address(name: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    return name == "localhost" or is_address(name) and ipaddress.ip_address(name).is_loopback
+    return name == "localhost" or (is_address(name) and ipaddress.ip_address(name).is_loopback)
 
 
 def _same(given: str, key: str) -> bool:

@@ -21,7 +21,11 @@ class Metrics:
             "aim_local_requests", "Requests, by route and status.", ["method", "route", "status"], registry=own
         )
         self._request_seconds = Histogram(
-            "aim_local_request_seconds", "From a request's arrival to its end.", ["route"], buckets=_SECONDS, registry=own
+            "aim_local_request_seconds",
+            "From a request's arrival to its end.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=own,
         )
         length = Gauge("aim_local_queue_length", "Requests that wait for the model.", registry=own)
         length.set_function(queue_length)

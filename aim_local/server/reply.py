@@ -37,7 +37,12 @@ class Reply:
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(done), **extras(done, looks)}
 
     def chunk(
-        self, delta: Json, *, tokens: Sequence[TokenLogprob] | None = None, finish: str | None = None, with_usage: bool = False
+        self,
+        delta: Json,
+        *,
+        tokens: Sequence[TokenLogprob] | None = None,
+        finish: str | None = None,
+        with_usage: bool = False,
     ) -> Json:
         """A part of a streamed answer."""
         choice = {
@@ -112,7 +117,9 @@ def timings_so_far(said: Said) -> Json:
 
 
 def logprobs(tokens: Sequence[TokenLogprob]) -> Json:
-    content = [{**_alternative(token), "top_logprobs": [_alternative(other) for other in token.top]} for token in tokens]
+    content = [
+        {**_alternative(token), "top_logprobs": [_alternative(other) for other in token.top]} for token in tokens
+    ]
     return {"content": content, "refusal": None}
 
 

@@ -5,11 +5,10 @@ Knows no HTTP. One worker thread computes; a few threads fetch and check the med
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from .jobs import Answered, Client, Event, Job
 from .limits import Limits
 from .metrics import Metrics
 from .queue import FairQueue, close_scope, stopping
-from .sources import Found, Sources
+from .sources import Sources
 from .wire import parse_request
 from .worker import Worker, refusal
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from .failures import RequestError
 from .content import CONTENT_SCHEMA
+from .failures import RequestError
 
 MAX_MESSAGES, MAX_STOPS, MAX_NAME = 4096, 16, 256
 MAX_STOP_TEXT, MAX_GRAMMAR = 1024, 200_000
@@ -27,7 +27,9 @@ Empty = Annotated[list[object], Field(max_length=0)]
 EmptyObject = Annotated[dict[str, object], Field(max_length=0)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
-Frames = Annotated[int, Field(ge=-1, le=2**31 - 1), WithJsonSchema({"type": "integer", "anyOf": [{"const": -1}, {"minimum": 1}]})]
+Frames = Annotated[
+    int, Field(ge=-1, le=2**31 - 1), WithJsonSchema({"type": "integer", "anyOf": [{"const": -1}, {"minimum": 1}]})
+]
 
 
 class _Strict(BaseModel):
@@ -114,7 +116,9 @@ class ChatRequest(_Accepted):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     max_tokens: Whole | None = None
     max_completion_tokens: Whole | None = None
-    n_predict: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = Field(None, description="llama-server's; -1: the limit.")
+    n_predict: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = Field(
+        None, description="llama-server's; -1: the limit."
+    )
     temperature: Annotated[float, Field(ge=0, le=5)] | None = Field(None, description="0, the default, is greedy.")
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = Field(None, description="0 or -1 is off.")
@@ -130,7 +134,9 @@ class ChatRequest(_Accepted):
     json_schema: dict[str, object] | None = Field(None, description="llama-server's: a schema for the answer.")
     grammar: Annotated[str, Field(max_length=MAX_GRAMMAR)] | None = Field(None, description="GBNF with a rule root.")
     # the clips and pictures
-    visual_tokens: Name | None = Field(None, description="A setting of the command line: off, auto, paper, budget=0.15.")
+    visual_tokens: Name | None = Field(
+        None, description="A setting of the command line: off, auto, paper, budget=0.15."
+    )
     frames: Frames | None = Field(None, description="Of each clip, evenly spread; -1: all, up to the limit.")
     fps: Annotated[float, Field(gt=0, le=1e6)] | None = None
     start: Seconds | None = None
@@ -186,7 +192,9 @@ def _refused(error: Any) -> RequestError:
     if error["type"] == "missing":
         return RequestError(400, f"{where} is missing", param=where)
     if error["type"] == "extra_forbidden":
-        return RequestError(400, f"{where} is not known here; {why or 'leave it out'}", param=where, code="unknown_field")
+        return RequestError(
+            400, f"{where} is not known here; {why or 'leave it out'}", param=where, code="unknown_field"
+        )
     said = str(error["msg"])
     return RequestError(400, f"{where} is {shown(error['input'])}; {why or said[:1].lower() + said[1:]}", param=where)
 
@@ -205,7 +213,9 @@ class _Path:
 
 
 def _names_a_type(step: str) -> bool:
-    return step in ("str", "dict", "bool", "int", "float") or step.startswith(("list[", "dict[", "constrained-", "literal["))
+    return step in ("str", "dict", "bool", "int", "float") or step.startswith(
+        ("list[", "dict[", "constrained-", "literal[")
+    )
 
 
 def dotted(path: Sequence[object]) -> str:
