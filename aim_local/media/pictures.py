@@ -36,11 +36,15 @@ _PNG_EXIF_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 @dataclass(frozen=True)
 class PictureKind:
-    """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn."""
+    """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn.
+
+    stored_size: (height, width) by the file's header, no orientation applied.
+    """
 
     format: str
     n_frames: int
     animated: bool
+    stored_size: Size
 
 
 def picture_kind(path: Path) -> PictureKind | None:
@@ -60,7 +64,7 @@ def picture_kind(path: Path) -> PictureKind | None:
         except _DAMAGE:
             # reading the first frame will tell whether there is anything to save
             n_frames = 1
-        return PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1)
+        return PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, (image.height, image.width))
 
 
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:

@@ -1,0 +1,78 @@
+"""What a file is by its head, and whether that is within the limits, before anything of it is decoded.
+
+Knows sizes and numbers of frames. Reading heads is the media layer's; its errors get the name that a request knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import MediaError
+from ..media.container import open_stream
+from ..media.files import check_file
+from ..media.pictures import PictureKind, picture_kind
+from .failures import RequestError
+from .limits import Limits
+from .words import beyond
+
+_BOMB = "the picture is too large ("  # the media layer's words, with Pillow's in brackets
+
+
+@dataclass(frozen=True)
+class Head:
+    """n_frames: of an animated picture, else 1 (those of a video are chosen by its times)."""
+
+    kind: Literal["picture", "animation", "video"]
+    n_frames: int
+
+
+def check_head(path: Path, name: str, limits: Limits) -> Head:
+    """Raises RequestError for what is no media, is damaged at its head, or goes beyond the limits."""
+    try:
+        found = picture_kind(check_file(path))
+        if found is None:
+            return _checked_video(path, name, limits)
+    except MediaError as e:
+        raise media_failure(e, path, name) from e
+    return _checked_picture(found, name, limits)
+
+
+def media_failure(e: MediaError, path: Path, name: str) -> RequestError:
+    """An error of the media layer as a refusal, without the file's path."""
+    message = without_path(str(e), path, name)
+    if _BOMB in message:
+        return RequestError(413, f"{message}: or send it smaller", code="limit_exceeded")
+    return RequestError(400, message, code="invalid_media")
+
+
+def without_path(message: str, path: Path, name: str) -> str:
+    """A message of the media layer with the name that the request knows instead of the file's path."""
+    return message.replace(str(path), name)
+
+
+def _checked_video(path: Path, name: str, limits: Limits) -> Head:
+    with open_stream(path) as (_, stream):
+        codec = stream.codec_context
+        _check_pixels(f"{name}: a video ({codec.name})", codec.height, codec.width, limits)
+    return Head("video", 1)
+
+
+def _checked_picture(found: PictureKind, name: str, limits: Limits) -> Head:
+    height, width = found.stored_size
+    _check_pixels(f"{name}: a picture ({found.format})", height, width, limits)
+    if not found.animated:
+        return Head("picture", 1)
+    # an animation is decoded from its first frame to its last for its times: more frames than a clip may have are let
+    # in only where all of them together are no more work than one large picture
+    if found.n_frames > limits.n_frames and found.n_frames * height * width > limits.n_pixels:
+        came = f"{name}: an animated picture ({found.format}) of {found.n_frames:,} frames, {width} x {height}"
+        raise beyond("n_frames", came, f"{limits.n_frames} frames are")
+    return Head("animation", found.n_frames)
+
+
+def _check_pixels(what: str, height: int, width: int, limits: Limits) -> None:
+    if height * width > limits.n_pixels:
+        came = f"{what} of {width} x {height} = {height * width:,} pixels"
+        raise beyond("n_pixels", came, f"{limits.n_pixels:,} are")
