@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..media import FrameSampling
 from .asked import Asked, Served, understand
 from .conversations import MIB, Conversations
 from .failures import RequestError
@@ -154,9 +155,9 @@ class Service:
     def _find(self, job: Job) -> None:
         """Looks for the media of a job, which keeps its place in the queue meanwhile."""
         try:
-            scope = job.scope.enter_context(self._sources.request())
+            scope, base = job.scope.enter_context(self._sources.request()), self._base_sampling(job.asked)
             found = tuple(
-                tuple(scope.find(part.content, part.where, job.should_stop) for part in turn.media)
+                tuple(scope.find(part.content, part.where, job.should_stop, base) for part in turn.media)
                 for turn in job.asked.turns
             )
         except BaseException as e:
@@ -169,6 +170,10 @@ class Service:
         job.asked, job.found = job.asked.without_parts(), found
         if not self.queue.set_ready(job):
             job.scope.close()
+
+    def _base_sampling(self, asked: Asked) -> FrameSampling:
+        """What a part does not say of its sampling."""
+        return asked.sampling or FrameSampling(self.served().served.default_frames)
 
     # --- the worker's news ---
 

@@ -58,17 +58,20 @@ class Upload:
 class Writer:
     """An upload on its way. `with` leaves nothing of it unless it was finished. Its calls block for the disk only."""
 
-    def __init__(self, landing: Landing, finish: Callable[[Landing], Upload]) -> None:
+    def __init__(self, landing: Landing, finish: Callable[[Landing, str], Upload]) -> None:
         self._landing, self._finish = landing, finish
 
     def write(self, data: bytes) -> None:
         """The next bytes. Raises RequestError where there are too many, and then nothing more is taken."""
         self._landing.write(data)
 
-    def finish(self) -> Upload:
-        """All bytes came. Raises RequestError, and nothing is kept, for what is no video or picture."""
+    def finish(self, purpose: str) -> Upload:
+        """All bytes came. Raises RequestError, and nothing is kept, for what is no video or picture.
+
+        purpose: OpenAI's field, which may come behind the file.
+        """
         with self._landing:
-            return self._finish(self._landing)
+            return self._finish(self._landing, purpose)
 
     def abort(self) -> None:
         """The client is gone: nothing is left. Idempotent."""
@@ -101,18 +104,13 @@ class Uploads:
         """For files that go with their request."""
         return self._folder
 
-    def begin(self, name: str, purpose: str, n_bytes: int = 0) -> Writer:
+    def begin(self, name: str, n_bytes: int = 0) -> Writer:
         """n_bytes: how many will come, as far as is known; what cannot fit is refused here. Raises RequestError."""
-        if purpose not in PURPOSES:
-            allowed = " or ".join(PURPOSES)
-            raise RequestError(
-                400, f"purpose is {shown(purpose)}; files here are videos and pictures: {allowed}", param="purpose"
-            )
         with self._lock:
             self._check_count()
         id, created = f"file-{secrets.token_hex(16)}", int(time.time())
         landing = Landing(self._folder / f"{id}.part", self.limits, self.room, self._no_room, n_bytes)
-        return Writer(landing, lambda whole: self._keep(whole, id, display_name(name), purpose, created))
+        return Writer(landing, lambda whole, purpose: self._keep(whole, id, display_name(name), purpose, created))
 
     def files(self) -> list[Upload]:
         """All that are kept, the newest first."""
@@ -168,6 +166,11 @@ class Uploads:
         self.close()
 
     def _keep(self, landing: Landing, id: str, name: str, purpose: str, created: int) -> Upload:
+        if purpose not in PURPOSES:
+            allowed = " or ".join(PURPOSES)
+            raise RequestError(
+                400, f"purpose is {shown(purpose)}; files here are videos and pictures: {allowed}", param="purpose"
+            )
         part, path = self._folder / f"{id}.part", self._folder / id
         check_head(part, name, self.limits)
         with self._lock:

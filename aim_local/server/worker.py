@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AimError, CancelledError, ClosedError, ContextError, MediaError, ModelError, UsageError
@@ -79,7 +78,7 @@ def _answer(job: Job, conversations: Conversations, queue_ms: float) -> Answered
     if job.why:
         raise CancelledError("the answer was ended from outside")
     items = [item for turn in job.found or () for item in turn]
-    told = [with_names(line, items) for line in answer.warnings]
+    told = [*(line for item in items for line in item.warnings), *(with_names(line, items) for line in answer.warnings)]
     return Answered(answer, tuple(told), course.taken(), queue_ms)
 
 
@@ -131,6 +130,5 @@ def refusal(e: BaseException, job: Job) -> RequestError:
 def with_names(text: str, items: Sequence[Found]) -> str:
     """A line of the library, with what people call a file in the place of where it lies here."""
     for item in items:
-        if isinstance(item.media, Path):
-            text = text.replace(str(item.media), item.name).replace(item.media.name, item.name)
+        text = item.without_path(text)
     return text
