@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import metrics, schema, static
+from . import metrics, page, schema
 from .bodies import Bodies
 from .failures import RequestError
 from .files import file_routes
@@ -41,7 +41,7 @@ def make_app(
     _model_routes(app, service)
     _health_routes(app, service)
     file_routes(app, uploads, service.limits)
-    static.page_routes(app)
+    _page_routes(app)
     schema.describe(app, has_keys=bool(guard.keys))
     return Front(app, guard, service.metrics, say, debug=debug)
 
@@ -105,6 +105,16 @@ def _health_routes(app: FastAPI, service: Service) -> None:
     async def prometheus() -> Response:
         """Counters for Prometheus."""
         return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+
+def _page_routes(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    @app.get("/page/{name:path}", include_in_schema=False)
+    async def page_file(request: Request) -> Response:
+        found = page.reply(request.url.path, request.headers.get("If-None-Match", ""))
+        if found is None:
+            raise RequestError(404, "there is no such file of the page")
+        return Response(found.body, found.status, found.headers)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -5,9 +5,11 @@ Knows the library and jobs; neither HTTP nor the order of jobs.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AimError, CancelledError, ClosedError, ContextError, MediaError, ModelError, UsageError
@@ -131,4 +133,6 @@ def with_names(text: str, items: Sequence[Found]) -> str:
     """A line of the library, with what people call a file in the place of where it lies here."""
     for item in items:
         text = item.without_path(text)
+        if isinstance(item.media, Path):  # the line about the toy has the path's last part alone
+            text = re.sub(rf"(?<=answer about ){re.escape(item.media.name)}(?= )", lambda _, name=item.name: name, text)
     return text
