@@ -1,6 +1,6 @@
 """The content of a message: a text, or a list of texts, pictures and clips.
 
-Knows which parts there are and which of them are media. What a media part holds is read by sources.py.
+Knows which parts there are and which of them are media. What a media part holds is read by parts.py.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .failures import RequestError
+from .parts import MEDIA_TYPES
 
-MEDIA_TYPES = ("image_url", "input_image", "video_url", "input_video", "video", "file")
 TEXT_TYPES = ("text", "input_text")
 
 
@@ -39,7 +39,7 @@ def read_content(content: object, where: str) -> tuple[str, tuple[MediaPart, ...
         elif kind in MEDIA_TYPES:
             media.append(MediaPart(place, part))
         else:
-            known = ", ".join((TEXT_TYPES[0], *MEDIA_TYPES))
+            known = ", ".join((TEXT_TYPES[0], *sorted(MEDIA_TYPES)))
             raise RequestError(400, f"{place}.type is not known here; give one of {known}", param=f"{place}.type")
     return "\n".join(texts), tuple(media)
 
