@@ -142,7 +142,14 @@ class PageService:
             raise
 
     def last(self, **more: Any) -> dict[str, Any]:
-        return {"choices": [], "usage": self.usage, "timings": self.timings, "looks": self.looks, "warnings": [], **more}
+        return {
+            "choices": [],
+            "usage": self.usage,
+            "timings": self.timings,
+            "looks": self.looks,
+            "warnings": [],
+            **more,
+        }
 
 
 def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -221,4 +228,11 @@ def refused(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, An
     yield from ()
 
 
-PARTS: dict[str, Part] = {"!slow": slow, "!times": timed, "!toy": toy, "!broken": broken, "!fails": failing, "!refused": refused}
+PARTS: dict[str, Part] = {
+    "!slow": slow,
+    "!times": timed,
+    "!toy": toy,
+    "!broken": broken,
+    "!fails": failing,
+    "!refused": refused,
+}

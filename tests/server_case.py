@@ -86,9 +86,7 @@ def running(
     """wait: until the model is loaded."""
     limits, ready, log = limits or Limits(), threading.Event(), list[str]()
     with Uploads(limits) as uploads, socket.create_server(("127.0.0.1", 0)) as listener:
-        service = Service(
-            model, Sources(limits, uploads, **sources), limits, keeping, on_ready=lambda _: ready.set()
-        )
+        service = Service(model, Sources(limits, uploads, **sources), limits, keeping, on_ready=lambda _: ready.set())
         app = make_app(service, uploads, Guard("127.0.0.1", tuple(keys), tuple(cors)), log.append)
         config = uvicorn.Config(
             app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
@@ -151,8 +149,11 @@ class HeldLLM:
 
     name, architecture, n_ctx_train, default_frames, has_vision = "held", "qwen2", 2048, 8, True
 
+    model: Any = None
+
     def __init__(self, *, free: bool = False, vision: bool = True) -> None:
         self.calls: list[HeldCall] = []
+        self.chats: list[HeldChat] = []
         self.free, self.has_vision = free, vision
         self._began = threading.Semaphore(0)
         self._taken = 0
@@ -165,7 +166,8 @@ class HeldLLM:
         return {"model": "/models/held-file.gguf", "projector": "some" if self.has_vision else None}
 
     def chat(self, *args: Any, **options: Any) -> HeldChat:
-        return HeldChat(self)
+        self.chats.append(HeldChat(self))
+        return self.chats[-1]
 
     def next_call(self) -> HeldCall:
         assert self._began.acquire(timeout=PATIENCE_S), "nothing was asked"
@@ -187,10 +189,11 @@ class HeldChat:
     n_bytes = 1000
 
     def __init__(self, llm: HeldLLM) -> None:
-        self.llm = llm
+        self.llm, self.questions, self.closed = llm, list[str](), False
 
     def ask(self, question: str, media: Any, generate: Any, on_text: Any, progress: Any, **options: Any) -> Answer:
         call = HeldCall(question, {"media": media, "generate": generate, **options})
+        self.questions.append(question)
         self.llm.begin(call)
         if self.llm.error:
             raise self.llm.error
@@ -207,7 +210,7 @@ class HeldChat:
         pass
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 NO_TRACE: Trace = SimpleNamespace(grids=[])  # type: ignore[assignment]

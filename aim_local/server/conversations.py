@@ -15,11 +15,13 @@ from ..chat import Chat, Turn
 from ..config import GenerateConfig, VisualTokenConfig
 from ..engine.generate import OnText, OnToken
 from ..engine.intake import Sampled
+from ..engine.model import Model
 from ..engine.read import Media
 from ..engine.turns import ShouldStop
 from ..engine.watch import Progress
 from ..media import FrameSampling
 from ..results import Answer
+from .budget import settled
 from .jobs import Job
 from .sources import Found
 
@@ -28,6 +30,9 @@ MIB = 2**20
 
 class Talks(Protocol):
     """What is needed of VisionLLM."""
+
+    @property
+    def model(self) -> Model: ...
 
     def chat(
         self,
@@ -91,6 +96,10 @@ class Conversations:
     def __len__(self) -> int:
         return len(self._known)
 
+    def known(self) -> list[tuple[Line, ...]]:
+        """What was said in each, the most recently used last."""
+        return [tuple(known.lines) for known in self._known]
+
     @property
     def n_bytes(self) -> int:
         """Memory that they hold."""
@@ -103,7 +112,8 @@ class Conversations:
             Line(turn.role, turn.text, tuple((item.key, item.sampling or asked.sampling) for item in items))
             for turn, items in zip(asked.turns, found, strict=True)
         ]
-        base, reused = Base(job.client.account, asked.system, asked.tokens), None
+        tokens = settled(self._llm.model, asked, found)
+        base, reused = Base(job.client.account, asked.system, tokens), None
         if asked.cache_prompt:
             reused = self._take(base, lines)
         known = reused or self._begin(base, job, lines[:-1])
@@ -146,8 +156,8 @@ class Conversations:
     def _take(self, base: Base, lines: Sequence[Line]) -> _Known | None:
         """A conversation that begins as all lines but the last do, at its end there; the longest of them."""
         n = len(lines) - 1
-        if n == 0 or (base.tokens is not None and base.tokens.flops_share is not None):
-            return None  # a budget is planned for a conversation as a whole, so each request plans anew
+        if n == 0:
+            return None
         suited = [known for known in self._known if known.base == base and known.lines[:n] == list(lines[:n])]
         if not suited:
             return None
