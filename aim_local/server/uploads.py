@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from .failures import RequestError
 from .heads import check_head
-from .landing import Landing
+from .landing import Landed, Landing, disk_failure
 from .limits import Limits
 from .room import Room
 from .words import OPTIONS, display_name, shown, size
@@ -58,8 +58,8 @@ class Upload:
 class Writer:
     """An upload on its way. `with` leaves nothing of it unless it was finished. Its calls block for the disk only."""
 
-    def __init__(self, landing: Landing, finish: Callable[[Landing], Upload]) -> None:
-        self._landing, self._finish = landing, finish
+    def __init__(self, landing: Landing, keep: Callable[[Landed], Upload]) -> None:
+        self._landing, self._keep = landing, keep
 
     def write(self, data: bytes) -> None:
         """The next bytes. Raises RequestError where there are too many, and then nothing more is taken."""
@@ -68,7 +68,8 @@ class Writer:
     def finish(self) -> Upload:
         """All bytes came. Raises RequestError, and nothing is kept, for what is no video or picture."""
         with self._landing:
-            return self._finish(self._landing)
+            landed = self._landing.finish()
+        return self._keep(landed)
 
     def abort(self) -> None:
         """The client is gone: nothing is left. Idempotent."""
@@ -167,15 +168,21 @@ class Uploads:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _keep(self, landing: Landing, id: str, name: str, purpose: str, created: int) -> Upload:
-        part, path = self._folder / f"{id}.part", self._folder / id
-        check_head(part, name, self.limits)
-        with self._lock:
-            self._check_count()
-            landed = landing.finish()
-            part.rename(path)
-            self._kept[id] = Upload(id, name, purpose, landed.n_bytes, created, landed.digest, path)
-            return self._kept[id]
+    def _keep(self, landed: Landed, id: str, name: str, purpose: str, created: int) -> Upload:
+        upload = Upload(id, name, purpose, landed.n_bytes, created, landed.digest, self._folder / id)
+        try:
+            check_head(landed.path, name, self.limits)
+            with self._lock:
+                self._check_count()
+                landed.path.rename(upload.path)
+                self._kept[id] = upload
+        except BaseException as e:
+            landed.path.unlink(missing_ok=True)
+            self.room.give(landed.n_bytes)
+            if isinstance(e, OSError):
+                raise disk_failure(e) from e
+            raise
+        return upload
 
     def _remove(self, upload: Upload) -> None:
         upload.path.unlink(missing_ok=True)
