@@ -28,6 +28,7 @@ from .wire import shown
 
 _SLACK = MIB  # of the form around the file
 _STALL_S = 60.0
+_PURPOSE = "user_data"  # until the field comes
 _MAX_FIELD = 1024
 _CLOSE = {"Connection": "close"}  # what is left of the body is not read
 
@@ -145,6 +146,8 @@ class _Form:
             raise RequestError(400, "the form ends too early", headers=_CLOSE)
         if self._writer is None:
             raise RequestError(400, "the form has no field file", param="file")
+        if not self._purpose:
+            raise RequestError(400, "the form has no field purpose; give vision", param="purpose")
         return self._writer.finish(self._purpose.decode("utf-8", "replace"))
 
     def __enter__(self) -> Self:
@@ -176,7 +179,7 @@ class _Form:
         if name == "file":
             if self._writer is not None:
                 raise RequestError(400, "the form has two files; send them one by one", param="file")
-            self._writer = self._uploads.begin(options.get(b"filename", b"").decode("utf-8", "replace"))
+            self._writer = self._uploads.begin(options.get(b"filename", b"").decode("utf-8", "replace"), _PURPOSE)
             self._takes = self._writer.write
         elif name == "purpose":
             self._takes = self._take_purpose

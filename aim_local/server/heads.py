@@ -13,6 +13,7 @@ from ..errors import MediaError
 from ..media.container import open_stream
 from ..media.files import check_file
 from ..media.pictures import PictureKind, picture_kind
+from .claims import check_claims, is_too_long, too_long
 from .failures import RequestError
 from .limits import Limits
 from .words import beyond
@@ -31,7 +32,8 @@ class Head:
 def check_head(path: Path, name: str, limits: Limits) -> Head:
     """Raises RequestError for what is no media, is damaged at its head, or goes beyond the limits."""
     try:
-        found = picture_kind(check_file(path))
+        check_claims(check_file(path), name, limits)
+        found = picture_kind(path)
         if found is None:
             return _checked_video(path, name, limits)
     except MediaError as e:
@@ -64,11 +66,8 @@ def _checked_picture(found: PictureKind, name: str, limits: Limits) -> Head:
     _check_pixels(f"{name}: a picture ({found.format})", height, width, limits)
     if not found.animated:
         return Head("picture", 1)
-    # an animation is decoded from its first frame to its last for its times: more frames than a clip may have are let
-    # in only where all of them together are no more work than one large picture
-    if found.n_frames > limits.n_frames and found.n_frames * height * width > limits.n_pixels:
-        came = f"{name}: an animated picture ({found.format}) of {found.n_frames:,} frames, {width} x {height}"
-        raise beyond("n_frames", came, f"{limits.n_frames} frames are")
+    if is_too_long(found.n_frames, height, width, limits):
+        raise too_long(name, found.format, f"{found.n_frames:,}", (height, width), limits)
     return Head("animation", found.n_frames)
 
 

@@ -25,8 +25,8 @@ _BY_FOLDER = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 OFF = (
-    "names a file on the server, which reads none of its own: start it with --media-path FOLDER, or send the file itself"
-    " (base64, a data: URL)"
+    "names a file on the server, which reads none of its own: start it with --media-path FOLDER, or send the file"
+    " itself (base64, a data: URL)"
 )
 
 

@@ -60,12 +60,13 @@ class Part:
 
 @dataclass(frozen=True, repr=False)
 class _Media:
-    """What holds a part's media: the field `key` at `at`, its value, and the other fields of its object."""
+    """What holds a part's media: the field `key` at `at`, its value, and the other fields of its object, at `holder`."""
 
     key: str
     at: str
     value: object
-    beside: Mapping[str, object]
+    holder: str = ""
+    beside: Mapping[str, object] = field(default_factory=dict)
 
 
 def read_part(part: Mapping[str, object], limits: Limits) -> Part:
@@ -82,7 +83,7 @@ def read_part(part: Mapping[str, object], limits: Limits) -> Part:
     else:
         allowed = " or ".join(_FORMS[kind])
         raise _refused(f"a part of type {kind} needs one field {allowed}", f".{_FORMS[kind][0]}")
-    inside, outside = _sampling(media.beside, media.at), _sampling(outer, "")
+    inside, outside = _sampling(media.beside, media.holder), _sampling(outer, "")
     if both := sorted(set(inside) & set(outside)):
         raise _refused(f"{both[0]} is given twice; give it once", f".{both[0]}")
     filename = _text(media.beside.get("filename", ""), ".filename")
@@ -94,9 +95,9 @@ def read_part(part: Mapping[str, object], limits: Limits) -> Part:
 
 def _media_of(value: object, at: str) -> _Media:
     if isinstance(value, str):
-        return _Media("url", at, value, {})
+        return _Media("url", at, value)
     if isinstance(value, list):
-        return _Media("frames", at, value, {})
+        return _Media("frames", at, value)
     if isinstance(value, Mapping):
         return _in_object({k: v for k, v in value.items() if v is not None}, at)
     raise _refused(f"is {value_text(value)}; give a URL, a list of URLs, or an object with url, data or file_id", at)
@@ -109,7 +110,7 @@ def _in_object(fields: Mapping[str, object], at: str) -> _Media:
         came = " and ".join(found) if found else "none"
         raise _refused(f"has {came} of url, data, file_id, file_data, frames (a list); give one", at or ".type")
     (key,) = found
-    return _Media(key, f"{at}.{key}", fields[key], {k: v for k, v in fields.items() if k != key})
+    return _Media(key, f"{at}.{key}", fields[key], at, {k: v for k, v in fields.items() if k != key})
 
 
 def _sampling(fields: Mapping[str, object], at: str) -> dict[str, object]:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from .failures import RequestError
 from .heads import check_head
-from .landing import Landing
+from .landing import Landed, Landing, disk_failure
 from .limits import Limits
 from .room import Room
 from .words import OPTIONS, display_name, shown, size
@@ -58,20 +58,23 @@ class Upload:
 class Writer:
     """An upload on its way. `with` leaves nothing of it unless it was finished. Its calls block for the disk only."""
 
-    def __init__(self, landing: Landing, finish: Callable[[Landing, str], Upload]) -> None:
-        self._landing, self._finish = landing, finish
+    def __init__(self, landing: Landing, keep: Callable[[Landed, str], Upload]) -> None:
+        self._landing, self._keep = landing, keep
 
     def write(self, data: bytes) -> None:
         """The next bytes. Raises RequestError where there are too many, and then nothing more is taken."""
         self._landing.write(data)
 
-    def finish(self, purpose: str) -> Upload:
+    def finish(self, purpose: str = "") -> Upload:
         """All bytes came. Raises RequestError, and nothing is kept, for what is no video or picture.
 
-        purpose: OpenAI's field, which may come behind the file.
+        purpose: where it came behind the file; "" for that of the beginning.
         """
         with self._landing:
-            return self._finish(self._landing, purpose)
+            if purpose:
+                check_purpose(purpose)
+            landed = self._landing.finish()
+        return self._keep(landed, purpose)
 
     def abort(self) -> None:
         """The client is gone: nothing is left. Idempotent."""
@@ -104,13 +107,14 @@ class Uploads:
         """For files that go with their request."""
         return self._folder
 
-    def begin(self, name: str, n_bytes: int = 0) -> Writer:
+    def begin(self, name: str, purpose: str, n_bytes: int = 0) -> Writer:
         """n_bytes: how many will come, as far as is known; what cannot fit is refused here. Raises RequestError."""
+        check_purpose(purpose)
         with self._lock:
             self._check_count()
         id, created = f"file-{secrets.token_hex(16)}", int(time.time())
         landing = Landing(self._folder / f"{id}.part", self.limits, self.room, self._no_room, n_bytes)
-        return Writer(landing, lambda whole, purpose: self._keep(whole, id, display_name(name), purpose, created))
+        return Writer(landing, lambda whole: self._keep(whole, id, display_name(name), purpose, created))
 
     def files(self) -> list[Upload]:
         """All that are kept, the newest first."""
@@ -165,20 +169,21 @@ class Uploads:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _keep(self, landing: Landing, id: str, name: str, purpose: str, created: int) -> Upload:
-        if purpose not in PURPOSES:
-            allowed = " or ".join(PURPOSES)
-            raise RequestError(
-                400, f"purpose is {shown(purpose)}; files here are videos and pictures: {allowed}", param="purpose"
-            )
-        part, path = self._folder / f"{id}.part", self._folder / id
-        check_head(part, name, self.limits)
-        with self._lock:
-            self._check_count()
-            landed = landing.finish()
-            part.rename(path)
-            self._kept[id] = Upload(id, name, purpose, landed.n_bytes, created, landed.digest, path)
-            return self._kept[id]
+    def _keep(self, landed: Landed, id: str, name: str, purpose: str, created: int) -> Upload:
+        upload = Upload(id, name, purpose, landed.n_bytes, created, landed.digest, self._folder / id)
+        try:
+            check_head(landed.path, name, self.limits)
+            with self._lock:
+                self._check_count()
+                landed.path.rename(upload.path)
+                self._kept[id] = upload
+        except BaseException as e:
+            landed.path.unlink(missing_ok=True)
+            self.room.give(landed.n_bytes)
+            if isinstance(e, OSError):
+                raise disk_failure(e) from e
+            raise
+        return upload
 
     def _remove(self, upload: Upload) -> None:
         upload.path.unlink(missing_ok=True)
@@ -198,6 +203,15 @@ class Uploads:
             f"the file has {size(n_bytes)}, and {free} of {total} are free; delete"
             f" files{such} with DELETE /v1/files/ID, or start the server with a larger {OPTIONS['files_bytes']}",
             code="no_room",
+        )
+
+
+def check_purpose(purpose: str) -> None:
+    """Raises RequestError."""
+    if purpose not in PURPOSES:
+        allowed = " or ".join(PURPOSES)
+        raise RequestError(
+            400, f"purpose is {shown(purpose)}; files here are videos and pictures: {allowed}", param="purpose"
         )
 
 
