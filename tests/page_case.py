@@ -67,7 +67,9 @@ class Tab:
         service.fresh()
         self.service = service
         viewport = {"width": size[0], "height": size[1]}
-        self.context = chromium.new_context(viewport=viewport, permissions=["clipboard-read", "clipboard-write"], **device)
+        self.context = chromium.new_context(
+            viewport=viewport, permissions=["clipboard-read", "clipboard-write"], **device
+        )
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(SECONDS * 1000)
         self.messages: list[str] = []

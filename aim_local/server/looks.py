@@ -95,7 +95,9 @@ def detail(n_full: int, n: int, n_seen: int, il: int, dropping: int | None) -> s
     """What was done, in the order it was done."""
     parts = [f"Pieces that look alike were put together, {n_full} into {n}."] if n < n_full else []
     if dropping is not None and n_seen < n:
-        parts.append(f"From layer {dropping} on the model let go of what mattered least; bright is what layer {il} still saw.")
+        parts.append(
+            f"From layer {dropping} on the model let go of what mattered least; bright is what layer {il} still saw."
+        )
     elif dropping is not None:
         parts.append(f"All of them were read up to layer {dropping - 1}, and none from there on.")
     return " ".join(parts) or "Nothing was put together and nothing was dropped."

@@ -74,6 +74,8 @@ const pending = () => shelf.clips.filter((clip) => clip.state !== "failed" && !k
 function desk() {
   const clip = shelf.current();
   player.put(clip);
+  show(find("upload-error"), clip?.state === "failed");
+  find("upload-error").textContent = clip?.error?.message ?? "";
   show(find("viewer"), shelf.clips.length > 0);
   show(find("landing"), shelf.clips.length === 0);
   show(find("reading"), shelf.clips.length > 0);
