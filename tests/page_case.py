@@ -1,4 +1,4 @@
-"""What browser tests of the service's page share: the service, a browser, and a tab that notes all it says and asks for."""
+"""What browser tests of the service's page share: a service, a browser, a tab that notes what it says and asks for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A service for tests of the page: the contract's addresses, answers that are given here, and faults to be asked for.
 
-A question that begins with "!" plays a part (see PARTS); every other one is answered with `text`. Parts that hold wait for
-`go()`, so no test waits for a clock.
+A question that begins with "!" plays a part (see PARTS); every other one is answered with `text`. Parts that hold wait
+for `go()`, so no test waits for a clock.
 """
 
 from __future__ import annotations

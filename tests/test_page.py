@@ -1,4 +1,4 @@
-"""The service's page in Chromium, on a phone and a desktop, light and dark: from a clip to an answer and back into the clip.
+"""The service's page in Chromium, on a phone and a desktop, light and dark: from a clip to an answer and back to it.
 
 Skipped without Chromium.
 """

@@ -100,7 +100,8 @@ def test_an_answer_is_spoken_once(chromium: Browser, service: PageService) -> No
     with Tab(chromium, service).open().clip() as tab:
         tab.page.evaluate("""() => {
           window.heard = [];
-          new MutationObserver(() => { const t = spoken.textContent; if (t) heard.push(t); }).observe(spoken, {childList: true});
+          const hear = () => spoken.textContent && heard.push(spoken.textContent);
+          new MutationObserver(hear).observe(spoken, { childList: true });
         }""")
         tab.answered()
         expect(tab("#spoken")).to_have_text("Answer: red cross")
