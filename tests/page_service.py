@@ -1,15 +1,16 @@
-"""A service for tests of the page: the contract's addresses over the bundled model, with faults to be asked for.
+"""A service for tests of the page: the contract's addresses, answers that are given here, and faults to be asked for.
 
-The page's questions are answered by the model itself, so that counts, times and looks are real; questions that begin with
-"!" play a part instead (see PARTS). A test holds the service at a point with `gate`, so nothing waits for a clock.
+A question that begins with "!" plays a part (see PARTS); every other one is answered with `text`. Parts that hold wait
+for `go()`, so no test waits for a clock.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,20 +20,22 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from aim_local.server.page import reply
 
-Part = Callable[["PageService", dict[str, Any]], Iterator[dict[str, Any]]]
+Chunk = dict[str, Any] | None  # None: nothing new, look whether the client is still there
+Part = Callable[["PageService"], Iterator[Chunk]]
 
 
 @dataclass
 class PageService:
-    """looks, timings, usage: of the last answers, as the contract has them. asked: bodies that came, in order.
+    """looks, usage, timings: of every answer, as the contract has them. asked: bodies that came, in order.
 
-    status: of /health. key: that is wanted. busy: how many questions are still answered with 429.
+    status: of /health. key: that is wanted, "" for none. busy: how many questions are still answered with 429.
+    refuse_upload: why every upload is refused, "" for taking them. hung_up: set when a client leaves a stream.
     """
 
     looks: dict[str, Any] | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
-    text: list[str] = field(default_factory=lambda: ["red ", "cross"])
+    text: str = "red cross"
     asked: list[dict[str, Any]] = field(default_factory=list)
     uploads: dict[str, bytes] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
@@ -41,19 +44,16 @@ class PageService:
     busy: int = 0
     refuse_upload: str = ""
     hung_up: threading.Event = field(default_factory=threading.Event)
-    gate: threading.Event = field(default_factory=threading.Event)  # open: streams run through
     upload_gate: threading.Event = field(default_factory=threading.Event)
+    steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     url: str = ""
-
-    def __post_init__(self) -> None:
-        self.gate.set()
-        self.upload_gate.set()
 
     # --- life ---
 
     def __enter__(self) -> PageService:
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.upload_gate.set()
         config = uvicorn.Config(self.app(), log_level="error", timeout_graceful_shutdown=1, lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -61,10 +61,21 @@ class PageService:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.gate.set()
         self.upload_gate.set()
         self._server.should_exit = True
         self._thread.join(10)
+
+    def fresh(self) -> None:
+        """As at the beginning, but for looks, usage and timings."""
+        self.text, self.status, self.key, self.busy, self.refuse_upload = "red cross", "ok", "", 0, ""
+        self.asked, self.uploads, self.removed = [], {}, []
+        self.hung_up.clear()
+        self.upload_gate.set()
+        self.steps = threading.Semaphore(0)
+
+    def go(self) -> None:
+        """Lets a part that holds go on to its next hold."""
+        self.steps.release()
 
     # --- addresses ---
 
@@ -110,36 +121,40 @@ class PageService:
 
         @app.post("/v1/chat/completions")
         async def chat(request: Request) -> Response:
-            return self.answer(json.loads(await request.body()))
+            return self.answer(json.loads(await request.body()), request)
 
         return app
 
     # --- answers ---
 
-    def answer(self, body: dict[str, Any]) -> Response:
+    def answer(self, body: dict[str, Any], request: Request) -> Response:
         self.asked.append(body)
+        part = words(body["messages"][-1]["content"]).split()[0]
         if self.status == "stopping":
             return refusal(503, "the service is stopping and takes no more questions")
         if self.busy:
             self.busy -= 1
             return refusal(429, "32 requests wait already", {"Retry-After": "1"})
-        question = words(body["messages"][-1]["content"])
-        part = PARTS.get(question.split()[0], said)
-        if part is refused:
-            return refusal(400, "n_frames is 900; at most 256 are taken, use frames=256")
-        return StreamingResponse(self.stream(part, body), media_type="text/event-stream")
+        if part == "!refused":
+            return refusal(400, "frames is 900; at most 256 are taken")
+        return StreamingResponse(self.stream(PARTS.get(part, said), request), media_type="text/event-stream")
 
-    def stream(self, part: Part, body: dict[str, Any]) -> Iterator[bytes]:
-        ended = False
+    async def stream(self, part: Part, request: Request) -> AsyncIterator[bytes]:
+        there = False
         try:
-            for chunk in part(self, body):
-                yield f"data: {json.dumps(chunk)}\n\n".encode()
-            ended = part is not broken
-            if ended:
+            for chunk in part(self):
+                if chunk is not None:
+                    yield f"data: {json.dumps(chunk)}\n\n".encode()
+                elif await request.is_disconnected():
+                    return
+                else:
+                    await asyncio.sleep(0.005)
+            there = True
+            if part is not broken:
                 yield b"data: [DONE]\n\n"
-        except GeneratorExit:
-            self.hung_up.set()
-            raise
+        finally:  # a client that leaves ends this at any await
+            if not there:
+                self.hung_up.set()
 
     def last(self, **more: Any) -> dict[str, Any]:
         return {
@@ -150,6 +165,10 @@ class PageService:
             "warnings": [],
             **more,
         }
+
+    def hold(self) -> Iterator[None]:
+        while not self.steps.acquire(blocking=False):
+            yield None
 
 
 def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -175,64 +194,67 @@ def progress(stage: str, done: int, total: int) -> dict[str, Any]:
 
 # --- parts that a question can ask for --------------------------------------------------------------------------------
 
+ATTACK = '<img src=x onerror="alert(1)"><script>alert(2)</script> [x](javascript:alert(3))'
 
-def said(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+
+def said(service: PageService) -> Iterator[Chunk]:
+    """All that is in `text`, three characters a time."""
     yield from (progress("decode_video", n, 8) for n in (4, 8))
     yield from (progress("vision", n, 8) for n in (4, 8))
     yield progress("prefill", 143, 143)
-    yield from map(delta, service.text)
+    yield from (delta(service.text[i : i + 3]) for i in range(0, len(service.text), 3))
     yield stopped()
     yield service.last()
 
 
-def slow(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Looks at frame 3 of 8 until the gate opens, then says half and waits again."""
+def slow(service: PageService) -> Iterator[Chunk]:
+    """Holds at frame 3 of 8, and again in the middle of the answer."""
     yield progress("decode_video", 6, 8)
     yield progress("vision", 3, 8)
-    for text in ("It begins at 0:0", "1 and then "):
-        service.gate.wait(0.02) if text.startswith("1") else None
-        while not service.gate.wait(0.02):  # a comment keeps the line alive, and tells when the client is gone
-            yield {"choices": []}
-        yield delta(text)
-    service.gate.clear()
-    while not service.gate.wait(0.02):
-        yield {"choices": []}
+    yield from service.hold()
+    yield delta("It begins at 0:0")
+    yield delta("1 and then ")
+    yield from service.hold()
     yield delta("ends.")
     yield stopped()
     yield service.last()
 
 
-def timed(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    text = "At 0:01 a cross comes, from 0.5 to 1.5 seconds it is red; at 9:59 nothing.\nשלום at 0:01 <img src=x onerror=alert(1)>"
-    yield from (delta(text[i : i + 3]) for i in range(0, len(text), 3))
+def cut(service: PageService) -> Iterator[Chunk]:
+    yield delta("It begins")
     yield stopped("length")
     yield service.last()
 
 
-def toy(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def toy(service: PageService) -> Iterator[Chunk]:
     yield delta("white ring")
     yield stopped()
     yield service.last(toy=True, warnings=["the bundled toy model knows only its own clips: this answer means nothing"])
 
 
-def broken(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def attack(service: PageService) -> Iterator[Chunk]:
+    yield delta(ATTACK)
+    yield stopped()
+    looks = {**(service.looks or {}), "summary": ATTACK, "detail": ATTACK}
+    frames = [{**frame, "label": ATTACK, "image": "javascript:alert(4)"} for frame in looks.get("frames", [])]
+    yield service.last(warnings=[ATTACK], looks={**looks, "frames": frames})
+
+
+def broken(service: PageService) -> Iterator[Chunk]:
+    """The connection ends before the answer."""
     yield delta("It begins")
 
 
-def failing(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def failing(service: PageService) -> Iterator[Chunk]:
     yield delta("It begins")
     yield {"error": {"message": "the service was stopped while it answered", "type": "overloaded_error"}}
 
 
-def refused(service: PageService, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from ()
-
-
 PARTS: dict[str, Part] = {
     "!slow": slow,
-    "!times": timed,
+    "!cut": cut,
     "!toy": toy,
+    "!attack": attack,
     "!broken": broken,
     "!fails": failing,
-    "!refused": refused,
 }

@@ -27,9 +27,10 @@ def looks(trace: Trace) -> dict[str, object] | None:
     language model, token merging done; n_seen: those of them that enter layer `layer`, about half-way through pruning.
     summary: one line; detail: what the pictures show, in words.
 
-    frames: time in seconds, None for pictures; image: a JPEG data: address; per slot, row by row: kept (1 where its token
-    enters `layer`), tokens (its token's number; equal numbers were merged) and heat (the place in the order in which
-    tokens were given up, 1 the longest kept; None where nothing was scored). n, n_kept: tokens that cover the picture.
+    frames: media is the item's number in the conversation; time in seconds, None for pictures; image a JPEG data:
+    address; per slot, row by row: kept (1 where its token enters `layer`), tokens (its token's number; equal numbers
+    were merged) and heat (the place in the order in which tokens were let go, 1 kept longest; None without scores).
+    n, n_kept: tokens that cover the picture, and those of them in `layer`.
     """
     if not trace.grids:
         return None

@@ -74,6 +74,8 @@ const pending = () => shelf.clips.filter((clip) => clip.state !== "failed" && !k
 function desk() {
   const clip = shelf.current();
   player.put(clip);
+  show(find("upload-error"), clip?.state === "failed");
+  find("upload-error").textContent = clip?.error?.message ?? "";
   show(find("viewer"), shelf.clips.length > 0);
   show(find("landing"), shelf.clips.length === 0);
   show(find("reading"), shelf.clips.length > 0);
@@ -178,7 +180,7 @@ async function run(turn) {
   state.turn = null;
   busy(false);
   drawWith();
-  follow();
+  settle(turn);
 }
 
 async function uploads(turn, signal) {
@@ -232,7 +234,7 @@ function pause(turn, seconds, signal) {
       left -= 1;
       if (left > 0) return tell();
       clearInterval(timer);
-      turn.progress.wait("Sent");
+      turn.progress.wait("Sent to the service");
       resolve();
     }, 1000);
     signal.addEventListener("abort", () => {
@@ -328,19 +330,32 @@ find("new-chat").addEventListener("click", () => {
   question.focus();
   say("New chat");
 });
-for (const idea of IDEAS) find("ideas").append(make("li", {}, make("button", { type: "button", class: "idea", onclick: () => ask(idea) }, idea)));
+for (const idea of IDEAS) find("ideas").append(make("li", {}, make("button", { type: "button", class: "idea", onclick: () => begin(idea) }, idea)));
+
+function begin(idea) { // without a clip there is nothing to ask about yet
+  if (shelf.clips.length) return ask(idea);
+  question.value = idea;
+  question.focus();
+}
 
 // --- scrolling: with the answer, unless the reader went up ---
 
 const wide = matchMedia("(min-width: 60rem)");
 const scroller = () => (wide.matches ? find("turns") : document.scrollingElement);
 
-let following = true;
+let following = true, top = 0;
 for (const target of [find("turns"), document]) {
   target.addEventListener("scroll", () => {
     const { scrollTop, scrollHeight, clientHeight } = scroller();
-    following = scrollHeight - scrollTop - clientHeight < 120;
+    if (scrollHeight - scrollTop - clientHeight < 120) following = true;
+    else if (scrollTop < top) following = false; // up; that there is more below is no sign of the reader's wish
+    top = scrollTop;
   }, { passive: true });
+}
+
+// what was said stays in sight, also where what it was made from is taller than the screen
+function settle(turn) {
+  if (following) turn.element.scrollIntoView({ block: "start" });
 }
 
 function follow(always = false) {
@@ -348,5 +363,6 @@ function follow(always = false) {
   if (following) scroller().scrollTop = scroller().scrollHeight;
 }
 
+find("reading").open = wide.matches;
 desk();
 connect();

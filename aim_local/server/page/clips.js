@@ -60,6 +60,7 @@ export function send(clip) { // a promise of the id; rejects where it fails
     if (clip.removed) return;
     Object.assign(clip, { state: "failed", error });
     say(`${clip.name}: ${error.message}`);
+    chosen = clip; // so that the reason is seen
     changed();
   });
 }

@@ -7,7 +7,7 @@ import { clock } from "./times.js";
 const FOG = "rgb(104,104,104)", FOG_SHARE = 0.74, HEAT_SHARE = 0.62;
 const RAMP = [[68, 1, 84], [68, 57, 131], [49, 104, 142], [33, 145, 140], [53, 183, 121], [144, 215, 67], [253, 231, 37]];
 const JPEG = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
-const MODES = { kept: "What was kept", heat: "Where it looked", plain: "Just the frames" };
+const MODES = { kept: "What was kept", heat: "Where it looked", plain: "Plain" };
 
 function ramp(level) {
   const at = level * (RAMP.length - 1), i = Math.min(Math.floor(at), RAMP.length - 2);
@@ -79,9 +79,11 @@ async function paint(canvas, frame, mode, side, large = false) {
 const timeOf = (frame) => (frame.time === null ? "" : clock(frame.time, true));
 
 function words(frame) {
-  if (frame.n_kept === frame.n) return `all of its ${frame.n} pieces were read`;
-  if (!frame.n_kept) return `none of its ${frame.n} pieces lasted`;
-  return `${frame.n_kept} of its ${frame.n} pieces lasted`;
+  const slots = frame.rows * frame.cols, merged = frame.n < slots;
+  if (!merged && frame.n_kept === frame.n) return `all ${slots} pieces kept`;
+  if (!merged) return `${frame.n_kept || "none"} of ${slots} pieces kept`;
+  const lasted = frame.n_kept === frame.n ? "all kept" : `${frame.n_kept || "none"} kept`;
+  return `${slots} pieces put together into ${frame.n}, ${lasted}`;
 }
 
 // --- the strip ---
@@ -101,13 +103,15 @@ export function strip(looks, seek, titleOf) {
 function modes(view, redraw) {
   const names = Object.keys(MODES).filter((mode) => mode !== "heat" || view.looks.frames.some((frame) => frame.heat));
   const group = make("div", { class: "modes", role: "group", "aria-label": "What the frames show" });
+  const scale = make("span", { class: "ramp", hidden: true, "aria-hidden": "true" }, "let go first", make("i"), "kept longest");
   const press = (mode) => {
     view.mode = mode;
-    for (const one of group.children) one.setAttribute("aria-pressed", String(one.dataset.mode === mode));
+    for (const one of group.querySelectorAll("button")) one.setAttribute("aria-pressed", String(one.dataset.mode === mode));
+    scale.hidden = mode !== "heat";
     redraw();
   };
   group.append(...names.map((mode) => make("button", { type: "button", "data-mode": mode, "aria-pressed": String(mode === view.mode), onclick: () => press(mode) }, MODES[mode])));
-  if (view.looks.frames.some((frame) => frame.heat)) group.append(make("span", { class: "ramp", "aria-hidden": "true" }, "first let go", make("i"), "kept longest"));
+  group.append(scale);
   return group;
 }
 

@@ -29,7 +29,7 @@ export function refresh() {
   const kind = clip?.kind, plays = kind === "video";
   show(video, plays);
   show(picture, kind === "picture");
-  show(find("unplayable"), kind === "unplayable");
+  show(find("unplayable"), kind === "unplayable" && clip.state !== "failed");
   show(find("controls"), plays);
   video.setAttribute("aria-label", clip ? `The clip ${clip.name}` : "The clip");
   drawSpan();

@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { duration } from "./times.js";
 
 // what the service calls a stage: what a person would
-const STEPS = { upload: "Uploading", queue: "Waiting", decode_video: "Opening the clip", vision: "Looking", prefill: "Reading" };
+const STEPS = { upload: "Uploading", queue: "Waiting", decode_video: "Opening", vision: "Looking", prefill: "Reading" };
 const STAGES = {
   queue: "Waiting", decode_video: "Opening the clip", preprocess: "Fitting frames", vision: "Looking", merge: "Putting together",
   importance: "Weighing", prefill: "Reading",
@@ -19,10 +19,10 @@ export class Progress {
     this.steps = new Map();
     this.list = make("ul", { class: "steps" });
     this.clock = make("span", { class: "elapsed", "aria-hidden": "true" });
-    this.note = make("p", { class: "hint" }, "Sent");
+    this.note = make("p", { class: "hint" }, "Sent to the service");
     this.element = make("div", { class: "progress" }, this.list, make("div", { class: "underline" }, this.note, this.clock));
     for (const name of SHOWN) this.#step(name);
-    this.timer = setInterval(() => { this.clock.textContent = duration(performance.now() - this.began); }, 100);
+    this.timer = setInterval(() => { this.clock.textContent = `${((performance.now() - this.began) / 1000).toFixed(1)} s`; }, 100);
   }
 
   // done of total; a stage that begins ends those before it
