@@ -15,7 +15,7 @@ from . import metrics, page, schema
 from .bodies import Bodies
 from .failures import RequestError
 from .files import file_routes
-from .front import Front, JsonResponse, error_response, record_of
+from .front import Front, JsonResponse, error_response, internal_error, record_of
 from .guard import Guard
 from .jobs import Answered, Event
 from .looks import looks
@@ -129,6 +129,11 @@ def _answer_errors(app: FastAPI) -> None:
         said = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
         headers = dict(e.headers or {})
         return error_response(RequestError(e.status_code, said.get(e.status_code, str(e.detail)), headers=headers))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, e: Exception) -> Response:
+        """Comes out of the application as well, and is told in the log by Front."""
+        return error_response(internal_error(e))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> Response:

@@ -59,6 +59,11 @@ def error_response(e: RequestError) -> Response:
     return JsonResponse(e.body(), e.status, e.headers)
 
 
+def internal_error(e: BaseException) -> RequestError:
+    """A fault of ours: its kind is told, what it says may be nobody's business."""
+    return RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")
+
+
 class Front:
     """say: takes a line for the log, None for silence. debug: tracebacks of our own faults go there too."""
 
@@ -101,8 +106,7 @@ class Front:
         except Exception as e:
             self._metrics.failed()
             self._tell_fault(e)
-            fault = RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")
-            await self._fail(fault, record, scope, receive, watched)
+            await self._fail(internal_error(e), record, scope, receive, watched)
         finally:
             self._note(scope, record, time.monotonic() - start)
 

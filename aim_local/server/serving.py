@@ -56,6 +56,12 @@ class Settings:
     media_path: Path | None = None
     allow_http: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port is {self.port}; give a number from 1 to 65535, or 0 for a free one")
+        if self.grace < 0:
+            raise UsageError(f"grace is {self.grace:g} s; give 0 or more")
+
 
 @dataclass(frozen=True)
 class Told:

@@ -114,7 +114,7 @@ class Uploads:
             self._check_count()
         id, created = f"file-{secrets.token_hex(16)}", int(time.time())
         landing = Landing(self._folder / f"{id}.part", self.limits, self.room, self._no_room, n_bytes)
-        return Writer(landing, lambda whole: self._keep(whole, id, display_name(name), purpose, created))
+        return Writer(landing, lambda whole, late: self._keep(whole, id, display_name(name), late or purpose, created))
 
     def files(self) -> list[Upload]:
         """All that are kept, the newest first."""

@@ -16,6 +16,7 @@ from ..errors import AimError, CancelledError, ClosedError, ContextError, MediaE
 from ..results import TokenLogprob
 from .conversations import Conversations, Listeners
 from .failures import RequestError
+from .front import internal_error
 from .jobs import Answered, Failed, Job, Moved, Said
 from .queue import FairQueue
 from .sources import Found
@@ -126,7 +127,7 @@ def refusal(e: BaseException, job: Job) -> RequestError:
         return RequestError(503, "the service is stopping", code="stopping")
     if isinstance(e, AimError | MemoryError):
         return RequestError(500, text or "not enough memory", code="internal_error")
-    return RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")
+    return internal_error(e)
 
 
 def with_names(text: str, items: Sequence[Found]) -> str:
