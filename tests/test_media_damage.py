@@ -171,3 +171,17 @@ def test_no_room_for_the_decoder_is_no_damage(mp4: Path) -> None:
         with pytest.raises(MemoryError):
             container.decode(stream, None, damage)
         assert damage.n_packets == 0
+
+
+def test_heads_that_pillow_stumbles_over(tmp_path: Path) -> None:
+    """Pillow raises TypeError at a TIFF without a size, and an error of its own at a GIF whose second frame is huge."""
+    no_size = tmp_path / "a.tiff"
+    no_size.write_bytes(b"II*\0\x08\0\0\0" + bytes(6))
+    with pytest.raises(MediaError, match="is a damaged picture"):
+        open_media(no_size)
+    huge = tmp_path / "a.gif"
+    frames = [b"," + bytes(4) + size + b"\0\x02\x02\x44\x01\0" for size in (b"\1\0\1\0", b"\xff\xff\xff\xff")]
+    huge.write_bytes(b"GIF89a\1\0\1\0\x80\0\0" + bytes(6) + b"".join(frames) + b";")
+    video = open_media(huge)
+    assert video.shape.n_frames == 1
+    assert video.warnings[0].startswith("the animation is damaged: its last 1 of 2 frames")
