@@ -125,12 +125,12 @@ def tall_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def long_gif(n_frames: int, width: int, height: int) -> bytes:
-    """Frames of one pixel each on a large screen."""
+def long_gif(n_frames: int, width: int, height: int, last: tuple[int, int] = (1, 1)) -> bytes:
+    """Frames of one pixel each on a large screen. last: (width, height) that the last frame claims."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes(6)
     control = b"!\xf9\x04\x04\x0a\x00\x00\x00"
-    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
-    return head + (control + frame) * n_frames + b";"
+    one, end = (b"," + struct.pack("<HHHHB", 0, 0, *size, 0) + b"\x02\x02\x44\x01\x00" for size in ((1, 1), last))
+    return head + (control + one) * (n_frames - 1) + control + end + b";"
 
 
 def with_claims(mp4: bytes, n_samples: int) -> bytes:

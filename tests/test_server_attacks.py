@@ -1,4 +1,4 @@
-"""Parts that are wrong, too large, or meant to do harm: each is refused with its status, its field and one clear line."""
+"""Parts that are wrong, too large, or meant to do harm: each is refused with its status, its field and one line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 from media_fixtures import picture, write_clip, write_sound
 from server_files import (
-    WHERE, b64, encoded, long_gif, peak_memory, png, refused, sources, tall_png, video_url, with_claims,
-)  # fmt: skip
+    WHERE,
+    b64,
+    encoded,
+    long_gif,
+    peak_memory,
+    png,
+    refused,
+    sources,
+    tall_png,
+    video_url,
+    with_claims,
+)
 
 from aim_local.server.heads import check_head
 from aim_local.server.limits import Limits
@@ -134,6 +144,10 @@ def test_sound_alone_is_told_apart(given: Sources, tmp_path: Path) -> None:
     assert "a.mp4: holds sound only (aac)" in str(error)
 
 
+def _claiming_clip(folder: Path) -> bytes:
+    return with_claims(write_clip(folder / "c.mp4", n_frames=2).read_bytes(), 20_000_000)
+
+
 def _wide_clip(folder: Path) -> bytes:
     return write_clip(folder / "wide.mp4", n_frames=1, size=(640, 480)).read_bytes()
 
@@ -143,10 +157,9 @@ BOMBS: dict[str, tuple[Callable[[Path], bytes], int, str]] = {
     "a PNG beyond Pillow's own limit": (lambda _: tall_png(100_000, 4_000), 413, "too large"),
     "a GIF of 5,000 frames": (lambda _: long_gif(5_000, 8_000, 4_000), 413, "frames of 8000 x 4000"),
     "a GIF of 300,000 frames": (lambda _: long_gif(300_000, 20, 20), 413, "frames of 20 x 20"),
+    "a GIF that grows": (lambda _: long_gif(5, 10, 10, (60_000, 2_000)), 413, "60000 x 2000"),
     "a video of large frames": (_wide_clip, 413, "640 x 480"),
-    "an index of 20 million": (
-        lambda folder: with_claims(write_clip(folder / "c.mp4", n_frames=2).read_bytes(), 20_000_000), 400, "20,000,000",
-    ),
+    "an index of 20 million": (_claiming_clip, 400, "20,000,000"),
 }  # fmt: skip
 
 

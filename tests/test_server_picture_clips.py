@@ -117,7 +117,9 @@ def moving(folder: Path) -> tuple[bytes, bytes]:
 
 
 def test_a_list_holds_still_pictures(given: Sources, tmp_path: Path) -> None:
-    for data, words in zip(moving(tmp_path), ("picture 2: is a video", "picture 2: is an animated picture"), strict=True):
+    for data, words in zip(
+        moving(tmp_path), ("picture 2: is a video", "picture 2: is an animated picture"), strict=True
+    ):
         error = refused(given, {"type": "video", "video": [data_url(png()), data_url(data)]})
         assert (error.status, error.param) == (400, f"{WHERE}.video[1]")
         assert words in str(error)

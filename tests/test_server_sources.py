@@ -111,7 +111,9 @@ def test_sampling_of_a_part(given: Sources, clip: Path) -> None:
     data = b64(clip.read_bytes())
     asked = FrameSampling(n_frames=8, start=0.1)
     assert find(given, video_url(data), sampling=asked).found.sampling is None
-    assert find(given, video_url(data, frames=3, end=0.5), sampling=asked).found.sampling == FrameSampling(3, None, 0.1, 0.5)
+    assert find(given, video_url(data, frames=3, end=0.5), sampling=asked).found.sampling == FrameSampling(
+        3, None, 0.1, 0.5
+    )
     inside: dict[str, object] = {"type": "input_video", "input_video": {"data": data, "fps": 2.5}}
     assert find(given, inside, sampling=asked).found.sampling == FrameSampling(8, 2.5, 0.1)
     assert find(given, video_url(data, frames=-1)).found.sampling == FrameSampling(n_frames=Limits().n_frames)

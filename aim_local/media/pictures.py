@@ -25,7 +25,11 @@ from aim_local.media.types import Frames, Size, VideoInfo
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error)
+# what Pillow's readers raise at damaged files
+_DAMAGE = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error,
+    zlib.error, PIL.Image.DecompressionBombError,
+)  # fmt: skip
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -142,7 +146,7 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
     try:
         image = PIL.Image.open(path, formats=_FORMATS)
-    except (*_DAMAGE, PIL.Image.DecompressionBombError) as e:
+    except _DAMAGE as e:
         raise MediaError(f"{path}: cannot be read as a picture ({e}); copy or download it again") from e
     with image:
         yield image

@@ -100,10 +100,10 @@ def read_address(url: str) -> Target:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        if not host.isascii():
-            host = host.encode("idna").decode("ascii")
-        if host.isascii() and ":" not in host:
-            host.encode("idna")  # labels of 1 to 63 characters
+        if "[" in parts.netloc:
+            ipaddress.IPv6Address(host)
+        else:
+            host = host.encode("idna").decode("ascii")  # also checks that labels have 1 to 63 characters
     except ValueError as e:  # UnicodeError is one
         raise _bad(url, "is not well formed") from e
     if parts.scheme not in _PORTS:

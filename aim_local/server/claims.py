@@ -148,37 +148,43 @@ def _refused(name: str, what: str) -> RequestError:
 
 
 def _check_gif(file: BinaryIO, name: str, limits: Limits) -> None:
-    """Frames are counted up to the limit only; heads.py says how many are let in."""
+    """Frames are counted up to the limit only. One that is larger than the screen makes the screen larger."""
     file.seek(6)
     screen = file.read(7)
-    if len(screen) < 7:
-        return
     width, height = int.from_bytes(screen[:2], "little"), int.from_bytes(screen[2:4], "little")
-    _skip_colours(file, screen[4])
+    _skip_colours(file, screen[4:5])
     n_frames = 0
     while kind := file.read(1):
         if kind == b"!":
             file.seek(1, 1)
         elif kind == b",":
-            n_frames += 1
+            place = file.read(9)
+            left, top, w, h = (int.from_bytes(place[i : i + 2], "little") for i in (0, 2, 4, 6))
+            width, height, n_frames = max(width, left + w), max(height, top + h), n_frames + 1
+            check_pixels(f"{name}: a picture (GIF)", height, width, limits)
             if is_too_long(n_frames, height, width, limits):
                 raise too_long(name, "GIF", f"more than {n_frames - 1:,}", (height, width), limits)
-            place = file.read(9)
-            if len(place) < 9:
-                return
-            _skip_colours(file, place[8])
+            _skip_colours(file, place[8:9])
             file.seek(1, 1)  # size of the codes
         else:
             return
-        while n := file.read(1):
-            if n == b"\0":
-                break
+        while (n := file.read(1)) and n != b"\0":
             file.seek(n[0], 1)
 
 
-def _skip_colours(file: BinaryIO, flags: int) -> None:
-    if flags & 0x80:
-        file.seek(3 << (1 + (flags & 7)), 1)
+def _skip_colours(file: BinaryIO, flags: bytes) -> None:
+    if flags and flags[0] & 0x80:
+        file.seek(3 << (1 + (flags[0] & 7)), 1)
+
+
+# --- what is let in --------------------------------------------------------------------------------------------------
+
+
+def check_pixels(what: str, height: int, width: int, limits: Limits) -> None:
+    """Raises RequestError where a picture or frame is too large. what: the beginning of its line."""
+    if height * width > limits.n_pixels:
+        came = f"{what} of {width} x {height} = {height * width:,} pixels"
+        raise beyond("n_pixels", came, f"{limits.n_pixels:,} are")
 
 
 def is_too_long(n_frames: int, height: int, width: int, limits: Limits) -> bool:

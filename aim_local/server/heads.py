@@ -13,10 +13,9 @@ from ..errors import MediaError
 from ..media.container import open_stream
 from ..media.files import check_file
 from ..media.pictures import PictureKind, picture_kind
-from .claims import check_claims, is_too_long, too_long
+from .claims import check_claims, check_pixels, is_too_long, too_long
 from .failures import RequestError
 from .limits import Limits
-from .words import beyond
 
 _BOMB = "the picture is too large ("  # the media layer's words, with Pillow's in brackets
 
@@ -38,6 +37,9 @@ def check_head(path: Path, name: str, limits: Limits) -> Head:
             return _checked_video(path, name, limits)
     except MediaError as e:
         raise media_failure(e, path, name) from e
+    except MemoryError as e:  # a head takes next to none
+        message = f"{name}: claims more than memory can hold; it is damaged: copy or download it again"
+        raise RequestError(400, message, code="invalid_media") from e
     return _checked_picture(found, name, limits)
 
 
@@ -57,21 +59,15 @@ def without_path(message: str, path: Path, name: str) -> str:
 def _checked_video(path: Path, name: str, limits: Limits) -> Head:
     with open_stream(path) as (_, stream):
         codec = stream.codec_context
-        _check_pixels(f"{name}: a video ({codec.name})", codec.height, codec.width, limits)
+        check_pixels(f"{name}: a video ({codec.name})", codec.height, codec.width, limits)
     return Head("video", 1)
 
 
 def _checked_picture(found: PictureKind, name: str, limits: Limits) -> Head:
     height, width = found.stored_size
-    _check_pixels(f"{name}: a picture ({found.format})", height, width, limits)
+    check_pixels(f"{name}: a picture ({found.format})", height, width, limits)
     if not found.animated:
         return Head("picture", 1)
     if is_too_long(found.n_frames, height, width, limits):
         raise too_long(name, found.format, f"{found.n_frames:,}", (height, width), limits)
     return Head("animation", found.n_frames)
-
-
-def _check_pixels(what: str, height: int, width: int, limits: Limits) -> None:
-    if height * width > limits.n_pixels:
-        came = f"{what} of {width} x {height} = {height * width:,} pixels"
-        raise beyond("n_pixels", came, f"{limits.n_pixels:,} are")

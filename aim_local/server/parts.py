@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True, repr=False)
 class _Media:
-    """What holds a part's media: the field `key` at `at`, its value, and the other fields of its object, at `holder`."""
+    """What holds a part's media: the field `key` at `at`, its value, and the fields beside it in `holder`."""
 
     key: str
     at: str
