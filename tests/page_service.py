@@ -135,6 +135,9 @@ class PageService:
         if self.busy:
             self.busy -= 1
             return refusal(429, "32 requests wait already", {"Retry-After": "1"})
+        gone = [name for name in named(body) if name not in self.uploads]
+        if gone:
+            return refusal(404, f"there is no file {gone[0]}; upload it again")
         if part == "!refused":
             return refusal(400, "frames is 900; at most 256 are taken")
         return StreamingResponse(self.stream(PARTS.get(part, said), request), media_type="text/event-stream")
@@ -178,6 +181,12 @@ def refusal(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 def words(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else next(part["text"] for part in content if part["type"] == "text")
+
+
+def named(body: dict[str, Any]) -> list[str]:
+    """Ids of the files of a conversation, in order."""
+    contents = [message["content"] for message in body["messages"]]
+    return [p["file"]["file_id"] for c in contents if isinstance(c, list) for p in c if p["type"] == "file"]
 
 
 def delta(text: str) -> dict[str, Any]:

@@ -141,7 +141,23 @@ def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp
         tab.answered()
         parts = service.asked[0]["messages"][0]["content"]
         assert [part["file"]["file_id"] for part in parts[:-1]] == ["file-1", "file-2"]
+        expect(tab("#screen img")).to_have_attribute("alt", "square.png")
         tab("role=button[name='Remove needle.mp4']").click()
         tab.answered("Still?")
         assert [part["file"]["file_id"] for part in service.asked[1]["messages"][0]["content"][:-1]] == ["file-2"]
+        tab.check_quiet()
+
+
+def test_text_with_marks(chromium: Browser, service: PageService) -> None:
+    """What models write of Markdown, while it comes and when it is there; what is copied is what was said."""
+    with Tab(chromium, service).open().clip() as tab:
+        service.text = "## At first\n- a **red cross at 0:01**\n- `x < y`\n1. one\n**not closed at 0:01"
+        tab.answered()
+        expect(tab(".text .head")).to_have_text("At first")
+        expect(tab(".text .item")).to_have_text(["a red cross at 0:01", "x < y"])
+        expect(tab(".text .numbered")).to_have_text("1. one")
+        expect(tab(".text p >> nth=-1")).to_have_text("**not closed at 0:01")
+        expect(tab(".text strong .time")).to_have_text("0:01")
+        tab("text=Copy").click()
+        assert tab.page.evaluate("navigator.clipboard.readText()") == service.text
         tab.check_quiet()

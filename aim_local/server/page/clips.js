@@ -37,8 +37,8 @@ export function add(files) {
     clips.push(clip);
     look(clip);
     send(clip);
-    chosen = clip;
   }
+  chosen = clips.at(-files.length);
   changed();
 }
 

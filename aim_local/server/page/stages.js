@@ -68,7 +68,7 @@ export class Progress {
 function parts(timings) {
   const ms = (name) => Math.max(0, timings[`${name}_ms`] ?? 0);
   const all = Object.keys(STAGES).map((name) => [name, name === "prefill" ? Math.max(0, ms("prefill") - ms("importance")) : ms(name)]);
-  return all.filter(([, took]) => took >= 0.5);
+  return all.filter(([name, took]) => took >= (name === "queue" ? 20 : 0.5)); // nobody notices a shorter wait
 }
 
 // null where the service gave no times
