@@ -15,8 +15,8 @@ pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
 pytest.importorskip("fastapi")
 
-from page_case import DESKTOP, NEEDLE, PHONE, QUESTION, Tab, chromium, service
-from page_service import PageService
+from page_case import DESKTOP, NEEDLE, PHONE, QUESTION, TIME, Tab, chromium, service
+from page_service import PageService, named
 from playwright.sync_api import Browser, expect
 
 __all__ = ["chromium", "service"]  # fixtures
@@ -102,6 +102,8 @@ def test_what_is_sent(chromium: Browser, service: PageService) -> None:
         }
         assert wanted.items() <= first.items()
 
+        tab("#from-here").click()  # the beginning is no cut
+        expect(tab("#range-text")).to_have_text("The whole clip")
         tab("#seek").fill("0.5")
         tab("#from-here").click()
         tab("#seek").fill("1.5")
@@ -124,6 +126,8 @@ def test_what_is_sent(chromium: Browser, service: PageService) -> None:
 
 def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp_path: Path) -> None:
     with Tab(chromium, service).open().clip() as tab:
+        tab.answered("!cut")
+        expect(tab("#ticks i")).to_have_count(8)  # the frames that were read, on the line of time
         picture = tmp_path / "square.png"
         Image.new("RGB", (80, 60), "red").save(picture)
         tab.give(picture, "paste", "image/png")
@@ -139,12 +143,15 @@ def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp
         expect(tab(".card")).to_have_count(2)
         assert service.removed == ["file-3"]
         tab.answered()
-        parts = service.asked[0]["messages"][0]["content"]
-        assert [part["file"]["file_id"] for part in parts[:-1]] == ["file-1", "file-2"]
+        assert named(service.asked[1]) == ["file-1", "file-2"]
         expect(tab("#screen img")).to_have_attribute("alt", "square.png")
+        tab.clip(TIME)
+        expect(tab("#ticks i")).to_have_count(0)  # nothing of this one was read yet
+        tab("[data-clip=pick0]").click()
+        expect(tab("#ticks i")).to_have_count(8)
         tab("role=button[name='Remove needle.mp4']").click()
         tab.answered("Still?")
-        assert [part["file"]["file_id"] for part in service.asked[1]["messages"][0]["content"][:-1]] == ["file-2"]
+        assert named(service.asked[2]) == ["file-2", "file-4"]
         tab.check_quiet()
 
 

@@ -82,6 +82,7 @@ function desk() {
   document.body.classList.toggle("has-clips", shelf.clips.length > 0);
   reading.draw();
   drawWith();
+  mark();
 }
 
 function drawWith() {
@@ -100,7 +101,7 @@ for (const id of ["choose", "attach"]) find(id).addEventListener("click", () => 
 find("files").addEventListener("change", () => {
   take([...find("files").files]);
   find("files").value = "";
-  question.focus();
+  if (matchMedia("(pointer: fine)").matches) question.focus({ preventScroll: true }); // a phone would open its keyboard
 });
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
@@ -221,7 +222,14 @@ async function take_in(turn, signal) {
     follow();
   }
   turn.done(found);
-  player.mark((found.looks?.frames ?? []).filter((frame) => mediaUpTo(turn)[frame.media]?.clip === shelf.current()).map((frame) => frame.time).filter((time) => time !== null));
+  mark();
+}
+
+// on the line of time: the frames of the clip on the screen that the last answer was made from
+function mark() {
+  const turn = state.turns.findLast((one) => one.looks), clip = shelf.current();
+  const media = turn ? mediaUpTo(turn) : [];
+  player.mark((turn?.looks.frames ?? []).filter((frame) => frame.time !== null && media[frame.media]?.clip === clip).map((frame) => frame.time));
 }
 
 function pause(turn, seconds, signal) {
@@ -324,7 +332,6 @@ find("new-chat").addEventListener("click", () => {
   state.turns = [];
   show(find("welcome"), true);
   show(find("new-chat"), false);
-  player.mark([]);
   desk();
   question.focus();
   say("New chat");

@@ -102,7 +102,7 @@ export function strip(looks, acts) {
   list.addEventListener("keydown", (event) => walk(view, event));
   view.items[0]?.forEach((part) => { part.tabIndex = 0; });
   const redraw = whenSeen(view);
-  return make("div", { class: "looks" }, modes(view, redraw), list, make("p", { class: "hint" }, looks.detail ?? ""));
+  return make("div", { class: "looks" }, modes(view, redraw), list, make("p", { class: "hint" }, `${looks.detail ?? ""} Under a frame: how many of its pieces were kept.`));
 }
 
 // pictures are drawn when they come into sight: a long clip has hundreds

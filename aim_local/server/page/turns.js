@@ -47,6 +47,7 @@ class TimedText {
 
   end() {
     this.#draw(false);
+    while (this.parent.lastChild?.textContent === "") this.parent.lastChild.remove();
   }
 
   #open() {
@@ -97,6 +98,7 @@ export class Turn {
 
   begin() {
     this.state = "asking";
+    this.looks = null;
     this.answer = "";
     this.progress = new Progress();
     this.text = make("div", { class: "text" });
