@@ -29,7 +29,8 @@ class PageService:
     """looks, usage, timings: of every answer, as the contract has them. asked: bodies that came, in order.
 
     status: of /health. key: that is wanted, "" for none. busy: how many questions are still answered with 429.
-    refuse_upload: why every upload is refused, "" for taking them. hung_up: set when a client leaves a stream.
+    refuse_upload: why every upload is refused, "" for taking them. hung_up: set when a client leaves a
+    stream; took_away: when a file is removed.
     """
 
     looks: dict[str, Any] | None = None
@@ -43,6 +44,7 @@ class PageService:
     key: str = ""
     busy: int = 0
     refuse_upload: str = ""
+    took_away: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     upload_gate: threading.Event = field(default_factory=threading.Event)
     steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -70,6 +72,7 @@ class PageService:
         self.text, self.status, self.key, self.busy, self.refuse_upload = "red cross", "ok", "", 0, ""
         self.asked, self.uploads, self.removed = [], {}, []
         self.hung_up.clear()
+        self.took_away.clear()
         self.upload_gate.set()
         self.steps = threading.Semaphore(0)
 
@@ -117,6 +120,7 @@ class PageService:
         @app.delete("/v1/files/{name}")
         async def remove(name: str) -> Any:
             self.removed.append(name)
+            self.took_away.set()
             return {"id": name, "deleted": True}
 
         @app.post("/v1/chat/completions")
