@@ -29,7 +29,8 @@ class PageService:
     """looks, usage, timings: of every answer, as the contract has them. asked: bodies that came, in order.
 
     status: of /health. key: that is wanted, "" for none. busy: how many questions are still answered with 429.
-    refuse_upload: why every upload is refused, "" for taking them. hung_up: set when a client leaves a stream.
+    refuse_upload: why every upload is refused, "" for taking them. hung_up: set when a client leaves a
+    stream; took_away: when a file is removed.
     """
 
     looks: dict[str, Any] | None = None
@@ -43,6 +44,7 @@ class PageService:
     key: str = ""
     busy: int = 0
     refuse_upload: str = ""
+    took_away: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     upload_gate: threading.Event = field(default_factory=threading.Event)
     steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -70,6 +72,7 @@ class PageService:
         self.text, self.status, self.key, self.busy, self.refuse_upload = "red cross", "ok", "", 0, ""
         self.asked, self.uploads, self.removed = [], {}, []
         self.hung_up.clear()
+        self.took_away.clear()
         self.upload_gate.set()
         self.steps = threading.Semaphore(0)
 
@@ -117,6 +120,7 @@ class PageService:
         @app.delete("/v1/files/{name}")
         async def remove(name: str) -> Any:
             self.removed.append(name)
+            self.took_away.set()
             return {"id": name, "deleted": True}
 
         @app.post("/v1/chat/completions")
@@ -135,6 +139,9 @@ class PageService:
         if self.busy:
             self.busy -= 1
             return refusal(429, "32 requests wait already", {"Retry-After": "1"})
+        gone = [name for name in named(body) if name not in self.uploads]
+        if gone:
+            return refusal(404, f"there is no file {gone[0]}; upload it again")
         if part == "!refused":
             return refusal(400, "frames is 900; at most 256 are taken")
         return StreamingResponse(self.stream(PARTS.get(part, said), request), media_type="text/event-stream")
@@ -178,6 +185,12 @@ def refusal(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 def words(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else next(part["text"] for part in content if part["type"] == "text")
+
+
+def named(body: dict[str, Any]) -> list[str]:
+    """Ids of the files of a conversation, in order."""
+    contents = [message["content"] for message in body["messages"]]
+    return [p["file"]["file_id"] for c in contents if isinstance(c, list) for p in c if p["type"] == "file"]
 
 
 def delta(text: str) -> dict[str, Any]:

@@ -15,8 +15,9 @@ pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
 pytest.importorskip("fastapi")
 
-from page_case import DESKTOP, NEEDLE, PHONE, QUESTION, Tab, chromium, service
-from page_service import PageService
+from media_fixtures import write_clip
+from page_case import DESKTOP, NEEDLE, PHONE, QUESTION, SECONDS, TIME, Tab, chromium, service
+from page_service import PageService, named
 from playwright.sync_api import Browser, expect
 
 __all__ = ["chromium", "service"]  # fixtures
@@ -102,6 +103,8 @@ def test_what_is_sent(chromium: Browser, service: PageService) -> None:
         }
         assert wanted.items() <= first.items()
 
+        tab("#from-here").click()  # the beginning is no cut
+        expect(tab("#range-text")).to_have_text("The whole clip")
         tab("#seek").fill("0.5")
         tab("#from-here").click()
         tab("#seek").fill("1.5")
@@ -124,6 +127,8 @@ def test_what_is_sent(chromium: Browser, service: PageService) -> None:
 
 def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp_path: Path) -> None:
     with Tab(chromium, service).open().clip() as tab:
+        tab.answered("!cut")
+        expect(tab("#ticks i")).to_have_count(8)  # the frames that were read, on the line of time
         picture = tmp_path / "square.png"
         Image.new("RGB", (80, 60), "red").save(picture)
         tab.give(picture, "paste", "image/png")
@@ -137,11 +142,57 @@ def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp
         tab.check_access()
         tab("role=button[name='Remove other.avi']").click()
         expect(tab(".card")).to_have_count(2)
-        assert service.removed == ["file-3"]
+        assert "file-3" in service.removed
         tab.answered()
-        parts = service.asked[0]["messages"][0]["content"]
-        assert [part["file"]["file_id"] for part in parts[:-1]] == ["file-1", "file-2"]
+        assert named(service.asked[1]) == ["file-1", "file-2"]
+        expect(tab("#screen img")).to_have_attribute("alt", "square.png")
+        tab.clip(TIME)
+        expect(tab("#ticks i")).to_have_count(0)  # nothing of this one was read yet
+        tab(".pick >> nth=0").click()
+        expect(tab("#ticks i")).to_have_count(8)
         tab("role=button[name='Remove needle.mp4']").click()
         tab.answered("Still?")
-        assert [part["file"]["file_id"] for part in service.asked[1]["messages"][0]["content"][:-1]] == ["file-2"]
+        assert named(service.asked[2]) == ["file-2", "file-4"]
+        tab.check_quiet()
+
+
+def test_a_recording_without_its_length(chromium: Browser, service: PageService, tmp_path: Path) -> None:
+    """As browsers record them: the player finds the end, and shows the beginning."""
+    with Tab(chromium, service).open() as tab:
+        live = write_clip(tmp_path / "live.webm", 50, "libvpx", container_options={"live": "1"})
+        tab.give(live, mime="video/webm")
+        expect(tab("#at")).to_have_text("0:00.0 / 0:02.0")
+        tab.check_quiet()
+
+
+def test_dragging_over_the_page(chromium: Browser, service: PageService) -> None:
+    with Tab(chromium, service).open() as tab:
+        drag = "t => document.body.dispatchEvent(new DragEvent(t, { bubbles: true, dataTransfer: over }))"
+        tab.page.evaluate("() => { window.over = new DataTransfer(); over.items.add(new File(['x'], 'x.mp4')); }")
+        tab.page.evaluate(drag, "dragenter")
+        expect(tab("#veil")).to_be_visible()
+        tab.check_access()
+        tab.page.evaluate(drag, "dragleave")
+        expect(tab("#veil")).to_be_hidden()
+
+
+def test_a_clip_is_taken_away_with_the_page(chromium: Browser, service: PageService) -> None:
+    with Tab(chromium, service).open().clip() as tab:
+        tab.page.goto("about:blank")
+        assert service.took_away.wait(SECONDS)
+        assert service.removed == ["file-1"]
+
+
+def test_text_with_marks(chromium: Browser, service: PageService) -> None:
+    """What models write of Markdown, while it comes and when it is there; what is copied is what was said."""
+    with Tab(chromium, service).open().clip() as tab:
+        service.text = "## At first\n- a **red cross at 0:01**\n- `x < y`\n1. one\n**not closed at 0:01"
+        tab.answered()
+        expect(tab(".text .head")).to_have_text("At first")
+        expect(tab(".text .item")).to_have_text(["a red cross at 0:01", "x < y"])
+        expect(tab(".text .numbered")).to_have_text("1. one")
+        expect(tab(".text p >> nth=-1")).to_have_text("**not closed at 0:01")
+        expect(tab(".text strong .time")).to_have_text("0:01")
+        tab("text=Copy").click()
+        assert tab.page.evaluate("navigator.clipboard.readText()") == service.text
         tab.check_quiet()

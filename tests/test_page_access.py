@@ -9,7 +9,7 @@ pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
 pytest.importorskip("fastapi")
 
-from page_case import PHONE, QUESTION, Tab, chromium, service
+from page_case import NEEDLE, PHONE, QUESTION, TIME, Tab, chromium, service
 from page_service import PageService
 from playwright.sync_api import Browser, expect
 
@@ -81,6 +81,22 @@ def test_everything_by_keyboard(chromium: Browser, service: PageService) -> None
         expect(tab("#frame-dialog")).to_be_hidden()
         assert tab.page.evaluate(FOCUS).startswith("Enlarge frame 15")  # back where one came from
         tab.check_quiet()
+
+
+def test_the_focus_is_not_lost(chromium: Browser, service: PageService) -> None:
+    """Rows are drawn anew while one stands in them, and clips are taken away under one's hands."""
+    with Tab(chromium, service).open() as tab:
+        service.upload_gate.clear()
+        tab.give(NEEDLE)
+        tab("role=button[name='Cancel the upload of needle.mp4']").focus()
+        service.upload_gate.set()
+        expect(tab(".card.there")).to_have_count(1)
+        assert tab.page.evaluate(FOCUS) == "Remove needle.mp4"
+        tab.clip(TIME)
+        tab("role=button[name='Remove time.mp4']").press("Enter")
+        assert tab.page.evaluate(FOCUS).startswith("needle.mp4")
+        tab("role=button[name='Remove needle.mp4']").press("Enter")
+        assert tab.page.evaluate(FOCUS) == "choose"
 
 
 def test_escape_stops_and_stopped_answers_can_be_copied(chromium: Browser, service: PageService) -> None:

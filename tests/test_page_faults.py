@@ -93,6 +93,16 @@ def test_a_service_that_is_gone(chromium: Browser, service: PageService) -> None
         expect(tab(".turn .text")).to_have_text("red cross")
 
 
+def test_a_service_that_was_started_anew_gets_the_clips_again(chromium: Browser, service: PageService) -> None:
+    with Tab(chromium, service).open().clip().answered() as tab:
+        service.uploads = {"file-9": b""}
+        tab.ask("And then?")
+        expect(tab(".failure .title")).to_have_text("The service does not have this any more")
+        tab("text=Try again").click()
+        expect(tab(".turn:last-child .text")).to_have_text("red cross")
+        assert service.asked[-1]["messages"][0]["content"][0]["file"] == {"file_id": "file-2"}
+
+
 def test_uploads_can_be_cancelled_refused_and_waited_for(
     chromium: Browser, service: PageService, tmp_path: Path
 ) -> None:

@@ -97,7 +97,8 @@ export function upload(file, onProgress, signal) {
     for (const [name, value] of Object.entries(headers())) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
     request.onload = () => {
-      if (request.status >= 200 && request.status < 300) resolve(JSON.parse(request.responseText).id);
+      const id = request.status === 200 ? idOf(request.responseText) : null;
+      if (id) resolve(id);
       else reject(refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     };
     request.onerror = () => reject(new Refused(SILENT));
@@ -107,8 +108,16 @@ export function upload(file, onProgress, signal) {
   });
 }
 
-export async function remove(id) {
-  await call(`v1/files/${encodeURIComponent(id)}`, { method: "DELETE" });
+function idOf(body) {
+  try {
+    return JSON.parse(body).id ?? null;
+  } catch {
+    return null;
+  }
+}
+
+export async function remove(id) { // also while the page goes away
+  await call(`v1/files/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true });
 }
 
 const BROKEN = { title: "The answer broke off" };

@@ -8,7 +8,7 @@ import * as reading from "./reading.js";
 import { Turn } from "./turns.js";
 
 const IDEAS = ["What happens in this clip?", "When does something change?", "Describe it in one sentence."];
-const WAIT = 3, PATIENCE = 5; // seconds: between two tries where the service names none, between two looks at its health
+const WAIT = 3, PATIENCE = 3; // seconds: between two tries where the service names none, between two looks at its health
 const state = { model: null, turns: [], turn: null, abort: null };
 const question = find("question");
 
@@ -82,6 +82,7 @@ function desk() {
   document.body.classList.toggle("has-clips", shelf.clips.length > 0);
   reading.draw();
   drawWith();
+  mark();
 }
 
 function drawWith() {
@@ -100,7 +101,7 @@ for (const id of ["choose", "attach"]) find(id).addEventListener("click", () => 
 find("files").addEventListener("change", () => {
   take([...find("files").files]);
   find("files").value = "";
-  question.focus();
+  if (matchMedia("(pointer: fine)").matches) question.focus({ preventScroll: true }); // a phone would open its keyboard
 });
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
@@ -184,9 +185,9 @@ async function run(turn) {
 }
 
 async function uploads(turn, signal) {
-  for (const { clip } of turn.media) {
-    if (clip.removed || clip.id) continue;
-    if (clip.state === "failed") shelf.send(clip);
+  for (const { clip } of mediaUpTo(turn)) {
+    if (clip.id) continue;
+    if (clip.state !== "sending") shelf.send(clip);
     const watch = setInterval(() => turn.progress.set("upload", clip.share, 1), 100);
     const stopped = new Promise((_, reject) => signal.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError"))));
     try {
@@ -221,7 +222,14 @@ async function take_in(turn, signal) {
     follow();
   }
   turn.done(found);
-  player.mark((found.looks?.frames ?? []).filter((frame) => mediaUpTo(turn)[frame.media]?.clip === shelf.current()).map((frame) => frame.time).filter((time) => time !== null));
+  mark();
+}
+
+// on the line of time: the frames of the clip on the screen that the last answer was made from
+function mark() {
+  const turn = state.turns.findLast((one) => one.looks), clip = shelf.current();
+  const media = turn ? mediaUpTo(turn) : [];
+  player.mark((turn?.looks.frames ?? []).filter((frame) => frame.time !== null && media[frame.media]?.clip === clip).map((frame) => frame.time));
 }
 
 function pause(turn, seconds, signal) {
@@ -247,7 +255,7 @@ function pause(turn, seconds, signal) {
 async function fail(turn, error) {
   turn.failed(api.titleOf(error), error.message);
   if (error.status === 401) return wantKey();
-  if (error.status === 404) for (const { clip } of turn.media) clip.id = null; // a service that was started anew has no files
+  if (error.status === 404) for (const clip of shelf.clips) clip.id = null; // a service that was started anew has no files
   if ([0, 503].includes(error.status)) {
     showState(await api.health());
     watching = setTimeout(connect, 1000 * PATIENCE);
@@ -257,7 +265,6 @@ async function fail(turn, error) {
 const acts = {
   retry: (turn) => {
     if (state.turn) return;
-    for (const { clip } of turn.media) if (!clip.id && !clip.removed && clip.state !== "sending") shelf.send(clip);
     turn.begin();
     run(turn);
   },
@@ -271,7 +278,7 @@ const acts = {
     const clip = mediaUpTo(turn)[frame.media]?.clip;
     if (clip?.kind === "video") to(clip, frame.time);
   },
-  titleOf: (turn, frame) => mediaUpTo(turn)[frame.media]?.clip.name ?? "",
+  clipOf: (turn, frame) => mediaUpTo(turn)[frame.media]?.clip,
 };
 
 function to(clip, start, end = null) {
@@ -325,7 +332,6 @@ find("new-chat").addEventListener("click", () => {
   state.turns = [];
   show(find("welcome"), true);
   show(find("new-chat"), false);
-  player.mark([]);
   desk();
   question.focus();
   say("New chat");

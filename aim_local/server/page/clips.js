@@ -8,6 +8,7 @@ import { clock } from "./times.js";
 // null for the clip's own. state: "sending", "there", "failed"
 export const clips = [];
 let chosen = null;
+let count = 0;
 const listeners = [];
 
 export const onChange = (listener) => listeners.push(listener);
@@ -32,13 +33,13 @@ export function change(clip, values) {
 
 export function add(files) {
   for (const file of files) {
-    const clip = { file, name: file.name || "pasted", url: URL.createObjectURL(file), kind: "video", duration: null, thumb: null,
+    const clip = { key: `clip${++count}`, file, name: file.name || "pasted", url: URL.createObjectURL(file), kind: "video", duration: null, thumb: null,
       id: null, state: "sending", share: 0, error: null, start: null, end: null, removed: false, upload: null };
     clips.push(clip);
     look(clip);
     send(clip);
-    chosen = clip;
   }
+  chosen = clips.at(-files.length);
   changed();
 }
 
@@ -74,8 +75,15 @@ export function remove(clip) {
   if (chosen === clip) chosen = clips[Math.min(at, clips.length - 1)] ?? null;
   say(`${clip.name} removed`);
   changed();
+  const next = find("shelf").querySelector(`[data-part="pick ${chosen?.key}"]`) ?? find("choose"); // where the focus was is gone
+  next.focus();
   URL.revokeObjectURL(clip.url); // after the player has let go of it
 }
+
+addEventListener("pagehide", (event) => {
+  if (event.persisted) return; // it may come back
+  for (const { id } of clips) if (id) api.remove(id).catch(() => {});
+});
 
 // --- what it is: the browser is asked, not the name ---
 
@@ -116,9 +124,9 @@ function keepThumb(clip, source, width, height) {
 // --- the row ---
 
 function drawShelf() {
-  const focused = document.activeElement?.dataset?.clip;
+  const focused = document.activeElement?.dataset?.part;
   find("shelf").replaceChildren(...clips.map(card));
-  if (focused) find("shelf").querySelector(`[data-clip="${focused}"]`)?.focus();
+  if (focused) find("shelf").querySelector(`[data-part="${focused}"]`)?.focus();
 }
 
 function about(clip) {
@@ -129,11 +137,12 @@ function about(clip) {
 }
 
 function card(clip) {
-  const on = clip === chosen, at = clips.indexOf(clip);
+  const on = clip === chosen;
   const thumb = clip.thumb ? clone(clip.thumb) : make("span", { class: "blank" }, icon("aim"));
   const words = make("span", { class: "words" }, make("bdi", { class: "name" }, clip.name), make("span", { class: "about" }, about(clip)));
-  const pick = make("button", { type: "button", class: "pick", "aria-pressed": String(on), "data-clip": `pick${at}`, onclick: () => choose(clip) }, thumb, words);
+  const pick = make("button", { type: "button", class: "pick", "aria-pressed": String(on), "data-part": `pick ${clip.key}`, onclick: () => choose(clip) }, thumb, words);
   const gone = button(clip.state === "sending" ? `Cancel the upload of ${clip.name}` : `Remove ${clip.name}`, "close", () => remove(clip), { bare: true, kind: "round tiny" });
+  gone.dataset.part = `gone ${clip.key}`;
   const item = make("li", { class: `card ${clip.state}${on ? " on" : ""}` }, pick);
   if (clip.state === "failed") item.append(button(`Upload ${clip.name} again`, "again", () => { send(clip); changed(); }, { bare: true, kind: "round tiny" }));
   item.append(gone);

@@ -7,6 +7,7 @@ import { clock } from "./times.js";
 const FOG = "rgb(104,104,104)", FOG_SHARE = 0.74, HEAT_SHARE = 0.62;
 const RAMP = [[68, 1, 84], [68, 57, 131], [49, 104, 142], [33, 145, 140], [53, 183, 121], [144, 215, 67], [253, 231, 37]];
 const JPEG = /^data:image\/jpeg;base64,[A-Za-z0-9+/=]+$/;
+const THUMB = 224; // pixels of a thumbnail's width: twice what it is shown in
 const MODES = { kept: "What was kept", heat: "Where it looked", plain: "Plain" };
 
 function ramp(level) {
@@ -76,6 +77,7 @@ async function paint(canvas, frame, mode, side, large = false) {
 
 // --- words ---
 
+const nameOf = (frame) => frame.label.replace(/^\d+: /, ""); // its clip is told by name, not by number
 const timeOf = (frame) => (frame.time === null ? "" : clock(frame.time, true));
 
 function words(frame) {
@@ -88,16 +90,33 @@ function words(frame) {
 
 // --- the strip ---
 
-// looks: of the service. seek(frame): to its time in the player. titles: of media, by number
-export function strip(looks, seek, titleOf) {
-  const view = { looks, mode: "kept", items: [], seek, titleOf };
+// looks: of the service. acts: {seek(frame): to its time in the player, canSeek(frame), titleOf(frame): its clip's name}
+export function strip(looks, acts) {
+  const view = { looks, mode: "kept", items: [], ...acts };
   const list = make("ol", { class: "strip", "aria-label": "Frames that were read" });
-  looks.frames.forEach((frame, i) => list.append(item(view, frame, i)));
+  const several = new Set(looks.frames.map((frame) => frame.media)).size > 1;
+  looks.frames.forEach((frame, i) => {
+    const first = several && frame.media !== looks.frames[i - 1]?.media;
+    list.append(item(view, frame, i, first ? acts.titleOf(frame) : ""));
+  });
   list.addEventListener("keydown", (event) => walk(view, event));
   view.items[0]?.forEach((part) => { part.tabIndex = 0; });
-  const redraw = () => looks.frames.forEach((frame, i) => paint(view.items[i].canvas, frame, view.mode, 224));
-  redraw();
-  return make("div", { class: "looks" }, modes(view, redraw), list, make("p", { class: "hint" }, looks.detail ?? ""));
+  const redraw = whenSeen(view);
+  return make("div", { class: "looks" }, modes(view, redraw), list, make("p", { class: "hint" }, `${looks.detail ?? ""} Under a frame: how many of its pieces were kept.`));
+}
+
+// pictures are drawn when they come into sight: a long clip has hundreds
+function whenSeen(view) {
+  const seen = new Set();
+  const drawn = (canvas) => paint(canvas, view.looks.frames[Number(canvas.dataset.frame)], view.mode, THUMB);
+  const watch = new IntersectionObserver((changes) => {
+    for (const { target, isIntersecting } of changes) {
+      if (!isIntersecting) seen.delete(target);
+      else if (seen.add(target)) drawn(target);
+    }
+  }, { rootMargin: "50%" });
+  for (const { canvas } of view.items) watch.observe(canvas);
+  return () => seen.forEach(drawn);
 }
 
 function modes(view, redraw) {
@@ -115,14 +134,16 @@ function modes(view, redraw) {
   return group;
 }
 
-function item(view, frame, i) {
-  const canvas = make("canvas", { width: 16, height: 16, "aria-hidden": "true" });
-  const open = make("button", { type: "button", class: "frame", tabindex: -1, "aria-label": `Enlarge ${frame.label}: ${words(frame)}`, onclick: () => enlarge(view, i) }, canvas);
-  const time = frame.time === null ? make("span", { class: "when" }, frame.label)
+function item(view, frame, i, of) {
+  // as high as its picture from the beginning, so that nothing moves when it is drawn
+  const canvas = make("canvas", { width: THUMB, height: Math.round((THUMB * (frame.height || 1)) / (frame.width || 1)), "data-frame": i, "aria-hidden": "true" });
+  const open = make("button", { type: "button", class: "frame", tabindex: -1, "aria-label": `Enlarge ${nameOf(frame)}: ${words(frame)}`, onclick: () => enlarge(view, i) }, canvas);
+  const here = frame.time !== null && view.canSeek(frame);
+  const time = !here ? make("span", { class: "when" }, frame.time === null ? nameOf(frame) : timeOf(frame))
     : make("button", { type: "button", class: "when time", tabindex: -1, "aria-label": `Jump to ${timeOf(frame)}`, onclick: () => view.seek(frame) }, timeOf(frame));
-  view.items.push(Object.assign(frame.time === null ? [open] : [open, time], { canvas }));
+  view.items.push(Object.assign(here ? [open, time] : [open], { canvas }));
   const count = make("span", { class: frame.n_kept ? "count" : "count none", "aria-hidden": "true" }, `${frame.n_kept}/${frame.n}`);
-  return make("li", { class: frame.n_kept ? "" : "dim" }, open, make("span", { class: "under" }, time, count));
+  return make("li", {}, make("bdi", { class: "of", hidden: !of }, of), open, make("span", { class: "under" }, time, count));
 }
 
 // one frame of the strip is a tab stop; arrows make another one it
@@ -158,11 +179,11 @@ function enlarge(view, i) {
 function refresh() {
   const { view, i, mode } = open, frame = view.looks.frames[i];
   const title = view.titleOf(frame);
-  find("frame-title").replaceChildren(frame.label, title ? make("bdi", { class: "of" }, title) : "");
+  find("frame-title").replaceChildren(nameOf(frame), title ? make("bdi", { class: "of" }, title) : "");
   find("frame-words").textContent = `${words(frame)[0].toUpperCase()}${words(frame).slice(1)}.`;
   find("frame-before").disabled = i === 0;
   find("frame-after").disabled = i === view.looks.frames.length - 1;
-  find("frame-canvas").setAttribute("aria-label", `${frame.label}: ${words(frame)}`);
+  find("frame-canvas").setAttribute("aria-label", `${nameOf(frame)}: ${words(frame)}`);
   paint(find("frame-canvas"), frame, mode, 896, true);
   const pick = Object.entries(MODES).filter(([name]) => name !== "heat" || frame.heat)
     .map(([name, label]) => make("button", { type: "button", class: "quiet", "data-mode": name, "aria-pressed": String(name === mode), onclick: () => {
@@ -170,7 +191,7 @@ function refresh() {
       refresh();
       find("frame-acts").querySelector(`[data-mode=${name}]`).focus();
     } }, label));
-  const go = frame.time === null ? "" : button(`Show ${timeOf(frame)} in the player`, "play", () => {
+  const go = frame.time === null || !view.canSeek(frame) ? "" : button(`Show ${timeOf(frame)} in the player`, "play", () => {
     dialog.close();
     view.seek(frame);
   });
@@ -183,7 +204,7 @@ function step(by) {
   open.i = next;
   refresh();
   if (document.activeElement === document.body) find("frame-close").focus(); // a button that is off loses the focus
-  say(`${view.looks.frames[next].label}: ${words(view.looks.frames[next])}`);
+  say(`${nameOf(view.looks.frames[next])}: ${words(view.looks.frames[next])}`);
 }
 
 find("frame-before").addEventListener("click", () => step(-1));

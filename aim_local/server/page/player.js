@@ -39,7 +39,7 @@ export function refresh() {
 
 // --- time ---
 
-const length = () => (Number.isFinite(video.duration) ? video.duration : 0);
+export const length = () => (Number.isFinite(video.duration) ? video.duration : 0);
 
 export const position = () => video.currentTime;
 
@@ -84,7 +84,7 @@ export function jump(start, end = null) {
 
 let ticks = [];
 
-export function mark(times) { // seconds of the frames that were read
+export function mark(times) { // seconds of the frames that were read of this clip
   ticks = times;
   drawTicks();
 }

@@ -54,7 +54,7 @@ export function draw() {
   share.closest(".slider").classList.toggle("idle", budget() !== "share");
   frames.placeholder = vision.default_frames ?? "auto";
   const much = { auto: "automatic", off: "everything", share: `${share.value} % budget` }[budget()];
-  find("reading-brief").textContent = [much, frames.value && `${frames.value} frames`, cut && rangeText(clip)].filter(Boolean).join(", ");
+  find("reading-brief").textContent = [much, frames.value && `${frames.value} frames`, cut && rangeText(clip).toLowerCase()].filter(Boolean).join(", ");
 }
 
 // --- wiring ---
@@ -70,8 +70,8 @@ function cut(values) {
 }
 
 const here = () => Math.round(player.position() * 100) / 100;
-find("from-here").addEventListener("click", () => cut({ start: here() }));
-find("to-here").addEventListener("click", () => here() > 0 && cut({ end: here() }));
+find("from-here").addEventListener("click", () => cut({ start: here() || null }));
+find("to-here").addEventListener("click", () => cut({ end: here() > 0 && here() < player.length() ? here() : null }));
 find("whole").addEventListener("click", () => {
   cut({ start: null, end: null });
   find("from-here").focus();

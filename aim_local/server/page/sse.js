@@ -1,7 +1,7 @@
 // Server-sent events out of a byte stream, however it is cut. Knows the format (HTML standard, section 9.2), no meaning.
 
 export class EventParser {
-  #rest = "";
+  #rest = []; // pieces of a line that has no end yet; it may be megabytes
   #data = [];
   #first = true;
   #afterReturn = false;
@@ -17,8 +17,13 @@ export class EventParser {
       if (text.startsWith("\n")) text = text.slice(1);
     }
     this.#afterReturn = text.endsWith("\r");
-    const lines = (this.#rest + text).split(/\r\n|\r|\n/);
-    this.#rest = lines.pop();
+    const lines = text.split(/\r\n|\r|\n/);
+    const begun = lines.pop();
+    if (lines.length) {
+      lines[0] = this.#rest.join("") + lines[0];
+      this.#rest = [];
+    }
+    this.#rest.push(begun);
     return lines.map((line) => this.#line(line)).filter((data) => data !== null);
   }
 

@@ -1,6 +1,6 @@
 // The way to the first word: live while it is gone, and as a bar of what each stage took when it is over.
 
-import { make } from "./dom.js";
+import { make, say } from "./dom.js";
 import { duration } from "./times.js";
 
 // what the service calls a stage: what a person would
@@ -9,6 +9,7 @@ const STAGES = {
   queue: "Waiting", decode_video: "Opening the clip", preprocess: "Fitting frames", vision: "Looking", merge: "Putting together",
   importance: "Weighing", prefill: "Reading",
 };
+const TELL = 10000; // milliseconds between two words to a screen reader
 const SHOWN = ["decode_video", "vision", "prefill"];
 
 // --- live ---
@@ -22,7 +23,15 @@ export class Progress {
     this.note = make("p", { class: "hint" }, "Sent to the service");
     this.element = make("div", { class: "progress" }, this.list, make("div", { class: "underline" }, this.note, this.clock));
     for (const name of SHOWN) this.#step(name);
-    this.timer = setInterval(() => { this.clock.textContent = `${((performance.now() - this.began) / 1000).toFixed(1)} s`; }, 100);
+    this.told = this.began;
+    this.timer = setInterval(() => this.#tick(performance.now()), 100);
+  }
+
+  #tick(now) {
+    this.clock.textContent = `${((now - this.began) / 1000).toFixed(1)} s`;
+    if (now - this.told < TELL) return;
+    this.told = now;
+    say(this.note.textContent);
   }
 
   // done of total; a stage that begins ends those before it
@@ -68,7 +77,7 @@ export class Progress {
 function parts(timings) {
   const ms = (name) => Math.max(0, timings[`${name}_ms`] ?? 0);
   const all = Object.keys(STAGES).map((name) => [name, name === "prefill" ? Math.max(0, ms("prefill") - ms("importance")) : ms(name)]);
-  return all.filter(([, took]) => took >= 0.5);
+  return all.filter(([name, took]) => took >= (name === "queue" ? 20 : 0.5)); // nobody notices a shorter wait
 }
 
 // null where the service gave no times

@@ -6,6 +6,28 @@ import { rangeText } from "./reading.js";
 import { bar, Progress, tokens } from "./stages.js";
 import { findTimes } from "./times.js";
 
+// Models write Markdown; of that, what can be told line by line: headings, items, **strong** and `code`
+const LINES = [[/^#{1,6}\s+/, "head"], [/^\s*[-*\u2022]\s+/, "item"], [/^(?=\s*\d{1,2}[.)]\s)/, "numbered"]];
+
+function lineKind(line) { // [characters of its mark, class]
+  for (const [form, kind] of LINES) {
+    const found = form.exec(line);
+    if (found) return [found[0].length, kind];
+  }
+  return [0, ""];
+}
+
+const INLINE = /(\*\*[^*]+\*\*)|(`[^`]+`)/;
+
+function* inline(line) { // [tag, text], "" for plain text
+  for (const part of line.split(INLINE)) {
+    if (part === undefined || part === "") continue;
+    if (part.startsWith("**") && part.length > 4 && part.endsWith("**")) yield ["strong", part.slice(2, -2)];
+    else if (part.startsWith("`") && part.length > 2 && part.endsWith("`")) yield ["code", part.slice(1, -1)];
+    else yield ["", part];
+  }
+}
+
 // Text that grows. Each line is an element with a direction of its own; only the last one is drawn again
 class TimedText {
   constructor(parent, durationOf, jump) {
@@ -25,6 +47,7 @@ class TimedText {
 
   end() {
     this.#draw(false);
+    while (this.parent.lastChild?.textContent === "") this.parent.lastChild.remove();
   }
 
   #open() {
@@ -35,23 +58,32 @@ class TimedText {
   }
 
   #draw(growing) {
-    const spans = findTimes(this.line, this.durationOf()), parts = [];
+    const [mark, kind] = lineKind(this.line);
+    this.element.className = kind;
+    const had = [...this.element.querySelectorAll("button")].indexOf(document.activeElement);
+    const parts = [...inline(this.line.slice(mark))];
+    this.element.replaceChildren(...parts.flatMap(([tag, text], i) => {
+      if (tag) return [make(tag, {}, ...this.#times(text, false))];
+      return this.#times(text, growing && i === parts.length - 1);
+    }));
+    if (had >= 0) this.element.querySelectorAll("button")[had]?.focus();
+  }
+
+  #times(text, growing) {
+    const parts = [];
     let at = 0;
-    for (const { from, to, start, end } of spans) {
-      if (growing && to === this.line.length) break; // "0:1" may become "0:12"
-      const text = this.line.slice(from, to);
-      parts.push(this.line.slice(at, from));
-      parts.push(make("button", { type: "button", class: "time", "aria-label": `Jump to ${text}`, onclick: () => this.jump(start, end) }, icon("play"), text));
+    for (const { from, to, start, end } of findTimes(text, this.durationOf())) {
+      if (growing && to === text.length) break; // "0:1" may become "0:12"
+      const time = text.slice(from, to);
+      parts.push(text.slice(at, from), make("button", { type: "button", class: "time", "aria-label": `Jump to ${time}`, onclick: () => this.jump(start, end) }, icon("play"), time));
       at = to;
     }
-    const had = this.element.contains(document.activeElement) ? [...this.element.querySelectorAll("button")].indexOf(document.activeElement) : -1;
-    this.element.replaceChildren(...parts.filter((part) => part !== ""), this.line.slice(at));
-    if (had >= 0) this.element.querySelectorAll("button")[had]?.focus();
+    return [...parts, text.slice(at)].filter((part) => part !== "");
   }
 }
 
 export class Turn {
-  // media: [{clip, start, end, frames}] that go with it. acts: {stop, retry(turn), jump(turn, start, end), durationOf(turn), seek(turn, frame), titleOf(turn, frame)}
+  // media: [{clip, start, end, frames}] that go with it. acts: {stop, retry(turn), jump(turn, start, end), durationOf(turn), seek(turn, frame), clipOf(turn, frame)}
   constructor(number, question, media, acts) {
     Object.assign(this, { number, question, media, acts, answer: "", state: "asking" });
     this.body = make("div", { class: "said" });
@@ -66,6 +98,7 @@ export class Turn {
 
   begin() {
     this.state = "asking";
+    this.looks = null;
     this.answer = "";
     this.progress = new Progress();
     this.text = make("div", { class: "text" });
@@ -138,7 +171,11 @@ export class Turn {
 
   #evidence({ usage, timings, looks }) {
     const facts = tokens(usage, timings), times = bar(timings);
-    const frames = looks?.frames?.length ? strip(looks, (frame) => this.acts.seek(this, frame), (frame) => this.acts.titleOf(this, frame)) : null;
+    const frames = looks?.frames?.length ? strip(looks, {
+      seek: (frame) => this.acts.seek(this, frame),
+      canSeek: (frame) => this.acts.clipOf(this, frame)?.kind === "video",
+      titleOf: (frame) => this.acts.clipOf(this, frame)?.name ?? "",
+    }) : null;
     if (!facts && !times && !frames) return;
     const summary = make("summary", {}, make("span", {}, looks ? looks.summary : "How it got there"));
     this.evidence = make("details", { class: "evidence", open: true }, summary, frames, times, facts);
