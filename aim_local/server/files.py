@@ -38,7 +38,7 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
 
     @app.post(
         "/v1/files", tags=["files"], openapi_extra=schema.UPLOAD_FORM,
-        responses=schema.answers(schema.FILE, *errors, 408, 413, 415),
+        responses=schema.answers(schema.FILE, *errors, 408, 413, 415, 499, 507),
     )  # fmt: skip
     async def upload(request: Request) -> Response:
         """Uploads a clip or picture once; requests then name it by its id."""

@@ -26,9 +26,11 @@ _WHAT = {
     413: "More bytes than are allowed.",
     415: "The body's type is not taken.",
     429: "The queue is full; Retry-After says when to try again.",
+    499: "The client went away meanwhile.",
     500: "A fault of the service.",
     503: "The model is being loaded, or the service is stopping.",
     504: "There was no answer within the service's limit.",
+    507: "The disk is full.",
 }
 
 
@@ -97,7 +99,7 @@ def answers(good: Schema, *statuses: int, kind: str = "application/json") -> dic
 
 
 CHAT: Schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("ChatRequest")}}}}
-CHAT_ANSWERS = answers(_ref("Completion"), 400, 401, 403, 404, 408, 413, 415, 429, 503, 504)
+CHAT_ANSWERS = answers(_ref("Completion"), 400, 401, 403, 404, 408, 413, 415, 429, 499, 503, 504, 507)
 CHAT_ANSWERS[200]["content"]["text/event-stream"] = {"schema": TEXT}
 HEALTH_ANSWERS = answers(HEALTH, 403)
 HEALTH_ANSWERS[503] = {"description": "Not yet, or not any more.", "content": {"application/json": {"schema": HEALTH}}}
