@@ -96,6 +96,30 @@ def test_one_client_cannot_fill_the_queue_for_the_others() -> None:
     assert names(queue, 3) == ["a", "b", "a"]
 
 
+def test_who_was_refused_comes_before_who_was_not() -> None:
+    queue = filled("a", "b", "c", "d", n_max=4)
+    for account in ("x", "y", "x"):
+        with pytest.raises(RequestError):
+            queue.put(job(account))
+    names(queue, 1)
+    for account in ("a", "y"):  # the one place is for x, who was refused first
+        with pytest.raises(RequestError):
+            queue.put(job(account))
+    queue.put(job("x"))
+    names(queue, 1)
+    queue.put(job("y"))
+    assert names(queue, 4) == ["c", "d", "x", "y"]
+
+
+def test_nothing_is_held_in_a_queue_that_is_nearly_empty() -> None:
+    queue = filled("a", "b", "c", "d", n_max=4)
+    with pytest.raises(RequestError):
+        queue.put(job("x"))
+    names(queue, 3)
+    for account in ("a", "b"):
+        queue.put(job(account))
+
+
 def test_a_job_that_leaves_is_not_taken() -> None:
     queue, one, other = FairQueue(9), job("a"), job("a")
     queue.put(one)

@@ -1,13 +1,16 @@
 """The order in which requests come to the one model: by turns over clients, first come first served within one.
 
-Bounded. Where it is full, a newcomer takes the place of the newest request of a client that waits with more. A request
-whose media are still being fetched is passed over, it keeps its place.
+Bounded. Where it is full, a newcomer takes the place of the newest request of a client that waits with more. Else it is
+refused, and the next places are held for the clients that were refused, in their order, for as long as they may be expected
+back: else who asks most often would be let in. A request whose media are still being fetched is passed over, it keeps its
+place.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
@@ -25,6 +28,7 @@ class FairQueue:
         self._n_max = n_waiting
         self._change = threading.Condition()
         self._clients: OrderedDict[str, OrderedDict[str, deque[Job]]] = OrderedDict()  # account -> user -> jobs
+        self._refused: OrderedDict[str, float] = OrderedDict()  # account -> until when it is expected back
         self._times: deque[float] = deque(maxlen=_N_TIMES)
         self._closed = False
 
@@ -34,16 +38,17 @@ class FairQueue:
 
     def put(self, job: Job) -> None:
         """Raises RequestError: 429 where it is full, 503 where it is closed."""
-        evicted = None
+        evicted, account = None, job.client.account
         with self._change:
             if self._closed:
                 raise stopping()
-            if self._count() >= self._n_max:
-                evicted = self._newest_of_the_largest(self._waiting(job.client.account) + 1)
+            if self._is_full_for(account):
+                evicted = self._newest_of_the_largest(self._waiting(account) + 1)
                 if evicted is None:
-                    raise self._full()
+                    raise self._refuse(account)
                 self._remove(evicted)
-            users = self._clients.setdefault(job.client.account, OrderedDict())
+            self._refused.pop(account, None)
+            users = self._clients.setdefault(account, OrderedDict())
             users.setdefault(job.client.user, deque()).append(job)
             self._change.notify_all()
             full = self._full()
@@ -122,9 +127,23 @@ class FairQueue:
             del self._clients[job.client.account]
         return True
 
+    def _is_full_for(self, account: str) -> bool:
+        """Counts places that are held for others, once the queue is half full."""
+        now, n = time.monotonic(), self._count()
+        self._refused = OrderedDict((other, until) for other, until in self._refused.items() if until > now)
+        others = list(self._refused)
+        n_held = others.index(account) if account in others else len(others)
+        return n >= self._n_max or (2 * n >= self._n_max and n + n_held >= self._n_max)
+
+    def _refuse(self, account: str) -> RequestError:
+        refusal = self._full()
+        if account in self._refused or len(self._refused) < self._n_max:
+            self._refused[account] = time.monotonic() + 2 * int(refusal.headers["Retry-After"])
+        return refusal
+
     def _newest_of_the_largest(self, n: int) -> Job | None:
         """None where no client waits with more than n."""
-        account = max(self._clients, key=self._waiting)
+        account = max(self._clients, key=self._waiting, default="")
         if self._waiting(account) <= n:
             return None
         own = [job for jobs in self._clients[account].values() for job in jobs]

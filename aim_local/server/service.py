@@ -56,7 +56,8 @@ class About:
 class Service:
     """load: gives the model, in the worker's thread. name: under which it is served, None for its own.
 
-    on_ready: told when it is loaded, or why it is not; on_fault: hears of errors that are ours. Use `open` and `close`.
+    on_ready: told when it is loaded, or why it is not; on_fault: hears of errors that are ours; on_end: of each request
+    that the model is done with, answered or not. Use `open` and `close`.
     """
 
     def __init__(
@@ -69,10 +70,11 @@ class Service:
         name: str | None = None,
         on_ready: Callable[[BaseException | None], None] = lambda _: None,
         on_fault: Callable[[BaseException], None] = lambda _: None,
+        on_end: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self.limits, self._sources, self._name = limits, sources, name
         self._keeping = keeping or Keeping()
-        self._on_ready, self._on_fault = on_ready, on_fault
+        self._on_ready, self._on_fault, self.on_end = on_ready, on_fault, on_end
         self.queue = FairQueue(limits.n_waiting)
         self.metrics = Metrics(self.queue.__len__)
         self.about: About | None = None
@@ -191,6 +193,7 @@ class Service:
         self._on_ready(None)
 
     def _told(self, job: Job, news: Answered | BaseException) -> None:
+        self.on_end(job)
         if isinstance(news, Answered):
             self.metrics.answered(news.answer.stats, news.queue_ms)
         elif not job.why and refusal(news, job).status >= 500:
