@@ -19,7 +19,6 @@ from aim_local.server.failures import RequestError
 from aim_local.server.media_folder import MediaFolder
 from aim_local.server.sources import Sources
 
-
 on_linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files have paths on Linux alone")
 
 
