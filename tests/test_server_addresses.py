@@ -132,7 +132,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_asked(monkeypatch: pyte
     asked: list[tuple[str, int]] = []
     answers = iter([["8.8.8.8", "1.1.1.1"], ["127.0.0.1"], ["127.0.0.1"]])
 
-    def connect(address: str, port: int, patience: object) -> socket.socket:
+    def connect(address: str, port: int, patience: object, seconds: float) -> socket.socket:
         asked.append((address, port))
         raise ConnectionRefusedError
 

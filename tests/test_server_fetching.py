@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import ssl
@@ -16,6 +17,8 @@ from media_fixtures import picture
 from server_files import find, peak_memory, png, refused, sources, video_url
 from web_server import Reply, Web, answer, for_ever, loopback, raw
 
+from aim_local.server import addresses
+from aim_local.server.addresses import Network
 from aim_local.server.limits import Limits
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -54,6 +57,34 @@ def test_redirects_are_followed_five_times() -> None:
         assert error.status == 400
         assert "more than 5 times" in str(error)
         assert len(web.requests) == 12, "the sixth redirect is not followed"
+
+
+def test_a_redirect_may_be_written_in_utf8() -> None:
+    def reply(connection: socket.socket, head: bytes) -> None:
+        if head.startswith(b"GET /%C3%A9.png "):
+            answer(png(3))(connection, head)
+        else:
+            moved("/\u00e9.png")(connection, head)
+
+    with Web(reply) as web, sources(allow_http=True, network=loopback()) as given:
+        kept = find(given, video_url(f"http://a.example:{web.port}/"))
+        assert np.array_equal(kept.pixels, picture(3))
+        assert kept.found.name == "\u00e9.png"
+
+
+def test_an_address_that_is_silent_does_not_keep_the_others_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address takes no connection: its queue is full."""
+    monkeypatch.setattr(addresses, "_CONNECT_S", 0.2)
+    network = Network(lambda ip: True, lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    with Web(answer(png(3))) as web, socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.2", web.port))
+        full.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", web.port))
+        with sources(allow_http=True, network=network) as given:
+            assert np.array_equal(find(given, video_url(f"http://a.example:{web.port}/")).pixels, picture(3))
 
 
 @pytest.mark.parametrize(("to", "status"), [

@@ -12,6 +12,7 @@ import pytest
 from media_fixtures import codes_of, picture, write_animation, write_clip
 from server_files import WHERE, b64, encoded, find, png, refused, sources, video_url
 
+from aim_local import VisionLLM
 from aim_local.errors import UsageError
 from aim_local.media import FrameSampling, open_media
 from aim_local.server.limits import Limits
@@ -40,6 +41,7 @@ def test_a_clip_in_every_form_is_the_same_clip(given: Sources, clip: Path) -> No
     parts: list[dict[str, object]] = [
         video_url(url),
         video_url(raw),
+        video_url(f" {raw}\n"),  # as `base64 -w0` and shells leave it
         video_url(id),
         video_url(path),
         video_url(path.replace("file://", "file://localhost", 1)),
@@ -182,6 +184,24 @@ def test_only_so_many_media_in_a_request(given: Sources) -> None:
 def test_a_client_that_goes_stops_the_work(given: Sources, clip: Path) -> None:
     for part in (video_url(b64(clip.read_bytes())), video_url(str(clip)), {"type": "video", "video": [b64(png())] * 3}):
         assert refused(given, part, should_stop=lambda: True).status == 499
+
+
+def test_the_engine_takes_what_is_found(given: Sources, clip: Path) -> None:
+    """A file that is held open, an array that lies on the disk, a film that was made of pictures."""
+    pictures = [b64(png(i)) for i in range(4)]
+    parts: list[dict[str, object]] = [
+        video_url(str(clip)),
+        {"type": "video", "video": pictures},
+        {"type": "video", "video": pictures, "fps": 2},
+        video_url(pictures[0]),
+    ]
+    n_frames = []
+    with VisionLLM.load() as llm, given.request() as scope:
+        for part in parts:
+            found = scope.find(part, WHERE, sampling=FrameSampling(n_frames=3))
+            sampling = found.sampling or FrameSampling(n_frames=3)
+            n_frames.append(llm.generate("What happens?", [found.media], sampling=sampling).stats.n_frames)
+    assert n_frames[:3] == [3, 4, 4]
 
 
 def test_a_media_path_has_to_be_a_folder(clip: Path) -> None:

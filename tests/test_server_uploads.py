@@ -50,6 +50,16 @@ def test_a_file_comes_back_as_it_was_sent(uploads: Uploads, tmp_path: Path) -> N
     assert uploads.room.free == uploads.limits.files_bytes - len(data)
 
 
+def test_room_that_was_expected_too_large_is_given_back(uploads: Uploads) -> None:
+    for n in (0, len(png()), len(png()) + 1000):
+        with uploads.begin("a.png", "vision", n) as writer:
+            assert uploads.room.free == uploads.limits.files_bytes - n
+            writer.write(png())
+            kept = writer.finish()
+        assert uploads.room.free == uploads.limits.files_bytes - len(png())
+        uploads.delete(kept.id)
+
+
 def test_the_file_object_is_openais(uploads: Uploads) -> None:
     kept = put(uploads, png(), "b.png")
     found = FileObject.model_validate(kept.to_dict(), strict=True)

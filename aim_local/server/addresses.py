@@ -29,6 +29,7 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK = 2**16
+_CONNECT_S = 5.0  # for an address that is not a name's last one
 _PORTS = {"http": 80, "https": 443}
 _URL_CHARS = 8192
 # beyond what ipaddress calls private, whose list grew with Python's versions
@@ -131,11 +132,12 @@ def fetch(url: str, landing: Landing, network: Network, patience: Patience) -> s
 
 
 def _followed(target: Target, response: http.client.HTTPResponse) -> Target:
-    location = response.getheader("Location")
-    if not location:
+    raw = response.getheader("Location")
+    if not raw:
         raise _failed(target, f"answers {response.status} without a place to go to")
+    location = raw.strip().encode("latin-1").decode("utf-8", "replace")  # http.client reads heads as latin-1
     try:
-        following = read_address(urljoin(target.url, location.strip()))
+        following = read_address(urljoin(target.url, location))
     except ValueError as e:
         raise _failed(target, f"redirects to {shown(location)}, which is no address") from e
     if target.scheme == "https" and following.scheme == "http":
@@ -161,15 +163,17 @@ def _asked(target: Target, network: Network, patience: Patience) -> Iterator[htt
 def _connected(target: Target, network: Network, patience: Patience) -> socket.socket:
     """A connection to the first of the checked addresses that takes one."""
     failure: OSError | None = None
-    for address in _checked_addresses(target, network, patience):
+    found = _checked_addresses(target, network, patience)
+    for i, address in enumerate(found):
         try:
-            sock = connect(address, target.port, patience)
+            # one that says nothing must not take the time of those behind it
+            sock = connect(address, target.port, patience, _CONNECT_S if i < len(found) - 1 else patience.seconds)
         except OSError as e:
             failure = e
             continue
         if target.scheme == "http":
             return sock
-        return secure(sock, target.host, network.context or ssl.create_default_context(), patience)
+        return secure(sock, target.host.rstrip("."), network.context or ssl.create_default_context(), patience)
     raise failure or OSError("its name has no address")
 
 

@@ -83,8 +83,9 @@ class _Reader(io.RawIOBase):
                 continue
 
 
-def connect(address: str, port: int, patience: Patience) -> socket.socket:
-    """A TCP connection to an IP address, given as text. Raises OSError, RequestError."""
+def connect(address: str, port: int, patience: Patience, seconds: float) -> socket.socket:
+    """A TCP connection to an IP address, given as text, within so many seconds. Raises OSError, RequestError."""
+    until = time.monotonic() + seconds
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -93,7 +94,8 @@ def connect(address: str, port: int, patience: Patience) -> socket.socket:
             with selectors.DefaultSelector() as ready:
                 ready.register(sock, selectors.EVENT_WRITE)
                 while not ready.select(patience.step()):
-                    pass
+                    if time.monotonic() > until:
+                        raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
             state = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if state:
             raise OSError(state, errno.errorcode.get(state, "no connection"))

@@ -78,6 +78,7 @@ def read_reference(text: str) -> Reference:
     A text without a scheme is base64, unless it is short and holds a character that base64 has not: that is a path.
     (A path of letters and slashes alone has to be written as file://.)
     """
+    text = text.strip()
     if not text:
         raise _refused("is empty")
     if _UPLOAD.fullmatch(text):
@@ -100,6 +101,7 @@ def read_reference(text: str) -> Reference:
 
 def read_inline(text: str) -> Inline | InlineFrames:
     """As `read_reference`, for a field that holds the bytes themselves."""
+    text = text.strip()
     if text[:5].lower() == "data:":
         return _data(text)
     if scheme := _SCHEME.match(text[:_HEADER_CHARS]):
