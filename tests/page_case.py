@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -60,11 +60,16 @@ def chromium() -> Iterator[Browser]:
         opened.close()
 
 
+class Serves(Protocol):
+    url: str
+
+
 class Tab:
     """The page, open. messages: what the console got; requests: addresses that are not the service's own."""
 
-    def __init__(self, chromium: Browser, service: PageService, size: tuple[int, int] = DESKTOP, **device: Any) -> None:
-        service.fresh()
+    def __init__(self, chromium: Browser, service: Serves, size: tuple[int, int] = DESKTOP, **device: Any) -> None:
+        if isinstance(service, PageService):
+            service.fresh()
         self.service = service
         viewport = {"width": size[0], "height": size[1]}
         self.context = chromium.new_context(

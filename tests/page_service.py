@@ -233,6 +233,14 @@ def slow(service: PageService) -> Iterator[Chunk]:
     yield service.last()
 
 
+def growing(service: PageService) -> Iterator[Chunk]:
+    yield delta("At 0:01")
+    yield from service.hold()
+    yield delta(":30 it ends, at 0:01 it began.")
+    yield stopped()
+    yield service.last()
+
+
 def cut(service: PageService) -> Iterator[Chunk]:
     yield delta("It begins")
     yield stopped("length")
@@ -249,7 +257,7 @@ def attack(service: PageService) -> Iterator[Chunk]:
     yield delta(ATTACK)
     yield stopped()
     looks = {**(service.looks or {}), "summary": ATTACK, "detail": ATTACK}
-    frames = [{**frame, "label": ATTACK, "image": "javascript:alert(4)"} for frame in looks.get("frames", [])]
+    frames = [{**frame, "label": ATTACK, "image": "http://127.0.0.1:9/x.jpg"} for frame in looks.get("frames", [])]
     yield service.last(warnings=[ATTACK], looks={**looks, "frames": frames})
 
 
@@ -265,6 +273,7 @@ def failing(service: PageService) -> Iterator[Chunk]:
 
 PARTS: dict[str, Part] = {
     "!slow": slow,
+    "!grows": growing,
     "!cut": cut,
     "!toy": toy,
     "!attack": attack,

@@ -156,6 +156,15 @@ def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp
         tab.check_quiet()
 
 
+def test_a_time_that_still_grows_is_none_yet(chromium: Browser, service: PageService) -> None:
+    with Tab(chromium, service).open().clip() as tab:
+        tab.ask("!grows")
+        expect(tab(".text.growing")).to_have_text("At 0:01")
+        expect(tab(".text .time")).to_have_count(0)
+        service.go()
+        expect(tab(".text .time")).to_have_text(["0:01"])  # 0:01:30 is behind the clip's end
+
+
 def test_a_recording_without_its_length(chromium: Browser, service: PageService, tmp_path: Path) -> None:
     """As browsers record them: the player finds the end, and shows the beginning."""
     with Tab(chromium, service).open() as tab:

@@ -112,9 +112,9 @@ def test_written_times(tab: Tab) -> None:
 
 STREAM = (
     '\ufeff: hello\r\ndata: {"a": "h\u00e9 \u05d0 \U0001f3ac"}\r\n\r\nevent: x\nid: 3\ndata:two\ndata: lines\n\n'
-    "\n\ndata: a:b\r\rdata\n\nignored: 1\n\ndata: [DONE]\n\ndata: half"
+    "\n\ndata: a:b\r\rdata\n\nignored: 1\n\ndata: 1\r\ndata: 2\r\n\r\ndata: [DONE]\n\ndata: half"
 )
-EVENTS = ['{"a": "h\u00e9 \u05d0 \U0001f3ac"}', "two\nlines", "a:b", "", "[DONE]"]
+EVENTS = ['{"a": "h\u00e9 \u05d0 \U0001f3ac"}', "two\nlines", "a:b", "", "1\n2", "[DONE]"]
 READ = """await (async ([bytes, sizes]) => {
   const cuts = [];
   for (let at = 0, i = 0; at < bytes.length; at += sizes[i++ % sizes.length]) cuts.push([at, sizes[i % sizes.length]]);
