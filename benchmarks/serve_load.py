@@ -7,8 +7,8 @@ up to three turns, streaming or not; each answer is compared with the library's.
 ends and hang up in the middle of it, or while they wait. Prints, and exits with 1 where an answer was wrong:
 
 - answers, wrong ones, requests refused with 429
-- waiting times of each client: smallest, median and largest of their medians, and Jain's index of their answers a minute
-  (1: all alike)
+- waiting times of each client: smallest, median and largest of their medians, and Jain's index of their numbers of
+  answers (1: all alike)
 - memory of the service after a tenth of the time and at the end
 - time from a client's hanging up until the work on its request had stopped
 """
@@ -122,11 +122,9 @@ def report(args: argparse.Namespace, found: dict[str, Any], watching: Watching) 
     medians = sorted(statistics.median(client["waits"]) for client in askers)
     counts = [len(client["waits"]) for client in askers]
     jain = sum(counts) ** 2 / (len(counts) * sum(n * n for n in counts))
-    delays = sorted(
-        watching.stopped[tag] - at for client in found["clients"] for tag, at in client["left"] if tag in watching.stopped
-    )
+    left = {tag: at for client in found["clients"] for tag, at in client["left"]}
+    delays = sorted(watching.stopped[tag] - at for tag, at in left.items() if tag in watching.stopped)
     warm = watching.memory[len(watching.memory) // 10 :]
-    n_left = sum(len(client["left"]) for client in found["clients"])
     print(f"{args.clients} clients, {args.minutes:g} minutes, {args.queue} may wait")
     print(f"answers: {sum(counts)}, wrong: {len(found['wrong'])}, other failures: {found['failures']}")
     print(f"429: {sum(client['refused'] for client in found['clients'])}")
@@ -138,7 +136,7 @@ def report(args: argparse.Namespace, found: dict[str, Any], watching: Watching) 
     print(f"memory: {first:.1f} MiB after warm-up, {last:.1f} MiB at the end, {max(warm):.1f} MiB at most")
     if delays:
         late = sum(delay > 0.5 for delay in delays)
-        print(f"hung up: {n_left}, of these at work: {len(delays)}; work stopped after", end=" ")
+        print(f"hung up: {len(left)}, of these at work: {len(delays)}; work stopped after", end=" ")
         print(f"{statistics.median(delays):.3f} s (median), {delays[-1]:.3f} s (longest); beyond 0.5 s: {late}")
     for line in found["wrong"][:5]:
         print(f"wrong: {line}")

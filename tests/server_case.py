@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
-openai = pytest.importorskip("openai")
+pytest.importorskip("openai")
 
+import openai
 import uvicorn
 
 from aim_local import LoadConfig, VisionLLM

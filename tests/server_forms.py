@@ -1,4 +1,4 @@
-"""How clients send clips, pictures and options, one row each: what is sent, what happens, and the body that a test sends.
+"""How clients send clips, pictures and options, one row each: what is sent, what happens, the body that a test sends.
 
 docs/server.md has the table; `python tests/server_forms.py` prints it.
 """

@@ -11,8 +11,8 @@ from cli_case import one_line, run
 
 pytest.importorskip("fastapi")
 
-from aim_local.server import serving  # noqa: E402
-from aim_local.server.limits import MIB, Limits  # noqa: E402
+from aim_local.server import serving
+from aim_local.server.limits import MIB, Limits
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What ends a request early: a client that hangs up, a deadline, a service that stops. The work stops, the rest goes on."""
+"""What ends a request early: a client that hangs up, a deadline, a service that stops. The rest goes on."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_deadline_is_504_and_in_a_stream_an_event() -> None:
         answer = found.post({"messages": question("1")})
         assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
         assert llm.next_call().stopped.wait(PATIENCE_S)
-        with pytest.raises(openai.APIError, match="within 0.3 s"):
+        with pytest.raises(openai.APIError, match="the service's limit"):
             for _ in found.openai().chat.completions.create(model="held", messages=question("2"), stream=True):
                 pass
 

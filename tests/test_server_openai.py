@@ -189,8 +189,8 @@ def test_another_model_is_not_found(client: Any) -> None:
 
 
 def test_a_file_that_is_no_clip_is_refused(client: Any) -> None:
+    bad = "data:video/mp4;base64,AAAA"
     with pytest.raises(openai.BadRequestError) as e:
-        bad = "data:video/mp4;base64,AAAA"
         client.chat.completions.create(model="demo", messages=question("?", video_part(bad)))
     assert e.value.param is not None
     assert e.value.param.startswith("messages[0].content[0]")

@@ -1,4 +1,4 @@
-"""Who comes next: turns over clients and their users, first come first served within, and what happens when it is full."""
+"""Who comes next: turns over clients and their users, first come first served within; and a full queue."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The order in which requests come to the one model: by turns over clients, first come first served within one.
 
 Bounded. Where it is full, a newcomer takes the place of the newest request of a client that waits with more. Else it is
-refused, and the next places are held for the clients that were refused, in their order, for as long as they may be expected
-back: else who asks most often would be let in. A request whose media are still being fetched is passed over, it keeps its
-place.
+refused, and the next places are held for the clients that were refused, in their order, for as long as they may be
+expected back: else who asks most often would be let in. A request whose media are still being fetched is passed over,
+and keeps its place.
 """
 
 from __future__ import annotations

@@ -165,6 +165,7 @@ _WHY = {  # what is said of fields and values that are often sent and cannot be 
     "repeat_penalty": "give 1 or leave it out, or use frequency_penalty",
     "frames": "give a whole number above 0, or -1 for all up to the limit",
     "num_frames": "give a whole number above 0, or -1 for all up to the limit",
+    "stop": f"give a text, or a list of at most {MAX_STOPS} texts, none of them empty",
     "role": "roles are system, developer, user and assistant",
 }
 

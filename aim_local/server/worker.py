@@ -5,7 +5,6 @@ Knows the library and jobs; neither HTTP nor the order of jobs.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -135,5 +134,6 @@ def with_names(text: str, items: Sequence[Found]) -> str:
     for item in items:
         text = item.without_path(text)
         if isinstance(item.media, Path):  # the line about the toy has the path's last part alone
-            text = re.sub(rf"(?<=answer about ){re.escape(item.media.name)}(?= )", lambda _, name=item.name: name, text)
+            before, last = "its answer about ", item.media.name
+            text = text.replace(f"{before}{last} ", f"{before}{item.name} ")
     return text
