@@ -150,7 +150,24 @@ class ChatRequest(_Accepted):
     return_looks: bool | None = Field(None, description="What was kept of each frame, with the answer.")
 
 
-_WHY = {  # what is said of fields and values that are often sent and cannot be honoured
+_WHY = {  # what is said of fields and values that are often wrong, or cannot be honoured
+    "messages": "give a list of at least one message",
+    "temperature": "give a number from 0 (greedy) to 5",
+    "top_p": "give a number above 0 and at most 1",
+    "min_p": "give a number from 0 (off) to 1",
+    "top_k": "give a whole number above 0, or 0 or -1 for all",
+    "seed": f"give a whole number from 0 to {2**32 - 2}, or -1 to draw one",
+    "frequency_penalty": "give a number from -2 to 2",
+    "presence_penalty": "give a number from -2 to 2",
+    "max_tokens": "give a whole number above 0",
+    "max_completion_tokens": "give a whole number above 0",
+    "n_predict": "give a whole number above 0, or -1 for the service's limit",
+    "top_logprobs": "give a whole number from 0 to 20",
+    "logprobs": "give true or false; top_logprobs is their number",
+    "fps": "give frames per second above 0",
+    "start": "give seconds, 0 or more",
+    "end": "give seconds, 0 or more",
+    "tool_calls": "tools are not called; leave it out",
     "n": "there is one answer to a request; send the request again for another",
     "best_of": "there is one answer to a request",
     "tools": "tools are not called; leave it out, or ask for JSON with response_format",
@@ -193,10 +210,9 @@ def _refused(error: Any) -> RequestError:
     if error["type"] == "missing":
         return RequestError(400, f"{where} is missing", param=where)
     if error["type"] == "extra_forbidden":
-        return RequestError(
-            400, f"{where} is not known here; {why or 'leave it out'}", param=where, code="unknown_field"
-        )
-    said = str(error["msg"])
+        what = (why if len(path) == 1 or name.endswith("_pixels") else None) or "leave it out"
+        return RequestError(400, f"{where} is not known here; {what}", param=where, code="unknown_field")
+    said = "give true or false" if error["type"] == "bool_type" else str(error["msg"])
     return RequestError(400, f"{where} is {shown(error['input'])}; {why or said[:1].lower() + said[1:]}", param=where)
 
 
