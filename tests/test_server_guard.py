@@ -234,7 +234,9 @@ def test_unknown_paths_and_methods_have_openais_form(found: Running) -> None:
     answer = httpx.get(f"{found.base}/chat/completions")
     assert error(answer, 405)["type"]
     assert answer.headers["allow"] == "POST"
-    error(httpx.put(f"{found.base}/files/x"), 405)
+    answer = httpx.put(f"{found.base}/files/x")
+    assert error(answer, 405)["type"]
+    assert answer.headers["allow"] == "DELETE, GET"
     error(found.get("/v1/files/file-0/content"), 404)
     error(found.get("/v1/files?limit=0"), 400)
     error(found.get("/page/%2e%2e/app.py"), 404)

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from . import metrics, page, schema
@@ -117,6 +118,15 @@ def _page_routes(app: FastAPI) -> None:
         return Response(found.body, found.status, found.headers)
 
 
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Of all routes of a path; what comes with the error is of the first alone."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
+
+
 def _answer_errors(app: FastAPI) -> None:
     """Every error in OpenAI's form."""
 
@@ -128,6 +138,8 @@ def _answer_errors(app: FastAPI) -> None:
     async def http(request: Request, e: HTTPException) -> Response:
         said = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
         headers = dict(e.headers or {})
+        if e.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(app, request))
         return error_response(RequestError(e.status_code, said.get(e.status_code, str(e.detail)), headers=headers))
 
     @app.exception_handler(Exception)

@@ -33,7 +33,8 @@ def read_content(content: object, where: str) -> tuple[str, tuple[MediaPart, ...
         place = f"{where}[{i}]"
         if not isinstance(part, dict):
             raise RequestError(400, f'{place} is not an object; give one such as {{"type": "text", ...}}', param=place)
-        kind = part.get("type")
+        said = part.get("type")
+        kind = said if isinstance(said, str) else ""
         if kind in TEXT_TYPES:
             texts.append(_text(part, place))
         elif kind in MEDIA_TYPES:

@@ -100,7 +100,7 @@ def answers(good: Schema, *statuses: int, kind: str = "application/json") -> dic
 
 CHAT: Schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref("ChatRequest")}}}}
 CHAT_ANSWERS = answers(_ref("Completion"), 400, 401, 403, 404, 408, 413, 415, 429, 499, 503, 504, 507)
-CHAT_ANSWERS[200]["content"]["text/event-stream"] = {"schema": TEXT}
+CHAT_ANSWERS[200]["content"]["text/event-stream"] = {"schema": _object({"data": TEXT})}  # of each event
 HEALTH_ANSWERS = answers(HEALTH, 403)
 HEALTH_ANSWERS[503] = {"description": "Not yet, or not any more.", "content": {"application/json": {"schema": HEALTH}}}
 METRICS_ANSWERS = answers(TEXT, 401, 403, kind="text/plain")

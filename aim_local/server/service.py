@@ -28,7 +28,7 @@ from .worker import Worker, refusal
 if TYPE_CHECKING:
     from ..llm import VisionLLM
 
-_N_FETCHERS = 4
+_N_FETCHERS = 16  # slow addresses of one client must not hold up the others
 _POLL_S = 0.05
 
 
@@ -105,17 +105,23 @@ class Service:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is computed, and after `stop` nothing will be."""
+        """Whether nothing is computed."""
         return self._worker.running is None
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Stops, cuts, and frees the model."""
+    @property
+    def is_over(self) -> bool:
+        """After `stop`: whether the last answer has ended and the model is freed."""
+        return not self._worker.is_alive()
+
+    def close(self, seconds: float = 10.0) -> bool:
+        """Stops, cuts, and frees the model. False where it is still at work after that time."""
         self.stop()
         deadline = time.monotonic() + seconds
-        while self._worker.is_alive() and time.monotonic() < deadline:
+        while not self.is_over and time.monotonic() < deadline:
             self.cut()
             self._worker.join(_POLL_S)
         self._fetchers.shutdown(wait=False, cancel_futures=True)
+        return self.is_over
 
     # --- requests ---
 

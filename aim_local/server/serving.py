@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ __all__ = ["Keeping", "Settings", "Told", "check_exposed", "serve"]  # what the 
 
 EXIT_INTERRUPTED = 130
 _POLL_S = 0.05
+_LAST_S = 10.0  # for a load that goes on; a call of the native library stops sooner
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,11 @@ def serve(load: Callable[[], VisionLLM], settings: Settings, told: Told) -> int:
             on_fault=run.fault,
         )
         app = make_app(run.service, uploads, guard, told.log, debug=told.debug)
-        return run.until_stopped(app, listener)
+        code = run.until_stopped(app, listener)
+    if not run.service.is_over:  # a load, or a call of the native library, that cannot be stopped
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def address(listener: socket.socket, host: str) -> str:
@@ -109,7 +116,8 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         raise UsageError(f"--host {host} is no address of this machine ({e}); give one such as 127.0.0.1") from e
     with listener:
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it lets another program take the port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(found[4])
         except (OSError, OverflowError) as e:
             reason = e.strerror if isinstance(e, OSError) else e
@@ -151,13 +159,17 @@ class _Run:
         server.should_exit = True
         server.force_exit = self._is_impatient
         await serving
-        await asyncio.to_thread(self.service.close)
+        end = time.monotonic() + _LAST_S
+        while not self.service.close(0) and not self._is_impatient and time.monotonic() < end:
+            await asyncio.sleep(_POLL_S)
+        await asyncio.to_thread(self.service.close, _LAST_S / 10)
 
     async def _wind_down(self) -> None:
         """Lets the answer in work come to its end, for as long as the grace time is; then cuts it."""
         self.service.stop()
-        end = time.monotonic() + self._settings.grace
-        while not self.service.is_idle and time.monotonic() < end and not self._is_impatient:
+        grace = self._settings.grace if self.service.about else 0.0  # while it is loaded, nothing is in work
+        end = time.monotonic() + grace
+        while not self.service.is_over and time.monotonic() < end and not self._is_impatient:
             await asyncio.sleep(_POLL_S)
         self.service.cut()
 

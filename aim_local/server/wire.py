@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from .content import CONTENT_SCHEMA
 from .failures import RequestError
@@ -18,9 +19,19 @@ from .failures import RequestError
 MAX_MESSAGES, MAX_STOPS, MAX_NAME = 4096, 16, 256
 MAX_STOP_TEXT, MAX_GRAMMAR = 1024, 200_000
 
+
+def _only(allowed: bool, value: bool) -> bool:
+    """Not a Literal: in Python 0 is False, in JSON it is not. Raises ValueError."""
+    if value is not allowed:
+        raise ValueError(f"give {str(allowed).lower()} or leave it out")
+    return value
+
+
 Whole = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[float, Field(ge=1, le=1)]
+Yes = Annotated[bool, AfterValidator(partial(_only, True)), WithJsonSchema({"const": True})]
+No = Annotated[bool, AfterValidator(partial(_only, False)), WithJsonSchema({"const": False})]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_TEXT)]
 Empty = Annotated[list[object], Field(max_length=0)]
@@ -98,10 +109,10 @@ class _Accepted(_Strict):
     repeat_penalty: One | None = None
     typical_p: One | None = None
     min_tokens: Annotated[int, Field(ge=0, le=0)] | None = None
-    ignore_eos: Literal[False] | None = None
-    echo: Literal[False] | None = None
-    add_generation_prompt: Literal[True] | None = None
-    skip_special_tokens: Literal[True] | None = None
+    ignore_eos: No | None = None
+    echo: No | None = None
+    add_generation_prompt: Yes | None = None
+    skip_special_tokens: Yes | None = None
     id_slot: Annotated[int, Field(ge=-1, le=-1)] | None = None
 
 
@@ -212,7 +223,7 @@ def _refused(error: Any) -> RequestError:
     if error["type"] == "extra_forbidden":
         what = (why if len(path) == 1 or name.endswith("_pixels") else None) or "leave it out"
         return RequestError(400, f"{where} is not known here; {what}", param=where, code="unknown_field")
-    said = "give true or false" if error["type"] == "bool_type" else str(error["msg"])
+    said = "give true or false" if error["type"] == "bool_type" else str(error["msg"]).removeprefix("Value error, ")
     return RequestError(400, f"{where} is {shown(error['input'])}; {why or said[:1].lower() + said[1:]}", param=where)
 
 
