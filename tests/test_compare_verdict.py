@@ -155,7 +155,7 @@ def test_other_questions_give_no_verdict() -> None:
     ],
 )
 def test_a_reference_that_cannot_be_compared_with(change: dict[str, object], told: str) -> None:
-    first = replace(made("off", 2000), **change)  # type: ignore[arg-type]
+    first = replace(made("off", 2000), **change)
     found = judged(replace(report(), reference=REFERENCE, cells=(first, made("paper", 2000, 3, 3))))
     assert kinds(found) == ["none"]
     assert headline(found) == "No verdict"
