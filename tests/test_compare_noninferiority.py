@@ -163,6 +163,17 @@ def test_nams_formula_by_hand() -> None:
     assert questions_needed(4, 4, 200, 0.02) == math.ceil(n) == 888
 
 
+def test_where_the_planned_number_did_not_do_half_of_the_margin_is_taken_for_lost() -> None:
+    """17 lost and 15 gained of 2000, 1 point: 1,506 were planned, so the same for a true loss of half a point."""
+    discordant, lost_truly = 32 / 2000, 0.005
+    lost, gained = (discordant + lost_truly) / 2, (discordant - lost_truly) / 2
+    b, c = (2 - gained + lost) * -0.01 - (gained + lost), lost * 0.01 * 1.01
+    v0 = 2 * (math.sqrt(b * b - 8 * c) - b) / 4 - 0.01 * 1.01
+    n = ((1.959964 * math.sqrt(v0) + 0.841621 * math.sqrt(discordant - lost_truly**2)) / lost_truly) ** 2
+    assert questions_needed(17, 15, 2000, 0.01) == math.ceil(n)
+    assert questions_needed(0, 0, 400, 0.01) > 4 * 381  # also where none differs
+
+
 def test_so_many_do_in_four_cases_of_five() -> None:
     """Drawn at the planned number, nothing lost: the test passes about as often as planned."""
     rng, margin = np.random.default_rng(5), 0.02

@@ -223,7 +223,11 @@ def test_one_that_passes_alone_is_not_recommended_among_many() -> None:
 
 
 def test_no_cheaper_cell_keeps_it() -> None:
-    assert headline(compared(made("paper", 3000, 90, 20))) == "Stay with m / off"
+    stay = compared(made("fast", 3000, 190, 20), made("paper", 3000, 90, 20))
+    assert headline(stay) == "Stay with m / off"
+    assert stay.recommendation is not None
+    assert stay.recommendation.text[0] == "Every cheaper cell with a verdict loses more than 1 point."
+    assert stay.recommendation.text[1].startswith("m / paper loses more than 1 point: -2.3 points (95% from")
     same = replace(made("paper", 3000, 5, 5), flops_share=1.0)
     assert headline(compared(same)) == "Nothing to recommend"
     larger = replace(made("paper", 3000, 5, 5), model_bytes=10**12)  # fewer FLOPs of a larger file: no bargain for sure
@@ -246,6 +250,8 @@ def test_changes_read() -> None:
     assert gain_change(Gain("files", 150, 100)) == "50% more"
     assert gain_change(Gain("files", 100, 100)) == "the same"
     assert gain_value(Gain("first token", 12_345, 1)) == "12.3 s"
+    assert gain_value(Gain("first token", 9_000, 23_000)) == "9.00 s"
+    assert gain_value(Gain("first token", 900, 2_300)) == "900 ms"
     assert [about(n) for n in (1, 99, 381, 6725, 120_001)] == ["1", "99", "390", "6,800", "130,000"]
 
 

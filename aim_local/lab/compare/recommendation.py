@@ -43,7 +43,8 @@ def recommendation(report: Report, reference: CellSummary | None, blocked: str) 
         return _more_questions(min(open_, key=lambda t: t.needed), len(tested))
     if cheaper:
         text = f"Every cheaper cell with a verdict loses more than {points_text(report.margin)}."
-        return Recommendation("none", f"Stay with {reference.key}", (text,))
+        nearest = max(cheaper, key=lambda t: t.verdict.points or 0.0)
+        return Recommendation("none", f"Stay with {reference.key}", (text, nearest.verdict.text))
     return Recommendation("none", "Nothing to recommend", ("No cell with a verdict costs less than the reference.",))
 
 
@@ -130,7 +131,8 @@ def gain_reference(gain: Gain) -> str:
 def _amount(gain: Gain, value: float) -> str:
     if gain.what != "first token":
         return size(value)
-    return f"{number(value / 1000)} s" if value >= 10_000 else f"{number(value)} ms"
+    in_seconds = max(gain.value, gain.reference) >= 10_000  # both sides in one unit
+    return f"{number(value / 1000)} s" if in_seconds else f"{number(value)} ms"
 
 
 def gain_change(gain: Gain) -> str:

@@ -16,6 +16,7 @@ from .recommendation import recommendation
 from .records import CellSummary, Paired, Report, Verdict
 
 MAX_MARGIN = 20.0  # points; beyond it "keeps its accuracy" would be no English
+_NO_REFERENCE = "nothing can be compared with the reference"  # why not is said once, by the recommendation
 _EXACT_P = 0.05  # McNemar's exact test finds a difference, however few the questions
 
 
@@ -29,7 +30,8 @@ def judged(report: Report) -> Report:
     """The report with a verdict for every cell but the reference, and a recommendation."""
     reference = reference_cell(report)
     blocked = _reference_fault(report, reference)
-    reasons = {cell.key: blocked or _cell_fault(cell, reference) for cell in report.cells if not cell.is_reference}
+    others = [cell for cell in report.cells if not cell.is_reference]
+    reasons = {cell.key: _NO_REFERENCE if blocked else _cell_fault(cell, reference) for cell in others}
     tested = {cell.key: cell.paired for cell in report.cells if reasons.get(cell.key) == "" and cell.paired}
     ps = [p_value(found.only_reference, found.only_here, found.n, report.margin / 100) for found in tested.values()]
     both = dict(zip(tested, zip(ps, holm(ps), strict=True), strict=True))
