@@ -44,7 +44,7 @@ def _panel(i: int, sides: Sequence[Side], width: int, ascii_only: bool) -> Panel
     side, colour = sides[i], _COLOURS[i % len(_COLOURS)]
     rows = Table.grid(padding=(0, 1))
     rows.add_column(width=11, no_wrap=True)
-    bar = wide - 4 - 11 - 1 - 1 - 8
+    bar = max(1, wide - 4 - 11 - 1 - 1 - 8)
     rows.add_column(width=bar, no_wrap=True)
     rows.add_column(width=8, justify="right", no_wrap=True)
     for label, shares, text in _rows(side, sides):
