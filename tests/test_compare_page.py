@@ -199,6 +199,14 @@ def test_headings_have_scopes_and_plots_have_names() -> None:
     assert all(f'<title id="{t}">' in text and f'<desc id="{d}">' in text for t, d in svgs)
 
 
+def test_every_figure_knows_its_heading_for_print() -> None:
+    heads = re.findall(r"data-head='([^']*)'", html(report()))
+    n = len(columns(report()))
+    assert len(heads) == 15 * n
+    assert len(set(heads[:n])) == n, "none stands for two columns"
+    assert "prefill, tokens a second" in heads
+
+
 def test_columns_without_figures_are_left_out() -> None:
     bare = tuple(replace(cell, accuracy=None, paired=None, by_tag={}, divergence=None) for cell in report().cells)
     keys = [column.key for column in columns(replace(report(), cells=bare))]

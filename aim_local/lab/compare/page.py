@@ -7,6 +7,7 @@ with markup in them are shown, not obeyed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -133,10 +134,11 @@ def _group_class(found: list[Column], i: int) -> str:
 
 
 def _named(found: list[Column], figures: Iterable[str]) -> str:
-    """Cells of a row; each knows its heading, for forms in which the headings are not above it."""
+    """Cells of a row; each knows its heading, for print, where the headings are not above it."""
+    often = Counter(column.head for column in found)
+    heads = [c.head if often[c.head] == 1 else f"{c.head}, {c.group.lower()}" for c in found]
     return "".join(
-        f"<td{_group_class(found, j)} data-head='{escape(found[j].head)}'>{figure}</td>"
-        for j, figure in enumerate(figures)
+        f"<td{_group_class(found, j)} data-head='{escape(heads[j])}'>{figure}</td>" for j, figure in enumerate(figures)
     )
 
 

@@ -117,15 +117,17 @@ table.wide th[data-n]::before { content: attr(data-n); float: left; min-width: 1
   .readout { display: none; }
   figure, .faults li { break-inside: avoid; }
   .plots { grid-template-columns: 1fr 1fr 1fr; }
+  figcaption { font-size: .8rem; }
   .verdicts { font-size: .75rem; }
-  .diff .value { width: 9rem; }
+  .verdicts li { grid-template-columns: minmax(0, 1.2fr) minmax(0, .9fr) minmax(0, 1.8fr); gap: .1rem .6rem; }
+  .diff .value { width: 8rem; }
   .scroll { overflow: visible; border: 0; }
   table.wide, table.wide tbody { display: block; }
   table.wide thead { display: none; }
   table.wide tr { display: flex; flex-wrap: wrap; border-top: 1px solid var(--line); padding: .3rem 0;
     break-inside: avoid; }
   table.wide th[scope=row] { flex: 1 0 100%; position: static; max-width: none; border: 0; padding: .1rem 0; }
-  table.wide td { border: 0; text-align: left; padding: .15rem .9rem .15rem 0; }
+  table.wide td, table.wide td.group { border: 0; text-align: left; padding: .15rem .9rem .15rem 0; }
   table.wide td[data-head]::before { content: attr(data-head); display: block; font-size: .7rem; color: var(--muted); }
 }
 """
