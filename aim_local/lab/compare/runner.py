@@ -28,9 +28,11 @@ from .demo_suite import beyond_demo
 from .job import Job, Options, Task
 from .matrix import TOKENS, Cell, check_loads, check_matrix, find_reference, matrix, others
 from .process import run_process
+from .questions import guessing
 from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
 from .variants import Variant, make, plan_variants
+from .verdict import check_margin, judged
 from .workspace import CellFolder, Workspace, size_of, write_text
 
 LARGE = 100 * 2**20  # bytes of reference logits worth a word before they are written
@@ -69,6 +71,7 @@ def compare(
     loads: Sequence[str] = (),
     reference: str | None = None,
     options: Options | None = None,
+    margin: float = 1.0,
     watch: Watch | None = None,
     command: str = "",
 ) -> Report:
@@ -77,11 +80,13 @@ def compare(
     models: none for the bundled one. settings: see settings.parse_setting. types, vision_types: quantised copies of
     either tower are made in `out`. loads: changes of options.load (settings.refine_load), each one a way that every
     model is loaded in. reference: "MODEL / SETTING", None for the first model with "off" (or its first
-    setting). A cell that fails is a row with a reason. Raises AimError for what is wrong before anything runs,
+    setting). margin: percentage points of accuracy that may be lost (verdict.py); it changes the report alone, no cell
+    runs again for it. A cell that fails is a row with a reason. Raises AimError for what is wrong before anything runs,
     KeyboardInterrupt after writing the report of what is there: the same call goes on from there.
     """
     out, options, watch = Path(out), options or Options(), watch or Watch()
     check_loads(loads, options.load)
+    check_margin(margin)
     variants = plan_variants(models, types, vision_types, loads)
     check_matrix(variants, settings)
     first = find_reference(variants, settings, reference)
@@ -94,7 +99,7 @@ def compare(
         try:
             runner.run()
         finally:
-            report = runner.report(command)
+            report = runner.report(command, margin)
             write_report(report, out)
     return report
 
@@ -255,8 +260,8 @@ class Runner:
     def _summary(self, key: str) -> CellSummary:
         return summarise(self.runs[key], self.suite.items, self.reference, self.options.kld_tokens > 0)
 
-    def report(self, command: str) -> Report:
-        return Report(
+    def report(self, command: str, margin: float) -> Report:
+        found = Report(
             suite=self.suite.name,
             suite_sha256=self.suite.sha256,
             n_items=len(self.suite.items),
@@ -265,7 +270,10 @@ class Runner:
             machine=machine(),
             command=command,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            margin=margin,
+            chance=guessing(self.suite.items),
         )
+        return judged(found)
 
 
 def _is_toy(path: Path) -> bool:
