@@ -22,6 +22,7 @@ from .engine.chat_cache import Cache, Item, n_turn_text, plan_items, split_plan
 from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
+from .engine.intake import Prepared
 from .engine.model import Model
 from .engine.notes import unreduced_notes
 from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
@@ -57,7 +58,7 @@ class Turn:
 
     role: str
     text: str
-    media: Sequence[Media | Ahead] = ()
+    media: Sequence[Media | Prepared] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +231,7 @@ class Chat:
     def ask(
         self,
         question: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
         progress: Progress | None = None,

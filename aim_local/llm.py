@@ -16,6 +16,7 @@ from .engine.ahead import Ahead
 from .engine.contexts import Context, open_context
 from .engine.generate import Generated, OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
+from .engine.intake import Prepared
 from .engine.model import Model, open_model
 from .engine.notes import load_notes, unreduced_notes
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
@@ -37,7 +38,7 @@ class _Prompt:
     """What is asked, as the methods of VisionLLM take it."""
 
     text: str
-    media: Sequence[Media | Ahead]
+    media: Sequence[Media | Prepared]
     raw: bool
     system: str | None
     tokens: VisualTokenConfig | None
@@ -137,7 +138,7 @@ class VisionLLM:
     def prefill(
         self,
         prompt: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         tokens: VisualTokenConfig | None = None,
         raw: bool = False,
         *,
@@ -158,7 +159,7 @@ class VisionLLM:
     def generate(
         self,
         prompt: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         tokens: VisualTokenConfig | None = None,
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
@@ -184,7 +185,7 @@ class VisionLLM:
     def score(
         self,
         prompt: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         answer_tokens: Sequence[int] | None = None,
         tokens: VisualTokenConfig | None = None,
         generate: GenerateConfig | None = None,

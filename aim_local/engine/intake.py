@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -150,6 +151,13 @@ class Intake:
         self.rows = ItemRows(None)
         self.n_done = 0  # frames
 
+    @classmethod
+    def ready(cls, model: Model, video: Video, rows: ItemRows) -> Intake:
+        """Of frames that are here, fitted to the tower, and `rows` of them; nothing of it is put into the store."""
+        found = cls(model, video.source, None, Shared())
+        found._shape, found.media, found.rows = video.shape, video, rows
+        return found
+
     # --- opening ---------------------------------------------------------------------------------------------------
 
     def open(self, check: Callable[[], None]) -> MediaShape:
@@ -289,6 +297,14 @@ class Intake:
         if self._decoder:
             self._decoder.close()
         self.rows.close()
+
+
+class Prepared(ABC):
+    """An item that was begun before its question, to be given in the place of its path: ahead.py, rolling.py."""
+
+    @abstractmethod
+    def taken_by(self, model: Model) -> Intake:
+        """For a question, in the model's turn. Raises UsageError for one to another model."""
 
 
 def entry_key(model: Model, source: Source, sampling: FrameSampling, digest: str) -> Key:

@@ -19,14 +19,13 @@ from ..media.canvas import Keep
 from ..media.reader import open_item
 from ..models.base import Fit, Frame
 from ..models.reuse import Shared
-from .ahead import Ahead
 from .encode import Steps
-from .intake import Intake, Sampled, Source
+from .intake import Intake, Prepared, Sampled, Source
 from .model import Model
 from .tile_rows import ItemRows
 from .watch import Watch
 
-Media = Source | Sampled  # or an item that was begun before: engine/ahead.py
+Media = Source | Sampled  # or Prepared: an item that was begun before
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Reading:
 
 def check_media(model: Model, media: Sequence[object]) -> None:
     """Raises UsageError for what is no list, ModelError for a model that sees nothing."""
-    if isinstance(media, (str, Path, np.ndarray, Ahead, Sampled)):
+    if isinstance(media, (str, Path, np.ndarray, Prepared, Sampled)):
         raise UsageError("media is one item; give a list of paths or arrays")
     if len(media) and model.tower is None:
         raise ModelError(
@@ -65,7 +64,7 @@ class Begun:
     """
 
     def __init__(
-        self, model: Model, media: Sequence[Media | Ahead], sampling: FrameSampling | None, watch: Watch
+        self, model: Model, media: Sequence[Media | Prepared], sampling: FrameSampling | None, watch: Watch
     ) -> None:
         check_media(model, media)
         shared, self._watch, self._own = Shared(), watch, list[Intake]()
@@ -78,8 +77,8 @@ class Begun:
             self.close()
             raise
 
-    def _intake(self, model: Model, item: Media | Ahead, sampling: FrameSampling | None, shared: Shared) -> Intake:
-        if isinstance(item, Ahead):
+    def _intake(self, model: Model, item: Media | Prepared, sampling: FrameSampling | None, shared: Shared) -> Intake:
+        if isinstance(item, Prepared):
             return item.taken_by(model)
         if isinstance(item, Sampled):
             intake = Intake(model, item.source, item.sampling, shared, once=True)

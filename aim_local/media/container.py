@@ -48,7 +48,7 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.FFmpegError, OSError, ValueError) as e:
         raise MediaError(f"{path}: {_why_not(path)}") from e
     with container:
-        yield container, _main_stream(container, path)
+        yield container, main_stream(container, path)
 
 
 def packets_of(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet[VideoStream]]:
@@ -86,18 +86,19 @@ def all_frames(container: InputContainer, stream: VideoStream, damage: Damage) -
     yield from decode(stream, None, damage)
 
 
-def _main_stream(container: InputContainer, path: Path) -> VideoStream:
+def main_stream(container: InputContainer, name: Path | str) -> VideoStream:
+    """The stream that is watched, told in errors by `name`. Raises MediaError where there is none."""
     # cover art of a song is a video stream of one picture
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         if container.streams.audio:
             codec = container.streams.audio[0].codec_context.name
-            raise MediaError(f"{path}: holds sound only ({codec}), no pictures; give a video or an image")
-        raise MediaError(f"{path}: holds no video track; give a video or an image")
+            raise MediaError(f"{name}: holds sound only ({codec}), no pictures; give a video or an image")
+        raise MediaError(f"{name}: holds no video track; give a video or an image")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
     if stream.codec_context is None:
-        raise MediaError(f"{path}: its video codec is unknown here; convert it to H.264, H.265, VP9 or AV1")
+        raise MediaError(f"{name}: its video codec is unknown here; convert it to H.264, H.265, VP9 or AV1")
     return stream
 
 
