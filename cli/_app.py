@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, pull, quantize
+from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, pull, quantize, watch
 from ._groups import flat
 from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
 
@@ -148,6 +148,7 @@ def _root(
 
 for _command in (
     chat.chat,
+    watch.watch,
     explain.explain,
     compare.compare,
     convert.convert,

@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 from aim_local.errors import MediaError
 from aim_local.media.files import KNOWN_KINDS
 
-# one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
-_OPTIONS = {
+# libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
+FILE_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,rm,ivf,dv,wtv,yuv4mpegpipe,"
     "h264,hevc,m4v,obu,av1,vc1,mjpeg,mp3,wav,flac,aac,ac3,aiff,amr,w64",
@@ -42,7 +42,7 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving; MediaError where there is none."""
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
-        container = av.open(f"file:{path}", mode="r", options=_OPTIONS, metadata_errors="replace")
+        container = av.open(f"file:{path}", mode="r", options=FILE_OPTIONS, metadata_errors="replace")
     except MemoryError:  # PyAV's is an FFmpegError too, and says nothing about the file; as below
         raise
     except (av.FFmpegError, OSError, ValueError) as e:

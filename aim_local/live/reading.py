@@ -1,0 +1,189 @@
+"""The thread that reads a source, packet by packet, and opens it again when it goes away.
+
+Knows libav's containers. Decoding is another thread's work, so that reading never waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from aim_local.errors import AimError, MediaError
+from aim_local.live.clock import Clock
+from aim_local.live.growing import GrowingFile, check_index
+from aim_local.live.packets import Arrived, PacketQueue
+from aim_local.live.source import LiveSource
+from aim_local.media.container import main_stream
+
+TIMEOUT = 10.0  # seconds of silence after which a source is away
+PAUSES = 0.5, 30.0  # seconds before it is opened again, first and longest; each is twice the one before
+_NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_NOT_OPEN = av.FFmpegError, OSError, ValueError
+
+
+class Reading:
+    """say: lines for the user. fail: called with what ends the watch.
+
+    give_up: seconds after which a source that is away, or a file that does not grow, ends it; None: never.
+    """
+
+    def __init__(
+        self,
+        source: LiveSource,
+        queue: PacketQueue,
+        clock: Clock,
+        say: Callable[[str], None],
+        fail: Callable[[AimError], None],
+        give_up: float | None,
+    ) -> None:
+        self._source, self._queue, self._clock = source, queue, clock
+        self._say, self._fail, self._give_up = say, fail, give_up
+        self._closed = threading.Event()
+        self._n_openings, self._n_packets = 0, 0
+        self._away_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="aim-local reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the source is waited for."""
+        return self._away_since is not None
+
+    def close(self) -> None:
+        """libav cannot be woken from a read of an address: such a thread ends by itself, within its timeout."""
+        self._closed.set()
+        self._thread.join(0.3)
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except AimError as e:
+            self._fail(e)
+        except MemoryError:
+            self._fail(MediaError(f"{self._source.name}: there is no memory left to read it; close other programs"))
+
+    def _loop(self) -> None:
+        pause = PAUSES[0]
+        while not self._closed.is_set():
+            before = self._n_packets
+            reason = self._read()
+            if self._closed.is_set():
+                return
+            if self._n_packets > before:
+                pause = PAUSES[0]
+            if reason:
+                self._note_away(reason)
+                self._clock.wait(self._closed, self._until_given_up(pause))
+                pause = min(2 * pause, PAUSES[1])
+
+    def _read(self) -> str:
+        """Opens it and reads to the end. Returns why it ended, "" where it is to be opened again at once.
+
+        Raises MediaError where waiting is of no use.
+        """
+        try:
+            with ExitStack() as stack:
+                file = self._file(stack)
+                container = stack.enter_context(self._open(file))
+                try:
+                    stream = main_stream(container, self._source.name)
+                except MediaError:
+                    if not self._n_packets:
+                        raise
+                    return "it has no pictures"
+                self._take(container, stream)
+                if file and file.gave_up:
+                    raise MediaError(
+                        f"{self._source.name}: has not grown for {self._give_up:g} s, so it is given up (--give-up)"
+                    )
+                return "" if file and not self._closed.is_set() else "it ended"
+        except MemoryError:
+            raise
+        except _NOT_OPEN as e:
+            return self._why(e)
+
+    def _file(self, stack: ExitStack) -> GrowingFile | None:
+        source = self._source
+        if source.kind != "file":
+            return None
+        check_index(source.url)
+        file = GrowingFile(source.url, self._closed, self._clock, self._queue.release, self._give_up)
+        stack.callback(file.close)
+        return file
+
+    def _open(self, file: GrowingFile | None) -> InputContainer:
+        source = self._source
+        self._n_openings += 1
+        found = av.open(
+            file or source.url,
+            mode="r",
+            format=source.format,
+            options=dict(source.options),
+            timeout=None if file else (TIMEOUT, TIMEOUT),
+            metadata_errors="replace",
+        )
+        assert isinstance(found, InputContainer), "opened to be read"
+        return found
+
+    def _take(self, container: InputContainer, stream: VideoStream) -> None:
+        """All packets, until there are no more."""
+        stream.thread_type = "SLICE"  # frame by frame, without delay
+        has_stamps, begin = not container.format.flags & _NO_STAMPS, None
+        for packet in container.demux(stream):
+            if self._closed.is_set():
+                return
+            if packet.size:
+                self._n_packets += 1
+                self._note_back()
+                arrival = self._clock.now()
+                seconds = _stamp(packet) if has_stamps else None
+                seconds = arrival if seconds is None else seconds
+                begin = seconds if begin is None else begin
+                self._queue.put(Arrived(packet, stream, self._n_openings, arrival, seconds, begin, has_stamps))
+
+    # --- away and back ---
+
+    def _note_away(self, reason: str) -> None:
+        source, now = self._source, self._clock.now()
+        if self._n_openings <= 1 and not self._n_packets and source.kind == "camera":
+            raise MediaError(f"{source.name}: cannot be opened ({reason}); is it there, and does nobody else use it?")
+        if self._away_since is None:
+            self._away_since = now
+            limit = f" for {self._give_up:g} s at most" if self._give_up is not None else ""
+            self._say(f"{source.name} is away ({reason}); waiting for it{limit}")
+        if self._give_up is not None and now - self._away_since >= self._give_up:
+            raise MediaError(
+                f"{source.name}: away for {now - self._away_since:.0f} s ({reason}), so it is given up (--give-up)"
+            )
+
+    def _note_back(self) -> None:
+        if self._away_since is not None:
+            self._say(f"{self._source.name} is back after {self._clock.now() - self._away_since:.0f} s")
+            self._away_since = None
+
+    def _until_given_up(self, pause: float) -> float:
+        """The pause, or what is left until the source is given up."""
+        if self._give_up is None or self._away_since is None:
+            return pause
+        return min(pause, max(0.0, self._away_since + self._give_up - self._clock.now()))
+
+    @staticmethod
+    def _why(e: Exception) -> str:
+        """Without the address, which libav puts into its errors."""
+        if isinstance(e, av.error.ExitError):
+            return f"silent for {TIMEOUT:g} s"
+        if isinstance(e, av.error.InvalidDataError):
+            return "no video that can be read"
+        return str(getattr(e, "strerror", None) or type(e).__name__)
+
+
+def _stamp(packet: Packet[VideoStream]) -> float | None:
+    """When it is to be decoded, in seconds."""
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
