@@ -17,10 +17,11 @@ _SLACK = 0.1  # how much faster than needed the machine must be before more fram
 class Chooser:
     """Takes the frame nearest to each tick of `rate` ticks a second, as far as the last gap between frames tells."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, after: float | None = None) -> None:
+        """after: when the last frame is shown that was taken already."""
         self.rate = rate
         self._before: float | None = None
-        self._tick = -1.0  # the last one that has a frame, in seconds
+        self._tick = -1.0 if after is None else math.floor(after * rate + _EPS) / rate  # the last one that has a frame
 
     def takes(self, seconds: float) -> bool:
         """Whether the frame is taken. seconds: not less than of the frame before."""

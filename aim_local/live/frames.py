@@ -54,10 +54,10 @@ class Waiting:
             self._change.wait_for(lambda: self._frames, wait)
             return self._frames.popleft() if self._frames else None
 
-    def thin(self, rate: float, room: int) -> None:
-        """Keeps those that are taken at `rate` frames a second, and has room for so many from now on."""
+    def thin(self, rate: float, after: float, room: int) -> None:
+        """Keeps those that are taken at `rate` frames a second after one at `after`; has that room from now on."""
         with self._change:
-            chooser = Chooser(rate)
+            chooser = Chooser(rate, after)
             self._frames = deque((f for f in self._frames if chooser.takes(f.seconds)), maxlen=room)
 
 

@@ -19,7 +19,7 @@ MAX_BYTES = 128 << 20
 class Arrived:
     """A packet. opening: number of the opening it is from; arrival: of the clock; seconds: its own stamp, or arrival.
 
-    begin: `seconds` of the opening's first packet. has_stamps: whether the container says when frames are shown.
+    begin: when the opening's first packet is shown. has_stamps: whether the container says when frames are shown.
     """
 
     packet: Packet[VideoStream]

@@ -23,6 +23,7 @@ from aim_local.media.container import main_stream
 
 TIMEOUT = 10.0  # seconds of silence after which a source is away
 PAUSES = 0.5, 30.0  # seconds before it is opened again, first and longest; each is twice the one before
+_AT_ONCE = {"fpsprobesize": "0"}  # the rate of frames is not asked for, and finding it takes seconds
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _NOT_OPEN = av.FFmpegError, OSError, ValueError
 
@@ -124,7 +125,7 @@ class Reading:
             file or source.url,
             mode="r",
             format=source.format,
-            options=dict(source.options),
+            options={**source.options, **_AT_ONCE},
             timeout=None if file else (TIMEOUT, TIMEOUT),
             metadata_errors="replace",
         )
@@ -142,9 +143,10 @@ class Reading:
                 self._n_packets += 1
                 self._note_back()
                 arrival = self._clock.now()
-                seconds = _stamp(packet) if has_stamps else None
-                seconds = arrival if seconds is None else seconds
-                begin = seconds if begin is None else begin
+                stamps = packet.dts if packet.dts is not None else packet.pts, packet.pts
+                decoded, shown = (_seconds(stamp, packet) if has_stamps else None for stamp in stamps)
+                seconds = arrival if decoded is None else decoded
+                begin = (seconds if shown is None else shown) if begin is None else begin
                 self._queue.put(Arrived(packet, stream, self._n_openings, arrival, seconds, begin, has_stamps))
 
     # --- away and back ---
@@ -183,7 +185,5 @@ class Reading:
         return str(getattr(e, "strerror", None) or type(e).__name__)
 
 
-def _stamp(packet: Packet[VideoStream]) -> float | None:
-    """When it is to be decoded, in seconds."""
-    ticks = packet.dts if packet.dts is not None else packet.pts
+def _seconds(ticks: int | None, packet: Packet[VideoStream]) -> float | None:
     return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)

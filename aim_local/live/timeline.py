@@ -19,6 +19,7 @@ class Timeline:
     def __init__(self, *, is_paced: bool) -> None:
         self._is_paced, self._cut = is_paced, False
         self._last: tuple[float | None, float, float] | None = None  # stamp, arrival, seconds
+        self._offset = 0.0  # seconds - stamp, while stamps go on: adding steps would add up their rounding
         self._step = _USUAL
 
     def cut(self) -> None:
@@ -28,24 +29,24 @@ class Timeline:
     def seconds(self, stamp: float | None, arrival: float, begin: float | None = None) -> float:
         """Of a frame; never less than of the one before. stamp: its own, None without one; arrival: when it came.
 
-        begin: the stamp with which its file begins, or the stream with this opening.
+        begin: the stamp with which its file begins.
         """
         if self._last is None:
-            found = self._first(stamp, begin)
+            found = 0.0 if self._is_paced or stamp is None or begin is None else max(0.0, stamp - begin)
+            self._offset = found - (stamp or 0.0)
         else:
             before, came, seconds = self._last
-            found = seconds + self._step_of(None if stamp is None or before is None else stamp - before, arrival - came)
+            stamped = None if stamp is None or before is None else stamp - before
+            if stamp is not None and stamped is not None and self._goes_on(stamped, arrival - came):
+                found, self._step = stamp + self._offset, stamped
+            else:
+                found = seconds + (max(0.0, arrival - came) if self._is_paced else self._step)
+                self._offset = found - (stamp or 0.0)
         self._last, self._cut = (stamp, arrival, found), False
         return found
 
-    def _first(self, stamp: float | None, begin: float | None) -> float:
-        return 0.0 if self._is_paced or stamp is None or begin is None else max(0.0, stamp - begin)
-
-    def _step_of(self, stamped: float | None, passed: float) -> float:
-        passed = max(0.0, passed)
-        if self._is_paced:
-            allowed = JUMP_AFTER_CUT if self._cut else JUMP
-            return stamped if stamped is not None and stamped > 0 and abs(stamped - passed) <= allowed else passed
-        if stamped is not None and 0 < stamped <= JUMP_OF_FILE:
-            self._step = stamped
-        return self._step
+    def _goes_on(self, stamped: float, passed: float) -> bool:
+        """Whether the stamps tell the time between two frames. stamped: between them; passed: between their coming."""
+        if not self._is_paced:
+            return 0 < stamped <= JUMP_OF_FILE
+        return stamped > 0 and abs(stamped - passed) <= (JUMP_AFTER_CUT if self._cut else JUMP)

@@ -165,7 +165,7 @@ class LiveVideo:
         if self._pace.note(self._clock.now() - start):
             self._chooser.rate = self._pace.rate
             room = self.size.most if self._pace.one_of == 1 else _ROOM_WHEN_SLOW
-            self._waiting.thin(self._pace.rate, room)
+            self._waiting.thin(self._pace.rate, frame.seconds, room)
             self._tell_pace()
         with self._change:
             self._change.notify_all()
