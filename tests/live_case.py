@@ -25,7 +25,7 @@ from media_fixtures import code_of, picture
 from PIL import Image
 
 from aim_local import VisionLLM
-from aim_local.live import LiveVideo, WindowSize, parse_source
+from aim_local.live import LiveVideo, Look, WindowSize, parse_source
 
 WIDTH, HEIGHT = 96, 64
 LEAD = 3.0  # seconds of stream that may be sent and not seen yet
@@ -185,23 +185,30 @@ def until(wanted: Any, live: LiveVideo | None = None) -> None:
 
 @contextmanager
 def watched(llm: VisionLLM, url: str, clock: Any, said: list[str] | None = None, **options: Any) -> Iterator[LiveVideo]:
-    """size: of the window, default 8 s at 1 frame a second."""
+    """size: of the window, default 8 s at 1 frame a second. is_fast: the machine keeps up, whatever the clock says."""
+    is_fast = options.pop("is_fast", True)
     size = options.pop("size", WindowSize.of(seconds=8))
     say = said.append if said is not None else (lambda line: None)
     with LiveVideo(llm, parse_source(url), size, say=say, clock=clock, **options) as live:
+        if is_fast:
+            live._pace.note = lambda seconds: False  # type: ignore[method-assign]
         yield live
 
 
-def codes(live: LiveVideo) -> list[int]:
-    """The numbers that `picture` drew into the frames of the window."""
+def seen(live: LiveVideo) -> Look:
     look = live.look()
-    assert look
+    assert look, "nothing was seen yet"
+    return look
+
+
+def codes(source: LiveVideo | Look) -> list[int]:
+    """The numbers that `picture` drew into the frames of the window."""
+    look = source if isinstance(source, Look) else seen(source)
     height, width = look.item.video.source_size or (HEIGHT, WIDTH)
     return [code_of(np.asarray(Image.fromarray(frame).resize((width, height)))) for frame in look.item.video.frames]
 
 
-def times(live: LiveVideo) -> list[float]:
+def times(source: LiveVideo | Look) -> list[float]:
     """When they are shown, in the stream's seconds."""
-    look = live.look()
-    assert look
+    look = source if isinstance(source, Look) else seen(source)
     return [look.start + seconds for seconds in look.item.video.timestamps.tolist()]

@@ -21,15 +21,15 @@ _BOXES = 16  # of an MP4, that may stand before its index
 class GrowingFile:
     """What libav reads from. on_end: called whenever all there is was read, before waiting for more.
 
-    It ends (`read` gives nothing) when `closed` is set, when the file was replaced, cut or removed, and when it has not
-    grown for give_up seconds; `gave_up` tells the last one from the others.
+    It ends (`read` gives nothing) when `closed` is set, when another file has its name or it has become shorter, and
+    when it has not grown for give_up seconds; `ended_by` tells which, "" while it goes on.
     """
 
     def __init__(
         self, path: str, closed: threading.Event, clock: Clock, on_end: Callable[[], None], give_up: float | None
     ) -> None:
         self._path, self._closed, self._clock, self._on_end = path, closed, clock, on_end
-        self._give_up, self.gave_up = give_up, False
+        self._give_up, self.ended_by = give_up, ""
         self._file: BufferedReader = open(path, "rb")  # noqa: SIM115 - closed by close()
 
     def read(self, n: int) -> bytes:
@@ -42,11 +42,13 @@ class GrowingFile:
                 waiting = self._clock.now()
                 self._on_end()
             if self._is_other():
-                break
+                self.ended_by = "another"
+                return b""
             if self._give_up is not None and self._clock.now() - waiting > self._give_up:
-                self.gave_up = True
-                break
+                self.ended_by = "given up"
+                return b""
             self._closed.wait(_LOOK)
+        self.ended_by = "closed"
         return b""
 
     def _is_other(self) -> bool:

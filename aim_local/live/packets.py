@@ -13,12 +13,14 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 MAX_BYTES = 128 << 20
+KEY_WAIT = 20.0  # seconds in which a key frame should come
 
 
 @dataclass(frozen=True, eq=False)
 class Arrived:
-    """A packet. opening: number of the opening it is from; arrival: of the clock; seconds: its own stamp, or arrival.
+    """A packet. opening: number of the opening it is from; arrival: of the clock.
 
+    seconds: by which the queue is measured: the arrival, or the stamps of a file, which comes faster than it passes.
     begin: when the opening's first packet is shown. has_stamps: whether the container says when frames are shown.
     """
 
@@ -38,12 +40,12 @@ class Arrived:
 class PacketQueue:
     """seconds: at most so long is between the first and the last packet.
 
-    held: nothing is given until `release`, and only what the last `seconds` need is kept: of a file that is long
-    already, all but the end is of no use.
+    end: nothing is given until `release`, and only what so many last seconds need is kept: of a file that is long
+    already, all but the end is of no use. None: all is given as it comes.
     """
 
-    def __init__(self, seconds: float, *, held: bool = False, max_bytes: int = MAX_BYTES) -> None:
-        self._seconds, self._held, self._max_bytes = seconds, held, max_bytes
+    def __init__(self, seconds: float, *, end: float | None = None, max_bytes: int = MAX_BYTES) -> None:
+        self._seconds, self._end, self._max_bytes = seconds, end, max_bytes
         self._items: deque[Arrived] = deque()
         self._n_bytes = 0
         self._wants_key: float | None = None  # since the packet of this time, only a key frame is of use
@@ -58,26 +60,26 @@ class PacketQueue:
                 return
             self._items.append(item)
             self._n_bytes += item.packet.size
-            if self._held and item.is_key:
-                self._keep_end(item.seconds - self._seconds)
+            if self._end is not None and item.is_key:
+                self._keep_end(item.seconds - self._end)
             span = item.seconds - self._items[0].seconds
-            if self._n_bytes > self._max_bytes or (not self._held and span > self._seconds):
+            if self._n_bytes > self._max_bytes or (self._end is None and span > self._seconds):
                 self._skip(item)
             self._change.notify_all()
 
     def release(self) -> None:
         """All that was there has been read; from now on packets are given as they come."""
         with self._change:
-            if self._held and self._items:
+            if self._end is not None and self._items:
                 self._seconds += max(0.0, self._items[-1].seconds - self._items[0].seconds)  # all of it is wanted
-            self._held = False
+            self._end = None
             self._change.notify_all()
 
     def get(self, wait: float) -> Arrived | None:
         """The next one; None where none came in `wait` seconds, or when it is closed."""
         with self._change:
-            self._change.wait_for(lambda: self._closed or (self._items and not self._held), wait)
-            if self._closed or self._held or not self._items:
+            self._change.wait_for(lambda: self._closed or (self._items and self._end is None), wait)
+            if self._closed or self._end is not None or not self._items:
                 return None
             item = self._items.popleft()
             self._n_bytes -= item.packet.size
@@ -92,7 +94,7 @@ class PacketQueue:
     def _is_of_use(self, item: Arrived) -> bool:
         since = self._wants_key
         # some streams have no key frames: pictures are then renewed part by part
-        if since is not None and not item.is_key and 0 <= item.seconds - since < self._seconds:
+        if since is not None and not item.is_key and 0 <= item.seconds - since < KEY_WAIT:
             return False
         self._wants_key = None
         return True

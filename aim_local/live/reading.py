@@ -5,6 +5,8 @@ Knows libav's containers. Decoding is another thread's work, so that reading nev
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -78,36 +80,63 @@ class Reading:
                 return
             if self._n_packets > before:
                 pause = PAUSES[0]
-            if reason:
+            if not reason:
+                continue
+            seen = self._file_state()
+            while True:
                 self._note_away(reason)
-                self._clock.wait(self._closed, self._until_given_up(pause))
-                pause = min(2 * pause, PAUSES[1])
+                closed = self._clock.wait(self._closed, self._until_given_up(pause))
+                if closed or self._source.kind != "file" or self._file_state() != seen:
+                    break
+            pause = min(2 * pause, PAUSES[1])
 
     def _read(self) -> str:
         """Opens it and reads to the end. Returns why it ended, "" where it is to be opened again at once.
 
         Raises MediaError where waiting is of no use.
         """
-        try:
-            with ExitStack() as stack:
+        with ExitStack() as stack:
+            try:
                 file = self._file(stack)
+            except OSError as e:
+                return self._why(e)
+            try:
                 container = stack.enter_context(self._open(file))
-                try:
-                    stream = main_stream(container, self._source.name)
-                except MediaError:
-                    if not self._n_packets:
-                        raise
-                    return "it has no pictures"
-                self._take(container, stream)
-                if file and file.gave_up:
-                    raise MediaError(
-                        f"{self._source.name}: has not grown for {self._give_up:g} s, so it is given up (--give-up)"
-                    )
-                return "" if file and not self._closed.is_set() else "it ended"
-        except MemoryError:
-            raise
-        except _NOT_OPEN as e:
-            return self._why(e)
+                self._take(container, self._stream_of(container))
+                reason = "it ended"
+            except MemoryError:
+                raise
+            except _NOT_OPEN as e:
+                reason = self._why(e)
+            return self._end_of(file, reason) if file else reason
+
+    def _stream_of(self, container: InputContainer) -> VideoStream:
+        try:
+            return main_stream(container, self._source.name)
+        except MediaError as e:
+            if not self._n_packets:
+                raise
+            raise OSError(errno.ENODATA, "it has no pictures") from e
+
+    def _end_of(self, file: GrowingFile, reason: str) -> str:
+        """As `_read`, of a file."""
+        if file.ended_by in ("closed", "another"):
+            return ""
+        if file.ended_by == "given up":
+            raise MediaError(
+                f"{self._source.name}: has not grown for {self._give_up:g} s, so it is given up (--give-up)"
+            )
+        # the container has said that nothing follows
+        self._queue.release()
+        return reason
+
+    def _file_state(self) -> tuple[int, ...] | None:
+        """Another one where a file was changed or replaced: reading an unchanged one again is of no use."""
+        try:
+            found = os.stat(self._source.url)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _file(self, stack: ExitStack) -> GrowingFile | None:
         source = self._source
@@ -143,10 +172,8 @@ class Reading:
                 self._n_packets += 1
                 self._note_back()
                 arrival = self._clock.now()
-                stamps = packet.dts if packet.dts is not None else packet.pts, packet.pts
-                decoded, shown = (_seconds(stamp, packet) if has_stamps else None for stamp in stamps)
-                seconds = arrival if decoded is None else decoded
-                begin = (seconds if shown is None else shown) if begin is None else begin
+                seconds = arrival if self._source.is_paced else _decoded_at(packet, has_stamps) or 0.0
+                begin = _shown_at(packet, has_stamps) or 0.0 if begin is None else begin
                 self._queue.put(Arrived(packet, stream, self._n_openings, arrival, seconds, begin, has_stamps))
 
     # --- away and back ---
@@ -183,6 +210,15 @@ class Reading:
         if isinstance(e, av.error.InvalidDataError):
             return "no video that can be read"
         return str(getattr(e, "strerror", None) or type(e).__name__)
+
+
+def _shown_at(packet: Packet[VideoStream], has_stamps: bool) -> float | None:
+    """In seconds, by its own stamps."""
+    return _seconds(packet.pts, packet) if has_stamps else None
+
+
+def _decoded_at(packet: Packet[VideoStream], has_stamps: bool) -> float | None:
+    return _seconds(packet.pts if packet.dts is None else packet.dts, packet) if has_stamps else None
 
 
 def _seconds(ticks: int | None, packet: Packet[VideoStream]) -> float | None:

@@ -23,6 +23,8 @@ from aim_local.live.window import WindowSize, n_leaving
 from aim_local.llm import VisionLLM
 
 _BEHIND = 5.0  # seconds of packets that may wait for the decoder
+_BEHIND_FILE = 60.0  # of a file, which may grow by so much at once
+_QUIET = 10.0  # seconds without a first frame, after which it is said
 _ROOM_WHEN_SLOW = 2  # frames that wait for the encoder where not all are taken
 _LOOK = 0.2  # seconds between two looks at signals, on systems whose waits none interrupts
 _SYSTEM = SystemClock()
@@ -82,8 +84,7 @@ class LiveVideo:
         self._newest = (0.0, 0.0)  # of the window's last frame: seconds, arrival
         self._pace, self._told = Pace(size.fps), 1
         self._chooser, self._waiting = Chooser(size.fps), Waiting(size.most)
-        behind = _BEHIND if source.is_paced else max(_BEHIND, size.seconds)
-        self._queue = PacketQueue(behind, held=not source.is_paced)
+        self._queue = PacketQueue(_BEHIND) if source.is_paced else PacketQueue(_BEHIND_FILE, end=size.seconds)
         self._decoding = Decoding(
             self._queue,
             Timeline(is_paced=source.is_paced),
@@ -110,10 +111,14 @@ class LiveVideo:
 
     def wait(self, *, full: bool = False) -> Look:
         """Until there is a frame, or the window is full. Raises what ended the watch, CancelledError when closed."""
+        told, start = False, self._clock.now()
         while True:
             look = self.look()
             if look and (not full or self._is_full(look)):
                 return look
+            if not look and not told and self._clock.now() - start > _QUIET and not self._reading.is_away:
+                self._say(f"{self.source.name}: no picture in {_QUIET:g} s; waiting for one")
+                told = True
             if self._closed.is_set():
                 raise CancelledError(f"{self.source.name} is not watched any more")
             with self._change:
