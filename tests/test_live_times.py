@@ -154,6 +154,16 @@ def test_times_are_those_that_passed(frames: list[tuple[float, float, str, float
             assert seconds == pytest.approx(now - first[0], abs=1e-6)
 
 
+def test_a_network_that_stood_still() -> None:
+    """What comes late and at once was shown when its stamps say; only a new beginning is timed by its coming."""
+    line = Timeline(is_paced=True)
+    came = [0.0, 0.04, 30.0, 30.0, 30.0, 30.04]
+    assert [line.seconds(5 + i * 0.04, at) for i, at in enumerate(came)] == pytest.approx([i * 0.04 for i in range(6)])
+    line.cut()
+    assert line.seconds(0.0, 90.04) == pytest.approx(0.2 + 60)
+    assert line.seconds(0.04, 90.08) == pytest.approx(0.24 + 60)
+
+
 def test_a_file_is_read_faster_than_it_passes() -> None:
     line = Timeline(is_paced=False)
     assert line.seconds(1000.0, 5.0, 900.0) == 100

@@ -1,6 +1,6 @@
 """Cameras, streams and growing files: a rolling window of frames, encoded as they come, and asked about at any time.
 
-    with VisionLLM.load("llava-ov-7b") as llm, watch(llm, "rtsp://camera/stream") as live:
+    with VisionLLM.load("a-model") as llm, watch(llm, "rtsp://camera/stream") as live:
         for look in live.every(10):
             print(look.end, llm.generate("Is the door open?", [look.item]).text)
 

@@ -7,8 +7,8 @@ Stamps may be missing, jump, start again, or go on after a cut. Knows plain numb
 
 from __future__ import annotations
 
-JUMP = 10.0  # seconds by which a step of the stamps may differ from the time that passed
-JUMP_AFTER_CUT = 1.0  # after a cut nothing says that the stamps go on where they were
+JUMP = 10.0  # seconds by which a step of the stamps may exceed the time that passed: frames may come in bursts
+JUMP_AFTER_CUT = 3.0  # after a cut nothing says that the stamps go on where they were
 JUMP_OF_FILE = 600.0  # longest step of a file's stamps, which are read faster than they pass
 _USUAL = 0.04  # seconds between two frames, where nothing is known
 
@@ -49,4 +49,7 @@ class Timeline:
         """Whether the stamps tell the time between two frames. stamped: between them; passed: between their coming."""
         if not self._is_paced:
             return 0 < stamped <= JUMP_OF_FILE
-        return stamped > 0 and abs(stamped - passed) <= (JUMP_AFTER_CUT if self._cut else JUMP)
+        if self._cut:
+            return stamped > 0 and abs(stamped - passed) <= JUMP_AFTER_CUT
+        # what comes late, after a network that stood still, was shown when its stamps say
+        return 0 < stamped <= passed + JUMP
