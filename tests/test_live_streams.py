@@ -6,6 +6,7 @@ import io
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -182,3 +183,25 @@ def test_a_slow_machine_reads_fewer(llm: VisionLLM, monkeypatch: pytest.MonkeyPa
         assert said == ["reads 1 of 3 frames: this machine encodes 0.4 frames a second"]
         assert np.diff(shown) == pytest.approx(3, abs=0.01)
         assert len(live._waiting._frames) <= 2
+
+
+def test_another_codec(llm: VisionLLM) -> None:
+    """It needs another decoder: the source is opened anew, and the window goes on."""
+    clock, said = ManualClock(), list[str]()
+    with Station(clock) as station, watched(llm, station.url, clock, said) as live:
+        station.send(live, pieces(28))
+        until(lambda: live_case.end_of(live) == 5, live)
+        reader, n = live._reading, live._reading._n_packets
+        assert station._client
+        for i, piece in enumerate(pieces(120, first=28, stamp=5.6, codec="mpeg2video", rate=25)):
+            clock.forward(0.2)
+            until(lambda at=n + i - 5: said or reader._n_packets >= at, live)
+            with suppress(OSError):
+                station._client.sendall(piece.data)
+        until(lambda: said)
+        station.hang_up()
+        station.accept()
+        station.send(live, pieces(120, first=500, codec="mpeg2video", rate=25))
+        until(lambda: codes(live)[-1] >= 590, live)
+    assert said[0].endswith("is away (its pictures cannot be decoded any more); waiting for it")
+    assert len(said) == 2

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from av.video.reformatter import VideoReformatter
 
-from aim_local.errors import AimError, MediaError
 from aim_local.live.choose import Chooser
 from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.timeline import Timeline
@@ -71,12 +70,12 @@ class Decoding:
         chooser: Chooser,
         fit: Callable[[Frames], Frames],
         taken: Callable[[LiveFrame], None],
-        fail: Callable[[AimError], None],
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._queue, self._timeline, self._chooser = queue, timeline, chooser
         self._fit, self._taken, self._fail = fit, taken, fail
         self._closed = threading.Event()
-        self._to_rgb, self._opening = VideoReformatter(), 0
+        self._to_rgb, self._opening, self.n_frames = VideoReformatter(), 0, 0
         self._thread = threading.Thread(target=self._run, name="aim-local live decoder", daemon=True)
         self._thread.start()
 
@@ -90,10 +89,8 @@ class Decoding:
                 item = self._queue.get(_WAIT)
                 if item:
                     self._decode(item)
-        except AimError as e:
+        except BaseException as e:  # told in the thread that looks
             self._fail(e)
-        except MemoryError:
-            self._fail(MediaError("there is no memory left to decode the source; close other programs"))
 
     def _decode(self, item: Arrived) -> None:
         if item.opening != self._opening:
@@ -103,6 +100,7 @@ class Decoding:
         for frame in decode(item.stream, item.packet, Damage()):
             stamped = item.has_stamps and frame.pts is not None and frame.time_base is not None
             stamp = float(frame.pts * frame.time_base) if stamped else None
+            self.n_frames += 1
             seconds = self._timeline.seconds(stamp, item.arrival, item.begin)
             if self._chooser.takes(seconds):
                 pixels = rgb(frame, self._to_rgb)

@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from aim_local.errors import AimError, MediaError
+from aim_local.errors import MediaError
 from aim_local.live.clock import Clock
 from aim_local.live.growing import GrowingFile, check_index
 from aim_local.live.packets import Arrived, PacketQueue
@@ -24,6 +24,7 @@ from aim_local.live.source import LiveSource
 from aim_local.media.container import main_stream
 
 TIMEOUT = 10.0  # seconds of silence after which a source is away
+_BARREN = 50  # packets without a picture, and TIMEOUT seconds of them
 PAUSES = 0.5, 30.0  # seconds before it is opened again, first and longest; each is twice the one before
 _AT_ONCE = {"fpsprobesize": "0"}  # the rate of frames is not asked for, and finding it takes seconds
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
@@ -34,6 +35,7 @@ class Reading:
     """say: lines for the user. fail: called with what ends the watch.
 
     give_up: seconds after which a source that is away, or a file that does not grow, ends it; None: never.
+    n_decoded: how many frames came of the packets so far.
     """
 
     def __init__(
@@ -42,12 +44,13 @@ class Reading:
         queue: PacketQueue,
         clock: Clock,
         say: Callable[[str], None],
-        fail: Callable[[AimError], None],
+        fail: Callable[[BaseException], None],
         give_up: float | None,
+        n_decoded: Callable[[], int],
     ) -> None:
         self._source, self._queue, self._clock = source, queue, clock
         self._say, self._fail, self._give_up = say, fail, give_up
-        self._closed = threading.Event()
+        self._n_decoded, self._closed = n_decoded, threading.Event()
         self._n_openings, self._n_packets = 0, 0
         self._away_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="aim-local reader", daemon=True)
@@ -66,10 +69,8 @@ class Reading:
     def _run(self) -> None:
         try:
             self._loop()
-        except AimError as e:
+        except BaseException as e:  # told in the thread that looks
             self._fail(e)
-        except MemoryError:
-            self._fail(MediaError(f"{self._source.name}: there is no memory left to read it; close other programs"))
 
     def _loop(self) -> None:
         pause = PAUSES[0]
@@ -102,8 +103,7 @@ class Reading:
                 return self._why(e)
             try:
                 container = stack.enter_context(self._open(file))
-                self._take(container, self._stream_of(container))
-                reason = "it ended"
+                reason = self._take(container, self._stream_of(container))
             except MemoryError:
                 raise
             except _NOT_OPEN as e:
@@ -161,20 +161,23 @@ class Reading:
         assert isinstance(found, InputContainer), "opened to be read"
         return found
 
-    def _take(self, container: InputContainer, stream: VideoStream) -> None:
-        """All packets, until there are no more."""
+    def _take(self, container: InputContainer, stream: VideoStream) -> str:
+        """All packets, until there are no more, or none gives a picture any more. Returns why it ended."""
         stream.thread_type = "SLICE"  # frame by frame, without delay
-        has_stamps, begin = not container.format.flags & _NO_STAMPS, None
+        has_stamps, begin, barren = not container.format.flags & _NO_STAMPS, None, _Barren(self._n_decoded())
         for packet in container.demux(stream):
             if self._closed.is_set():
-                return
+                break
             if packet.size:
                 self._n_packets += 1
                 self._note_back()
                 arrival = self._clock.now()
+                if barren.since(self._n_decoded(), arrival):
+                    return "its pictures cannot be decoded any more"
                 seconds = arrival if self._source.is_paced else _decoded_at(packet, has_stamps) or 0.0
                 begin = _shown_at(packet, has_stamps) or 0.0 if begin is None else begin
                 self._queue.put(Arrived(packet, stream, self._n_openings, arrival, seconds, begin, has_stamps))
+        return "it ended"
 
     # --- away and back ---
 
@@ -210,6 +213,22 @@ class Reading:
         if isinstance(e, av.error.InvalidDataError):
             return "no video that can be read"
         return str(getattr(e, "strerror", None) or type(e).__name__)
+
+
+class _Barren:
+    """Tells a stream whose packets give no pictures any more: another codec has begun, which needs another decoder."""
+
+    def __init__(self, n_decoded: int) -> None:
+        self._first = self._n_decoded = n_decoded
+        self._since, self._n_packets = 0.0, 0
+
+    def since(self, n_decoded: int, arrival: float) -> bool:
+        """A packet came; so many frames were decoded by then. Whether it is time to open the source anew."""
+        if n_decoded != self._n_decoded or not self._n_packets:
+            self._n_decoded, self._since, self._n_packets = n_decoded, arrival, 0
+        self._n_packets += 1
+        was_seen = self._n_decoded > self._first  # a first key frame may take long to come
+        return was_seen and self._n_packets > _BARREN and arrival - self._since > TIMEOUT
 
 
 def _shown_at(packet: Packet[VideoStream], has_stamps: bool) -> float | None:

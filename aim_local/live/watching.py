@@ -8,10 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from aim_local.engine.rolling import Recent, Rolling
-from aim_local.errors import AimError, CancelledError, ClosedError
+from aim_local.errors import CancelledError, ClosedError, MediaError
 from aim_local.live.choose import Chooser, Pace
 from aim_local.live.clock import Clock, SystemClock
 from aim_local.live.frames import Decoding, LiveFrame, Waiting
@@ -21,6 +20,8 @@ from aim_local.live.source import LiveSource, parse_source
 from aim_local.live.timeline import Timeline
 from aim_local.live.window import WindowSize, n_leaving
 from aim_local.llm import VisionLLM
+from aim_local.media.canvas import MAX_FRAME_BYTES
+from aim_local.media.types import Frames
 
 _BEHIND = 5.0  # seconds of packets that may wait for the decoder
 _BEHIND_FILE = 60.0  # of a file, which may grow by so much at once
@@ -80,7 +81,7 @@ class LiveVideo:
         self.source, self.size, self._clock, self._say = source, size, clock, say
         self._rolling = Rolling(llm.model, llm.turns, source.name, 1 / size.fps)
         self._closed, self._change = threading.Event(), threading.Condition()
-        self._failed: AimError | None = None
+        self._failed: BaseException | None = None
         self._newest = (0.0, 0.0)  # of the window's last frame: seconds, arrival
         self._pace, self._told = Pace(size.fps), 1
         self._chooser, self._waiting = Chooser(size.fps), Waiting(size.most)
@@ -89,13 +90,13 @@ class LiveVideo:
             self._queue,
             Timeline(is_paced=source.is_paced),
             self._chooser,
-            partial(self._rolling.fit, n_frames=size.most),
+            self._fit,
             self._waiting.put,
             self._fail,
         )
         self._encoder = threading.Thread(target=self._encode, name="aim-local live encoder", daemon=True)
         self._encoder.start()
-        self._reading = Reading(source, self._queue, clock, say, self._fail, give_up)
+        self._reading = Reading(source, self._queue, clock, say, self._fail, give_up, lambda: self._decoding.n_frames)
 
     # --- for questions ---
 
@@ -155,8 +156,19 @@ class LiveVideo:
                     self._take(frame)
         except (CancelledError, ClosedError):
             return
-        except AimError as e:
+        except BaseException as e:  # told in the thread that looks
             self._fail(e)
+
+    def _fit(self, pixels: Frames) -> Frames:
+        """In the decoder's thread. Raises MediaError for a window that is too large for a tower that fits nothing."""
+        kept = self._rolling.fit(pixels, self.size.most)
+        if kept.nbytes * self.size.most > MAX_FRAME_BYTES:
+            raise MediaError(
+                f"{self.source.name}: a window of {self.size.most} frames of {kept.shape[1]} x {kept.shape[0]} needs "
+                f"{kept.nbytes * self.size.most / 2**30:.1f} GiB, at most {MAX_FRAME_BYTES / 2**30:g} GiB are allowed; "
+                "lower --frames, --window or --fps"
+            )
+        return kept
 
     def _take(self, frame: LiveFrame) -> None:
         rolling, start = self._rolling, self._clock.now()
@@ -182,7 +194,7 @@ class LiveVideo:
             self._told = one_of
             self._say(f"reads 1 of {one_of} frames: this machine encodes {self._pace.encodes:.2g} frames a second")
 
-    def _fail(self, e: AimError) -> None:
+    def _fail(self, e: BaseException) -> None:
         self._failed = self._failed or e
         with self._change:
             self._change.notify_all()
