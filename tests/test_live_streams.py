@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from live_case import ManualClock, Station, codes, pieces, seen, times, until, watched, whole
 from media_fixtures import write_sound
+from rtsp_case import RtspStation, rtp_packets
 
 from aim_local import LoadConfig, VisionLLM
 from aim_local.errors import MediaError
@@ -205,3 +206,31 @@ def test_another_codec(llm: VisionLLM) -> None:
         until(lambda: codes(live)[-1] >= 590, live)
     assert said[0].endswith("is away (its pictures cannot be decoded any more); waiting for it")
     assert len(said) == 2
+
+
+def test_rtsp(llm: VisionLLM) -> None:
+    """A camera that asks for a password; over TCP, which loses nothing."""
+    clock, said = ManualClock(), list[str]()
+    station = RtspStation("admin", "hunter2")
+    url = f"rtsp://admin:hunter2@127.0.0.1:{station.port}/stream?key=hunter2"
+    with watched(llm, url, clock, said) as live:
+        assert station.plays.wait(live_case.LONG)
+        for i, packets in enumerate(rtp_packets(70)):
+            clock.forward(0.2)
+            until(lambda at=i / 5: at < 4 or live_case.end_of(live) >= at - 4, live)
+            station.send(packets)
+        until(lambda: live_case.end_of(live) >= 12, live)
+        look = seen(live)
+        assert np.diff(times(look)) == pytest.approx(1, abs=0.01)
+        assert np.diff(codes(look)) == pytest.approx(5)
+    station.close()
+    assert "hunter2" not in "".join(said)
+
+
+def test_rtsp_with_a_wrong_password(llm: VisionLLM) -> None:
+    said, station = list[str](), RtspStation("admin", "hunter2")
+    with watched(llm, f"rtsp://admin:wrong@127.0.0.1:{station.port}/stream", ManualClock(), said):
+        until(lambda: said)
+    station.close()
+    name = f"rtsp://127.0.0.1:{station.port}"
+    assert said[0].startswith(f"{name} is away (Server returned 401 Unauthorized")
