@@ -12,6 +12,7 @@ then is what the end is compared with.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -104,11 +105,34 @@ def send_half(connection: socket.socket, speed: float, seconds: float, first: in
 # --- what is looked at ------------------------------------------------------------------------------------------------
 
 
+class MallocInfo(ctypes.Structure):
+    """struct mallinfo2 of glibc 2.33 and later."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
+        )
+    )  # fmt: skip
+
+
+def heap_bytes() -> int:
+    """That malloc has given out, of all threads."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = MallocInfo
+    found = libc.mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
 @dataclass(frozen=True)
 class Held:
-    """resident: bytes of the process's own memory; blocks: that Python's allocator has given out; threads."""
+    """resident: bytes of the process's own memory; heap: of them in use by malloc; blocks: by Python's allocator.
+
+    What is resident grows until each thread's part of the heap is as large as it ever needs; what is in use must not.
+    """
 
     resident: int
+    heap: int
     blocks: int
     threads: int
 
@@ -117,10 +141,11 @@ class Held:
         gc.collect()
         status = Path("/proc/self/status").read_text()
         resident = int(re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
-        return cls(resident, sys.getallocatedblocks(), threading.active_count())
+        return cls(resident, heap_bytes(), sys.getallocatedblocks(), threading.active_count())
 
     def line(self) -> str:
-        return f"{self.resident / MIB:8.1f} MiB {self.blocks:9d} blocks {self.threads} threads"
+        own = f"resident {self.resident / MIB:6.1f} MiB, heap {self.heap / MIB:7.2f} MiB"
+        return f"{own}, {self.blocks} blocks, {self.threads} threads"
 
 
 def wrong_times(look: Look) -> int:
@@ -170,8 +195,8 @@ def look_on(llm: VisionLLM, live: LiveVideo, clock: FastClock, seconds: float) -
     assert held, "looked at"
     print(f"{n_looks} windows asked about, {n_wrong} wrong times, newest frame at most {oldest:.1f} s old when asked")
     print(f"last frame at {end:.1f} s of the watch, which took {clock.now() - start:.0f} s of its clock")
-    grown = (held.resident - warm.resident) / MIB, held.blocks - warm.blocks
-    print(f"since the first tenth: {grown[0]:+.1f} MiB, {grown[1]:+d} blocks")
+    grown = (held.resident - warm.resident) / MIB, (held.heap - warm.heap) / MIB, held.blocks - warm.blocks
+    print(f"since the first tenth: resident {grown[0]:+.1f} MiB, heap {grown[1]:+.2f} MiB, {grown[2]:+d} blocks")
     return int(n_wrong > 0)
 
 

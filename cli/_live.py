@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from aim_local.errors import AimError, CancelledError
 
 from . import _answer, _log
 from ._interrupt import INTERRUPTIONS, check_answer, was_stopped
-from ._reader import Reader, make_reader
+from ._reader import PlainReader, make_reader
 from ._turn import Turn, printable
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aim_local.live import LiveVideo, Look
 
 _MOST_TOLD = 64  # warnings that are remembered, so that each is said once
+_MOST_WAITING = 8  # lines that are said after a line was edited
 _HINT = "ask about what is seen; /stats tells numbers, Ctrl-C stops an answer or leaves"
 
 
@@ -152,6 +154,40 @@ class Asker:
         }
 
 
+class Notices:
+    """What the watch says, on stderr; while a line is edited it waits, so that it does not break it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._waits, self._lock = quiet, False, threading.Lock()
+        self._lines: deque[str] = deque(maxlen=_MOST_WAITING)
+
+    def say(self, line: str) -> None:
+        with self._lock:
+            if self._waits:
+                self._lines.append(line)
+            elif not self._quiet:
+                _log.say(line)
+
+    @property
+    def last(self) -> str:
+        """What waits to be said, its last line."""
+        return self._lines[-1] if self._lines else ""
+
+    @contextmanager
+    def waiting(self, wanted: bool) -> Iterator[None]:
+        """Around the editing of a line."""
+        with self._lock:
+            self._waits = wanted
+        try:
+            yield
+        finally:
+            with self._lock:
+                lines, self._waits = list(self._lines), False
+                self._lines.clear()
+            for line in lines:
+                self.say(line)
+
+
 def lines(live: LiveVideo, asker: Asker, question: str, every: float | None) -> None:
     """One answer about the first full window, or one every so many seconds, until the source is given up."""
     if every is None:
@@ -161,15 +197,17 @@ def lines(live: LiveVideo, asker: Asker, question: str, every: float | None) -> 
         asker.line(look, question)
 
 
-def converse(live: LiveVideo, asker: Asker, *, quiet: bool, reader: Reader | None = None) -> None:
+def converse(live: LiveVideo, asker: Asker, notices: Notices, *, quiet: bool) -> None:
     """Questions until the user leaves. Raises KeyboardInterrupt for Ctrl-C at the prompt, and what ended the watch."""
     if not quiet:
         _log.say(f"{live.source.name}: {_HINT}")
-    reader = reader or make_reader(lambda: _toolbar(live))
+    reader = make_reader(lambda: notices.last or _toolbar(live))
+    is_edited = not isinstance(reader, PlainReader)
     last: list[str] = []
     while True:
         try:
-            line = reader.read().strip()
+            with notices.waiting(is_edited):
+                line = reader.read().strip()
         except EOFError:
             return
         if line in ("/quit", "/exit", "quit", "exit"):

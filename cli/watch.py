@@ -8,8 +8,8 @@ import typer
 
 from aim_local.errors import UsageError
 
-from . import _log, _runtime
 from . import _options as opt
+from . import _runtime
 from ._groups import Without
 from ._question import question_from
 
@@ -70,12 +70,9 @@ def watch(
         size = WindowSize.of(fps, window, frames, default=llm.default_frames or 1)
         options: dict[str, Any] = {"tokens": tokens.for_model(llm.model), "generate": generate, "system": answer.system}
         asker = _live.Asker(llm, options, _live.Shown(watched.name, json, stats, output.quiet), stopping)
-        with LiveVideo(llm, watched, size, give_up=give_up, say=_silent if output.quiet else _log.say) as live:
+        notices = _live.Notices(output.quiet)
+        with LiveVideo(llm, watched, size, give_up=give_up, say=notices.say) as live:
             if question is None:
-                _live.converse(live, asker, quiet=output.quiet)
+                _live.converse(live, asker, notices, quiet=output.quiet)
             else:
                 _live.lines(live, asker, question, every)
-
-
-def _silent(line: str) -> None:
-    pass
