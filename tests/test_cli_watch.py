@@ -53,20 +53,11 @@ def test_one_answer_when_the_window_is_full(recording: Path) -> None:
     assert result.stderr.startswith("warning: the bundled model is a toy")
 
 
-def test_json_is_one_object_a_line(every_second: subprocess.Popen[str]) -> None:
-    found = json.loads(every_second.first)  # type: ignore[attr-defined]
-    assert set(found) == {
-        "time", "source", "stream", "newest_age", "frames", "one_of", "question", "text", "warnings", "toy", "stats",
-    }  # fmt: skip
-    assert (found["source"], found["question"], found["one_of"]) == ("door.ts", "What appears?", 1)
-    assert found["stream"]["end"] - found["stream"]["start"] <= 3
-    assert found["stats"]["n_tiles_ahead"] == found["frames"]
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["ctrl-c", "sigterm"])
 def test_it_ends_when_told(every_second: subprocess.Popen[str], number: int, code: int) -> None:
-    """Within a second, without a traceback."""
+    """Within a second, without a traceback; until then one JSON object a line."""
+    check_json(every_second.first)  # type: ignore[attr-defined]
     start = time.perf_counter()
     every_second.send_signal(number)
     _, stderr = every_second.communicate(timeout=60)
@@ -74,6 +65,16 @@ def test_it_ends_when_told(every_second: subprocess.Popen[str], number: int, cod
     assert every_second.returncode == code, stderr
     assert "Traceback" not in stderr
     assert stderr.count("interrupted") == (code == 130)
+
+
+def check_json(line: str) -> None:
+    found = json.loads(line)
+    assert set(found) == {
+        "time", "source", "stream", "newest_age", "frames", "one_of", "question", "text", "warnings", "toy", "stats",
+    }  # fmt: skip
+    assert (found["source"], found["question"], found["one_of"]) == ("door.ts", "What appears?", 1)
+    assert found["stream"]["end"] - found["stream"]["start"] <= 3
+    assert found["stats"]["n_tiles_ahead"] == found["frames"]
 
 
 def test_questions_line_by_line(recording: Path) -> None:

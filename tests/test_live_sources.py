@@ -207,7 +207,7 @@ def test_what_is_no_video(llm: VisionLLM, tmp_path: Path) -> None:
     path, clock, said = tmp_path / "notes.txt", ManualClock(), list[str]()
     path.write_text("not a video\n" * 10000)
     with watched(llm, str(path), clock, said, give_up=30.0) as live:
-        timer = threading.Thread(target=lambda: until(lambda: clock.forward(0.1) or live._failed))
+        timer = threading.Thread(target=lambda: until(lambda: clock.forward(0.5) or live._failed))
         timer.start()
         with pytest.raises(MediaError, match=r"notes\.txt: has not grown for 30 s"):
             live.wait()

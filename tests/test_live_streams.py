@@ -50,6 +50,18 @@ def test_frames_and_times(llm: VisionLLM, http: bool) -> None:
         assert got.stats.n_tiles_ahead == 8
 
 
+def test_a_window_is_full(llm: VisionLLM) -> None:
+    """Also of a source with fewer frames than are wanted: by its time."""
+    clock = ManualClock()
+    with Station(clock) as station, watched(llm, station.url, clock, size=WindowSize.of(seconds=8, fps=4)) as live:
+        station.send(live, pieces(7, rate=1), lead=5)
+        until(lambda: live_case.end_of(live) == 4, live)
+        assert not live._is_full(seen(live))
+        station.send(live, pieces(7, rate=1, first=7, stamp=7), lead=5)
+        until(lambda: live_case.end_of(live) >= 11, live)
+        assert live.wait(full=True).n_frames == 8
+
+
 def test_udp(llm: VisionLLM) -> None:
     """Datagrams that nobody waits for; the window has their frames."""
     clock = ManualClock()

@@ -143,11 +143,10 @@ class Rolling:
         self._held = _Held((*held.tiles, tile), (), size)
 
     def drop(self, n: int) -> None:
-        """Lets the first n frames go, and what the tower saw together with the last of them."""
-        held, together = self._held, self._together
-        n_tiles = -(-n // together)
-        rest = held.rest if n_tiles <= len(held.tiles) else ()
-        self._held = replace(held, tiles=held.tiles[n_tiles:], rest=rest)
+        """Lets the first n frames go, and what the tower saw together with the last of them; the newest frame stays."""
+        held = self._held
+        n_tiles = min(-(-n // self._together), len(held.tiles) - (not held.rest))
+        self._held = replace(held, tiles=held.tiles[n_tiles:])
         self._seen.keep_last(len(self._held.tiles) + 1)
 
     def clear(self) -> None:

@@ -5,6 +5,7 @@ Three threads read, decode and encode; none waits for another longer than it mus
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class LiveVideo:
         self._rolling = Rolling(llm.model, llm.turns, source.name, 1 / size.fps)
         self._closed, self._change = threading.Event(), threading.Condition()
         self._failed: BaseException | None = None
-        self._newest = (0.0, 0.0)  # of the window's last frame: seconds, arrival
+        self._first, self._newest_arrival = math.inf, 0.0  # seconds of the first frame; when the last one came
         self._pace, self._told = Pace(size.fps), 1
         self._chooser, self._waiting = Chooser(size.fps), Waiting(size.most)
         self._queue = PacketQueue(_BEHIND) if source.is_paced else PacketQueue(_BEHIND_FILE, end=size.seconds)
@@ -104,7 +105,7 @@ class LiveVideo:
         """The window as it is now; None before the first frame. Raises what ended the watch."""
         if self._failed:
             raise self._failed
-        _, arrival = self._newest
+        arrival = self._newest_arrival
         item = self._rolling.recent()
         if item is None:
             return None
@@ -143,8 +144,8 @@ class LiveVideo:
                 yield look
 
     def _is_full(self, look: Look) -> bool:
-        step = 1 / self._pace.rate
-        return look.n_frames >= self.size.most or look.end - look.start + step >= self.size.seconds - step / 2
+        """Also of a source that has fewer frames than are wanted."""
+        return look.n_frames >= self.size.most or look.end - self._first >= self.size.seconds
 
     # --- the encoder's thread ---
 
@@ -178,7 +179,7 @@ class LiveVideo:
             rolling.clear()
         rolling.add(frame.pixels, frame.size, frame.seconds, self._closed.is_set)
         rolling.drop(n_leaving(rolling.times, self.size))
-        self._newest = frame.seconds, frame.arrival
+        self._first, self._newest_arrival = min(self._first, frame.seconds), frame.arrival
         if self._pace.note(self._clock.now() - start):
             self._chooser.rate = self._pace.rate
             room = self.size.most if self._pace.one_of == 1 else _ROOM_WHEN_SLOW
