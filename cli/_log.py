@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from ._option_names import in_options
+
 debug = False
+_INDENT = "  "  # of a message's second line on a terminal
 
 
 def set_debug(wanted: bool) -> bool:
@@ -16,11 +19,22 @@ def set_debug(wanted: bool) -> bool:
 
 
 def say(line: str) -> None:
-    """One line on stderr; a message of several lines becomes one."""
-    if sys.stderr is not None:  # closed by the caller (2>&-)
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
+    """One line on stderr; a message of several lines becomes one. A terminal's width breaks it between words."""
+    if sys.stderr is None:  # closed by the caller (2>&-)
+        return
+    text = " ".join(line.split())
+    if sys.stderr.isatty():
+        from ._wrap import columns, filled
+
+        text = filled(text, columns(sys.stderr), _INDENT)
+    print(text, file=sys.stderr, flush=True)
+
+
+def error(message: object) -> None:
+    """What went wrong, in the words of the command line."""
+    say(f"error: {in_options(str(message))}")
 
 
 def warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        say(f"warning: {warning}")
+        say(f"warning: {in_options(warning)}")

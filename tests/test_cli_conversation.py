@@ -19,7 +19,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from aim_local.cli import _interrupt, _reader, _repl, _turn
+from aim_local.cli import _dropped, _interrupt, _reader, _repl, _turn
 from aim_local.errors import ContextError
 from aim_local.results import Stats
 
@@ -93,26 +93,20 @@ def test_saved_json(tmp_path: Path) -> None:
     ("line", "told"),
     [
         ("/video", "name a file: /video clip.mp4"),
-        ("/image", "name a file: /image picture.png"),
+        ("/image", "name a file: /video clip.mp4"),
         ("/save", "name a file: /save talk.md"),
         ("/video none.mp4", "error: none.mp4: no such file"),
         ("/save talk.docx", "error: talk.docx: a transcript ends in .json or .md"),
         ("/save /no/such/folder/talk.md", "error: /no/such/folder/talk.md: cannot be written"),
-        ("/vidoe x", "/vidoe is no command"),
+        ("/vidoe x", "/vidoe is no command; did you mean /video?"),
     ],
 )
 def test_bad_commands_keep_the_conversation(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     llm = FakeLLM("fine")
-    converse(llm, line, "hi")
+    converse(llm, "hi", line)
     out, err = capsys.readouterr()
     assert told in err
     assert out == "fine\n"
-
-
-def test_a_path_is_a_question_not_a_command() -> None:
-    llm = FakeLLM("a path")
-    converse(llm, "/home/me/clip.mp4 is what?")
-    assert llm.calls[0]["question"] == "/home/me/clip.mp4 is what?"
 
 
 def test_ctrl_c_before_the_answer_keeps_the_clip(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,8 +252,8 @@ def test_history_that_cannot_be_written(tmp_path: Path) -> None:
     [("a b.mp4", "a b.mp4"), ("'a b.mp4'", "a b.mp4"), ('"x.png"', "x.png"), ("a\\ b.mp4", "a b.mp4")],
 )
 def test_typed_paths(typed: str, path: str) -> None:
-    assert _repl.path_from(typed) == Path(path)
-    assert _repl.path_from("~/x") == Path.home() / "x"
+    assert _dropped.path_from(typed) == Path(path)
+    assert _dropped.path_from("~/x") == Path.home() / "x"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
