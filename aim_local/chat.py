@@ -24,7 +24,7 @@ from .engine.generate import OnText, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
 from .engine.notes import unreduced_notes
-from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
+from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, frames_that_fit, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
@@ -259,7 +259,9 @@ class Chat:
         talk = self._talk
         turn = Message("user", question, references(shapes, len(talk.shown.shapes)))
         rendered = self.model.render([*talk.messages, turn])
-        plan = plan_prompt(self.model, rendered, [*talk.shown.shapes, *shapes], talk.planned or self.tokens)
+        plan = plan_prompt(
+            self.model, rendered, [*talk.shown.shapes, *shapes], talk.planned or self.tokens, len(talk.shown.shapes)
+        )
         return self._with_question(plan), turn
 
     def _with_question(self, plan: Plan) -> Plan:
@@ -340,8 +342,10 @@ class Chat:
         need, fixed, trained = context.n_cells + rest.n + 1, self.model.config.n_ctx, self.model.n_ctx_train
         if fixed or need > trained:
             limit = f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {trained}"
-            cure = f", or load with --ctx {need} or more" if fixed else ""
-            raise ContextError(f"the conversation needs {need} tokens, {limit}; start over (/reset){cure}")
+            cure = f", or load with n_ctx={need} or more" if fixed else ""
+            n_frames = frames_that_fit(rest, (context.n_ctx if fixed else trained) - context.n_cells - 1)
+            less = f"use n_frames={n_frames} or fewer, or " if n_frames else ""
+            raise ContextError(f"the conversation needs {need} tokens, {limit}; {less}start over (/reset){cure}")
         grown = owned(self.model, context.larger(min(trained, 2 * need + n_answer), rest.n_visual))
         try:
             grown.copy_from(context)

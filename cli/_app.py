@@ -47,7 +47,7 @@ class AimGroup(TyperGroup):
         super()._main_shell_completion(*args, **extra)
 
     def _guarded(self, args: Sequence[str], **extra: Any) -> int:
-        _log.debug = False
+        _log.reset()
         try:
             code = super().main(args, standalone_mode=False, **extra)
             if sys.stdout is not None:  # closed by the caller (>&-)

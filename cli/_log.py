@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ._option_names import in_options
 
 debug = False
+_told = set[str]()  # warnings that are said once in a run
 _INDENT = "  "  # of a message's second line on a terminal
 
 
@@ -16,6 +17,12 @@ def set_debug(wanted: bool) -> bool:
     global debug
     debug = wanted
     return wanted
+
+
+def reset() -> None:
+    """For a new run in the same process."""
+    set_debug(False)
+    _told.clear()
 
 
 def say(line: str) -> None:
@@ -35,6 +42,10 @@ def error(message: object) -> None:
     say(f"error: {in_options(str(message))}")
 
 
-def warn(warnings: Sequence[str]) -> None:
+def warn(warnings: Sequence[str], *, once: bool = False) -> None:
+    """once: what is said now is not said again, beside every answer."""
     for warning in warnings:
-        say(f"warning: {in_options(warning)}")
+        if warning not in _told:
+            say(f"warning: {in_options(warning)}")
+    if once:
+        _told.update(warnings)

@@ -112,6 +112,10 @@ Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 _FRAME_TOKENS_HELP = (
     "Most visual tokens of a frame before merging, for models that see frames of any size (docs/models.md)."
 )
+_GPU_HELP = (
+    "Text layers on the GPU, with the vision tower: -1 for all, 0 for none. Default: all where a GPU is there "
+    "(an integrated one only if asked)."
+)
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
@@ -127,7 +131,7 @@ class LoadOptions:
         int | None, whole("Tokens the context holds, rounded up to 256. Default: as many as needed.", "--ctx")
     ] = None
     threads: Threads = None
-    gpu_layers: Annotated[int, whole("Text layers on the GPU, -1 for all.")] = 0
+    gpu_layers: Annotated[int | None, whole(_GPU_HELP)] = None
     type_k: Annotated[str, text(f"Type of the cached keys: {span(KV_TYPES, 5)}.", "TYPE", "--type-k")] = "f16"
     type_v: Annotated[str, text("Type of the cached values.", "TYPE", "--type-v")] = "f16"
     flash_attn: Annotated[FlashAttn, text("Flash attention.", "auto|on|off", "--flash-attn")] = FlashAttn.AUTO
