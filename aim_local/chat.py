@@ -28,11 +28,11 @@ from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading
 from .engine.turns import ShouldStop, Turns
-from .engine.watch import Progress, Watch
+from .engine.watch import Progress, Watch, check_callables
 from .errors import AimError, ClosedError, ContextError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
-from .models.prompt import Message, references, system_message
+from .models.prompt import Message, check_text, references, system_message
 from .results import Answer
 from .store.chat_file import (
     ChatFileError,
@@ -197,6 +197,8 @@ class Chat:
         """One turn. Ctrl-C or should_stop during the answer keeps what was said so far; before it, the turn is taken
         back (KeyboardInterrupt, CancelledError)."""
         start, options = time.perf_counter(), generate or self.options
+        check_text("question", question)
+        check_callables(on_text=on_text, progress=progress, should_stop=should_stop)
         with self._alone(should_stop) as check:
             try:
                 return self._ask(question, media, options, on_text, Watch(progress, check), start)
@@ -468,6 +470,10 @@ class Chat:
                 self._drop_cache()
         except ClosedError:
             self._cache = None
+
+    def __repr__(self) -> str:
+        talk = self._talk
+        return f"Chat({self.model.name!r}, {len(talk.messages)} messages, {self.used} tokens)"
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ from media_fixtures import CLIPS, Pixels, damage_packets, picture, write_animati
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import DEFAULT_SAMPLING, Fit, FrameSampling, Image, Video, canvas, decode, open_media, read_video
-from aim_local.media.reader import MediaItem
+from aim_local.media.given import MediaItem
 
 EVERY = FrameSampling(n_frames=None, fps=1e6)
 
