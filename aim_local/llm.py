@@ -159,8 +159,8 @@ class VisionLLM:
         """Next-token logits after a prompt, in a fresh context.
 
         media: paths, pictures (Pillow's or uint8 [H, W, 3]) and videos (uint8 [T, H, W, 3], or a list or an iterator of
-        such pictures), see media/given.py. raw=False: prompt is the user's question, put through the chat template, media first. raw=True: prompt is the
-        final text with one `<__media__>` marker per media item, in order.
+        such pictures), see media/given.py. raw=False: prompt is the user's question, put through the chat template,
+        media first. raw=True: prompt is the final text with one `<__media__>` marker per media item, in order.
         """
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
         with self._started(asked, 1, progress, should_stop) as run:
