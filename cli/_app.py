@@ -39,12 +39,13 @@ class AimGroup(TyperGroup):
             sys.exit(code)
         return code
 
-    def _main_shell_completion(self, *args: Any, **extra: Any) -> None:
+    def _main_shell_completion(self, ctx_args: Any, prog_name: str, complete_var: str | None = None) -> None:
+        """Answers a shell that asks what can stand next (completion.py), whatever the program is called as."""
         if os.environ.get(completion.VARIABLE):
             from typer._completion_classes import completion_init
 
             completion_init()
-        super()._main_shell_completion(*args, **extra)
+        super()._main_shell_completion(ctx_args, completion.PROGRAM, completion.VARIABLE)
 
     def _guarded(self, args: Sequence[str], **extra: Any) -> int:
         _log.reset()

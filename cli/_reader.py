@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 PROMPT = "> "
 _REFRESH = 0.5  # seconds between two looks at what is told below the prompt
 COMMANDS = {
-    "/video": "PATH  a video or picture goes with the next question",
+    "/video": "PATH  a clip or picture for the next question",
     "/image": "PATH  the same",
-    "/ask": "TEXT  a question that looks like a path or a command",
+    "/ask": "TEXT  ask what looks like a path",
     "/reset": "forget the conversation",
-    "/stats": "numbers of the last answer, and how full the context is",
-    "/save": "PATH  write the conversation: .md or .json to read, .aimchat to go on later (chat --resume)",
+    "/stats": "the last answer in numbers",
+    "/save": "PATH  .md, .json to read, .aimchat to go on",
     "/help": "this list; also ? and help",
-    "/quit": "leave; also exit, quit, :q and Ctrl-D",
+    "/quit": "leave; also exit, :q, Ctrl-D",
 }
 ALIASES = {
     **dict.fromkeys(("exit", "quit", ":q", ":quit", ":q!", ":wq", "/exit", "/q", "/bye"), "/quit"),
@@ -79,6 +79,7 @@ class TerminalReader:
             history=open_history(history or history_file()),
             completer=make_completer(),
             complete_while_typing=False,
+            reserve_space_for_menu=len(COMMANDS) + 1,
             key_bindings=key_bindings(),
             **options,
         )
@@ -150,7 +151,7 @@ def _paths(places: Sequence[str], find: Callable[[str], list[str]]) -> Iterator[
 
     for typed in places:
         quote = typed[:1] if typed[:1] in ("'", '"') else ""
-        found = find(typed[1:] if quote else unquoted(typed)) if typed or len(places) > 1 else []
+        found = find(typed[1:] if quote else unquoted(typed))
         for path in found:
             folder = path.endswith("/")
             whole = f"{quote}{path}{'' if folder else quote}" if quote else _escaped(path)

@@ -14,6 +14,7 @@ from unicodedata import category
 
 _NEVER_FIRST = ("Pe", "Pf", "Po", "Lm", "Mn", "Cf")  # Unicode's categories: what closes, ends or lengthens
 _NEVER_LAST = ("Ps", "Pi")  # what opens
+_GLUE = "\u00a0"  # a blank where no line breaks
 _LEAST = 8  # columns; a terminal that says less is not believed
 
 
@@ -97,7 +98,14 @@ def _may_break(before: str, after: str) -> bool:
 
 
 def filled(text: str, width: int, indent: str = "") -> str:
-    """A text in lines of at most `width` columns; those after the first begin with `indent`. Long words stay whole."""
+    """A text in lines of at most `width` columns; those after the first begin with `indent`. Long words stay whole.
+
+    Parts between bars stay whole where they can: a line breaks before " | ", then between words.
+    """
+    parts = text.split(" | ")
+    if len(parts) > 1:
+        whole = [part.replace(" ", _GLUE) if cells(f"{indent}| {part}") <= width else part for part in parts]
+        text = f" |{_GLUE}".join(whole)
     lines, line = list[str](), ""
     for word in text.split(" "):
         longer = f"{line} {word}" if line else word
@@ -105,4 +113,4 @@ def filled(text: str, width: int, indent: str = "") -> str:
             lines.append(line)
             longer = indent + word
         line = longer
-    return "\n".join([*lines, line])
+    return "\n".join([*lines, line]).replace(_GLUE, " ")

@@ -41,8 +41,9 @@ def completion(
 
 
 def completion_script(shell: Shell) -> str:
-    """typer's; in bash with what makes readline quote blanks and go on behind a folder's slash."""
+    """typer's; in bash readline is told that these are files: it quotes blanks, and puts the slash behind a folder."""
     from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name=PROGRAM, complete_var=VARIABLE, shell=shell.value)
-    return script.replace("complete -o default -F", "complete -o default -o filenames -F")
+    script = script.replace("complete -o default -F", "complete -o default -o filenames -F")
+    return script.replace("    return 0", '    COMPREPLY=( "${COMPREPLY[@]%/}" )\n    return 0')
