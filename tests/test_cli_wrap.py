@@ -12,8 +12,25 @@ from prompt_toolkit.utils import get_cwidth
 
 from aim_local.cli import _log, _turn, _wrap
 
-WORDS = "a red ball rolls behind the longest blue boxes, and comes out again: why? (nobody knows)".split()
-CJK = "红色的球从左边滚到右边，然后停在蓝色的盒子旁边。"
+WORDS = [
+    "a",
+    "red",
+    "ball",
+    "rolls",
+    "behind",
+    "the",
+    "longest",
+    "blue",
+    "boxes,",
+    "and",
+    "comes",
+    "out",
+    "again:",
+    "why?",
+    "(nobody",
+    "knows)",
+]
+CJK = "红色的球从左边滚到右边\uff0c然后停在蓝色的盒子旁边。"
 JAPANESE = "「赤いボール」は左から右へころがります。"
 
 
@@ -58,7 +75,7 @@ def test_wide_characters(text: str, width: int) -> None:
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     for line in lines:
         assert get_cwidth(line) <= width
-        assert line[0] not in "，。」"
+        assert line[0] not in "\uff0c。」"
         assert line[-1] != "「"
     for word in ("mixed", "with", "words"):
         assert (word in text) == any(word in line for line in lines)
@@ -120,7 +137,9 @@ def test_an_answer_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.text == textwrap.fill(text, 30, break_on_hyphens=False) + "\n"
 
 
-def test_an_answer_in_a_pipe_is_not_touched(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_in_a_pipe_is_not_touched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     text = " ".join(WORDS * 3) + "  "
     with _turn.Turn(bars=False) as turn:
