@@ -158,7 +158,7 @@ def test_another_model_is_refused(toy: VisionLLM) -> None:
     taken = recent(filled(toy, drawn(2), 4))
     with VisionLLM.load() as other, pytest.raises(UsageError, match="another model"):
         other.prefill(QUESTION, [taken])
-    with pytest.raises(UsageError, match="give a list"):
+    with pytest.raises(UsageError, match="not a list"):
         toy.prefill(QUESTION, taken)  # type: ignore[arg-type]
 
 

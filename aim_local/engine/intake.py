@@ -14,13 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..media import FrameSampling, Image, MediaShape, Video
 from ..media.canvas import Keep
+from ..media.given import Given, MediaItem, take
 from ..media.reader import Opened, digest_item, open_item
 from ..models.base import Frame, Tower
 from ..models.reuse import Seen, Shared
@@ -32,7 +31,7 @@ from .tile_rows import ItemRows
 AHEAD = 4  # frames that wait for the encoder
 _WAIT = 0.05  # seconds between two looks at a wish to stop
 
-Source = str | Path | NDArray[np.uint8]
+Source = Given
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +130,16 @@ class _Decoder:
 class Intake:
     """One media item. `open`, then `decoded` and `encode` in turns until there are no more frames, then `media`.
 
-    once: its rows serve one prompt (tile_rows.py). `close()` ends its thread.
+    once: its rows serve one prompt (tile_rows.py). `close()` ends its thread. What is no file is read at once; an
+    iterator leaves warnings.
     """
 
     def __init__(
         self, model: Model, source: Source, sampling: FrameSampling | None, shared: Shared, *, once: bool = False
     ) -> None:
-        self.model, self.source, self._once = model, source, once
+        self.model, self._once = model, once
         self._sampling, self._shared = sampling or FrameSampling(n_frames=model.default_frames), shared
+        self.source, self.warnings = take(source, self._sampling)
         self._lock = threading.Lock()
         self._shape: MediaShape | None = None
         self._opened: Opened | None = None
@@ -307,13 +308,13 @@ class Prepared(ABC):
         """For a question, in the model's turn. Raises UsageError for one to another model."""
 
 
-def entry_key(model: Model, source: Source, sampling: FrameSampling, digest: str) -> Key:
+def entry_key(model: Model, source: MediaItem, sampling: FrameSampling, digest: str) -> Key:
     """What an item's rows are kept under in the store. digest: of the item."""
     chosen = None if isinstance(source, np.ndarray) else [sampling.n_frames, sampling.fps, sampling.start, sampling.end]
     return Key({"media": digest, "sampling": chosen, **model.vision_facts})
 
 
-def _stat(source: Source) -> tuple[int, ...] | None:
+def _stat(source: MediaItem) -> tuple[int, ...] | None:
     if isinstance(source, np.ndarray):
         return None
     try:
