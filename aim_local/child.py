@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -95,6 +96,10 @@ class Child:
         self._errors.seek(0)
         return describe_death(code, self._errors.read().decode(errors="replace"))
 
+    def kill(self) -> None:
+        """Ends the process, from any thread: one that waits in `receive` gets None there. `close` is still to come."""
+        self._process.kill()
+
     def close(self) -> None:
         """Ends the process; one that is at work is not waited for."""
         self._process.kill()
@@ -156,6 +161,19 @@ class Parent:
     def end_with(self) -> None:
         """Ends this process as soon as the parent is gone, even at work. No message can be received any more."""
         threading.Thread(target=_end_with_stdin, daemon=True).start()
+
+    def inbox(self) -> Iterator[Message]:
+        """Messages as they come; the process ends as soon as the parent is gone, even at work on one of them."""
+        arrived = queue.SimpleQueue[Message]()
+        threading.Thread(target=self._listen, args=(arrived,), daemon=True).start()
+        while True:
+            yield arrived.get()
+
+    def _listen(self, arrived: queue.SimpleQueue[Message]) -> None:
+        with os.fdopen(os.dup(0), "rb") as stream:  # not sys.stdin: its lock would be waited for at exit
+            for message in _messages(stream):
+                arrived.put(message)
+        os._exit(1)
 
     def serve(self, answer: Callable[[Message], Message]) -> None:
         """Answers messages until the parent is gone. What `answer` raises is said instead, and traced to stderr."""

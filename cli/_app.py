@@ -30,6 +30,7 @@ from . import (
     plan,
     pull,
     quantize,
+    run,
     watch,
 )
 from ._groups import flat
@@ -179,6 +180,7 @@ for _command in (
     chat.chat,
     watch.watch,
     explain.explain,
+    run.run,
     compare.compare,
     convert.convert,
     quantize.quantize,

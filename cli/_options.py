@@ -282,10 +282,14 @@ class TokenOptions:
         _check_effect(found, asked)
         return found
 
+    def may_weigh_alike(self, found: VisualTokenConfig | None) -> bool:
+        """Whether rows of `found` may count alike where a model cannot weigh them: nobody asked for weights."""
+        return found is not None and found.weigh != "equal" and self.tokens is None and self.weigh is None
+
     def for_model(self, model: Model) -> VisualTokenConfig | None:
         """`config()` on this model: a change of the default falls back as the default does, see `default_tokens`."""
         found = self.config()
-        if found is None or found.weigh == "equal" or self.tokens is not None or self.weigh is not None:
+        if found is None or not self.may_weigh_alike(found):
             return found
         from aim_local.engine.plan import weighed_where_possible
 

@@ -80,7 +80,7 @@ class Row:
         return float(value)
 
     def check_keys(self, allowed: Sequence[str], elsewhere: Mapping[str, str] | None = None) -> None:
-        """Raises SuiteError for a key that is none of `allowed`. elsewhere: what to say of keys known from elsewhere."""
+        """Raises SuiteError for a key that is none of `allowed`. elsewhere: what to say of some that are known."""
         for key in self.fields:
             if key in allowed:
                 continue

@@ -23,6 +23,7 @@ from .model import Model
 from .tile_rows import ItemRows
 from .watch import Watch
 
+NOT_KEPT = "the encoded clip is not kept for the next time"  # how the one warning begins that is about this machine
 Media = Source | Sampled  # or Prepared: an item that was begun before
 
 
@@ -108,10 +109,7 @@ class Begun:
     def keep(self) -> list[str]:
         """Puts what was encoded into the store; returns a warning where that cannot be."""
         problems = dict.fromkeys(problem for intake in self._intakes if (problem := intake.keep()))
-        return [
-            f"the encoded clip is not kept for the next time ({problem}); --no-cache does not try"
-            for problem in problems
-        ]
+        return [f"{NOT_KEPT} ({problem}); --no-cache does not try" for problem in problems]
 
     def close(self) -> None:
         for intake in self._intakes:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ...batch.files import write_text
 from ...errors import AimError, ModelError
 from ...native.bindings import bindings_version
 from ...settings import parse_setting, refine_load
@@ -33,7 +34,7 @@ from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
 from .variants import Variant, make, plan_variants
 from .verdict import check_margin, judged
-from .workspace import CellFolder, Workspace, size_of, write_text
+from .workspace import CellFolder, Workspace, size_of
 
 LARGE = 100 * 2**20  # bytes of reference logits worth a word before they are written
 

@@ -1,0 +1,130 @@
+"""`aim-local run`: a file of questions over many clips, by several workers, taken up where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aim_local.errors import AimError, UsageError
+
+from . import _hub, _log
+from . import _options as opt
+from ._interrupt import INTERRUPTIONS
+from ._table import print_json
+
+if TYPE_CHECKING:
+    from aim_local.batch.job import Settings
+    from aim_local.batch.questions import Asked
+    from aim_local.batch.run import Summary
+
+_QUESTIONS_HELP = 'A JSONL file: a line {"video": "clip.mp4", "question": "..."} for each question (docs/run.md).'
+_OUT_HELP = "A line for each question, in their order. Times go to FILE.stats beside it."
+_WORKERS_HELP = "Processes on this machine; each loads the model, and they divide the cores."
+_CLUSTER_HELP = "Scheduler of a Dask cluster whose workers answer, such as tcp://10.0.0.5:8786 (docs/scale.md)."
+_SKIP_HELP = "Go on without lines that cannot be asked; each is an error in the answers."
+_AGAIN_HELP = "Ask again what ended in an error in an earlier run."
+_SHOWN = 20  # bad lines that are told
+
+
+def run(
+    *,
+    questions: Annotated[Path, typer.Argument(help=_QUESTIONS_HELP, metavar="QUESTIONS.jsonl", show_default=False)],
+    model: opt.ModelArg = None,
+    out: Annotated[Path, typer.Option("--out", help=_OUT_HELP, metavar="ANSWERS.jsonl", show_default=False)],
+    workers: Annotated[int, opt.whole(_WORKERS_HELP)] = 1,
+    cluster: Annotated[str | None, opt.text(_CLUSTER_HELP, "ADDRESS")] = None,
+    skip_bad: Annotated[bool, opt.flag(_SKIP_HELP, "--skip-bad")] = False,
+    retry_errors: Annotated[bool, opt.flag(_AGAIN_HELP, "--retry-errors")] = False,
+    mmproj: opt.Mmproj = None,
+    frames: opt.FrameOptions,
+    tokens: opt.TokenOptions,
+    load: opt.LoadOptions,
+    answer: opt.AnswerOptions,
+    output: opt.OutputOptions,
+) -> None:
+    """Answer a file of questions about many clips.
+
+    Answers are kept in --out as they come: the same command again goes on where an interrupted one stopped. A clip
+    that fails is a line with "error"; the others go on, and the exit code is 1.
+    """
+    # 1. everything that can be wrong without the model
+    if workers < 1:
+        raise UsageError(f"--workers is {workers}; give 1 or more")
+    if cluster is not None and workers != 1:
+        raise UsageError("--workers is for this machine; drop it with --cluster, whose workers are there already")
+    settings = _settings(frames, tokens, load, answer)
+    asked = _read(questions, skip_bad=skip_bad, here=cluster is None)
+    _hub.ready(model, **load.asking(output))
+    from aim_local import store
+    from aim_local.batch import run as batch
+    from aim_local.batch.job import Job
+    from aim_local.batch.local import LocalWorkers
+
+    from ._run_progress import RunProgress
+
+    paths = store.resolve(model, mmproj)
+    job = Job(paths.name, str(paths.model.absolute()), str(paths.mmproj.absolute()) if paths.mmproj else None, settings)
+
+    # 2. the answers
+    with RunProgress(output.quiet) as watch:
+        try:
+            who = LocalWorkers(job, workers)
+            summary = batch.run(asked, out, paths, settings, who, again=retry_errors, watch=watch)
+        except INTERRUPTIONS:
+            watch.stop()
+            _log.say(f"what is answered is kept in {out}; the same command goes on from there")
+            raise
+
+    # 3. how it ended
+    _show(summary, output)
+
+
+def _settings(
+    frames: opt.FrameOptions, tokens: opt.TokenOptions, load: opt.LoadOptions, answer: opt.AnswerOptions
+) -> Settings:
+    """Raises UsageError."""
+    from aim_local.batch.job import Settings
+
+    frames.sampling()
+    config = tokens.config()
+    return Settings(
+        tokens=config, weigh_if_possible=tokens.may_weigh_alike(config), frames=frames.frames, fps=frames.fps,
+        start=frames.start, end=frames.end, system=answer.system, generate=answer.generate_config(),
+        load=load.load_config(),
+    )  # fmt: skip
+
+
+def _read(path: Path, *, skip_bad: bool, here: bool) -> Asked:
+    """here: the clips are on this machine. Raises SuiteError after a line for each one that cannot be asked."""
+    from aim_local.batch.questions import BadQuestionsError, check_clips, read_questions, refuse_bad
+
+    asked = read_questions(path)
+    if here:
+        asked = check_clips(asked)
+    if skip_bad:
+        return asked
+    try:
+        refuse_bad(path, asked)
+    except BadQuestionsError as e:
+        for line in e.lines[:_SHOWN]:
+            _log.say(line)
+        if len(e.lines) > _SHOWN:
+            _log.say(f"... and {len(e.lines) - _SHOWN} more")
+        raise
+    return asked
+
+
+def _show(summary: Summary, output: opt.OutputOptions) -> None:
+    """Raises AimError where a question ended in an error."""
+    if output.json:
+        print_json(summary.to_dict())
+    elif not output.quiet:
+        earlier = f" ({summary.n_earlier} of them before)" if summary.n_earlier else ""
+        _log.say(f"{summary.n_answered} of {summary.n_questions} answered{earlier}: {summary.out}")
+    if summary.n_errors:
+        raise AimError(
+            f"{summary.n_errors} of {summary.n_questions} questions ended in an error, see {summary.out}; "
+            "--retry-errors asks them again"
+        )
