@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,8 @@ from ._table import print_json
 if TYPE_CHECKING:
     from aim_local.batch.job import Settings
     from aim_local.batch.questions import Asked
-    from aim_local.batch.run import Summary
+    from aim_local.batch.run import Summary, Workers
+    from aim_local.store import ModelPaths
 
 _QUESTIONS_HELP = 'A JSONL file: a line {"video": "clip.mp4", "question": "..."} for each question (docs/run.md).'
 _OUT_HELP = "A line for each question, in their order. Times go to FILE.stats beside it."
@@ -58,20 +60,21 @@ def run(
     asked = _read(questions, skip_bad=skip_bad, here=cluster is None)
     _hub.ready(model, **load.asking(output))
     from aim_local import store
-    from aim_local.batch import run as batch
-    from aim_local.batch.job import Job
-    from aim_local.batch.local import LocalWorkers
+
+    paths = store.resolve(model, mmproj)
+
+    # 2. the answers
+    from aim_local.batch.run import run as run_batch
 
     from ._run_progress import RunProgress
 
-    paths = store.resolve(model, mmproj)
-    job = Job(paths.name, str(paths.model.absolute()), str(paths.mmproj.absolute()) if paths.mmproj else None, settings)
-
-    # 2. the answers
-    with RunProgress(output.quiet) as watch:
+    with RunProgress(output.quiet) as watch, ExitStack() as stack:
         try:
-            who = LocalWorkers(job, workers)
-            summary = batch.run(asked, out, paths, settings, who, again=retry_errors, watch=watch)
+            if cluster is not None:
+                asked, who = _on_cluster(cluster, questions, asked, paths, settings, stack, skip_bad=skip_bad)
+            else:
+                who = _here(paths, settings, workers)
+            summary = run_batch(asked, out, paths, settings, who, again=retry_errors, watch=watch)
         except INTERRUPTIONS:
             watch.stop()
             _log.say(f"what is answered is kept in {out}; the same command goes on from there")
@@ -98,11 +101,16 @@ def _settings(
 
 def _read(path: Path, *, skip_bad: bool, here: bool) -> Asked:
     """here: the clips are on this machine. Raises SuiteError after a line for each one that cannot be asked."""
-    from aim_local.batch.questions import BadQuestionsError, check_clips, read_questions, refuse_bad
+    from aim_local.batch.questions import check_clips, read_questions
 
     asked = read_questions(path)
-    if here:
-        asked = check_clips(asked)
+    return _without_bad(path, check_clips(asked) if here else asked, skip_bad)
+
+
+def _without_bad(path: Path, asked: Asked, skip_bad: bool) -> Asked:
+    """Raises SuiteError where lines cannot be asked and --skip-bad was not given."""
+    from aim_local.batch.questions import BadQuestionsError, refuse_bad
+
     if skip_bad:
         return asked
     try:
@@ -114,6 +122,26 @@ def _read(path: Path, *, skip_bad: bool, here: bool) -> Asked:
             _log.say(f"... and {len(e.lines) - _SHOWN} more")
         raise
     return asked
+
+
+def _here(paths: ModelPaths, settings: Settings, n: int) -> Workers:
+    from aim_local.batch.job import job_of
+    from aim_local.batch.local import LocalWorkers
+
+    return LocalWorkers(job_of(paths, settings, share=n), n)
+
+
+def _on_cluster(
+    address: str, path: Path, asked: Asked, paths: ModelPaths, settings: Settings, stack: ExitStack, *, skip_bad: bool
+) -> tuple[Asked, Workers]:
+    """The questions whose clips all workers can read, and the workers. Raises ClusterError, SuiteError."""
+    from aim_local.batch.cluster import Cluster, ClusterWorkers
+    from aim_local.batch.job import job_of
+    from aim_local.batch.run import model_digest
+
+    cluster = stack.enter_context(Cluster(address))
+    asked = _without_bad(path, cluster.check_clips(asked), skip_bad)
+    return asked, ClusterWorkers(cluster, job_of(paths, settings), model_digest(paths))
 
 
 def _show(summary: Summary, output: opt.OutputOptions) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from ..config import GenerateConfig, LoadConfig, VisualTokenConfig
 from ..errors import UsageError
 from ..settings import parse_setting
+from ..store import ModelPaths
 from .questions import Clip, Question
 
 _NO_RESULT = ("n_threads", "cache_media")  # load options that change when a result is there, not what it is
@@ -94,6 +95,11 @@ class Job:
         return cls(**{**data, "settings": Settings.from_dict(data["settings"])})
 
 
+def job_of(paths: ModelPaths, settings: Settings, share: int = 1) -> Job:
+    mmproj = str(paths.mmproj.absolute()) if paths.mmproj else None
+    return Job(paths.name, str(paths.model.absolute()), mmproj, settings, share)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How the question at `index` ended. line: of ANSWERS.jsonl. facts: what only this run tells, for the sidecar."""
@@ -127,5 +133,5 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _tokens(data: Mapping[str, Any]) -> VisualTokenConfig:
-    pairs = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    pairs: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     return VisualTokenConfig(**pairs)

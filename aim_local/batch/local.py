@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from .clips import Seen, first_changed
 from .job import Job, Outcome
 from .process import StoppedError, Worker
-from .questions import Question
+from .questions import Clip, Question
 
 _TICK = 0.2  # seconds between two looks at Ctrl-C and the clock
 Task = tuple[int, Question]
@@ -27,6 +28,10 @@ class LocalWorkers:
         self._todo = queue.SimpleQueue[Task]()
         self._done = queue.SimpleQueue[Outcome | BaseException]()
         self._threads = list[threading.Thread]()
+
+    def first_changed(self, answered: Sequence[tuple[Sequence[Clip], Sequence[Seen]]]) -> str | None:
+        found = first_changed(answered)
+        return found.name if found else None
 
     def answers(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
         """Outcomes in the order in which they are there; None now and then while there is none.

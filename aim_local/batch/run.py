@@ -6,7 +6,7 @@ Knows the order of the work. Files are answers.py's business, workers local.py's
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,9 @@ from ..native.bindings import bindings_version
 from ..store import ModelPaths
 from ..store.digests import known_digest
 from .answers import Answers
-from .clips import first_changed
+from .clips import Seen
 from .job import Outcome, Settings, error_line
-from .questions import Asked, Bad, Question
+from .questions import Asked, Bad, Clip, Question
 
 Task = tuple[int, Question]
 
@@ -42,9 +42,14 @@ class Watch:
 class Workers(Protocol):
     """Who answers: processes here (local.py) or workers of a cluster (cluster.py)."""
 
-    def answers(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]: ...
+    def first_changed(self, answered: Sequence[tuple[Sequence[Clip], Sequence[Seen]]]) -> str | None:
+        """The name of the first clip that is not what was seen."""
 
-    def finished(self) -> Iterator[Outcome]: ...
+    def answers(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
+        """Outcomes in the order in which they are there; None now and then while there is none."""
+
+    def finished(self) -> Iterator[Outcome]:
+        """Outcomes that are there and were not taken yet; does not wait."""
 
     @property
     def notes(self) -> list[str]: ...
@@ -90,7 +95,7 @@ def run(
     with Answers(out, made_from(asked, paths, settings), ids) as answers:
         if again:
             answers.forget_errors()
-        _check_clips(asked, answers)
+        _check_clips(asked, answers, workers)
         n_earlier = len(answers.done)
         _note_bad(asked, answers)
         answers.write()
@@ -101,6 +106,7 @@ def run(
         if tasks:
             with workers:
                 _ask(workers, tasks, answers, watch)
+        _note_kernels(answers.done.values(), watch)
         n_errors = sum(bool(found.error) for found in answers.done.values())
         return Summary(out, len(ids), len(answers.done) - n_errors, n_errors, n_earlier, time.monotonic() - start)
 
@@ -123,6 +129,19 @@ def _ask(workers: Workers, tasks: Sequence[Task], answers: Answers, watch: Watch
             answers.add(found)
 
 
+def _note_kernels(done: Iterable[Outcome], watch: Watch) -> None:
+    """Says where machines computed with different kernels: their rounding differs."""
+    found = dict[str, str]()
+    for one in done:
+        stats = one.facts.get("stats", {})
+        for name in ("vision_kernels", "prefill_kernels"):
+            if stats.get(name):
+                found.setdefault(f"{name.split('_')[0]} {stats[name]}", one.facts.get("host", "?"))
+    if len({kernels.split(" ", 1)[0] for kernels in found}) < len(found):
+        which = ", ".join(f"{kernels} on {host}" for kernels, host in found.items())
+        watch.note(f"machines computed with different kernels ({which}); they round differently, see docs/scale.md")
+
+
 def made_from(asked: Asked, paths: ModelPaths, settings: Settings) -> dict[str, Any]:
     """By name, everything that answers depend on but the clips, which are noted as they are read."""
     return {
@@ -139,12 +158,12 @@ def model_digest(paths: ModelPaths) -> list[str]:
     return [known_digest(path) for path in paths.files]
 
 
-def _check_clips(asked: Asked, answers: Answers) -> None:
+def _check_clips(asked: Asked, answers: Answers, workers: Workers) -> None:
     """Raises AimError where a clip that was answered about is another one now."""
     pairs = [(line.clips, seen) for i, seen in answers.answered() if isinstance(line := asked.lines[i], Question)]
-    changed = first_changed(pairs)
+    changed = workers.first_changed(pairs)
     if changed is not None:
-        raise answers.refusal(f"{changed.kind} {changed.name} changed")
+        raise answers.refusal(f"the clip {changed} changed")
 
 
 def _note_bad(asked: Asked, answers: Answers) -> None:
