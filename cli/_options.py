@@ -106,6 +106,8 @@ ModelArg = Annotated[
     typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False, autocompletion=complete_models),
 ]
 Mmproj = Annotated[Path | None, file("The vision tower's GGUF, where it is not beside the model.")]
+_CLUSTER_HELP = "Scheduler of a Dask cluster whose workers compute, such as tcp://10.0.0.5:8786 (docs/scale.md)."
+Cluster = Annotated[str | None, text(_CLUSTER_HELP, "ADDRESS")]
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,7 @@ def compare(
     kld_tokens: Annotated[int, opt.whole("Next-token distributions compared per question.")] = 16,
     no_kld: Annotated[bool, opt.flag("No KL divergence.", "--no-kld")] = False,
     memory_limit: Annotated[int | None, typer.Option(help=_MEMORY_HELP, metavar="SIZE", parser=parse_size)] = None,
+    cluster: opt.Cluster = None,
     load: Annotated[opt.LoadOptions, Without("no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
@@ -68,6 +70,7 @@ def compare(
     suite.check()
     if kld_tokens < 1:
         raise UsageError(f"--kld-tokens is {kld_tokens}; give 1 or more, or --no-kld")
+    from aim_local.batch.cluster import Cluster as connect
     from aim_local.lab.compare.job import Options
     from aim_local.lab.compare.runner import compare as run_comparison
     from aim_local.lab.compare.verdict import check_margin
@@ -90,12 +93,13 @@ def compare(
         _hub.ready(model, **load.asking(output))
 
     # 2. the cells
-    with CellProgress(output.quiet) as watch:
+    with CellProgress(output.quiet) as watch, ExitStack() as stack:
         try:
+            there = stack.enter_context(connect(cluster)) if cluster is not None else None
             report = run_comparison(
                 questions, target, models or (), settings, types=language, vision_types=vision,
                 loads=parse_list(loads, "--loads"), reference=reference, options=options, margin=margin, watch=watch,
-                command=shlex.join(["aim-local", *sys.argv[1:]]),
+                command=shlex.join(["aim-local", *sys.argv[1:]]), cluster=there,
             )  # fmt: skip
         except ModuleNotFoundError as e:
             raise _extra.missing(e) from e

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _QUESTIONS_HELP = 'A JSONL file: a line {"video": "clip.mp4", "question": "..."} for each question (docs/run.md).'
 _OUT_HELP = "A line for each question, in their order. Times go to FILE.stats beside it."
 _WORKERS_HELP = "Processes on this machine; each loads the model, and they divide the cores."
-_CLUSTER_HELP = "Scheduler of a Dask cluster whose workers answer, such as tcp://10.0.0.5:8786 (docs/scale.md)."
 _SKIP_HELP = "Go on without lines that cannot be asked; each is an error in the answers."
 _AGAIN_HELP = "Ask again what ended in an error in an earlier run."
 _SHOWN = 20  # bad lines that are told
@@ -36,7 +35,7 @@ def run(
     model: opt.ModelArg = None,
     out: Annotated[Path, typer.Option("--out", help=_OUT_HELP, metavar="ANSWERS.jsonl", show_default=False)],
     workers: Annotated[int, opt.whole(_WORKERS_HELP)] = 1,
-    cluster: Annotated[str | None, opt.text(_CLUSTER_HELP, "ADDRESS")] = None,
+    cluster: opt.Cluster = None,
     skip_bad: Annotated[bool, opt.flag(_SKIP_HELP, "--skip-bad")] = False,
     retry_errors: Annotated[bool, opt.flag(_AGAIN_HELP, "--retry-errors")] = False,
     mmproj: opt.Mmproj = None,

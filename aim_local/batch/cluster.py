@@ -87,18 +87,21 @@ class Cluster:
 
     # --- clips, where they are ---
 
+    def unreadable(self, questions: Sequence[Sequence[Clip]]) -> dict[int, str]:
+        """By index, why the clips of a question cannot be read on a worker, the first that says so."""
+        bad = dict[int, str]()
+        for worker, problems in self.on_all(remote.clip_problems, [_plain(clips) for clips in questions]).items():
+            where = f"on worker {worker} ({self.hosts.get(worker, 'new')})"
+            for i, problem in enumerate(problems):
+                if problem and i not in bad:
+                    bad[i] = f"{where}: {problem}; a clip needs the same path everywhere"
+        return bad
+
     def check_clips(self, asked: Asked) -> Asked:
         """As questions.check_clips: every clip has to be readable on every worker."""
         questions = [line for line in asked.lines if isinstance(line, Question)]
-        found = self.on_all(remote.clip_problems, [_plain(line.clips) for line in questions])
-        bad = dict[int, Bad]()
-        for worker, problems in found.items():
-            for line, problem in zip(questions, problems, strict=True):
-                if problem and line.n not in bad:
-                    where = f"on worker {worker} ({self.hosts.get(worker, 'new')})"
-                    bad[line.n] = Bad(
-                        line.id, f"line {line.n}: {where}: {problem}; a clip needs the same path everywhere"
-                    )
+        problems = self.unreadable([line.clips for line in questions])
+        bad = {questions[i].n: Bad(questions[i].id, f"line {questions[i].n}: {why}") for i, why in problems.items()}
         lines = [bad.get(line.n, line) if isinstance(line, Question) else line for line in asked.lines]
         return Asked(asked.name, tuple(lines))
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 from ..errors import AimError, ModelError
 from ..native.bindings import bindings_version
@@ -49,28 +49,41 @@ def changed_clip(answered: Sequence[tuple[Sequence[Mapping[str, str]], Sequence[
     return found.name if found else None
 
 
+class Process(Protocol):
+    """What is kept: `stop` ends it from any thread, `close` in the end."""
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Process)
+
+
 class Keeper:
     """The one process of this worker, for the key it was made for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held while it is at work: one call at a time
-        self._worker: Worker | None = None
+        self._process: Process | None = None
         self._key: object = None
         self._user = ""
         self._timer: threading.Timer | None = None
 
     @contextlib.contextmanager
-    def using(self, user: str, key: object, make: Callable[[], Worker]) -> Iterator[Worker]:
+    def using(self, user: str, key: object, make: Callable[[], P]) -> Iterator[P]:
         """The process for `key`, made where there is another one. user: who may stop it."""
         with self._lock:
             if self._timer:
                 self._timer.cancel()
-            if self._worker is None or self._key != key:
+            process = self._process
+            if process is None or self._key != key:
                 self._drop()
-                self._worker, self._key = make(), key
+                process = make()
+                self._process, self._key = process, key
             self._user = user
             try:
-                yield self._worker
+                yield cast(P, process)  # made by a `make` for the same key
             except BaseException:
                 self._drop()
                 raise
@@ -81,9 +94,9 @@ class Keeper:
 
     def stop(self, user: str) -> None:
         """Ends the process if `user` was the last to use it, even at work."""
-        worker = self._worker
-        if worker is not None and self._user == user:
-            worker.stop()
+        process = self._process
+        if process is not None and self._user == user:
+            process.stop()
         self.forget(user)
 
     def forget(self, user: str) -> None:
@@ -96,9 +109,9 @@ class Keeper:
                 self._lock.release()
 
     def _drop(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-        self._worker, self._key = None, None
+        if self._process is not None:
+            self._process.close()
+        self._process, self._key = None, None
 
 
 KEPT = Keeper()
@@ -117,9 +130,16 @@ def answer_there(order: Plain) -> Plain:
         key = (order["digests"], order["job"])
         with KEPT.using(order["user"], key, lambda: Worker(job, order["user"])) as worker:
             found = worker.answer(order["index"], question_from(order["question"]))
-            return {"outcome": found.__dict__, "notes": worker.notes}
+            facts = {**found.facts, "worker": own_address()}
+            return {"outcome": {**found.__dict__, "facts": facts}, "notes": worker.notes}
     except (AimError, OSError) as e:
         return {"fatal": f"on {socket.gethostname()}: {' '.join(str(e).split())}"}
+
+
+def own_address() -> str:
+    from distributed import get_worker
+
+    return str(get_worker().address)
 
 
 def check_versions(wanted: Mapping[str, str]) -> None:
@@ -134,21 +154,28 @@ def check_versions(wanted: Mapping[str, str]) -> None:
 
 
 def job_here(asked: Mapping[str, Any], digests: Sequence[str]) -> Job:
-    """The job with the model's files on this machine: under the same path, else under the same name in the store.
-
-    digests: sha256 of each file. Raises ModelError where neither has the same bytes.
-    """
+    """The job with the model's files on this machine. Raises ModelError."""
     job = Job.from_dict(asked)
-    same = ModelPaths(job.name, Path(job.model), Path(job.mmproj) if job.mmproj else None)
+    there = ModelPaths(job.name, Path(job.model), Path(job.mmproj) if job.mmproj else None)
+    return job_of(model_here(there, digests), job.settings, job.share)
+
+
+def model_here(there: ModelPaths, digests: Sequence[str]) -> ModelPaths:
+    """The files of a model on this machine: under the same path, else under the same name in the store.
+
+    there: where the run was started. digests: sha256 of each file. Raises ModelError where neither has the same bytes.
+    """
     tried = list[str]()
-    for paths in (same, _by_name(job.name)):
+    for paths in (there, _by_name(there.name)):
         if paths is None or not all(path.is_file() for path in paths.files):
             continue
         if [known_digest(path) for path in paths.files] == list(digests):
-            return job_of(paths, job.settings, job.share)
+            return paths
         tried.append(str(paths.model))
-    what = f"{' and '.join(tried)} has other bytes" if tried else f"{job.model} is not there, nor in the store"
-    raise ModelError(f"{job.name}: {what}; every worker needs the model's files as they are where the run was started")
+    what = f"{' and '.join(tried)} has other bytes" if tried else f"{there.model} is not there, nor in the store"
+    raise ModelError(
+        f"{there.name}: {what}; every worker needs the model's files as they are where the run was started"
+    )
 
 
 def _by_name(name: str) -> ModelPaths | None:

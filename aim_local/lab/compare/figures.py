@@ -114,14 +114,22 @@ def _time_columns(cells: Iterable[CellSummary]) -> list[Column]:
     present = {name: None for cell in cells for name in cell.stages}
     names = [name for name in STAGES if name in present] + [name for name in present if name not in STAGES]
     group = "Time to first token, ms"
+    place = Column("machine", "measured on", group, _machines)
     stages = [Column(f"stage_{name}", name.replace("_", " "), group, stage(name)) for name in names]
     speed = "Tokens a second"
     return [
+        place,
         Column("ttft", "TTFT", group, lambda cell: spread(cell.ttft_ms)),
         *stages,
         Column("prefill_tps", "prefill", speed, lambda cell: spread(cell.prefill_tps)),
         Column("decode_tps", "decode", speed, lambda cell: spread(cell.decode_tps)),
     ]
+
+
+def _machines(cell: CellSummary) -> Figure | None:
+    """The machines of a cluster that the times are from, by their names; None where the comparison ran on one."""
+    names = [machine.split(" (")[0] for machine in cell.machines]
+    return Figure(0, ", ".join(names)) if names else None
 
 
 def _cost_columns() -> list[Column]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .figures import about, number, points_text, size
+from .machines import is_comparable
 from .noninferiority import ALPHA, needed_for
 from .records import CellSummary, Gain, Paired, Recommendation, Report, Verdict
 
@@ -102,7 +103,12 @@ def _gains(cell: CellSummary, reference: CellSummary) -> tuple[Gain, ...]:
         ("peak memory", float(cell.peak_rss_bytes), float(reference.peak_rss_bytes)),
         ("files", _cost(cell)[1], _cost(reference)[1]),
     )
-    return tuple(Gain(what, float(here), float(there)) for what, here, there in pairs if here > 0 and there > 0)
+    measured = () if is_comparable(cell, reference) else ("first token", "peak memory")  # on other machines: not weighed
+    return tuple(
+        Gain(what, float(here), float(there))
+        for what, here, there in pairs
+        if here > 0 and there > 0 and what not in measured
+    )
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

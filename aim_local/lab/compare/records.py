@@ -64,6 +64,7 @@ class ItemResult:
     (nats) and whether the likeliest token is the same, per token of the reference's answer, end of turn included.
     stats: Stats.to_dict() of the run. first: it was its process's first, whose times hold the warm-up.
     peak_rss_bytes: of its process up to then.
+    machine: of a cluster's worker that answered; "": the one where the comparison ran.
     """
 
     id: str
@@ -76,6 +77,7 @@ class ItemResult:
     stats: dict[str, Any]
     first: bool = False
     peak_rss_bytes: int = 0
+    machine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -173,7 +175,8 @@ class CellSummary:
 
     accuracy: None where no item has an answer. paired, agreement, divergence: None for what cannot be compared, with
     a note. stages: median and spread of milliseconds per stage name. Means are over items. toy: the bundled toy model
-    answered about clips that are not of its world. verdict: None for the reference.
+    answered about clips that are not of its world. verdict: None for the reference. machines: of a cluster, where its
+    times were measured.
     """
 
     model: str
@@ -202,6 +205,7 @@ class CellSummary:
     toy: bool = False
     notes: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    machines: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .figures import about, percent, points_text, reference_cell, size
+from .machines import about_machines
 from .records import CellSummary, Report
 from .summary import OTHER_WORDS
 
@@ -68,7 +69,8 @@ def _named(cell: CellSummary) -> str:
 
 def notes(report: Report) -> list[str]:
     n = sum(OTHER_WORDS in cell.notes for cell in report.cells)
-    return [f"No KL divergence for {_count(n, 'cell')} with another vocabulary than the reference's."] if n else []
+    words = [f"No KL divergence for {_count(n, 'cell')} with another vocabulary than the reference's."] if n else []
+    return [*words, *about_machines(report)]
 
 
 def reading(report: Report) -> list[str]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,7 @@ class Workspace:
         except OSError as e:
             raise AimError(f"{path} cannot be written ({e.strerror}); name another folder with --out") from e
         self._hashes = read_json(path / "hashes.json")
+        self._hashing = threading.Lock()
 
     def cell(self, key: str) -> CellFolder:
         return CellFolder(self.path / "cells" / safe_name(key))
@@ -105,7 +107,8 @@ class Workspace:
 
         Raises OSError.
         """
-        digests = [self._sha256(part) for part in parts(path)]
+        with self._hashing:
+            digests = [self._sha256(part) for part in parts(path)]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _sha256(self, path: Path) -> str:
