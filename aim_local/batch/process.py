@@ -15,6 +15,7 @@ from ..errors import AimError, NativeError
 from .job import Job, Outcome, error_line, question_dict
 from .questions import Question
 
+COMMAND = ("-m", f"{__package__}.worker")  # of Python
 TRIES = 2  # of a question whose worker dies, and of a worker that dies while it loads the model
 
 
@@ -71,7 +72,7 @@ class Worker:
         with self._lock:
             if self._stopped:
                 raise StoppedError(f"{self.name}: stopped")
-            self._child = Child(self.job.name, ["-m", f"{__package__}.worker"])
+            self._child = Child(self.job.name, COMMAND)
             return self._child
 
     def _bury(self, child: Child, said: Message | None) -> str:
