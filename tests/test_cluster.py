@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_case import run
 from compare_case import lines
 from run_case import CLIPS, COMMAND, demo_rows, environment, rows_of, write_questions
 
@@ -19,9 +21,10 @@ from dask_case import LocalDask
 from aim_local.batch import remote
 from aim_local.batch.answers import stats_path
 from aim_local.batch.cluster import Cluster, ClusterError
+from aim_local.batch.job import Job, Settings
 from aim_local.lab.compare.demo_suite import draw_demo_suite
 
-N = 12
+N = 10
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def alone(questions: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_demo_suite(tmp_path_factory.mktemp("suite"), n=3)
+    return draw_demo_suite(tmp_path_factory.mktemp("suite"), n=2)
 
 
 # in this order: the last tests take the cluster apart
@@ -75,7 +78,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_compare_is_as_alone(dask: LocalDask, suite: Path, tmp_path: Path) -> None:
     """All lines but times; each row names its machine, and so does what is said under the table."""
-    options = ["compare", "--suite", suite, "--tokens", "off,paper,random", "--max-tokens", "6", "--out"]
+    options = ["compare", "--suite", suite, "--tokens", "off,paper", "--max-tokens", "6", "--out"]
     code, said = done(tmp_path, *options, tmp_path / "there", "--cluster", dask.address)
     assert code == 0, said
     assert done(tmp_path, *options, tmp_path / "here", "--quiet")[0] == 0
@@ -98,30 +101,40 @@ def remote_machine() -> str:
 def test_clips_and_versions_are_checked(dask: LocalDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"video": "no.mp4", "question": "What?"}, {"video": str(CLIPS / "time.mp4"), "question": "What?"}]
     path = write_questions(tmp_path / "q.jsonl", rows)
-    code, said = done(tmp_path, "run", path, "--out", tmp_path / "a.jsonl", "--cluster", dask.address)
-    assert code == 1
-    assert said[0].startswith("line 1: on worker tcp://127.0.0.1:")
-    assert said[0].endswith(
+    result = run("run", path, "--out", tmp_path / "a.jsonl", "--cluster", dask.address)
+    first, second = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert first.startswith("line 1: on worker tcp://127.0.0.1:")
+    assert first.endswith(
         ": video no.mp4: no such file; check the name and the folder; a clip needs the same path everywhere"
     )
+    assert "1 of 2 lines cannot be asked" in second
+    real = remote.versions()
+    monkeypatch.setattr(remote, "versions", lambda: {**real, "aim-local": "9.9"})
+    with pytest.raises(ClusterError, match=r"has aim-local \S+, here it is 9\.9; install the same version"):
+        Cluster(dask.address)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("tcp://127.0.0.1:1", "no Dask scheduler answers there (Connection refused); start one with `dask scheduler`"),
+        ("10.0.0.5", "'10.0.0.5' is no address of a scheduler; give one such as tcp://10.0.0.5:8786"),
+        ("tcp://host:port", "'tcp://host:port' is no address of a scheduler"),
+    ],
+)
+def test_addresses(address: str, said: str) -> None:
+    with pytest.raises(ClusterError) as error:
+        Cluster(address)
+    assert said in str(error.value)
+
+
+def test_a_worker_without_the_model(dask: LocalDask) -> None:
+    """Other bytes under the name of the model that is asked: its digest tells."""
+    job = Job("demo", "/nowhere/model.gguf", None, Settings()).to_dict()
+    order = {"user": "test", "versions": remote.versions(), "index": 0, "question": {}, "job": job, "digests": ["00"]}
     with Cluster(dask.address) as cluster:
-        monkeypatch.setattr(remote, "versions", lambda: {**real, "aim-local": "9.9"})
-        with pytest.raises(ClusterError, match=r"has aim-local \S+, here it is 9\.9; install the same version"):
-            cluster._hosts()
-
-
-real = remote.versions()
-
-
-def test_a_worker_without_the_model(dask: LocalDask, tmp_path: Path, questions: Path) -> None:
-    """Other bytes under the same name: refused by the digest. Here the cluster's files are not those of the run."""
-    order = {"versions": real, "user": "test", "index": 0, "question": {}}
-    with Cluster(dask.address) as cluster:
-        job = {"name": "demo", "model": "/nowhere/model.gguf", "mmproj": None, "share": 1, "settings": None}
-        from aim_local.batch.job import Job, Settings
-
-        job = Job("demo", "/nowhere/model.gguf", None, Settings()).to_dict()
-        found = cluster.client.submit(remote.answer_there, {**order, "job": job, "digests": ["00"]}).result(timeout=60)
+        found = cluster.client.submit(remote.answer_there, order).result(timeout=60)
     assert "demo: " in found["fatal"]
     assert "model.gguf has other bytes; every worker needs the model's files" in found["fatal"]
 
@@ -144,32 +157,26 @@ def test_run_with_a_worker_killed(dask: LocalDask, questions: Path, alone: bytes
     assert {row["facts"]["worker"][:16] for row in rows} == {"tcp://127.0.0.1:"}
 
 
-def test_ctrl_c_and_taken_up_alone(dask: LocalDask, questions: Path, alone: bytes, tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
-    child = start(tmp_path, "run", questions, "--out", out, "--cluster", dask.address, "--quiet")
+def test_interrupted_left_alone_and_taken_up(dask: LocalDask, questions: Path, alone: bytes, tmp_path: Path) -> None:
+    """Ctrl-C; taken up, and the scheduler goes away; finished on this machine: the same bytes."""
+    out, on_cluster = tmp_path / "answers.jsonl", ("--cluster", dask.address)
+    child = start(tmp_path, "run", questions, "--out", out, *on_cluster, "--quiet")
     wait_for(child, out, 2)
-    child.send_signal(2)
+    child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     assert (child.returncode, said.splitlines()[-1]) == (130, "interrupted")
     assert alone.startswith(out.read_bytes())
     assert not psutil.wait_procs(dask.processes_of(1), timeout=20)[1], "it went on"
-    assert done(tmp_path, "run", questions, "--out", out, "--quiet") == (0, [])
-    assert out.read_bytes() == alone
 
-
-def test_a_scheduler_that_goes_away(dask: LocalDask, questions: Path, alone: bytes, tmp_path: Path) -> None:
-    """One clear line, and what is done stays."""
-    out = tmp_path / "answers.jsonl"
-    child = start(tmp_path, "run", questions, "--out", out, "--cluster", dask.address)
-    wait_for(child, out, 2)
+    n = n_done(out)
+    child = start(tmp_path, "run", questions, "--out", out, *on_cluster, "--quiet")
+    wait_for(child, out, n + 1)
     dask.scheduler.kill()
     _, said = child.communicate(timeout=60)
-    assert child.returncode == 1
-    assert said.splitlines() == [
-        f"error: {dask.address}: the scheduler is gone, or cannot be reached any more; start it again"
-    ]
-    assert out.read_bytes().count(b"\n") >= 2
+    gone = f"error: {dask.address}: the scheduler is gone, or cannot be reached any more; start it again"
+    assert (child.returncode, said.splitlines()) == (1, [gone])
+    assert n < n_done(out) < N
     assert alone.startswith(out.read_bytes())
-    code, lines = done(tmp_path, "run", questions, "--out", out, "--cluster", dask.address)
-    assert (code, len(lines)) == (1, 1)
-    assert lines[0].startswith(f"error: {dask.address}: no Dask scheduler answers there (")
+
+    assert done(tmp_path, "run", questions, "--out", out, "--quiet") == (0, [])
+    assert out.read_bytes() == alone

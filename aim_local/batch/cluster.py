@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import socket
 import time
 import uuid
 from collections import Counter
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from ..errors import AimError
 from . import remote
@@ -267,10 +269,27 @@ def _connected(address: str) -> Client:
         ) from e
     for name in ("distributed", "distributed.client", "distributed.core", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong is told in one line of ours
+    _check_port(address)
     try:
         return Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError, TypeError) as e:
-        reason = " ".join(str(e).split()) or type(e).__name__
-        raise ClusterError(
-            f"{address}: no Dask scheduler answers there ({reason}); start one with `dask scheduler`"
-        ) from e
+        raise _no_scheduler(address, " ".join(str(e).split()) or type(e).__name__) from e
+
+
+def _check_port(address: str) -> None:
+    """Raises ClusterError where nobody listens: Dask's client would try again and again until its time is over."""
+    place = urlsplit(address if "://" in address else f"tcp://{address}")
+    try:
+        host, port = place.hostname, place.port
+    except ValueError as e:
+        raise ClusterError(f"{address!r} is no address of a scheduler; give one such as tcp://10.0.0.5:8786") from e
+    if host is None or port is None:
+        raise ClusterError(f"{address!r} is no address of a scheduler; give one such as tcp://10.0.0.5:8786")
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT).close()
+    except OSError as e:
+        raise _no_scheduler(address, e.strerror or str(e)) from e
+
+
+def _no_scheduler(address: str, reason: str) -> ClusterError:
+    return ClusterError(f"{address}: no Dask scheduler answers there ({reason}); start one with `dask scheduler`")
