@@ -132,7 +132,15 @@ def test_addresses(address: str, said: str) -> None:
 def test_a_worker_without_the_model(dask: LocalDask) -> None:
     """Other bytes under the name of the model that is asked: its digest tells."""
     job = Job("demo", "/nowhere/model.gguf", None, Settings()).to_dict()
-    order = {"user": "test", "versions": remote.versions(), "index": 0, "question": {}, "job": job, "digests": ["00"]}
+    order = {
+        "user": "test",
+        "versions": remote.versions(),
+        "index": 0,
+        "question": {},
+        "job": job,
+        "digests": ["00"],
+        "shares": {},
+    }
     with Cluster(dask.address) as cluster:
         found = cluster.client.submit(remote.answer_there, order).result(timeout=60)
     assert "demo: " in found["fatal"]

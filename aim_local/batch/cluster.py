@@ -14,7 +14,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from .questions import Asked, Bad, Clip, Question
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+_AT_ONCE = 500  # questions whose clips a worker looks at before it hears of anything else
 _TICK = 0.2  # seconds between two looks at Ctrl-C and the clock
 _LOOK = 2.0  # between two looks at which workers there are
 _CONNECT = 10.0
@@ -74,10 +74,8 @@ class Cluster:
         except Exception as e:  # Dask raises many kinds where the scheduler or a worker is gone
             raise self.gone() from e
         for worker, value in found.items():
-            if isinstance(value, ModuleNotFoundError):
-                raise ClusterError(
-                    f"worker {worker}: {value.name} is not installed there; install aim-local as it is here"
-                ) from value
+            if isinstance(value, BaseException) and "No module named 'aim_local'" in str(value):
+                raise ClusterError(f"worker {worker} has no aim-local; install the version that is here") from value
             if isinstance(value, BaseException):
                 raise ClusterError(
                     f"worker {worker}: {type(value).__name__}: {' '.join(str(value).split())}"
@@ -92,11 +90,13 @@ class Cluster:
     def unreadable(self, questions: Sequence[Sequence[Clip]]) -> dict[int, str]:
         """By index, why the clips of a question cannot be read on a worker, the first that says so."""
         bad = dict[int, str]()
-        for worker, problems in self.on_all(remote.clip_problems, [_plain(clips) for clips in questions]).items():
-            where = f"on worker {worker} ({self.hosts.get(worker, 'new')})"
-            for i, problem in enumerate(problems):
-                if problem and i not in bad:
-                    bad[i] = f"{where}: {problem}; a clip needs the same path everywhere"
+        for first in range(0, len(questions), _AT_ONCE):
+            plain = [_plain(clips) for clips in questions[first : first + _AT_ONCE]]
+            for worker, problems in self.on_all(remote.clip_problems, plain).items():
+                where = f"on worker {worker} ({self.hosts.get(worker, 'new')})"
+                for i, problem in enumerate(problems, first):
+                    if problem:
+                        bad.setdefault(i, f"{where}: {problem}; a clip needs the same path everywhere")
         return bad
 
     def check_clips(self, asked: Asked) -> Asked:
@@ -113,10 +113,9 @@ class Cluster:
             return None
         plain = [(_plain(clips), list(seen)) for clips, seen in answered]
         try:
-            found = self.client.run(remote.changed_clip, plain, workers=list(self.hosts)[:1])
+            name: str | None = self.client.submit(remote.changed_clip, plain, pure=False).result()
         except Exception as e:
             raise self.gone() from e
-        name: str | None = next(iter(found.values()))
         return name
 
     # --- life cycle ---
@@ -141,11 +140,11 @@ class ClusterWorkers:
 
     def __init__(self, cluster: Cluster, job: Job, digests: Sequence[str]) -> None:
         self._cluster, self._client, self.notes = cluster, cluster.client, list[str]()
-        share = max(Counter(cluster.hosts.values()).values())
         self._order = {
             "user": cluster.user,
             "versions": remote.versions(),
-            "job": replace(job, share=share).to_dict(),
+            "job": job.to_dict(),
+            "shares": dict(Counter(map(remote.machine_of, cluster.hosts))),
             "digests": list(digests),
         }
         self._done: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -262,6 +261,7 @@ def _plain(clips: Sequence[Clip]) -> list[dict[str, str]]:
 def _connected(address: str) -> Client:
     """Raises ClusterError."""
     try:
+        import dask
         from distributed import Client
     except ModuleNotFoundError as e:
         raise ClusterError(
@@ -269,6 +269,7 @@ def _connected(address: str) -> Client:
         ) from e
     for name in ("distributed", "distributed.client", "distributed.core", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong is told in one line of ours
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # logits of compare go with a question
     _check_port(address)
     try:
         return Client(address, timeout=_CONNECT, set_as_default=False)

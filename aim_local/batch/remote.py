@@ -126,11 +126,15 @@ def answer_there(order: Plain) -> Plain:
     """One question of a run. {"outcome": ...}, or {"fatal": why the run cannot go on}."""
     try:
         check_versions(order["versions"])
-        job = job_here(order["job"], order["digests"])
-        key = (order["digests"], order["job"])
-        with KEPT.using(order["user"], key, lambda: Worker(job, order["user"])) as worker:
+        here = own_address()
+        share, key = order["shares"].get(machine_of(here), 1), (order["digests"], order["job"])
+
+        def make() -> Worker:
+            return Worker(job_here(order["job"], order["digests"], share), here)
+
+        with KEPT.using(order["user"], key, make) as worker:
             found = worker.answer(order["index"], question_from(order["question"]))
-            facts = {**found.facts, "worker": own_address()}
+            facts = {**found.facts, "worker": here}
             return {"outcome": {**found.__dict__, "facts": facts}, "notes": worker.notes}
     except (AimError, OSError) as e:
         return {"fatal": f"on {socket.gethostname()}: {' '.join(str(e).split())}"}
@@ -140,6 +144,11 @@ def own_address() -> str:
     from distributed import get_worker
 
     return str(get_worker().address)
+
+
+def machine_of(address: str) -> str:
+    """What the addresses of workers on one machine share."""
+    return address.rpartition(":")[0]
 
 
 def check_versions(wanted: Mapping[str, str]) -> None:
@@ -153,11 +162,11 @@ def check_versions(wanted: Mapping[str, str]) -> None:
             )
 
 
-def job_here(asked: Mapping[str, Any], digests: Sequence[str]) -> Job:
+def job_here(asked: Mapping[str, Any], digests: Sequence[str], share: int) -> Job:
     """The job with the model's files on this machine. Raises ModelError."""
     job = Job.from_dict(asked)
     there = ModelPaths(job.name, Path(job.model), Path(job.mmproj) if job.mmproj else None)
-    return job_of(model_here(there, digests), job.settings, job.share)
+    return job_of(model_here(there, digests), job.settings, share)
 
 
 def model_here(there: ModelPaths, digests: Sequence[str]) -> ModelPaths:

@@ -115,7 +115,7 @@ def _ask(workers: Workers, tasks: Sequence[Task], answers: Answers, watch: Watch
     told = set[str]()
     try:
         for found in workers.answers(tasks):
-            for note in workers.notes:
+            for note in [*workers.notes, *(found.facts.get("notes", ()) if found else ())]:
                 if note not in told:
                     watch.note(note)
                 told.add(note)
