@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import aim_local
-from aim_local.batch.job import Job, Settings
+from aim_local.batch.job import Job, Outcome, Settings
 from aim_local.batch.questions import Asked, Question, check_clips, read_questions
+from aim_local.batch.run import Watch
 
 CLIPS = Path(aim_local.__file__).parent / "data" / "clips"
 COMMAND = [sys.executable, "-P", "-c", "from aim_local.cli import main; main()"]
 
-# says every question back; "die" ends the process each time, "die once FILE" the first time
+# says every question back, and which clips it saw; "die" ends the process each time, "die once FILE" the first time
 FAKE_WORKER = """
-import os, pathlib
+import hashlib, os, pathlib
 from aim_local.child import Parent
 
 parent = Parent()
@@ -35,7 +39,9 @@ for message in inbox:
         os.kill(os.getpid(), 9)
     if words == ["die"]:
         os.kill(os.getpid(), 9)
-    parent.say(line={"id": question["id"], "text": question["question"]}, facts={})
+    paths = [pathlib.Path(clip["path"]) for clip in question["clips"]]
+    seen = [[p.stat().st_size, p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()] for p in paths]
+    parent.say(line={"id": question["id"], "text": question["question"]}, facts={"clips": seen})
 """
 
 
@@ -70,6 +76,27 @@ def asked(path: Path) -> Asked:
 def questions(*texts: str) -> list[tuple[int, Question]]:
     """Without clips, for the worker that needs none."""
     return [(i, Question(n=i + 1, id=str(i + 1), clips=(), question=text)) for i, text in enumerate(texts)]
+
+
+class At(Watch):
+    """Does something when n questions have ended."""
+
+    def __init__(self, n: int, do: Callable[[], None]) -> None:
+        self._left, self._do = n, do
+
+    def ended(self, found: Outcome) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._do()
+
+
+@contextmanager
+def user_folder(home: Path) -> Iterator[None]:
+    """For fixtures that live longer than a test: user state goes to `home`."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in environment(home).items():
+            patched.setenv(name, value)
+        yield
 
 
 def fake_job(name: str = "fake") -> Job:

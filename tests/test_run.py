@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -13,10 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from run_case import CLIPS, COMMAND, demo_rows, environment, rows_of, write_questions
+from cli_case import run as run_command
+from run_case import COMMAND, At, asked, demo_rows, environment, rows_of, user_folder, write_questions
 
-from aim_local import VisionLLM, VisualTokenConfig
+from aim_local import VisionLLM, VisualTokenConfig, store
 from aim_local.batch.answers import stats_path
+from aim_local.batch.job import Settings, job_of
+from aim_local.batch.local import LocalWorkers
+from aim_local.batch.run import run
 
 N = 12
 
@@ -30,8 +32,8 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(questions: Path) -> bytes:
     """What one worker writes."""
     out = questions.with_name("alone.jsonl")
-    child = start(questions, out, "--quiet")
-    assert ended(child) == (0, "")
+    with user_folder(questions.parent):
+        assert run_command("run", questions, "--out", out, "--quiet").exit_code == 0
     return out.read_bytes()
 
 
@@ -50,8 +52,8 @@ def wait_for(child: subprocess.Popen[str], out: Path, n: int) -> None:
         time.sleep(0.002)
 
 
-def workers_of(child: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [found for found in psutil.Process(child.pid).children() if "aim_local.batch.worker" in found.cmdline()]
+def workers_of(pid: int) -> list[psutil.Process]:
+    return [found for found in psutil.Process(pid).children() if "aim_local.batch.worker" in found.cmdline()]
 
 
 def test_the_answers_are_the_models(questions: Path, alone: bytes) -> None:
@@ -73,36 +75,38 @@ def test_the_answers_are_the_models(questions: Path, alone: bytes) -> None:
 
 
 def test_two_workers_one_killed(questions: Path, alone: bytes, tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
-    child = start(questions, out, "--workers", "2", "--json")
-    wait_for(child, out, 2)
-    killed = workers_of(child)
-    assert len(killed) == 2
-    killed[0].kill()
-    said, _ = child.communicate(timeout=120)
-    assert child.returncode == 0
-    assert json.loads(said) == {**json.loads(said), "n_questions": N, "n_answered": N, "n_errors": 0, "n_earlier": 0}
+    """SIGKILL of one while both are at work; times have their place, the answers the same bytes."""
+    out, paths = tmp_path / "answers.jsonl", store.resolve()
+    workers = LocalWorkers(job_of(paths, Settings(), share=2), 2)
+
+    def kill() -> None:
+        workers_of(os.getpid())[0].kill()
+
+    summary = run(asked(questions), out, paths, Settings(), workers, watch=At(3, kill))
+    assert (summary.n_answered, summary.n_errors, summary.n_earlier) == (N, 0, 0)
     assert out.read_bytes() == alone
+    rows = rows_of(stats_path(out))[1:]
+    assert {row["facts"]["worker"] for row in rows} == {"worker 1", "worker 2"}
+    assert not workers_of(os.getpid())
 
 
 def test_killed_at_any_moment_and_taken_up(questions: Path, alone: bytes, tmp_path: Path) -> None:
     """SIGKILL of the run at moments from a seed: whole lines, no worker left, the same bytes in the end."""
     out, chance, n = tmp_path / "answers.jsonl", random.Random(7), 0
-    for _ in range(2):
+    for workers_asked in ("2", "1"):
         n = chance.randint(n, n + 3)
-        child = start(questions, out, "--workers", "2", "--quiet")
+        child = start(questions, out, "--workers", workers_asked, "--quiet")
         wait_for(child, out, n)
         time.sleep(chance.random() * 0.05)  # anywhere between two answers
-        workers = workers_of(child)
+        workers = workers_of(child.pid)
         child.kill()
         child.communicate()
         assert not psutil.wait_procs(workers, timeout=20)[1], "a worker outlived its parent"
         assert alone.startswith(out.read_bytes() if out.exists() else b"")
         n = stats_path(out).read_bytes().count(b"\n")
-    child = start(questions, out)
-    _, said = child.communicate(timeout=120)
-    assert child.returncode == 0
-    assert said.splitlines()[-1].startswith(f"{N} of {N} answered (")
+    result = run_command("run", questions, "--out", out)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-1].startswith(f"{N} of {N} answered (")
     assert out.read_bytes() == alone
 
 
@@ -121,25 +125,6 @@ def test_ctrl_c(questions: Path, alone: bytes, tmp_path: Path) -> None:
     assert alone.startswith(out.read_bytes())
 
 
-def test_another_clip_or_question_is_refused(tmp_path: Path) -> None:
-    shutil.copy(CLIPS / "needle.mp4", tmp_path / "clip.mp4")
-    rows = [{"video": "clip.mp4", "question": "What appears in the middle?"}]
-    questions, out = write_questions(tmp_path / "q.jsonl", rows), tmp_path / "answers.jsonl"
-    first = start(questions, out)
-    first.communicate(timeout=60)
-    before = out.read_bytes()
-    os.utime(tmp_path / "clip.mp4")  # the same bytes at another time are the same clip
-    assert ended(start(questions, out)) == (0, f"1 of 1 answered (1 of them before): {out}")
-    write_questions(questions, [{**rows[0], "frames": 4}])
-    code, said = ended(start(questions, out))
-    assert (code, "was begun with other inputs: questions differs; put that back" in said) == (1, True)
-    write_questions(questions, rows)
-    shutil.copy(CLIPS / "order.mp4", tmp_path / "clip.mp4")
-    code, said = ended(start(questions, out))
-    assert (code, "was begun with other inputs: the clip clip.mp4 changed; put that back" in said) == (1, True)
-    assert out.read_bytes() == before
-
-
 def ended(child: subprocess.Popen[str]) -> tuple[int, str]:
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=120)
     return child.returncode, said.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -93,6 +94,23 @@ def test_answered_before(folder: Path) -> None:
     assert run("run", questions, "--out", out).stderr.splitlines() == [f"1 of 1 answered (1 of them before): {out}"]
     assert run("run", questions, "--out", out, "--quiet").stderr == ""
     assert "max_tokens was 512 and is 9" in one_line(run("run", questions, "--out", out, "--max-tokens", "9"), 1)
+
+
+def test_another_clip_or_question_is_refused(folder: Path) -> None:
+    out = folder / "a.jsonl"
+    questions = write_questions(folder / "q.jsonl", [ASKED])
+    assert run("run", questions, "--out", out).exit_code == 0
+    before = out.read_bytes()
+    os.utime(folder / "clip.mp4", (1, 1))  # the same bytes at another time are the same clip
+    assert run("run", questions, "--out", out).exit_code == 0
+    write_questions(questions, [{**ASKED, "frames": 4}])
+    refused = one_line(run("run", questions, "--out", out), 1)
+    assert f"{out}: was begun with other inputs: questions differs; put that back" in refused
+    write_questions(questions, [ASKED])
+    shutil.copy(CLIPS / "order.mp4", folder / "clip.mp4")
+    refused = one_line(run("run", questions, "--out", out), 1)
+    assert f"{out}: was begun with other inputs: the clip clip.mp4 changed; put that back" in refused
+    assert out.read_bytes() == before
 
 
 def test_without_dask(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
