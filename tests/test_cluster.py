@@ -149,8 +149,7 @@ def test_interrupted_left_alone_and_taken_up(dask: LocalDask, questions: Path, a
 
     with pytest.raises(ClusterError) as error:
         run_there(dask, questions, out, At(2, dask.scheduler.kill))
-    gone = f"{dask.address}: the scheduler is gone, or cannot be reached any more; start it again"
-    assert str(error.value) == gone
+    assert str(error.value).startswith(f"{dask.address}: the scheduler is gone, or cannot be reached any more; what is")
     assert n + 2 <= n_done(out) < N
     assert alone.startswith(out.read_bytes())
 

@@ -72,7 +72,7 @@ class Cluster:
         try:
             found: dict[str, Any] = self.client.run(function, *args, on_error="return")
         except Exception as e:  # Dask raises many kinds where the scheduler or a worker is gone
-            raise self.gone() from e
+            raise self.failure(e) from e
         for worker, value in found.items():
             if isinstance(value, BaseException) and "No module named 'aim_local'" in str(value):
                 raise ClusterError(f"worker {worker} has no aim-local; install the version that is here") from value
@@ -83,7 +83,16 @@ class Cluster:
         return found
 
     def gone(self) -> ClusterError:
-        return ClusterError(f"{self.address}: the scheduler is gone, or cannot be reached any more; start it again")
+        return ClusterError(
+            f"{self.address}: the scheduler is gone, or cannot be reached any more; what is done is kept, and the same "
+            "command goes on from there"
+        )
+
+    def failure(self, e: Exception) -> ClusterError:
+        """What to raise for an error of Dask's client."""
+        if self.client.status != "running":
+            return self.gone()
+        return ClusterError(f"{self.address}: {type(e).__name__}: {' '.join(str(e).split())}")
 
     # --- clips, where they are ---
 
@@ -115,7 +124,7 @@ class Cluster:
         try:
             name: str | None = self.client.submit(remote.changed_clip, plain, pure=False).result()
         except Exception as e:
-            raise self.gone() from e
+            raise self.failure(e) from e
         return name
 
     # --- life cycle ---
@@ -189,7 +198,7 @@ class ClusterWorkers:
                 self._open[future] = task
                 future.add_done_callback(self._done.put)
             except Exception as e:
-                raise self._cluster.gone() from e
+                raise self._cluster.failure(e) from e
 
     def _check(self) -> None:
         """Raises ClusterError where the scheduler is gone; looks who works now and then."""
@@ -202,7 +211,7 @@ class ClusterWorkers:
         try:
             self._n = len(self._client.nthreads())
         except Exception as e:
-            raise self._cluster.gone() from e
+            raise self._cluster.failure(e) from e
         if self._n == 0 and _NOBODY not in self.notes:
             self.notes.append(_NOBODY)
 
@@ -223,7 +232,7 @@ class ClusterWorkers:
             reason = "the workers that tried it were lost, one after the other"
             return Outcome(index, error_line(question.id, reason), {})
         except Exception as e:
-            raise self._cluster.gone() if self._client.status != "running" else _failed(e) from e
+            raise self._cluster.failure(e) from e
         del self._open[future]
         if "fatal" in found:
             raise ClusterError(str(found["fatal"]))
@@ -248,10 +257,6 @@ class ClusterWorkers:
 
 
 _NOBODY = "no worker is there any more; waiting for one"
-
-
-def _failed(e: Exception) -> ClusterError:
-    return ClusterError(f"a worker failed: {type(e).__name__}: {' '.join(str(e).split())}")
 
 
 def _plain(clips: Sequence[Clip]) -> list[dict[str, str]]:

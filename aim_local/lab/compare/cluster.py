@@ -124,7 +124,7 @@ class CellCluster:
                 answer_item, whole, pure=False, workers=[self._lane.worker], allow_other_workers=True
             )
         except Exception as e:
-            raise self._cluster.gone() from e
+            raise self._cluster.failure(e) from e
         found = self._result(future)
         if "stopped" in found:
             raise StoppedError("stopped")
@@ -144,7 +144,7 @@ class CellCluster:
             except KilledWorker:
                 return {"failed": "the workers that tried it were lost, one after the other"}
             except Exception as e:
-                raise self._cluster.gone() from e
+                raise self._cluster.failure(e) from e
         future.cancel()
         raise StoppedError("stopped")
 
