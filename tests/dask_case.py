@@ -20,7 +20,7 @@ class LocalDask:
     """A scheduler and its workers. Each ends by itself when it is left alone; `with` ends all of them."""
 
     def __init__(self, folder: Path, n: int) -> None:
-        self._folder, self._file = folder, folder / "scheduler.json"
+        self._folder, self._file, self._n = folder, folder / "scheduler.json", 0
         idle = ["--idle-timeout", "120 seconds", "--no-dashboard", "--no-show"]
         self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file), *idle
@@ -30,10 +30,21 @@ class LocalDask:
             self.add_worker()
         self._wait(lambda: self._file.exists() and self._file.read_text())
         self.address: str = json.loads(self._file.read_text())["address"]
-        self._wait(lambda: all("Registered to" in self._log(f"worker-{i}") for i in range(n)))
+        for i in range(n):
+            self._wait_for_worker(i)
+
+    def replace_worker(self, n: int) -> None:
+        """A new one in the place of the n-th, which was killed."""
+        self.workers[n].wait()
+        self.add_worker()
+        self.workers[n] = self.workers.pop()
+        self._wait_for_worker(self._n - 1)
+
+    def _wait_for_worker(self, number: int) -> None:
+        self._wait(lambda: "Registered to" in self._log(f"worker-{number}"))
 
     def add_worker(self) -> None:
-        name = f"worker-{len(self.workers)}"
+        name, self._n = f"worker-{self._n}", self._n + 1
         alone = ["--no-nanny", "--no-dashboard", "--nthreads", "2", "--death-timeout", "10"]
         self.workers.append(self._start("worker", *alone, "--scheduler-file", str(self._file), name=name))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_case import run as run_command
-from compare_case import lines
+from compare_case import SHORT, lines
 from run_case import CLIPS, At, asked, demo_rows, rows_of, user_folder, write_questions
 
 pytest.importorskip("distributed")
@@ -21,8 +21,10 @@ from aim_local.batch.answers import stats_path
 from aim_local.batch.cluster import Cluster, ClusterError, ClusterWorkers
 from aim_local.batch.job import Job, Settings, job_of
 from aim_local.batch.run import Summary, Watch, model_digest, run
+from aim_local.lab.compare import runner
 from aim_local.lab.compare.demo_suite import draw_demo_suite
 from aim_local.lab.compare.remote import machine_here
+from aim_local.lab.compare.suite import load_suite
 
 N = 12
 
@@ -61,18 +63,28 @@ def n_done(out: Path) -> int:
 
 
 def test_compare_is_as_alone(dask: LocalDask, tmp_path: Path) -> None:
-    """All lines but times; each row names its machine, and so does what is said of the figures."""
-    suite = draw_demo_suite(tmp_path / "suite", n=2)
-    options = ["compare", "--suite", suite, "--tokens", "off,paper", "--max-tokens", "6", "--quiet", "--out"]
-    result = run_command(*options, tmp_path / "there", "--cluster", dask.address)
-    assert result.exit_code == 0, result.stderr
-    assert run_command(*options, tmp_path / "here").exit_code == 0
-    there, here = lines(tmp_path / "there"), lines(tmp_path / "here")
-    assert {row.pop("machine") for rows in there.values() for row in rows} == {machine_here()}
-    assert {row.pop("machine") for rows in here.values() for row in rows} == {""}
-    assert there == here
+    """All lines but times, with the worker of the first cell killed in its middle; rows and report name the machine."""
+    suite = load_suite(draw_demo_suite(tmp_path / "suite", n=3))
+    there, here, killed = tmp_path / "there", tmp_path / "here", list[int]()
+
+    class Killing(runner.Watch):
+        def item(self, key: str) -> None:
+            if not killed:
+                killed.extend(i for i in range(2) if dask.processes_of(i))
+                dask.workers[killed[0]].kill()
+
+    with Cluster(dask.address) as cluster:
+        report = runner.compare(suite, there, options=SHORT, watch=Killing(), cluster=cluster)
+    assert [cell.status for cell in report.cells] == ["done", "done"]
+    assert len(killed) == 1, "one cell, on one worker"
+    runner.compare(suite, here, options=SHORT)
+    found, expected = lines(there), lines(here)
+    assert {row.pop("machine") for rows in found.values() for row in rows} == {machine_here()}
+    assert {row.pop("machine") for rows in expected.values() for row in rows} == {""}
+    assert found == expected
     said = "All times were measured on"
-    assert [said in (tmp_path / name / "report.md").read_text() for name in ("there", "here")] == [True, False]
+    assert [said in (folder / "report.md").read_text() for folder in (there, here)] == [True, False]
+    dask.replace_worker(killed[0])
 
 
 def test_clips_and_versions_are_checked(dask: LocalDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
