@@ -10,7 +10,7 @@ import pytest
 from aim_local.lab.compare.machines import about_machines, is_comparable
 from aim_local.lab.compare.markdown import markdown, terminal_notes
 from aim_local.lab.compare.records import Paired, Report
-from aim_local.lab.compare.sentences import summary
+from aim_local.lab.compare.verdict import judged
 
 BIG, SMALL = "big (a processor, 64 cores)", "small (another, 2 cores)"
 
@@ -41,12 +41,18 @@ def test_what_is_said(machines: tuple[tuple[str, ...], ...], said: str) -> None:
 
 
 def test_times_of_different_machines_are_not_weighed() -> None:
-    """What is said of the cheapest cell names its time only where one machine measured both."""
-    none_lost = Paired(0, 0, 1.0)
+    """What a recommendation gains names the time and the memory only where one machine measured both."""
+    none_lost = Paired(0, 0, 1.0, 5000)
     for place, told in ((BIG, True), (SMALL, False)):
         report = measured((BIG,), (place,), (place,))
-        cells = tuple(replace(cell, paired=none_lost) for cell in report.cells)
-        assert ("ms to the first token" in " ".join(summary(replace(report, cells=cells)))) == told
+        right = compare_reports.rate(4990, 5000)
+        cells = tuple(replace(c, accuracy=right, paired=None if c.is_reference else none_lost) for c in report.cells)
+        found = judged(replace(report, cells=cells)).recommendation
+        assert found is not None
+        gains = {gain.what for gain in found.gains}
+        assert {"KV cache"} <= gains
+        assert ({"first token", "peak memory"} <= gains) == told == bool({"first token", "peak memory"} & gains)
+        assert ("ms to the first token" in " ".join(found.text)) == told
     assert not is_comparable(
         replace(measured((), (), ()).cells[0], machines=(BIG, SMALL)), measured((), (), ()).cells[0]
     )

@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["--workers", "0"], 2, "--workers is 0; give 1 or more"),
         (["--workers", "2", "--cluster", "tcp://x:1"], 2, "drop it with --cluster"),
-        (["--temp", "0.5"], 2, "temperature is 0.5 without a seed; give one (--seed 1)"),
+        (["--temp", "0.5"], 2, "--temp is 0.5 without a seed; give one (--seed 1)"),
         (["--tokens", "papre"], 2, "setting 'papre' is unknown"),
         (["--out", "nowhere/answers.jsonl"], 1, "the folder nowhere does not exist"),
         (["nosuchmodel"], 1, "no model called 'nosuchmodel'"),
@@ -93,7 +93,7 @@ def test_answered_before(folder: Path) -> None:
     assert run("run", questions, "--out", out).stderr.splitlines() == ["note: loaded", f"1 of 1 answered: {out}"]
     assert run("run", questions, "--out", out).stderr.splitlines() == [f"1 of 1 answered (1 of them before): {out}"]
     assert run("run", questions, "--out", out, "--quiet").stderr == ""
-    assert "max_tokens was 512 and is 9" in one_line(run("run", questions, "--out", out, "--max-tokens", "9"), 1)
+    assert "--max-tokens was 512 and is 9" in one_line(run("run", questions, "--out", out, "--max-tokens", "9"), 1)
 
 
 def test_another_clip_or_question_is_refused(folder: Path) -> None:

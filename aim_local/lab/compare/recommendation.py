@@ -103,7 +103,9 @@ def _gains(cell: CellSummary, reference: CellSummary) -> tuple[Gain, ...]:
         ("peak memory", float(cell.peak_rss_bytes), float(reference.peak_rss_bytes)),
         ("files", _cost(cell)[1], _cost(reference)[1]),
     )
-    measured = () if is_comparable(cell, reference) else ("first token", "peak memory")  # on other machines: not weighed
+    measured = (
+        () if is_comparable(cell, reference) else ("first token", "peak memory")
+    )  # on other machines: not weighed
     return tuple(
         Gain(what, float(here), float(there))
         for what, here, there in pairs

@@ -86,8 +86,8 @@ def compare(
     model is loaded in. reference: "MODEL / SETTING", None for the first model with "off" (or its first
     setting). margin: percentage points of accuracy that may be lost (verdict.py); it changes the report alone, no cell
     runs again for it. cluster: its workers run the cells, instead of processes here. A cell that fails is a row with a
-    reason. Raises AimError for what is wrong before anything runs, KeyboardInterrupt after writing the report of what is
-    there: the same call goes on from there.
+    reason. Raises AimError for what is wrong before anything runs, KeyboardInterrupt after writing the report of what
+    is there: the same call goes on from there.
     """
     out, options, watch = Path(out), options or Options(), watch or Watch()
     check_loads(loads, options.load)
