@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .chat import Chat as Chat
+    from .chat import Turn as Turn
     from .config import GenerateConfig as GenerateConfig
     from .config import LoadConfig as LoadConfig
     from .config import VisualTokenConfig as VisualTokenConfig
+    from .engine.intake import Sampled as Sampled
     from .errors import AimError as AimError
     from .llm import VisionLLM as VisionLLM
     from .media import FrameSampling as FrameSampling
     from .results import Answer as Answer
     from .results import Prefill as Prefill
     from .results import Stats as Stats
+    from .results import TokenLogprob as TokenLogprob
     from .results import Trace as Trace
 
 _HOMES = {
@@ -25,8 +28,11 @@ _HOMES = {
     "GenerateConfig": "config",
     "LoadConfig": "config",
     "Prefill": "results",
+    "Sampled": "engine.intake",
     "Stats": "results",
+    "TokenLogprob": "results",
     "Trace": "results",
+    "Turn": "chat",
     "VisionLLM": "llm",
     "VisualTokenConfig": "config",
 }

@@ -20,13 +20,13 @@ from .config import BY_QUESTION, GenerateConfig, VisualTokenConfig
 from .engine.ahead import Ahead
 from .engine.chat_cache import Cache, Item, n_turn_text, plan_items, split_plan
 from .engine.contexts import Context, open_context, owned
-from .engine.generate import OnText, cut_warning
+from .engine.generate import OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model
 from .engine.notes import unreduced_notes
 from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
-from .engine.read import Begun, Media, Reading
+from .engine.read import Begun, Media, Reading, check_media
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch
 from .errors import AimError, ClosedError, ContextError, UsageError
@@ -52,6 +52,15 @@ _FIRST_SURVIVORS = "this and later questions see the visual tokens that earlier 
 
 
 @dataclass(frozen=True, eq=False)
+class Turn:
+    """What somebody said before. role: "user" or "assistant". media: shown with it, paths, arrays or `Sampled`."""
+
+    role: str
+    text: str
+    media: Sequence[Media | Ahead] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class _Shown:
     """Media of a conversation. shapes: of all; items: those whose pictures are here, by number.
 
@@ -65,6 +74,9 @@ class _Shown:
         n = len(self.shapes)
         new = tuple((n + i, item) for i, item in enumerate(reading.items))
         return _Shown((*self.shapes, *(item.shape for item in reading.items)), (*self.items, *new))
+
+    def first(self, n: int) -> _Shown:
+        return _Shown(self.shapes[:n], tuple((i, item) for i, item in self.items if i < n))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +117,10 @@ class Chat:
         generate: GenerateConfig,
         sampling: FrameSampling | None,
         rerank: bool = True,
+        history: Sequence[Turn] = (),
     ) -> None:
         self.model, self._turns, self._rerank = model, turns, rerank
+        self._unread = _checked_history(history)
         self.system, self.options, self.sampling = system, generate, sampling
         self.tokens = tokens
         if tokens is not None:
@@ -119,7 +133,26 @@ class Chat:
         """Forgets everything but the system prompt."""
         with self._alone():
             self._drop_cache()
-            self._talk = self._empty()
+            self._talk, self._unread = self._empty(), ()
+
+    def rewind(self, n_messages: int) -> None:
+        """Forgets all but the first n_messages of `messages`; what is computed of those stays.
+
+        Raises UsageError for a number that is not there, or that would leave out the system prompt.
+        """
+        with self._alone():
+            talk, least = self._talk, len(self._empty().messages)
+            if not least <= n_messages <= len(talk.messages):
+                raise UsageError(f"n_messages is {n_messages}; give a number from {least} to {len(talk.messages)}")
+            messages = talk.messages[:n_messages]
+            shown = talk.shown.first(sum(len(message.media) for message in messages))
+            planned = talk.planned if shown.shapes else None
+            self._unread = ()
+            self._talk = replace(talk, messages=messages, shown=shown, planned=planned)
+            self._roll_back()
+            if n_messages == least:
+                self._drop_cache()
+            self._forget_unsaid()
 
     def _empty(self) -> _Talk:
         return _Talk(tuple(system_message(self.system)))
@@ -146,7 +179,10 @@ class Chat:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation as plain data: role, content and the sources of the media shown with each turn."""
+        """The conversation as plain data: role, content and the sources of the media shown with each turn.
+
+        A history is part of it from the first question on.
+        """
         talk = self._talk
         return [
             {"role": m.role, "content": m.text, "media": [talk.shown.shapes[i].source for i, _ in m.media]}
@@ -163,6 +199,13 @@ class Chat:
     def n_ctx(self) -> int:
         cache = self._cache
         return cache.context.n_ctx if cache else 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of its KV cache, the rows beside it, and the pictures that were shown."""
+        cache = self._cache
+        own = cache.context.kv_bytes() + cache.context.held_bytes() if cache else 0
+        return own + sum(item.n_bytes for _, item in self._talk.shown.items)
 
     @property
     def settled_tokens(self) -> VisualTokenConfig | None:
@@ -193,45 +236,51 @@ class Chat:
         progress: Progress | None = None,
         *,
         should_stop: ShouldStop | None = None,
+        on_token: OnToken | None = None,
     ) -> Answer:
         """One turn. Ctrl-C or should_stop during the answer keeps what was said so far; before it, the turn is taken
-        back (KeyboardInterrupt, CancelledError)."""
+        back (KeyboardInterrupt, CancelledError). on_token: as in VisionLLM.generate."""
         start, options = time.perf_counter(), generate or self.options
+        check_sampling(self.model.text.llama, options)
         with self._alone(should_stop) as check:
             try:
-                return self._ask(question, media, options, on_text, Watch(progress, check), start)
+                return self._ask(
+                    Turn("user", question, media), options, on_text, on_token, Watch(progress, check), start
+                )
             except BaseException:
                 self._roll_back()
                 raise
 
     def _ask(
         self,
-        question: str,
-        media: Sequence[Media | Ahead],
+        question: Turn,
         options: GenerateConfig,
         on_text: OnText | None,
+        on_token: OnToken | None,
         watch: Watch,
         start: float,
     ) -> Answer:
-        with closing(Begun(self.model, media, self.sampling, watch)) as begun:
-            self._plan(question, begun.shapes)  # what cannot be is told before the tower is at work
+        turns, talk = (*self._unread, question), self._talk
+        check_media(self.model, question.media)
+        with closing(Begun(self.model, [item for turn in turns for item in turn.media], self.sampling, watch)) as begun:
+            self._plan(turns, begun.shapes)  # what cannot be is told before the tower is at work
             reading = begun.finish()
-            plan, turn = self._plan(question, [item.shape for item in reading.items])
-            talk = self._talk
+            plan, new = self._plan(turns, [item.shape for item in reading.items])
             shown = talk.shown.and_then(reading)
             cache, filled, added, kept = self._prefill(plan, shown, reading, options.max_tokens, watch)
             not_kept = begun.keep()
         n_before = cache.context.n_past
-        generated = generate_answer(cache.context, options, on_text, watch=watch)
+        generated = generate_answer(cache.context, options, on_text, watch=watch, on_token=on_token)
         decoded = generated.tokens[: cache.context.n_past - n_before]  # the last token drawn is not in the cache
         cache.note([*added, *decoded], [*filled.positions, *[1] * len(decoded)])
         planned = talk.planned
         if self.tokens is not None and self.tokens.flops_share is not None and plan.media:
             planned = plan.tokens
         told = self.model.warnings if not any(m.role == "assistant" for m in talk.messages) else []  # once is enough
-        said = (*talk.messages, turn, Message("assistant", generated.text))
+        said = (*talk.messages, *new, Message("assistant", generated.text))
         sources = (tuple(filled.trace.groups), tuple(filled.trace.grids)) if cache.context.can_rank_again else ((), ())
         self._talk = _Talk(said, shown, planned, *sources, told_kept=talk.told_kept or bool(kept))
+        self._unread = ()
         toy, is_toy = self._toy(talk, shown)
         seen = any(shape.kind == "video" for shape in talk.shown.shapes)
         whole = [] if seen else unreduced_notes(self.model, [item.shape for item in reading.items], self.tokens)
@@ -245,7 +294,7 @@ class Chat:
             *cut_warning(cache.context, generated, options),
         ]
         stats = answered(filled.stats, generated, start)
-        return Answer(generated.text, generated.tokens, stats, filled.trace, warnings, is_toy)
+        return Answer(generated.text, generated.tokens, stats, filled.trace, warnings, is_toy, generated.logprobs)
 
     def _toy(self, talk: _Talk, shown: _Shown) -> tuple[list[str], bool]:
         """What is said of media that the bundled toy does not know, once for each; and whether any are shown."""
@@ -254,22 +303,26 @@ class Chat:
         new = [shape.source for shape in strange if shape.digest not in before]
         return [toy_line(new)] if new else [], bool(strange)
 
-    def _plan(self, question: str, shapes: Sequence[MediaShape]) -> tuple[Plan, Message]:
-        """The plan of the conversation with one more turn, and that turn. shapes: of its media."""
-        talk = self._talk
-        turn = Message("user", question, references(shapes, len(talk.shown.shapes)))
-        rendered = self.model.render([*talk.messages, turn])
-        plan = plan_prompt(self.model, rendered, [*talk.shown.shapes, *shapes], talk.planned or self.tokens)
-        return self._with_question(plan), turn
+    def _plan(self, turns: Sequence[Turn], shapes: Sequence[MediaShape]) -> tuple[Plan, list[Message]]:
+        """The plan of the conversation with more turns, and those turns. shapes: of their media, in order."""
+        talk, new, at = self._talk, list[Message](), 0
+        for turn in turns:
+            own = shapes[at : at + len(turn.media)]
+            new.append(Message(turn.role, turn.text, references(own, len(talk.shown.shapes) + at)))
+            at += len(own)
+        every = [*talk.shown.shapes, *shapes]
+        rendered = self.model.render([*talk.messages, *new])
+        plan = plan_prompt(self.model, rendered, every, talk.planned or self.tokens)
+        before = [*talk.messages, *new[:-1]]
+        return self._with_question(plan, before, every[: len(every) - len(new[-1].media)]), new
 
-    def _with_question(self, plan: Plan) -> Plan:
+    def _with_question(self, plan: Plan, before: Sequence[Message], shapes: Sequence[MediaShape]) -> Plan:
         """The plan, with the rows of its last turn alone as the question, where earlier turns have asked others."""
-        talk = self._talk
-        if plan.tokens.importance not in BY_QUESTION or not any(m.role == "assistant" for m in talk.messages):
+        if plan.tokens.importance not in BY_QUESTION or not any(m.role == "assistant" for m in before):
             return plan
-        rendered = self.model.render(talk.messages, answer_next=False)
-        before = plan_prompt(self.model, rendered, talk.shown.shapes, plan.tokens)
-        return replace(plan, n_query=n_turn_text(plan_items(before), plan_items(plan)))
+        rendered = self.model.render(before, answer_next=False)
+        earlier = plan_prompt(self.model, rendered, shapes, plan.tokens)
+        return replace(plan, n_query=n_turn_text(plan_items(earlier), plan_items(plan)))
 
     # --- the cache ---
 
@@ -295,6 +348,13 @@ class Chat:
         rows = {first + i: known for i, known in enumerate(reading.rows)}
         earlier = self._earlier(cache.context, done)
         filled = prefill(self.model, rest, dict(shown.items), cache.context, watch, reading, rows, earlier)
+        stats = replace(
+            filled.stats,
+            n_reused=done.n,
+            n_reused_visual=done.n_visual,
+            n_reused_visual_full=done.n_visual_full,
+        )
+        filled = replace(filled, stats=stats)
         kept = self._kept_warning(cache, done) if not earlier.pieces else []
         return cache, filled, items[same:], kept
 
@@ -364,12 +424,12 @@ class Chat:
             if not self._cache.items:
                 self._drop_cache()
 
-    def _keep_what_is_said(self) -> None:
-        """Before a state is saved whose windows cannot go back: forgets the tokens that no later prompt will have.
+    def _forget_unsaid(self) -> None:
+        """Forgets the tokens that no later prompt will have.
 
         An answer may be other tokens in the next prompt, or a template may leave out a part of it.
         """
-        if self._cache is None or not self.model.text.llama.n_window:
+        if self._cache is None:
             return
         talk = self._talk
         rendered = self.model.render(talk.messages, answer_next=False)
@@ -398,7 +458,8 @@ class Chat:
         path = check_suffix(path)
         with self._alone():
             self._roll_back()
-            self._keep_what_is_said()
+            if self.model.text.llama.n_window:  # they cannot go back once they are saved
+                self._forget_unsaid()
             write_chat(path, self._header(), self._cache.context.state() if self._cache else bytearray())
         return path
 
@@ -470,6 +531,15 @@ class Chat:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _checked_history(history: Sequence[Turn]) -> tuple[Turn, ...]:
+    for turn in history:
+        if turn.role not in ("user", "assistant"):
+            raise UsageError(f"a turn of the history has the role {turn.role!r}; give user or assistant")
+        if turn.role == "assistant" and len(turn.media):
+            raise UsageError("a turn of the assistant has media; give them with a turn of the user")
+    return tuple(history)
 
 
 def _identity(model: Model) -> dict[str, Any]:

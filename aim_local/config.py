@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ WEIGH = ("equal", "size")
 VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
+MAX_LOGPROBS = 20  # as OpenAI's
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 MERGE_AUTHORS = 0.4375  # of a picture of the authors' image model: 252 of 576
@@ -242,7 +243,13 @@ class VisualTokenConfig:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """How an answer is sampled. temperature 0 is greedy; seed None draws one."""
+    """How an answer is sampled. temperature 0 is greedy; seed None draws one.
+
+    top_k, top_p, min_p: which tokens a draw is from; 0, 1 and 0 are all. frequency_penalty, presence_penalty: taken
+    from the logits of tokens that the answer has already, for each time and once (as OpenAI has them).
+    logprobs: None, or how many of the likeliest tokens Answer.logprobs names beside each drawn one.
+    json_schema: the answer is JSON that this schema allows, {} any object; grammar: it is what this GBNF allows.
+    """
 
     max_tokens: int = 512
     temperature: float = 0.0
@@ -250,6 +257,12 @@ class GenerateConfig:
     top_k: int = 40
     top_p: float = 0.95
     stop: tuple[str, ...] = ()
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logprobs: int | None = None
+    json_schema: Mapping[str, Any] | None = None
+    grammar: str = ""
 
     def __post_init__(self) -> None:
         _positive("max_tokens", self.max_tokens)
@@ -261,3 +274,15 @@ class GenerateConfig:
             raise UsageError(f"top_k is {self.top_k!r}; give 0 (off) or a whole number above")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p is {self.top_p!r}; give a number above 0 and at most 1")
+        if not 0 <= self.min_p <= 1:
+            raise UsageError(f"min_p is {self.min_p!r}; give a number from 0 (off) to 1")
+        for name, value in (
+            ("frequency_penalty", self.frequency_penalty),
+            ("presence_penalty", self.presence_penalty),
+        ):
+            if not -2 <= value <= 2:
+                raise UsageError(f"{name} is {value!r}; give a number from -2 to 2, 0 is off")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise UsageError(f"logprobs is {self.logprobs!r}; give a whole number from 0 to {MAX_LOGPROBS}, or None")
+        if self.grammar and self.json_schema is not None:
+            raise UsageError("a grammar and a JSON schema both say what the answer may be; give one")

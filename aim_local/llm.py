@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .chat import Chat
+from .chat import Chat, Turn
 from .config import GenerateConfig, LoadConfig, VisualTokenConfig
 from .engine.ahead import Ahead
 from .engine.contexts import Context, open_context
-from .engine.generate import Generated, OnText, cut_warning
+from .engine.generate import Generated, OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
 from .engine.model import Model, open_model
 from .engine.notes import load_notes, unreduced_notes
@@ -168,12 +168,17 @@ class VisionLLM:
         system: str | None = None,
         progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
+        on_token: OnToken | None = None,
     ) -> Answer:
-        """Answers one prompt in a fresh context. on_text gets the answer piece by piece."""
+        """Answers one prompt in a fresh context. on_text gets the answer piece by piece.
+
+        on_token: gets each token with its logprobs, where GenerateConfig.logprobs asks for them, before its text.
+        """
         start, options = time.perf_counter(), generate or GenerateConfig()
+        check_sampling(self.text.llama, options)
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
         with self._started(asked, options.max_tokens, progress, should_stop) as run:
-            generated = generate_answer(run.context, options, on_text, watch=run.watch)
+            generated = generate_answer(run.context, options, on_text, watch=run.watch, on_token=on_token)
             return _answer(run, generated, options, start)
 
     def score(
@@ -211,9 +216,13 @@ class VisionLLM:
         sampling: FrameSampling | None = None,
         *,
         rerank: bool = True,
+        history: Sequence[Turn] = (),
     ) -> Chat:
-        """A conversation that keeps its history and its KV cache. rerank: see Chat."""
-        return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling, rerank)
+        """A conversation that keeps its history and its KV cache. rerank: see Chat.
+
+        history: what was said before, by whomever; it is read with the first question.
+        """
+        return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling, rerank, history)
 
     def encode_ahead(self, item: Media, sampling: FrameSampling | None = None) -> Ahead:
         """Begins to decode and encode a video (a picture: to read it) in the background, for a question to come.
@@ -293,4 +302,4 @@ class VisionLLM:
 def _answer(run: _Started, generated: Generated, options: GenerateConfig, start: float) -> Answer:
     stats = answered(run.filled.stats, generated, start)
     warnings = [*run.warnings, *cut_warning(run.context, generated, options)]
-    return Answer(generated.text, generated.tokens, stats, run.filled.trace, warnings, run.toy)
+    return Answer(generated.text, generated.tokens, stats, run.filled.trace, warnings, run.toy, generated.logprobs)

@@ -29,6 +29,9 @@ class Stats:
     n_visual_full: int = 0  # visual tokens before token merging
     n_visual: int = 0  # visual tokens that enter the LLM
     n_prompt: int = 0  # rows the first layer computes
+    n_reused: int = 0  # tokens of the prompt that the conversation's context held already; the others are n_prompt
+    n_reused_visual: int = 0  # visual tokens among them
+    n_reused_visual_full: int = 0  # these before token merging
     n_ranked_again: int = 0  # visual tokens of earlier turns that were ranked again for this question
     n_ctx: int = 0  # cells of the context
     n_tiles_encoded: int = 0  # frames and tiles of pictures that went through the vision tower
@@ -96,9 +99,24 @@ class Prefill:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was drawn, or could have been. data: its UTF-8 bytes, maybe part of a character.
+
+    logprob: natural logarithm of its probability, of all tokens at temperature 1, before penalties and grammars.
+    top: the likeliest tokens in its place, most likely first.
+    """
+
+    id: int
+    data: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """text: what the model said. tokens: its ids, without the end-of-turn token.
 
+    logprobs: of each token, where GenerateConfig.logprobs asks for them.
     warnings: what was asked and could not be done as asked. toy: the bundled toy model answered about media that are
     none of its own clips, so the answer means nothing; a warning says so once for each of them.
     """
@@ -109,6 +127,7 @@ class Answer:
     trace: Trace = field(repr=False)
     warnings: list[str] = field(default_factory=list)
     toy: bool = False
+    logprobs: list[TokenLogprob] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

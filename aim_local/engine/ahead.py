@@ -12,7 +12,7 @@ from contextlib import suppress
 from ..errors import AimError, CancelledError, UsageError
 from ..media import FrameSampling
 from ..models.reuse import Shared
-from .intake import Intake, Source
+from .intake import Intake, Sampled, Source
 from .model import Model
 from .turns import Turns
 
@@ -26,8 +26,11 @@ class Ahead:
     failed: what is encoded stays.
     """
 
-    def __init__(self, model: Model, turns: Turns, source: Source, sampling: FrameSampling | None) -> None:
-        self._intake = Intake(model, source, sampling, Shared())
+    def __init__(self, model: Model, turns: Turns, item: Source | Sampled, sampling: FrameSampling | None) -> None:
+        if isinstance(item, Sampled):
+            self._intake = Intake(model, item.source, item.sampling, Shared())
+        else:
+            self._intake = Intake(model, item, sampling, Shared())
         self._turns, self._closed = turns, threading.Event()
         self._thread = threading.Thread(target=self._run, name="aim-local encoder", daemon=True)
         self._thread.start()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import codecs
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from ..config import GenerateConfig
 from ..errors import CancelledError
-from ..native.sampler import Sampler
+from ..native.grammar import object_grammar, schema_grammar
+from ..native.llama import LlamaModel, Rows
+from ..native.sampler import Sampler, Sampling
+from ..results import TokenLogprob
 from .contexts import Context
 from .watch import Watch
 
 OnText = Callable[[str], None]
+OnToken = Callable[[TokenLogprob], None]  # with GenerateConfig.logprobs; before on_text gets the token's text
 OnDraw = Callable[[int], None]  # a token was drawn, end of turn included; the logits it came from can still be read
 
 
@@ -53,7 +59,7 @@ class Generated:
     """An answer: its text, and its tokens without the end-of-turn token. The last token may not be in the KV cache.
 
     first: time.perf_counter() when the first token was drawn. decode_ms: from there to the last one.
-    stop_reason: "eos", "length", "stop", "interrupted" or "cancelled".
+    stop_reason: "eos", "length", "stop", "interrupted" or "cancelled". logprobs: of each token, None if not asked for.
     """
 
     text: str
@@ -61,15 +67,18 @@ class Generated:
     first: float
     decode_ms: float
     stop_reason: str
+    logprobs: list[TokenLogprob] | None = None
 
 
+@dataclass
 class _Course:
     """How far an answer is."""
 
-    def __init__(self) -> None:
-        self.first = self.last = 0.0
-        self.stop_reason = "length"
-        self.tokens: list[int] = []
+    first: float = 0.0
+    last: float = 0.0
+    stop_reason: str = "length"
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def drew(self) -> None:
         self.last = time.perf_counter()
@@ -82,17 +91,20 @@ def generate(
     on_text: OnText | None = None,
     on_draw: OnDraw | None = None,
     watch: Watch | None = None,
+    on_token: OnToken | None = None,
 ) -> Generated:
     """Decodes an answer after a prefilled prompt. Ctrl-C and a cancel end the answer once it has begun.
 
     Before its first token they come out: KeyboardInterrupt, CancelledError.
     """
     llama = context.text.llama
-    sampler = Sampler(config.temperature, config.top_k, config.top_p, config.seed)
+    sampler = Sampler(llama, sampling_of(config))
     stream, course = TextStream(config.stop, on_text), _Course()
     try:
-        for token in _tokens(context, sampler, config.max_tokens, course, on_draw, watch or Watch()):
+        for token in _tokens(context, sampler, config, course, on_draw, watch or Watch()):
             course.tokens.append(token)
+            if on_token and course.logprobs:
+                on_token(course.logprobs[-1])
             stream.feed(llama.piece(token))
             if stream.stopped:
                 course.stop_reason = "stop"
@@ -105,17 +117,58 @@ def generate(
         sampler.close()
     stream.feed(b"", final=True)
     decode_ms = (course.last - course.first) * 1000 if course.tokens else 0.0
-    return Generated(stream.text, course.tokens, course.first, decode_ms, course.stop_reason)
+    logprobs = None if config.logprobs is None else course.logprobs
+    return Generated(stream.text, course.tokens, course.first, decode_ms, course.stop_reason, logprobs)
+
+
+def sampling_of(config: GenerateConfig) -> Sampling:
+    """Raises UsageError for a JSON schema that has no grammar."""
+    grammar, schema = config.grammar, config.json_schema
+    if schema is not None:
+        grammar = schema_grammar(schema) if schema else object_grammar()
+    return Sampling(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        frequency_penalty=config.frequency_penalty,
+        presence_penalty=config.presence_penalty,
+        n_penalized=config.max_tokens,
+        seed=config.seed,
+        grammar=grammar,
+    )
+
+
+def check_sampling(llama: LlamaModel, config: GenerateConfig) -> None:
+    """What a grammar or schema gets wrong, told before a prompt is computed. Raises UsageError."""
+    if config.grammar or config.json_schema is not None:
+        Sampler(llama, sampling_of(config)).close()
+
+
+def token_logprob(llama: LlamaModel, logits: Rows, token: int, n_top: int) -> TokenLogprob:
+    """logits: float32 [n_vocab] that `token` was drawn from."""
+    wide = logits.astype(np.float64)
+    largest = wide.max()
+    logprobs = wide - (largest + np.log(np.exp(wide - largest).sum()))
+    top = np.argsort(-logprobs, kind="stable")[:n_top]
+    likeliest = tuple(TokenLogprob(int(i), llama.piece(int(i), special=True), float(logprobs[i])) for i in top)
+    return TokenLogprob(token, llama.piece(token), float(logprobs[token]), likeliest)
 
 
 def _tokens(
-    context: Context, sampler: Sampler, n_max: int, course: _Course, on_draw: OnDraw | None, watch: Watch
+    context: Context,
+    sampler: Sampler,
+    config: GenerateConfig,
+    course: _Course,
+    on_draw: OnDraw | None,
+    watch: Watch,
 ) -> Iterator[int]:
-    """Yields up to n_max tokens; each is in the KV cache before the next is drawn, the last one yielded is not."""
+    """Yields up to max_tokens; each is in the KV cache before the next is drawn, the last one yielded is not."""
+    n_max, llama = config.max_tokens, context.text.llama
     for i in range(n_max):
         watch.check()
         token = sampler.draw(context.handle)
-        is_last = context.text.llama.is_eog(token)
+        is_last = llama.is_eog(token)
         if not is_last or not i:
             course.drew()
         if on_draw:
@@ -123,6 +176,8 @@ def _tokens(
         if is_last:
             course.stop_reason = "eos"
             return
+        if config.logprobs is not None:
+            course.logprobs.append(token_logprob(llama, context.logits(), token, config.logprobs))
         yield token
         if i + 1 == n_max or context.n_past == context.n_ctx:
             return

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,14 @@ AHEAD = 4  # frames that wait for the encoder
 _WAIT = 0.05  # seconds between two looks at a wish to stop
 
 Source = str | Path | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """A media item with a sampling of its own, in the place of its path or array."""
+
+    source: Source
+    sampling: FrameSampling
 
 
 class _Dropped(Exception):

@@ -21,12 +21,12 @@ from ..models.base import Fit, Frame
 from ..models.reuse import Shared
 from .ahead import Ahead
 from .encode import Steps
-from .intake import Intake, Source
+from .intake import Intake, Sampled, Source
 from .model import Model
 from .tile_rows import ItemRows
 from .watch import Watch
 
-Media = Source  # or an item that was begun before: engine/ahead.py
+Media = Source | Sampled  # or an item that was begun before: engine/ahead.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Reading:
 
 def check_media(model: Model, media: Sequence[object]) -> None:
     """Raises UsageError for what is no list, ModelError for a model that sees nothing."""
-    if isinstance(media, (str, Path, np.ndarray, Ahead)):
+    if isinstance(media, (str, Path, np.ndarray, Ahead, Sampled)):
         raise UsageError("media is one item; give a list of paths or arrays")
     if len(media) and model.tower is None:
         raise ModelError(
@@ -81,7 +81,10 @@ class Begun:
     def _intake(self, model: Model, item: Media | Ahead, sampling: FrameSampling | None, shared: Shared) -> Intake:
         if isinstance(item, Ahead):
             return item.taken_by(model)
-        intake = Intake(model, item, sampling, shared, once=True)
+        if isinstance(item, Sampled):
+            intake = Intake(model, item.source, item.sampling, shared, once=True)
+        else:
+            intake = Intake(model, item, sampling, shared, once=True)
         self._own.append(intake)
         return intake
 

@@ -127,6 +127,10 @@ class Video:
         assert self.timestamps.shape == self.indices.shape == self.frames.shape[:1] != (0,)
 
     @property
+    def n_bytes(self) -> int:
+        return self.frames.nbytes
+
+    @property
     def shape(self) -> MediaShape:
         """Sizes and times without the pixels."""
         height, width = self.source_size or self.frames.shape[1:3]
@@ -155,6 +159,10 @@ class Image:
     def __post_init__(self) -> None:
         assert self.pixels.dtype == np.uint8
         assert self.pixels.shape[2:] == (3,)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.pixels.nbytes
 
     @property
     def shape(self) -> MediaShape:

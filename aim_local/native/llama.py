@@ -62,7 +62,7 @@ class LlamaModel:
         )
         if not self._model:
             raise ModelError(f"{path} does not load: {log.last_error()}")
-        self.n_vocab = int(llama.llama_vocab_n_tokens(self._vocab))
+        self.n_vocab = int(llama.llama_vocab_n_tokens(self.vocab))
         self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
         self.n_layer = int(llama.llama_model_n_layer(self._model))
         self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
@@ -79,7 +79,7 @@ class LlamaModel:
         return self._model
 
     @property
-    def _vocab(self) -> Any:
+    def vocab(self) -> Any:
         return llama.llama_model_get_vocab(self.handle)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
@@ -87,19 +87,19 @@ class LlamaModel:
         data = text.encode("utf-8")
         n = len(data) + 16
         buffer = (ctypes.c_int32 * n)()
-        found = llama.llama_tokenize(self._vocab, data, len(data), buffer, n, start, special)
+        found = llama.llama_tokenize(self.vocab, data, len(data), buffer, n, start, special)
         if found < 0:
             buffer = (ctypes.c_int32 * -found)()
-            found = llama.llama_tokenize(self._vocab, data, len(data), buffer, -found, start, special)
+            found = llama.llama_tokenize(self.vocab, data, len(data), buffer, -found, start, special)
         return list(buffer[:found])
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """UTF-8 bytes of one token, possibly part of a character."""
         buffer = ctypes.create_string_buffer(64)
-        n = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        n = llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         if n < 0:
             buffer = ctypes.create_string_buffer(-n)
-            n = llama.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            n = llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:n]
 
     def token_text(self, token: int) -> str:
@@ -108,20 +108,20 @@ class LlamaModel:
 
     @property
     def bos_text(self) -> str:
-        return self.token_text(llama.llama_vocab_bos(self._vocab))
+        return self.token_text(llama.llama_vocab_bos(self.vocab))
 
     @property
     def adds_bos(self) -> bool:
         """Whether `tokenize` puts that token in front of what begins a prompt."""
-        return bool(llama.llama_vocab_get_add_bos(self._vocab))
+        return bool(llama.llama_vocab_get_add_bos(self.vocab))
 
     @property
     def eos_text(self) -> str:
-        return self.token_text(llama.llama_vocab_eos(self._vocab))
+        return self.token_text(llama.llama_vocab_eos(self.vocab))
 
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a turn."""
-        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+        return bool(llama.llama_vocab_is_eog(self.vocab, token))
 
     def close(self) -> None:
         if self._model:

@@ -15,7 +15,7 @@ class Limits:
 
     fetch_s: for a file from an address, redirects included. n_media: items of a request. n_frames: of a clip, asked or
     given as pictures. n_pixels: of a frame or picture, before it is fitted. n_answer: tokens of an answer.
-    n_waiting: requests in the queue, those that are computed not counted. answer_s: from a request's arrival to its end.
+    n_waiting: requests in the queue, without the one that is computed. answer_s: from a request's arrival to its end.
     """
 
     body_bytes: int = 64 * MIB

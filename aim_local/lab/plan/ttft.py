@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...config import VisualTokenConfig
-from ...engine.intake import entry_key
+from ...engine.intake import Source, entry_key
 from ...engine.model import Model
 from ...engine.plan import context_size
-from ...engine.read import Media
 from ...errors import ContextError
 from ...media import FrameSampling
 from ...media.outline import Indexed, Outline
@@ -139,7 +138,7 @@ def review(model: Model, choice: TtftChoice, stats: Stats) -> bool:
 class _Item:
     """A media item that was looked at."""
 
-    source: Media
+    source: Source
     indexed: Indexed
     speed: ReadingSpeed
 
