@@ -156,6 +156,27 @@ def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp
         tab.check_quiet()
 
 
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_newest_answer_is_in_sight(chromium: Browser, service: PageService, size: tuple[int, int]) -> None:
+    """Also where what it was made from is taller than the screen; who has scrolled up is left there."""
+    with Tab(chromium, service, size).open().clip() as tab:
+        for n in range(3):
+            tab.answered(f"Question {n}?")
+            expect(tab(".turn:last-child .asked")).to_be_in_viewport(ratio=1)
+            expect(tab(".turn:last-child .text")).to_be_in_viewport(ratio=1)
+        tab.ask("!slow")
+        expect(tab(".steps .vision")).to_have_class("vision now")
+        expect(tab(".turn:last-child .asked")).to_be_in_viewport(ratio=1)
+        tab(".turn >> nth=0").hover()
+        tab.page.mouse.wheel(0, -4000)
+        expect(tab(".turn >> nth=0 >> .asked")).to_be_in_viewport(ratio=1)
+        service.go()
+        expect(tab(".text.growing")).to_contain_text("and then")
+        service.go()
+        expect(tab(".evidence")).to_have_count(4)
+        expect(tab(".turn >> nth=0 >> .asked")).to_be_in_viewport(ratio=1)
+
+
 def test_a_time_that_still_grows_is_none_yet(chromium: Browser, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         tab.ask("!grows")

@@ -349,13 +349,15 @@ function begin(idea) { // without a clip there is nothing to ask about yet
 const wide = matchMedia("(min-width: 60rem)");
 const scroller = () => (wide.matches ? find("turns") : document.scrollingElement);
 
-let following = true, top = 0;
+let following = true;
+const leave = () => { following = false; };
+document.addEventListener("wheel", (event) => event.deltaY < 0 && leave(), { passive: true });
+document.addEventListener("touchmove", leave, { passive: true });
+document.addEventListener("keydown", (event) => ["PageUp", "ArrowUp", "Home"].includes(event.key) && event.target !== question && leave());
 for (const target of [find("turns"), document]) {
   target.addEventListener("scroll", () => {
     const { scrollTop, scrollHeight, clientHeight } = scroller();
-    if (scrollHeight - scrollTop - clientHeight < 120) following = true;
-    else if (scrollTop < top) following = false; // up; that there is more below is no sign of the reader's wish
-    top = scrollTop;
+    if (scrollHeight - scrollTop - clientHeight < 40) following = true;
   }, { passive: true });
 }
 
