@@ -37,10 +37,8 @@ def test_the_whole_way(chromium: Browser, service: PageService, size: tuple[int,
         tab.clip()
         assert service.uploads["file-1"] == NEEDLE.read_bytes()
         tab("#play").click()
-        expect(tab("#play")).to_have_attribute("aria-label", "Pause")
         expect(tab("#at")).not_to_contain_text("0:00.0 /")  # it moves
-        tab("#play").click()
-        expect(tab("#play")).to_have_attribute("aria-label", "Play")
+        expect(tab("#play")).to_have_attribute("aria-label", "Play")  # after two seconds it is over
         tab("#reading").evaluate("details => { details.open = true; }")
         tab("#share").fill("40")
         tab("#frames").fill("4")
@@ -50,7 +48,8 @@ def test_the_whole_way(chromium: Browser, service: PageService, size: tuple[int,
         tab.ask("!slow When?")
         expect(tab(".steps .vision")).to_have_class("vision now")
         expect(tab(".progress .hint")).to_have_text("Looking, 3 of 8 frames")
-        tab.check_access()
+        if size == PHONE:  # nothing in it has another place on a desktop
+            tab.check_access()
         service.go()
         expect(tab(".text.growing")).to_have_text("It begins at 0:01 and then ")
         tab("#send").click()  # which is the stop button now
@@ -63,11 +62,11 @@ def test_the_whole_way(chromium: Browser, service: PageService, size: tuple[int,
         expect(tab(".turn >> nth=1 >> .text .time")).to_have_text(["0:01", "0.5 to 1.5 seconds"])
         tab(".text .time >> text=0:01 >> nth=-1").click()
         expect(tab("#at")).to_have_text("0:01.0 / 0:02.0")
-        assert tab("#video").evaluate("video => video.paused")
+        expect(tab("#play")).to_have_attribute("aria-label", "Play")  # a still; the clip was playing before
         tab(".text .time >> text=0.5 to 1.5").click()
-        expect(tab("#play")).to_have_attribute("aria-label", "Pause")
-        expect(tab("#play")).to_have_attribute("aria-label", "Play")  # it stops at the end of the span
-        assert 1.4 < tab.at < 1.9
+        expect(tab("#at")).to_have_text("0:01.5 / 0:02.0")  # it stops at the end of the span
+        expect(tab("#play")).to_have_attribute("aria-label", "Play")
+        assert tab.at == pytest.approx(1.5)
 
         tab(".turn:last-child .frame >> nth=2").click()
         expect(tab("#frame-dialog")).to_be_visible()

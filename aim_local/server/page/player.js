@@ -46,8 +46,10 @@ export const position = () => video.currentTime;
 function moved() {
   const at = video.currentTime, all = length();
   if (until !== null && at >= until) {
+    const end = until;
     until = null;
     video.pause();
+    video.currentTime = end; // it is told of the time a few times a second only
   }
   seek.max = all || 1;
   seek.value = at;
@@ -68,15 +70,14 @@ function toggle() {
   else video.pause();
 }
 
-// to a moment; again to the same one plays from there, and stops. A span is played to its end
+// to a moment, which is shown as a still; again to the same one plays from there, and stops. A span is played to its end
 export function jump(start, end = null) {
   const there = Math.abs(video.currentTime - start) < 0.05;
-  if (end === null && (there || !video.paused) && clip?.kind === "video") {
-    if (there) return toggle();
-  }
+  if (end === null && there) return toggle();
   until = end;
   video.currentTime = Math.min(start, length() || start);
   if (end !== null) video.play().catch(() => {});
+  else video.pause();
   moved();
 }
 
