@@ -62,7 +62,7 @@ def test_the_whole_way(chromium: Browser, service: PageService, size: tuple[int,
         expect(tab(".turn >> nth=1 >> .text .time")).to_have_text(["0:01", "0.5 to 1.5 seconds"])
         tab(".text .time >> text=0:01 >> nth=-1").click()
         expect(tab("#at")).to_have_text("0:01.0 / 0:02.0")
-        expect(tab("#play")).to_have_attribute("aria-label", "Play")  # a still; the clip was playing before
+        expect(tab("#play")).to_have_attribute("aria-label", "Play")  # a still, also where the clip was playing
         tab(".text .time >> text=0.5 to 1.5").click()
         expect(tab("#at")).to_have_text("0:01.5 / 0:02.0")  # it stops at the end of the span
         expect(tab("#play")).to_have_attribute("aria-label", "Play")
