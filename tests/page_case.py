@@ -24,6 +24,7 @@ QUESTION = "What appears in the middle?"
 PHONE, DESKTOP = (390, 844), (1366, 768)
 STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "ttft")
 SECONDS = 20  # for what happens within milliseconds, on a machine that may be busy
+expect.set_options(timeout=SECONDS * 1000)
 
 # gives a file to the page as a hand does: by dropping it, or by pasting
 GIVE = """([type, name, mime, base64]) => {

@@ -36,6 +36,7 @@ def shoot(chromium: Browser, address: str, path: Path, size: tuple[int, int], **
     page.locator("#video").evaluate("(video, at) => { video.currentTime = at; }", SECONDS)
     expect(page.locator("#at")).to_contain_text("0:01.2")
     page.locator("#question").blur()
+    page.locator(".turn").evaluate("turn => turn.scrollIntoView()")
     page.mouse.move(0, 0)
     expect(page.locator(".frame canvas >> nth=3")).to_have_attribute("width", "224")
     page.wait_for_timeout(500)  # transitions

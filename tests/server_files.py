@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from hypothesis import HealthCheck, settings
 from media_fixtures import picture
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ from aim_local.server.limits import Limits
 from aim_local.server.sources import Found, Sources
 from aim_local.server.uploads import Uploads
 
+EXAMPLES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 WHERE = "messages[0].content[1]"
 Pixels = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from server_files import refusal, refused, sources, video_url
+from server_files import EXAMPLES, refusal, refused, sources, video_url
 from web_server import Web, answer, loopback
 
 from aim_local.server import addresses
@@ -41,6 +41,7 @@ def test_addresses_that_are_not_public(text: str) -> None:
     assert not is_public(ipaddress.ip_address(text))
 
 
+@EXAMPLES
 @for_all(st.ip_addresses(v=4))
 def test_an_address_in_disguise_is_judged_as_what_it_is(ip: ipaddress.IPv4Address) -> None:
     number = int(ip)
@@ -78,6 +79,7 @@ def test_what_is_read_of_an_address() -> None:
     assert read_address("http://[::1]:80/").host == "::1"
 
 
+@EXAMPLES
 @for_all(st.text(max_size=40))
 def test_any_text_is_an_address_or_a_refusal(text: str) -> None:
     for url in (text, "http://" + text, "https://a/" + text):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from media_fixtures import picture
-from server_files import WHERE, find, png, refused, sources, video_url
+from server_files import EXAMPLES, WHERE, find, png, refused, sources, video_url
 
 from aim_local.server import media_folder
 from aim_local.server.failures import RequestError
@@ -198,6 +198,7 @@ STEPS = st.sampled_from(
 )  # fmt: skip
 
 
+@EXAMPLES
 @for_all(st.lists(STEPS, max_size=8), st.sampled_from(["", "/", "file://", "file:///", "file://localhost/", "{open}/"]))
 def test_no_path_leads_out(world: Path, steps: list[str], head: str) -> None:
     """Whatever is opened lies in the folder by the system's own word."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from media_fixtures import codes_of, picture, write_animation, write_clip
-from server_files import WHERE, Pixels, b64, encoded, find, png, refused, sources, video_url
+from server_files import EXAMPLES, WHERE, Pixels, b64, encoded, find, png, refused, sources, video_url
 
 from aim_local.media import FrameSampling
 from aim_local.server.limits import Limits
@@ -93,6 +93,7 @@ def test_other_sizes_are_fitted_into_the_first(given: Sources) -> None:
 SIDES = st.integers(1, 40)
 
 
+@EXAMPLES
 @for_all(SIDES, SIDES, SIDES, SIDES)
 def test_a_fitted_picture_is_whole_and_touches_two_edges(h: int, w: int, height: int, width: int) -> None:
     fitted = fit_into(np.full((h, w, 3), 200, np.uint8), (height, width))

@@ -15,7 +15,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 from media_fixtures import picture, write_clip, write_sound
 from openai.types import FileObject
-from server_files import WHERE, b64, encoded, long_gif, png, refusal, sources, tall_png, video_url
+from server_files import EXAMPLES, WHERE, b64, encoded, long_gif, png, refusal, sources, tall_png, video_url
 
 from aim_local.server import uploads as uploads_file
 from aim_local.server.limits import Limits
@@ -255,6 +255,7 @@ def test_names_are_cleaned_for_people(uploads: Uploads, name: str, shown: str) -
     assert in_folder(uploads) == [kept.id], "no path is made from a name"
 
 
+@EXAMPLES
 @for_all(st.text(st.characters()))
 def test_any_name_can_be_shown(name: str) -> None:
     shown = display_name(name)

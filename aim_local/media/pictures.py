@@ -77,6 +77,11 @@ def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]
         return _rgb(path, image), page_warnings(kind)
 
 
+def pixels_of(image: PIL.Image.Image) -> Frames:
+    """An open picture as `read_picture` gives one. Raises MediaError."""
+    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)
+
+
 def picture_size(path: Path) -> Size:
     """(height, width) that `read_picture` gives, from the file's header. Raises MediaError."""
     with _opened(path) as image:

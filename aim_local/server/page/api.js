@@ -1,4 +1,4 @@
-// The service's addresses: what is asked, what comes back, and what went wrong in plain words. Knows nothing of the page.
+// The service's addresses: what is asked, what comes back, and what went wrong in plain words. Knows no page.
 
 import { events } from "./sse.js";
 
@@ -56,7 +56,8 @@ function refusal(status, body, retryAfter) {
   return new Refused(message, { status, wait: Number.isFinite(wait) ? wait : null });
 }
 
-const SILENT = "It may have been stopped, or the connection is gone. Start `aim-local serve` again, then try once more.";
+const SILENT =
+  "It may have been stopped, or the connection is gone. Start `aim-local serve` again, then try once more.";
 
 async function call(path, options = {}) {
   let response;
@@ -66,7 +67,8 @@ async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refused(SILENT);
   }
-  if (!response.ok) throw refusal(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After"));
+  if (!response.ok)
+    throw refusal(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After"));
   return response;
 }
 
@@ -116,7 +118,8 @@ function idOf(body) {
   }
 }
 
-export async function remove(id) { // also while the page goes away
+export async function remove(id) {
+  // also while the page goes away
   await call(`v1/files/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true });
 }
 
@@ -125,7 +128,12 @@ const TYPES = { invalid_request_error: 400, rate_limit_error: 429, overloaded_er
 
 // the chunks of a streamed answer; ends after [DONE], throws where it breaks off
 export async function* ask(body, signal) {
-  const options = { method: "POST", signal, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  const options = {
+    method: "POST",
+    signal,
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json" },
+  };
   const response = await call("v1/chat/completions", options);
   try {
     for await (const data of events(response.body)) {
@@ -140,4 +148,3 @@ export async function* ask(body, signal) {
   }
   throw new Refused("The service closed the connection before the end.", BROKEN);
 }
-

@@ -33,8 +33,23 @@ export function change(clip, values) {
 
 export function add(files) {
   for (const file of files) {
-    const clip = { key: `clip${++count}`, file, name: file.name || "pasted", url: URL.createObjectURL(file), kind: "video", duration: null, thumb: null,
-      id: null, state: "sending", share: 0, error: null, start: null, end: null, removed: false, upload: null };
+    const clip = {
+      key: `clip${++count}`,
+      file,
+      name: file.name || "pasted",
+      url: URL.createObjectURL(file),
+      kind: "video",
+      duration: null,
+      thumb: null,
+      id: null,
+      state: "sending",
+      share: 0,
+      error: null,
+      start: null,
+      end: null,
+      removed: false,
+      upload: null,
+    };
     clips.push(clip);
     look(clip);
     send(clip);
@@ -43,7 +58,8 @@ export function add(files) {
   changed();
 }
 
-export function send(clip) { // a promise of the id; rejects where it fails
+export function send(clip) {
+  // a promise of the id; rejects where it fails
   const cancel = new AbortController();
   Object.assign(clip, { state: "sending", share: 0, error: null, id: null, cancel });
   const progress = (share) => {
@@ -75,8 +91,8 @@ export function remove(clip) {
   if (chosen === clip) chosen = clips[Math.min(at, clips.length - 1)] ?? null;
   say(`${clip.name} removed`);
   changed();
-  const next = find("shelf").querySelector(`[data-part="pick ${chosen?.key}"]`) ?? find("choose"); // where the focus was is gone
-  next.focus();
+  // where the focus was is gone
+  (find("shelf").querySelector(`[data-part="pick ${chosen?.key}"]`) ?? find("choose")).focus();
   URL.revokeObjectURL(clip.url); // after the player has let go of it
 }
 
@@ -116,7 +132,9 @@ function look(clip) {
 
 function keepThumb(clip, source, width, height) {
   const canvas = make("canvas", { width: 112, height: 80, "aria-hidden": "true" });
-  const scale = Math.max(112 / width, 80 / height), w = width * scale, h = height * scale;
+  const scale = Math.max(112 / width, 80 / height),
+    w = width * scale,
+    h = height * scale;
   canvas.getContext("2d").drawImage(source, (112 - w) / 2, (80 - h) / 2, w, h);
   change(clip, { thumb: canvas });
 }
@@ -139,14 +157,47 @@ function about(clip) {
 function card(clip) {
   const on = clip === chosen;
   const thumb = clip.thumb ? clone(clip.thumb) : make("span", { class: "blank" }, icon("aim"));
-  const words = make("span", { class: "words" }, make("bdi", { class: "name" }, clip.name), make("span", { class: "about" }, about(clip)));
-  const pick = make("button", { type: "button", class: "pick", "aria-pressed": String(on), "data-part": `pick ${clip.key}`, onclick: () => choose(clip) }, thumb, words);
-  const gone = button(clip.state === "sending" ? `Cancel the upload of ${clip.name}` : `Remove ${clip.name}`, "close", () => remove(clip), { bare: true, kind: "round tiny" });
+  const words = make(
+    "span",
+    { class: "words" },
+    make("bdi", { class: "name" }, clip.name),
+    make("span", { class: "about" }, about(clip)),
+  );
+  const pick = make(
+    "button",
+    {
+      type: "button",
+      class: "pick",
+      "aria-pressed": String(on),
+      "data-part": `pick ${clip.key}`,
+      onclick: () => choose(clip),
+    },
+    thumb,
+    words,
+  );
+  const gone = button(
+    clip.state === "sending" ? `Cancel the upload of ${clip.name}` : `Remove ${clip.name}`,
+    "close",
+    () => remove(clip),
+    { bare: true, kind: "round tiny" },
+  );
   gone.dataset.part = `gone ${clip.key}`;
   const item = make("li", { class: `card ${clip.state}${on ? " on" : ""}` }, pick);
-  if (clip.state === "failed") item.append(button(`Upload ${clip.name} again`, "again", () => { send(clip); changed(); }, { bare: true, kind: "round tiny" }));
+  if (clip.state === "failed")
+    item.append(
+      button(
+        `Upload ${clip.name} again`,
+        "again",
+        () => {
+          send(clip);
+          changed();
+        },
+        { bare: true, kind: "round tiny" },
+      ),
+    );
   item.append(gone);
-  if (clip.state === "sending") item.append(make("progress", { max: 1, value: clip.share, "aria-label": `Upload of ${clip.name}` }));
+  if (clip.state === "sending")
+    item.append(make("progress", { max: 1, value: clip.share, "aria-label": `Upload of ${clip.name}` }));
   return item;
 }
 

@@ -17,7 +17,8 @@ export function make(name, given = {}, ...children) {
   return element;
 }
 
-export function icon(name) { // of the sprite in index.html
+export function icon(name) {
+  // of the sprite in index.html
   const svg = document.createElementNS(SVG, "svg"), use = document.createElementNS(SVG, "use");
   svg.setAttribute("class", "icon");
   svg.setAttribute("aria-hidden", "true");
@@ -41,5 +42,7 @@ export function show(element, on) {
 export function say(text) {
   const region = find("spoken");
   region.textContent = "";
-  requestAnimationFrame(() => { region.textContent = text; });
+  requestAnimationFrame(() => {
+    region.textContent = text;
+  });
 }

@@ -3,8 +3,11 @@
 import { find, icon, show } from "./dom.js";
 import { clock, spoken } from "./times.js";
 
-const video = find("video"), picture = find("picture"), seek = find("seek");
-let clip = null, until = null;
+const video = find("video"),
+  picture = find("picture"),
+  seek = find("seek");
+let clip = null,
+  until = null;
 
 // --- what is shown ---
 
@@ -46,8 +49,10 @@ export const position = () => video.currentTime;
 function moved() {
   const at = video.currentTime, all = length();
   if (until !== null && at >= until) {
+    const end = until;
     until = null;
     video.pause();
+    video.currentTime = end; // it is told of the time a few times a second only
   }
   seek.max = all || 1;
   seek.value = at;
@@ -64,19 +69,19 @@ function drawPlay() {
 
 function toggle() {
   until = null;
-  if (video.paused) video.play().catch(() => {}); // a new source may come in between
+  if (video.paused)
+    video.play().catch(() => {}); // a new source may come in between
   else video.pause();
 }
 
-// to a moment; again to the same one plays from there, and stops. A span is played to its end
+// to a moment, which is shown as a still; again to the same one plays from there. A span is played to its end
 export function jump(start, end = null) {
   const there = Math.abs(video.currentTime - start) < 0.05;
-  if (end === null && (there || !video.paused) && clip?.kind === "video") {
-    if (there) return toggle();
-  }
+  if (end === null && there) return toggle();
   until = end;
   video.currentTime = Math.min(start, length() || start);
   if (end !== null) video.play().catch(() => {});
+  else video.pause();
   moved();
 }
 
@@ -84,18 +89,21 @@ export function jump(start, end = null) {
 
 let ticks = [];
 
-export function mark(times) { // seconds of the frames that were read of this clip
+export function mark(times) {
+  // seconds of the frames that were read of this clip
   ticks = times;
   drawTicks();
 }
 
 function drawTicks() {
   const all = length();
-  find("ticks").replaceChildren(...(all ? ticks : []).map((time) => {
-    const tick = document.createElement("i");
-    tick.style.insetInlineStart = `${(100 * time) / all}%`;
-    return tick;
-  }));
+  find("ticks").replaceChildren(
+    ...(all ? ticks : []).map((time) => {
+      const tick = document.createElement("i");
+      tick.style.insetInlineStart = `${(100 * time) / all}%`;
+      return tick;
+    }),
+  );
 }
 
 function drawSpan() {
@@ -130,8 +138,14 @@ seek.addEventListener("input", () => {
   until = null;
   video.currentTime = Number(seek.value);
 });
-find("mute").addEventListener("click", () => { video.muted = !video.muted; });
+find("mute").addEventListener("click", () => {
+  video.muted = !video.muted;
+});
 find("mute").setAttribute("aria-pressed", "false");
 find("mute").setAttribute("aria-label", "Mute");
-find("full").addEventListener("click", () => find("screen").requestFullscreen?.().catch(() => {}));
+find("full").addEventListener("click", () =>
+  find("screen")
+    .requestFullscreen?.()
+    .catch(() => {}),
+);
 show(find("full"), Boolean(document.fullscreenEnabled));

@@ -10,11 +10,13 @@ let vision = { default_frames: null };
 
 const budget = () => document.querySelector("input[name=budget]:checked").value;
 
-export function visualTokens() { // the service's `visual_tokens`
+export function visualTokens() {
+  // the service's `visual_tokens`
   return budget() === "share" ? `budget=${Number(share.value) / 100}` : budget();
 }
 
-export function sampling(clip) { // of a clip's part; a picture has none
+export function sampling(clip) {
+  // of a clip's part; a picture has none
   if (clip.kind === "picture") return {};
   const n = Number.parseInt(frames.value, 10), found = {};
   if (n > 0) found.frames = n;
@@ -39,7 +41,8 @@ export function rangeText({ start, end }, whole = "The whole clip") {
 function budgetText() {
   if (budget() === "auto") return "The runtime takes what suits this model and this clip.";
   if (budget() === "off") return "Every piece of every frame is read. Slowest, and nothing is lost.";
-  return `About ${share.value} % of the full work: pieces that look alike are put together, and what matters least is dropped.`;
+  const how = "pieces that look alike are put together, and what matters least is dropped";
+  return `About ${share.value} % of the full work: ${how}.`;
 }
 
 export function draw() {
@@ -54,7 +57,13 @@ export function draw() {
   share.closest(".slider").classList.toggle("idle", budget() !== "share");
   frames.placeholder = vision.default_frames ?? "auto";
   const much = { auto: "automatic", off: "everything", share: `${share.value} % budget` }[budget()];
-  find("reading-brief").textContent = [much, frames.value && `${frames.value} frames`, cut && rangeText(clip).toLowerCase()].filter(Boolean).join(", ");
+  find("reading-brief").textContent = [
+    much,
+    frames.value && `${frames.value} frames`,
+    cut && rangeText(clip).toLowerCase(),
+  ]
+    .filter(Boolean)
+    .join(", ");
 }
 
 // --- wiring ---
@@ -63,7 +72,8 @@ function cut(values) {
   const clip = shelf.current();
   const next = { start: clip.start, end: clip.end, ...values };
   // the other end gives way, so that the last press always holds
-  if (next.start !== null && next.end !== null && next.start >= next.end) next["start" in values ? "end" : "start"] = null;
+  if (next.start !== null && next.end !== null && next.start >= next.end)
+    next["start" in values ? "end" : "start"] = null;
   shelf.change(clip, next);
   player.refresh();
   say(rangeText(clip));

@@ -1,4 +1,4 @@
-// Server-sent events out of a byte stream, however it is cut. Knows the format (HTML standard, section 9.2), no meaning.
+// Server-sent events out of a byte stream, however it is cut. Knows the format (HTML standard, 9.2), no meaning.
 
 export class EventParser {
   #rest = []; // pieces of a line that has no end yet; it may be megabytes
@@ -12,7 +12,8 @@ export class EventParser {
       this.#first = false;
       if (text.startsWith("\uFEFF")) text = text.slice(1);
     }
-    if (this.#afterReturn && text) { // a line may end in \r\n, and the chunk between the two
+    if (this.#afterReturn && text) {
+      // a line may end in \r\n, and the chunk between the two
       this.#afterReturn = false;
       if (text.startsWith("\n")) text = text.slice(1);
     }
@@ -43,7 +44,9 @@ export class EventParser {
 
 // the data of each event of a ReadableStream of bytes; a character may be cut too
 export async function* events(stream) {
-  const reader = stream.getReader(), decoder = new TextDecoder(), parser = new EventParser();
+  const reader = stream.getReader(),
+    decoder = new TextDecoder(),
+    parser = new EventParser();
   try {
     for (;;) {
       const { done, value } = await reader.read();

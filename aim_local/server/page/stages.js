@@ -6,8 +6,13 @@ import { duration } from "./times.js";
 // what the service calls a stage: what a person would
 const STEPS = { upload: "Uploading", queue: "Waiting", decode_video: "Opening", vision: "Looking", prefill: "Reading" };
 const STAGES = {
-  queue: "Waiting", decode_video: "Opening the clip", preprocess: "Fitting frames", vision: "Looking", merge: "Putting together",
-  importance: "Weighing", prefill: "Reading",
+  queue: "Waiting",
+  decode_video: "Opening the clip",
+  preprocess: "Fitting frames",
+  vision: "Looking",
+  merge: "Putting together",
+  importance: "Weighing",
+  prefill: "Reading",
 };
 const TELL = 10000; // milliseconds between two words to a screen reader
 const SHOWN = ["decode_video", "vision", "prefill"];
@@ -21,7 +26,12 @@ export class Progress {
     this.list = make("ul", { class: "steps" });
     this.clock = make("span", { class: "elapsed", "aria-hidden": "true" });
     this.note = make("p", { class: "hint" }, "Sent to the service");
-    this.element = make("div", { class: "progress" }, this.list, make("div", { class: "underline" }, this.note, this.clock));
+    this.element = make(
+      "div",
+      { class: "progress" },
+      this.list,
+      make("div", { class: "underline" }, this.note, this.clock),
+    );
     for (const name of SHOWN) this.#step(name);
     this.told = this.began;
     this.timer = setInterval(() => this.#tick(performance.now()), 100);
@@ -44,9 +54,9 @@ export class Progress {
   }
 
   #words(stage, done, total) {
-    if (stage === "upload") return `Uploading, ${Math.round(100 * done / total)} %`;
+    if (stage === "upload") return `Uploading, ${Math.round((100 * done) / total)} %`;
     if (stage === "queue") return total > 0 ? `Waiting: ${total - done} before this one` : "Waiting for the one before";
-    if (stage === "prefill") return `Reading, ${Math.round(100 * done / total)} % of the prompt`;
+    if (stage === "prefill") return `Reading, ${Math.round((100 * done) / total)} % of the prompt`;
     return `${STEPS[stage] ?? stage}, ${done} of ${total} ${total === 1 ? "frame" : "frames"}`;
   }
 
@@ -76,7 +86,10 @@ export class Progress {
 // timings: of the service. importance is part of prefill, so it is taken out of it here
 function parts(timings) {
   const ms = (name) => Math.max(0, timings[`${name}_ms`] ?? 0);
-  const all = Object.keys(STAGES).map((name) => [name, name === "prefill" ? Math.max(0, ms("prefill") - ms("importance")) : ms(name)]);
+  const all = Object.keys(STAGES).map((name) => [
+    name,
+    name === "prefill" ? Math.max(0, ms("prefill") - ms("importance")) : ms(name),
+  ]);
   return all.filter(([name, took]) => took >= (name === "queue" ? 20 : 0.5)); // nobody notices a shorter wait
 }
 
@@ -92,19 +105,58 @@ export function bar(timings) {
     segment.style.flexGrow = took;
     return segment;
   });
-  const names = found.map(([name, took]) => make("li", {}, make("i", { class: name, "aria-hidden": "true" }), make("span", {}, STAGES[name] ?? "Everything else"), make("b", {}, duration(took))));
-  const beside = sum > total * 1.02 ? make("p", { class: "hint" }, "A clip is opened while it is looked at, so the stages add up to more.") : "";
+  const names = found.map(([name, took]) =>
+    make(
+      "li",
+      {},
+      make("i", { class: name, "aria-hidden": "true" }),
+      make("span", {}, STAGES[name] ?? "Everything else"),
+      make("b", {}, duration(took)),
+    ),
+  );
+  const beside =
+    sum > total * 1.02
+      ? make("p", { class: "hint" }, "A clip is opened while it is looked at, so the stages add up to more.")
+      : "";
   const head = make("p", { class: "fact" }, "First word after ", make("b", {}, duration(total)));
-  return make("section", { class: "stages", "aria-label": "Time to the first word" }, head, make("div", { class: "bar", "aria-hidden": "true" }, ...segments), make("ul", { class: "legend" }, ...names), beside);
+  return make(
+    "section",
+    { class: "stages", "aria-label": "Time to the first word" },
+    head,
+    make("div", { class: "bar", "aria-hidden": "true" }, ...segments),
+    make("ul", { class: "legend" }, ...names),
+    beside,
+  );
 }
 
 // what went in and what came out: "129 -> 33 visual tokens", null where nothing was counted
 export function tokens(usage, timings) {
-  const details = usage?.prompt_tokens_details ?? {}, full = details.visual_tokens_full, kept = details.visual_tokens;
+  const details = usage?.prompt_tokens_details ?? {},
+    full = details.visual_tokens_full,
+    kept = details.visual_tokens;
   const facts = [];
-  if (full) facts.push(make("li", {}, make("b", {}, full === kept ? String(kept) : `${full} \u2192 ${kept}`), " visual tokens", gauge(kept / full)));
-  if (usage?.prompt_tokens) facts.push(make("li", {}, make("b", {}, String(usage.prompt_tokens)), " tokens read", details.cached_tokens ? `, ${details.cached_tokens} known from before` : ""));
-  if (usage?.completion_tokens) facts.push(make("li", {}, make("b", {}, String(usage.completion_tokens)), " tokens said", rate(timings)));
+  if (full)
+    facts.push(
+      make(
+        "li",
+        {},
+        make("b", {}, full === kept ? String(kept) : `${full} \u2192 ${kept}`),
+        " visual tokens",
+        gauge(kept / full),
+      ),
+    );
+  if (usage?.prompt_tokens)
+    facts.push(
+      make(
+        "li",
+        {},
+        make("b", {}, String(usage.prompt_tokens)),
+        " tokens read",
+        details.cached_tokens ? `, ${details.cached_tokens} known from before` : "",
+      ),
+    );
+  if (usage?.completion_tokens)
+    facts.push(make("li", {}, make("b", {}, String(usage.completion_tokens)), " tokens said", rate(timings)));
   return facts.length ? make("ul", { class: "facts", "aria-label": "Tokens" }, ...facts) : null;
 }
 
@@ -114,4 +166,5 @@ function gauge(share) {
   return make("span", { class: "gauge", "aria-hidden": "true" }, fill);
 }
 
-const rate = (timings) => (timings?.predicted_per_second > 0 ? `, ${Math.round(timings.predicted_per_second)} a second` : "");
+const rate = (timings) =>
+  timings?.predicted_per_second > 0 ? `, ${Math.round(timings.predicted_per_second)} a second` : "";

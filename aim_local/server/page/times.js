@@ -30,7 +30,8 @@ function moments(text) {
   const found = [];
   for (const match of text.matchAll(MOMENT)) {
     const start = secondsOf(match.groups);
-    if (Number.isFinite(start)) found.push({ from: match.index, to: match.index + match[0].length, start, bare: Boolean(match.groups.bare) });
+    if (Number.isFinite(start))
+      found.push({ from: match.index, to: match.index + match[0].length, start, bare: Boolean(match.groups.bare) });
   }
   return found;
 }
@@ -42,7 +43,10 @@ export function findTimes(text, duration = Infinity) {
   for (let i = 0; i < all.length; i++) {
     const { from, to, start, bare } = all[i], next = all[i + 1];
     const between = next ? text.slice(to, next.from) : "";
-    const joined = next && next.start > start && (RANGE.test(between) || (/^\sand\s$/i.test(between) && BETWEEN.test(text.slice(0, from))));
+    const joined =
+      next &&
+      next.start > start &&
+      (RANGE.test(between) || (/^\sand\s$/i.test(between) && BETWEEN.test(text.slice(0, from))));
     if (joined) {
       spans.push({ from, to: next.to, start, end: Math.min(next.start, duration) });
       i++;
@@ -56,18 +60,22 @@ const even = (x) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)); // 
 // 0:12, 1:01:05; with tenths where asked for: 0:12.5
 export function clock(seconds, tenths = false) {
   const whole = tenths ? even(seconds * 10) / 10 : Math.floor(seconds + 1e-6);
-  const h = Math.floor(whole / 3600), m = Math.floor(whole / 60) % 60, s = whole % 60;
+  const h = Math.floor(whole / 3600),
+    m = Math.floor(whole / 60) % 60,
+    s = whole % 60;
   const tail = tenths ? s.toFixed(1).padStart(4, "0") : String(s).padStart(2, "0");
   return h ? `${h}:${String(m).padStart(2, "0")}:${tail}` : `${m}:${tail}`;
 }
 
-export function spoken(seconds) { // for screen readers: "1 minute 5 seconds"
+export function spoken(seconds) {
+  // for screen readers: "1 minute 5 seconds"
   const m = Math.floor(seconds / 60), s = Math.round((seconds - 60 * m) * 10) / 10;
   const part = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
   return m ? `${part(m, "minute")} ${part(s, "second")}` : part(s, "second");
 }
 
-export function duration(ms) { // 84 ms, 1.4 s, 2 min 5 s
+export function duration(ms) {
+  // 84 ms, 1.4 s, 2 min 5 s
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60000) return `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
   return `${Math.floor(ms / 60000)} min ${Math.round((ms % 60000) / 1000)} s`;

@@ -7,9 +7,14 @@ import { bar, Progress, tokens } from "./stages.js";
 import { findTimes } from "./times.js";
 
 // Models write Markdown; of that, what can be told line by line: headings, items, **strong** and `code`
-const LINES = [[/^#{1,6}\s+/, "head"], [/^\s*[-*\u2022]\s+/, "item"], [/^(?=\s*\d{1,2}[.)]\s)/, "numbered"]];
+const LINES = [
+  [/^#{1,6}\s+/, "head"],
+  [/^\s*[-*\u2022]\s+/, "item"],
+  [/^(?=\s*\d{1,2}[.)]\s)/, "numbered"],
+];
 
-function lineKind(line) { // [characters of its mark, class]
+function lineKind(line) {
+  // [characters of its mark, class]
   for (const [form, kind] of LINES) {
     const found = form.exec(line);
     if (found) return [found[0].length, kind];
@@ -19,7 +24,8 @@ function lineKind(line) { // [characters of its mark, class]
 
 const INLINE = /(\*\*[^*]+\*\*)|(`[^`]+`)/;
 
-function* inline(line) { // [tag, text], "" for plain text
+function* inline(line) {
+  // [tag, text], "" for plain text
   for (const part of line.split(INLINE)) {
     if (part === undefined || part === "") continue;
     if (part.startsWith("**") && part.length > 4 && part.endsWith("**")) yield ["strong", part.slice(2, -2)];
@@ -62,10 +68,12 @@ class TimedText {
     this.element.className = kind;
     const had = [...this.element.querySelectorAll("button")].indexOf(document.activeElement);
     const parts = [...inline(this.line.slice(mark))];
-    this.element.replaceChildren(...parts.flatMap(([tag, text], i) => {
-      if (tag) return [make(tag, {}, ...this.#times(text, false))];
-      return this.#times(text, growing && i === parts.length - 1);
-    }));
+    this.element.replaceChildren(
+      ...parts.flatMap(([tag, text], i) => {
+        if (tag) return [make(tag, {}, ...this.#times(text, false))];
+        return this.#times(text, growing && i === parts.length - 1);
+      }),
+    );
     if (had >= 0) this.element.querySelectorAll("button")[had]?.focus();
   }
 
@@ -75,7 +83,15 @@ class TimedText {
     for (const { from, to, start, end } of findTimes(text, this.durationOf())) {
       if (growing && to === text.length) break; // "0:1" may become "0:12"
       const time = text.slice(from, to);
-      parts.push(text.slice(at, from), make("button", { type: "button", class: "time", "aria-label": `Jump to ${time}`, onclick: () => this.jump(start, end) }, icon("play"), time));
+      parts.push(
+        text.slice(at, from),
+        make(
+          "button",
+          { type: "button", class: "time", "aria-label": `Jump to ${time}`, onclick: () => this.jump(start, end) },
+          icon("play"),
+          time,
+        ),
+      );
       at = to;
     }
     return [...parts, text.slice(at)].filter((part) => part !== "");
@@ -83,7 +99,8 @@ class TimedText {
 }
 
 export class Turn {
-  // media: [{clip, start, end, frames}] that go with it. acts: {stop, retry(turn), jump(turn, start, end), durationOf(turn), seek(turn, frame), clipOf(turn, frame)}
+  // media: [{clip, sampling, start, end}]. acts: {retry(turn), jump(turn, start, end), durationOf(turn),
+  // seek(turn, frame), clipOf(turn, frame)}
   constructor(number, question, media, acts) {
     Object.assign(this, { number, question, media, acts, answer: "", state: "asking" });
     this.body = make("div", { class: "said" });
@@ -92,8 +109,20 @@ export class Turn {
   }
 
   #asked() {
-    const chips = this.media.map(({ clip, start, end }) => make("li", {}, make("bdi", {}, clip.name), start != null || end != null ? `, ${rangeText({ start, end }).toLowerCase()}` : ""));
-    return make("div", { class: "asked" }, make("p", { dir: "auto" }, this.question), chips.length ? make("ul", { class: "went", "aria-label": "With it" }, ...chips) : "");
+    const chips = this.media.map(({ clip, start, end }) =>
+      make(
+        "li",
+        {},
+        make("bdi", {}, clip.name),
+        start != null || end != null ? `, ${rangeText({ start, end }).toLowerCase()}` : "",
+      ),
+    );
+    return make(
+      "div",
+      { class: "asked" },
+      make("p", { dir: "auto" }, this.question),
+      chips.length ? make("ul", { class: "went", "aria-label": "With it" }, ...chips) : "",
+    );
   }
 
   begin() {
@@ -102,7 +131,11 @@ export class Turn {
     this.answer = "";
     this.progress = new Progress();
     this.text = make("div", { class: "text" });
-    this.timed = new TimedText(this.text, () => this.acts.durationOf(this), (start, end) => this.acts.jump(this, start, end));
+    this.timed = new TimedText(
+      this.text,
+      () => this.acts.durationOf(this),
+      (start, end) => this.acts.jump(this, start, end),
+    );
     this.body.replaceChildren(this.progress.element);
   }
 
@@ -146,7 +179,20 @@ export class Turn {
   failed(title, message, ...more) {
     this.#close("failed");
     const again = button("Try again", "again", () => this.acts.retry(this));
-    this.body.append(make("div", { class: "failure" }, icon("alert"), make("div", {}, make("p", { class: "title" }, title), make("p", { dir: "auto" }, message), make("div", { class: "row" }, again, ...more))));
+    this.body.append(
+      make(
+        "div",
+        { class: "failure" },
+        icon("alert"),
+        make(
+          "div",
+          {},
+          make("p", { class: "title" }, title),
+          make("p", { dir: "auto" }, message),
+          make("div", { class: "row" }, again, ...more),
+        ),
+      ),
+    );
     say(`${title}. ${message}`);
   }
 
@@ -155,7 +201,12 @@ export class Turn {
   }
 
   #warnings({ warnings = [], toy = false }) {
-    if (toy && !warnings.length) this.#note("toy", "This is the bundled toy model, and this clip is none of its own: the answer means nothing.", "note toy");
+    if (toy && !warnings.length)
+      this.#note(
+        "toy",
+        "This is the bundled toy model, and this clip is none of its own: the answer means nothing.",
+        "note toy",
+      );
     for (const warning of warnings) this.#note(toy ? "toy" : "alert", warning, toy ? "note toy" : "note");
   }
 
@@ -171,11 +222,13 @@ export class Turn {
 
   #evidence({ usage, timings, looks }) {
     const facts = tokens(usage, timings), times = bar(timings);
-    const frames = looks?.frames?.length ? strip(looks, {
-      seek: (frame) => this.acts.seek(this, frame),
-      canSeek: (frame) => this.acts.clipOf(this, frame)?.kind === "video",
-      titleOf: (frame) => this.acts.clipOf(this, frame)?.name ?? "",
-    }) : null;
+    const frames = looks?.frames?.length
+      ? strip(looks, {
+          seek: (frame) => this.acts.seek(this, frame),
+          canSeek: (frame) => this.acts.clipOf(this, frame)?.kind === "video",
+          titleOf: (frame) => this.acts.clipOf(this, frame)?.name ?? "",
+        })
+      : null;
     if (!facts && !times && !frames) return;
     const summary = make("summary", {}, make("span", {}, looks ? looks.summary : "How it got there"));
     this.evidence = make("details", { class: "evidence", open: true }, summary, frames, times, facts);
@@ -183,7 +236,8 @@ export class Turn {
     this.looks = looks;
   }
 
-  fold() { // the next question is asked
+  fold() {
+    // the next question is asked
     if (this.evidence) this.evidence.open = false;
   }
 }
