@@ -31,6 +31,7 @@ from . import (
     pull,
     quantize,
     run,
+    serve,
     watch,
 )
 from ._groups import flat
@@ -179,6 +180,7 @@ def _root(
 for _command in (
     chat.chat,
     watch.watch,
+    serve.serve,
     explain.explain,
     run.run,
     compare.compare,

@@ -1,4 +1,4 @@
-"""Imports that need the `convert` extra: where a package is missing, one line says which and how to get it."""
+"""Imports that need an extra: where a package is missing, one line says which and how to get it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from types import ModuleType
 from aim_local.errors import AimError
 
 EXTRA = frozenset({"torch", "transformers", "safetensors", "tokenizers", "sentencepiece"})
+SERVE_EXTRA = frozenset({"fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client"})
 
 
 class MissingExtraError(AimError):
-    """A package of the `convert` extra is not installed."""
+    """A package of an extra is not installed."""
 
 
 def import_converter() -> ModuleType:
@@ -28,3 +29,15 @@ def missing(e: ModuleNotFoundError) -> BaseException:
     if package not in EXTRA:
         return e
     return MissingExtraError(f"converting needs {package}; run in the source folder: pip install -e '.[convert]'")
+
+
+def import_server() -> ModuleType:
+    """aim_local.server.serving. Raises MissingExtraError."""
+    try:
+        return importlib.import_module("aim_local.server.serving")
+    except ModuleNotFoundError as e:
+        package = (e.name or "").split(".")[0]
+        if package not in SERVE_EXTRA:
+            raise
+        said = f"serving needs {package}; run in the source folder: pip install -e '.[serve]'"
+        raise MissingExtraError(said) from e

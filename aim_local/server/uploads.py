@@ -58,18 +58,23 @@ class Upload:
 class Writer:
     """An upload on its way. `with` leaves nothing of it unless it was finished. Its calls block for the disk only."""
 
-    def __init__(self, landing: Landing, keep: Callable[[Landed], Upload]) -> None:
+    def __init__(self, landing: Landing, keep: Callable[[Landed, str], Upload]) -> None:
         self._landing, self._keep = landing, keep
 
     def write(self, data: bytes) -> None:
         """The next bytes. Raises RequestError where there are too many, and then nothing more is taken."""
         self._landing.write(data)
 
-    def finish(self) -> Upload:
-        """All bytes came. Raises RequestError, and nothing is kept, for what is no video or picture."""
+    def finish(self, purpose: str = "") -> Upload:
+        """All bytes came. Raises RequestError, and nothing is kept, for what is no video or picture.
+
+        purpose: where it came behind the file; "" for that of the beginning.
+        """
         with self._landing:
+            if purpose:
+                check_purpose(purpose)
             landed = self._landing.finish()
-        return self._keep(landed)
+        return self._keep(landed, purpose)
 
     def abort(self) -> None:
         """The client is gone: nothing is left. Idempotent."""
@@ -104,16 +109,12 @@ class Uploads:
 
     def begin(self, name: str, purpose: str, n_bytes: int = 0) -> Writer:
         """n_bytes: how many will come, as far as is known; what cannot fit is refused here. Raises RequestError."""
-        if purpose not in PURPOSES:
-            allowed = " or ".join(PURPOSES)
-            raise RequestError(
-                400, f"purpose is {shown(purpose)}; files here are videos and pictures: {allowed}", param="purpose"
-            )
+        check_purpose(purpose)
         with self._lock:
             self._check_count()
         id, created = f"file-{secrets.token_hex(16)}", int(time.time())
         landing = Landing(self._folder / f"{id}.part", self.limits, self.room, self._no_room, n_bytes)
-        return Writer(landing, lambda whole: self._keep(whole, id, display_name(name), purpose, created))
+        return Writer(landing, lambda whole, late: self._keep(whole, id, display_name(name), late or purpose, created))
 
     def files(self) -> list[Upload]:
         """All that are kept, the newest first."""
@@ -202,6 +203,15 @@ class Uploads:
             f"the file has {size(n_bytes)}, and {free} of {total} are free; delete"
             f" files{such} with DELETE /v1/files/ID, or start the server with a larger {OPTIONS['files_bytes']}",
             code="no_room",
+        )
+
+
+def check_purpose(purpose: str) -> None:
+    """Raises RequestError."""
+    if purpose not in PURPOSES:
+        allowed = " or ".join(PURPOSES)
+        raise RequestError(
+            400, f"purpose is {shown(purpose)}; files here are videos and pictures: {allowed}", param="purpose"
         )
 
 
