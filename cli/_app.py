@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, pull, quantize
+from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, pull, quantize, rpc_server
 from ._groups import flat
 from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
 
@@ -158,6 +158,7 @@ for _command in (
     plan.plan,
     doctor.doctor,
     bench.bench,
+    rpc_server.rpc_server,
 ):
     app.command()(flat(_command))
 
