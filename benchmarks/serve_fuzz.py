@@ -41,7 +41,8 @@ def main() -> int:
         address = json.loads(service.stdout.readline())["address"]
         run = subprocess.run(
             [
-                sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "--max-examples", str(args.examples), "--seed", str(args.seed),
+                sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json",
+                "--max-examples", str(args.examples), "--seed", str(args.seed),
                 "--exclude-checks", "positive_data_acceptance", "--request-timeout", "90", "--continue-on-failure",
             ],
             check=False,

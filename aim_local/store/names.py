@@ -234,7 +234,8 @@ def _unknown(name: str) -> str:
     )
     return (
         f"no model called {name!r}; {hint} There is no file of that name either. A GGUF file, a folder written by "
-        "`aim-local convert` or a repository (OWNER/NAME) can be named too; `aim-local models --known` lists what can be pulled by name"
+        "`aim-local convert` or a repository (OWNER/NAME) can be named too; `aim-local models --known` lists what can "
+        "be pulled by name"
     )
 
 
