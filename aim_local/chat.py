@@ -22,17 +22,18 @@ from .engine.chat_cache import Cache, Item, n_turn_text, plan_items, split_plan
 from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
+from .engine.intake import Prepared
 from .engine.model import Model
 from .engine.notes import unreduced_notes
-from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, plan_prompt
+from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, frames_that_fit, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
 from .engine.read import Begun, Media, Reading, check_media
 from .engine.turns import ShouldStop, Turns
-from .engine.watch import Progress, Watch
+from .engine.watch import Progress, Watch, check_callables
 from .errors import AimError, ClosedError, ContextError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
-from .models.prompt import Message, references, system_message
+from .models.prompt import Message, check_text, references, system_message
 from .results import Answer
 from .store.chat_file import (
     ChatFileError,
@@ -57,7 +58,7 @@ class Turn:
 
     role: str
     text: str
-    media: Sequence[Media | Ahead] = ()
+    media: Sequence[Media | Prepared] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +231,7 @@ class Chat:
     def ask(
         self,
         question: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
         progress: Progress | None = None,
@@ -241,6 +242,8 @@ class Chat:
         """One turn. Ctrl-C or should_stop during the answer keeps what was said so far; before it, the turn is taken
         back (KeyboardInterrupt, CancelledError). on_token: as in VisionLLM.generate."""
         start, options = time.perf_counter(), generate or self.options
+        check_text("question", question)
+        check_callables(on_text=on_text, on_token=on_token, progress=progress, should_stop=should_stop)
         check_sampling(self.model.text.llama, options)
         with self._alone(should_stop) as check:
             try:
@@ -312,7 +315,7 @@ class Chat:
             at += len(own)
         every = [*talk.shown.shapes, *shapes]
         rendered = self.model.render([*talk.messages, *new])
-        plan = plan_prompt(self.model, rendered, every, talk.planned or self.tokens)
+        plan = plan_prompt(self.model, rendered, every, talk.planned or self.tokens, len(talk.shown.shapes))
         before = [*talk.messages, *new[:-1]]
         return self._with_question(plan, before, every[: len(every) - len(new[-1].media)]), new
 
@@ -400,8 +403,10 @@ class Chat:
         need, fixed, trained = context.n_cells + rest.n + 1, self.model.config.n_ctx, self.model.n_ctx_train
         if fixed or need > trained:
             limit = f"the context holds {context.n_ctx}" if fixed else f"the model was trained for {trained}"
-            cure = f", or load with --ctx {need} or more" if fixed else ""
-            raise ContextError(f"the conversation needs {need} tokens, {limit}; start over (/reset){cure}")
+            cure = f", or load with n_ctx={need} or more" if fixed else ""
+            n_frames = frames_that_fit(rest, (context.n_ctx if fixed else trained) - context.n_cells - 1)
+            less = f"use n_frames={n_frames} or fewer, or " if n_frames else ""
+            raise ContextError(f"the conversation needs {need} tokens, {limit}; {less}start over (/reset){cure}")
         grown = owned(self.model, context.larger(min(trained, 2 * need + n_answer), rest.n_visual))
         try:
             grown.copy_from(context)
@@ -525,6 +530,10 @@ class Chat:
                 self._drop_cache()
         except ClosedError:
             self._cache = None
+
+    def __repr__(self) -> str:
+        talk = self._talk
+        return f"Chat({self.model.name!r}, {len(talk.messages)} messages, {self.used} tokens)"
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -95,6 +96,10 @@ class Child:
         self._errors.seek(0)
         return describe_death(code, self._errors.read().decode(errors="replace"))
 
+    def kill(self) -> None:
+        """Ends the process, from any thread: one that waits in `receive` gets None there. `close` is still to come."""
+        self._process.kill()
+
     def close(self) -> None:
         """Ends the process; one that is at work is not waited for."""
         self._process.kill()
@@ -155,7 +160,13 @@ class Parent:
 
     def end_with(self) -> None:
         """Ends this process as soon as the parent is gone, even at work. No message can be received any more."""
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        self.inbox()
+
+    def inbox(self) -> Iterator[Message]:
+        """Messages as they come. From now on this process ends as soon as its parent is gone, even at work."""
+        arrived = queue.SimpleQueue[Message]()
+        threading.Thread(target=_listen, args=(arrived,), daemon=True).start()
+        return iter(arrived.get, None)
 
     def serve(self, answer: Callable[[Message], Message]) -> None:
         """Answers messages until the parent is gone. What `answer` raises is said instead, and traced to stderr."""
@@ -178,10 +189,10 @@ def reason_of(e: BaseException) -> str:
     return f"{type(e).__name__}: {text}"
 
 
-def _end_with_stdin() -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, 4096):  # not sys.stdin: its lock would be waited for at exit
-            pass
+def _listen(arrived: queue.SimpleQueue[Message]) -> None:
+    with open(0, "rb", closefd=False) as stream:  # not sys.stdin: its lock would be waited for at exit
+        for message in _messages(stream):
+            arrived.put(message)
     os._exit(1)
 
 

@@ -46,7 +46,8 @@ class LoadConfig:
 
     n_ctx: tokens a context holds; None sizes it to the prompt plus room for the answer (within the model's limit).
     n_ubatch: tokens computed together. n_threads: None takes the physical cores (one for a tiny model).
-    n_gpu_layers: text layers on the GPU, -1 for all; unless it is 0, the vision tower is there too. Without a GPU the
+    n_gpu_layers: text layers on the GPU, -1 for all; unless it is 0, the vision tower is there too. None: all where
+    there is a GPU (no integrated one, native/devices.py), else 0. Where layers were asked for and there is no GPU, the
     CPU computes all, and every answer (of a conversation the first) has a warning.
     type_k, type_v: KV cache types. flash_attn: "auto", True or False.
     vision_precision: how the vision tower's products are computed on a CPU. "exact": by llama.cpp's kernels. "bf16":
@@ -66,7 +67,7 @@ class LoadConfig:
     n_ctx: int | None = None
     n_ubatch: int = 512
     n_threads: int | None = None
-    n_gpu_layers: int = 0
+    n_gpu_layers: int | None = None
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attn: Literal["auto"] | bool = "auto"
@@ -84,8 +85,9 @@ class LoadConfig:
         _positive("n_threads", self.n_threads, optional=True)
         if self.n_threads is not None and self.n_threads > MAX_THREADS:
             raise UsageError(f"n_threads is {self.n_threads}; give at most {MAX_THREADS}, best one per core")
-        if not isinstance(self.n_gpu_layers, int) or self.n_gpu_layers < -1:
-            raise UsageError(f"n_gpu_layers is {self.n_gpu_layers!r}; give -1 (all) or a whole number from 0")
+        layers = self.n_gpu_layers
+        if layers is not None and (not isinstance(layers, int) or isinstance(layers, bool) or layers < -1):
+            raise UsageError(f"n_gpu_layers is {layers!r}; give -1 (all) or a whole number from 0")
         for name, value in (("type_k", self.type_k), ("type_v", self.type_v)):
             if value not in KV_TYPES:
                 raise UsageError(f"{name} is {value!r}; allowed are {', '.join(KV_TYPES)}")
@@ -104,7 +106,7 @@ class LoadConfig:
         if self.reuse_frames not in REUSE:
             raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
-            raise UsageError(f"type_v {self.type_v} needs flash attention; set flash_attn to True or type_v to f16")
+            raise UsageError(f"type_v {self.type_v} needs flash attention; give flash_attn=True or type_v=f16")
 
     def _check_merging(self) -> None:
         share, depth = self.vision_merge, self.vision_merge_depth

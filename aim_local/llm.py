@@ -16,6 +16,7 @@ from .engine.ahead import Ahead
 from .engine.contexts import Context, open_context
 from .engine.generate import Generated, OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
+from .engine.intake import Prepared
 from .engine.model import Model, open_model
 from .engine.notes import load_notes, unreduced_notes
 from .engine.plan import Plan, check_tokens, context_size, plan_prompt
@@ -23,10 +24,10 @@ from .engine.prefill import Filled, answered, prefill
 from .engine.read import Begun, Media
 from .engine.scoring import check_forced, force
 from .engine.turns import ShouldStop, Turns
-from .engine.watch import Progress, Watch
+from .engine.watch import Progress, Watch, check_callables
 from .errors import UsageError
 from .media import FrameSampling, MediaShape
-from .models.prompt import Message, mark_raw, references, system_message
+from .models.prompt import Message, check_text, mark_raw, references, system_message
 from .models.text import TextModel
 from .results import Answer, Prefill, Scored
 from .store.toy import toy_line
@@ -37,11 +38,21 @@ class _Prompt:
     """What is asked, as the methods of VisionLLM take it."""
 
     text: str
-    media: Sequence[Media | Ahead]
+    media: Sequence[Media | Prepared]
     raw: bool
     system: str | None
     tokens: VisualTokenConfig | None
     sampling: FrameSampling | None
+
+    def __post_init__(self) -> None:
+        check_text("prompt", self.text)
+        if self.system is not None:
+            check_text("system", self.system)
+        for name, value, kind in (
+            ("tokens", self.tokens, VisualTokenConfig), ("sampling", self.sampling, FrameSampling)
+        ):  # fmt: skip
+            if value is not None and not isinstance(value, kind):
+                raise UsageError(f"{name} is {value!r:.80}; give a {kind.__name__}, or None for the default")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +148,7 @@ class VisionLLM:
     def prefill(
         self,
         prompt: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         tokens: VisualTokenConfig | None = None,
         raw: bool = False,
         *,
@@ -148,8 +159,9 @@ class VisionLLM:
     ) -> Prefill:
         """Next-token logits after a prompt, in a fresh context.
 
-        raw=False: prompt is the user's question, put through the chat template, media first. raw=True: prompt is the
-        final text with one `<__media__>` marker per media item, in order.
+        media: paths, pictures (Pillow's or uint8 [H, W, 3]) and videos (uint8 [T, H, W, 3], or a list or an iterator of
+        such pictures), see media/given.py. raw=False: prompt is the user's question, put through the chat template,
+        media first. raw=True: prompt is the final text with one `<__media__>` marker per media item, in order.
         """
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
         with self._started(asked, 1, progress, should_stop) as run:
@@ -158,7 +170,7 @@ class VisionLLM:
     def generate(
         self,
         prompt: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         tokens: VisualTokenConfig | None = None,
         generate: GenerateConfig | None = None,
         on_text: OnText | None = None,
@@ -175,6 +187,7 @@ class VisionLLM:
         on_token: gets each token with its logprobs, where GenerateConfig.logprobs asks for them, before its text.
         """
         start, options = time.perf_counter(), generate or GenerateConfig()
+        check_callables(on_text=on_text, on_token=on_token)
         check_sampling(self.text.llama, options)
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
         with self._started(asked, options.max_tokens, progress, should_stop) as run:
@@ -184,7 +197,7 @@ class VisionLLM:
     def score(
         self,
         prompt: str,
-        media: Sequence[Media | Ahead] = (),
+        media: Sequence[Media | Prepared] = (),
         answer_tokens: Sequence[int] | None = None,
         tokens: VisualTokenConfig | None = None,
         generate: GenerateConfig | None = None,
@@ -256,6 +269,7 @@ class VisionLLM:
     ) -> Iterator[_Started]:
         """The way of a prompt to its first logits: read, plan, open, encode and prefill."""
         model = self.model
+        check_callables(progress=progress, should_stop=should_stop)
         with self.turns.take(should_stop) as check:
             watch = Watch(progress, check)
             if asked.tokens is not None:
@@ -287,6 +301,9 @@ class VisionLLM:
         return plan_prompt(self.model, rendered, shapes, asked.tokens)
 
     # --- life cycle ---
+
+    def __repr__(self) -> str:
+        return f"VisionLLM({self.name!r}, {self.architecture}, {'with' if self.has_vision else 'without'} vision)"
 
     def close(self) -> None:
         """Frees the weights, and the contexts of chats made from this model. A call of another thread ends first."""

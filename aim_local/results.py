@@ -15,7 +15,7 @@ from .models.pieces import KeptTokens
 STAGES = ("decode_video", "preprocess", "vision", "merge", "prefill", "importance")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stats:
     """Counts and milliseconds of one prefill or answer. `prefill_ms` includes `importance_ms`.
 
@@ -75,8 +75,12 @@ class Stats:
         rates = {"decode_tps": self.decode_tps, "prefill_tps": self.prefill_tps, "flops_share": self.flops_share}
         return {**asdict(self), **rates}
 
+    def __repr__(self) -> str:
+        """What was read, and how long it took; all of it is in the fields, and in `to_dict`."""
+        return f"Stats({', '.join(_said(self))})"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace(KeptTokens):
     """Which visual tokens were kept, see KeptTokens; it can be drawn."""
 
@@ -87,15 +91,23 @@ class Trace(KeptTokens):
         """
         return layer_sheet(self, il)
 
+    def __repr__(self) -> str:
+        counts = [len(rows) for rows in self.kept]
+        layers = f"{counts[0]} -> {counts[-1]} visual tokens over {len(counts)} layers" if counts else "nothing seen"
+        return f"Trace({layers})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Prefill:
     """A prompt that went through the model. logits: float32 [n_vocab], for the next token."""
 
-    logits: NDArray[np.float32] = field(repr=False)
-    trace: Trace = field(repr=False)
+    logits: NDArray[np.float32]
+    trace: Trace
     stats: Stats
     warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Prefill({', '.join([f'logits [{len(self.logits)}]', *_said(self.stats), *_warned(self.warnings)])})"
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class TokenLogprob:
     top: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """text: what the model said. tokens: its ids, without the end-of-turn token.
 
@@ -122,15 +134,18 @@ class Answer:
     """
 
     text: str
-    tokens: list[int] = field(repr=False)
+    tokens: list[int]
     stats: Stats
-    trace: Trace = field(repr=False)
+    trace: Trace
     warnings: list[str] = field(default_factory=list)
     toy: bool = False
     logprobs: list[TokenLogprob] | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        return f"Answer({', '.join([_short(self.text), *_said(self.stats), *_warned(self.warnings)])})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Scored:
     """Next-token logits along n given tokens, and what the model itself answered.
 
@@ -138,6 +153,27 @@ class Scored:
     forced: the n tokens. answer: as from generate, with stats, trace and warnings; forcing is not in its times.
     """
 
-    logits: NDArray[np.float32] = field(repr=False)
+    logits: NDArray[np.float32]
     forced: list[int]
     answer: Answer
+
+    def __repr__(self) -> str:
+        return f"Scored({len(self.forced)} tokens, logits {list(self.logits.shape)}, {self.answer!r})"
+
+
+def _said(stats: Stats) -> list[str]:
+    """A run in a few words."""
+    counts = [f"{n} {what}{'s' if n != 1 else ''}" for n, what in (
+        (stats.n_frames, "frame"), (stats.n_images, "image"), (stats.n_generated, "token"),
+    ) if n]  # fmt: skip
+    reduced = f"visual tokens {stats.n_visual_full} -> {stats.n_visual}" if stats.n_visual_full else ""
+    ttft = f"TTFT {stats.ttft_ms:.0f} ms" if stats.ttft_ms else ""
+    return [part for part in (*counts, reduced, ttft, stats.stop_reason) if part]
+
+
+def _warned(warnings: list[str]) -> list[str]:
+    return [f"{len(warnings)} warning{'s' if len(warnings) != 1 else ''}"] if warnings else []
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

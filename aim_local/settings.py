@@ -170,8 +170,14 @@ def parse_flash(text: str) -> Literal["auto"] | bool:
     return words[text]
 
 
+def parse_gpu_layers(text: str | int) -> int | None:
+    """LoadConfig.n_gpu_layers: a whole number, or "auto" for None. Raises UsageError."""
+    return None if text == "auto" else parse_whole(text)
+
+
 _LOAD_VALUES: dict[str, Callable[[str], Any]] = {  # the others are words
-    **dict.fromkeys(("n_ctx", "n_ubatch", "n_threads", "n_gpu_layers"), parse_whole),
+    **dict.fromkeys(("n_ctx", "n_ubatch", "n_threads"), parse_whole),
+    "n_gpu_layers": parse_gpu_layers,
     **dict.fromkeys(("vision_merge", "vision_merge_depth"), parse_number),
     "flash_attn": parse_flash,
 }

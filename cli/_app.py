@@ -16,7 +16,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import _log, bench, cache, chat, compare, convert, doctor, explain, models, plan, pull, quantize
+from . import (
+    _log,
+    bench,
+    cache,
+    chat,
+    compare,
+    completion,
+    convert,
+    doctor,
+    explain,
+    models,
+    plan,
+    pull,
+    quantize,
+    run,
+    watch,
+)
 from ._groups import flat
 from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
 
@@ -39,8 +55,16 @@ class AimGroup(TyperGroup):
             sys.exit(code)
         return code
 
+    def _main_shell_completion(self, ctx_args: Any, prog_name: str, complete_var: str | None = None) -> None:
+        """Answers a shell that asks what can stand next (completion.py), whatever the program is called as."""
+        if os.environ.get(completion.VARIABLE):
+            from typer._completion_classes import completion_init
+
+            completion_init()
+        super()._main_shell_completion(ctx_args, completion.PROGRAM, completion.VARIABLE)
+
     def _guarded(self, args: Sequence[str], **extra: Any) -> int:
-        _log.debug = False
+        _log.reset()
         try:
             code = super().main(args, standalone_mode=False, **extra)
             if sys.stdout is not None:  # closed by the caller (>&-)
@@ -75,7 +99,7 @@ def report(e: BaseException) -> int:
 
         traceback.print_exception(e)
     message, code = describe(e)
-    _log.say(f"error: {message}")
+    _log.error(message)
     return code
 
 
@@ -141,14 +165,22 @@ def _root(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Ask questions about videos and pictures, on this machine."""
+    """Ask questions about videos and pictures, on this machine.
+
+    \b
+    aim-local chat clip.mp4                         talk about a clip
+    aim-local chat MODEL clip.mp4 -p "What happens?"
+    aim-local models --known                        which models can be had
+    """
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
 
 
 for _command in (
     chat.chat,
+    watch.watch,
     explain.explain,
+    run.run,
     compare.compare,
     convert.convert,
     quantize.quantize,
@@ -158,6 +190,7 @@ for _command in (
     plan.plan,
     doctor.doctor,
     bench.bench,
+    completion.completion,
 ):
     app.command()(flat(_command))
 

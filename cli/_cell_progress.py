@@ -23,7 +23,11 @@ class CellProgress(Watch):
         self._quiet = quiet
         self._progress: Progress | None = None
         self._wanted = not quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._total = self._done = self._whole = 0  # questions: in all, answered, of cells that have ended
+        self._total, self._by_cell = 0, dict[str, int]()  # questions: in all, answered or passed by cell
+
+    @property
+    def _done(self) -> int:
+        return sum(self._by_cell.values())
 
     def __enter__(self) -> Self:
         return self
@@ -49,17 +53,17 @@ class CellProgress(Watch):
         self._show(f"quantising {label}", done, total)
 
     def cell(self, key: str, done: int, total: int) -> None:
-        self._done = self._whole + done
+        self._by_cell[key] = done
         if self._wanted and done:  # from an earlier run: the estimate must not take it for speed
             self._bar().reset(self._bar().task_ids[0], total=self._total, completed=self._done, description=key)
         self._show(key, self._done, self._total)
 
     def item(self, key: str) -> None:
-        self._done += 1
+        self._by_cell[key] += 1
         self._show(key, self._done, self._total)
 
     def finished(self, summary: CellSummary) -> None:
-        self._whole += summary.n_items
+        self._by_cell[summary.key] = summary.n_items
         if not self._wanted and not self._quiet:
             _log.say(cell_line(summary))
         elif summary.status == "failed":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from textwrap import indent
 from typing import Any
 
 import typer
@@ -28,12 +29,21 @@ def _command(name: str, command: Any) -> str:
     options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
     usage = " ".join(["aim-local", name, *map(_usage, arguments), "[OPTIONS]"])
     rows = [(f"`{_usage(p)}`", p.help) for p in arguments] + [(f"`{_option(p)}`", _help(p)) for p in options]
-    table = "".join(f"| {left} | {_escape(right)} |\n" for left, right in rows)
-    return f"\n## {name}\n\n{inspect.cleandoc(command.help)}\n\n    {usage}\n\n| | |\n|---|---|\n{table}"
+    table = "".join(f"| {_escape(left)} | {_escape(right)} |\n" for left, right in rows)
+    return f"\n## {name}\n\n{_text(command.help)}\n\n    {usage}\n\n| | |\n|---|---|\n{table}"
+
+
+def _text(help: str) -> str:
+    """Paragraphs; one that keeps its lines (click's \\b) is a block of code."""
+    parts = inspect.cleandoc(help).split("\n\n")
+    return "\n\n".join(indent(part.removeprefix("\b\n"), "    ") if part.startswith("\b") else part for part in parts)
 
 
 def _usage(argument: Any) -> str:
-    return str(argument.metavar) if argument.required else f"[{argument.metavar}]"
+    shown = str(argument.metavar)
+    if not argument.required and not shown.startswith("["):
+        shown = f"[{shown}]"
+    return shown if argument.nargs == 1 or shown.endswith("...") else f"{shown}..."
 
 
 def _option(option: Any) -> str:

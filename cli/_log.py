@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from ._option_names import in_options
+
 debug = False
+_told = set[str]()  # warnings that are said once in a run
+_INDENT = "  "  # of a message's second line on a terminal
 
 
 def set_debug(wanted: bool) -> bool:
@@ -15,12 +19,33 @@ def set_debug(wanted: bool) -> bool:
     return wanted
 
 
+def reset() -> None:
+    """For a new run in the same process."""
+    set_debug(False)
+    _told.clear()
+
+
 def say(line: str) -> None:
-    """One line on stderr; a message of several lines becomes one."""
-    if sys.stderr is not None:  # closed by the caller (2>&-)
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
+    """One line on stderr; a message of several lines becomes one. A terminal's width breaks it between words."""
+    if sys.stderr is None:  # closed by the caller (2>&-)
+        return
+    text = " ".join(line.split())
+    if sys.stderr.isatty():
+        from ._wrap import columns, filled
+
+        text = filled(text, columns(sys.stderr), _INDENT)
+    print(text, file=sys.stderr, flush=True)
 
 
-def warn(warnings: Sequence[str]) -> None:
+def error(message: object) -> None:
+    """What went wrong, in the words of the command line."""
+    say(f"error: {in_options(str(message))}")
+
+
+def warn(warnings: Sequence[str], *, once: bool = False) -> None:
+    """once: what is said now is not said again, beside every answer."""
     for warning in warnings:
-        say(f"warning: {warning}")
+        if warning not in _told:
+            say(f"warning: {in_options(warning)}")
+    if once:
+        _told.update(warnings)

@@ -1,28 +1,70 @@
-"""Checks on files named as video or picture, before any work is done with them. Decoding is aim_local.media's."""
+"""Files named as media on the command line: how a path is written, and checks before any work is done with it.
+
+Whether a file is a video or a picture is found out by its content, whatever it was given as. Decoding is
+aim_local.media's.
+"""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
+from aim_local.errors import UsageError
 
-def check_video(path: Path) -> Path:
-    """A file that can be read. Raises MediaError."""
+_PICTURES = ".jpg .jpeg .jpe .png .webp .avif .tif .tiff .bmp .ppm .jp2 .qoi .heic .heif"
+_VIDEOS = ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .wmv .flv .ogv .3gp .vob .h264 .h265 .gif .apng"
+PICTURES, VIDEOS = frozenset(_PICTURES.split(" ")), frozenset(_VIDEOS.split(" "))
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:[a-z]+/", re.IGNORECASE)
+_FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+
+
+def has_media_suffix(text: str) -> bool:
+    """Whether a name ends as the files of videos and pictures do."""
+    return Path(text).suffix.lower() in PICTURES | VIDEOS
+
+
+def is_url(text: str) -> bool:
+    """Whether it is a URL that names no file of this machine."""
+    return bool(_URL.match(text)) and not _FILE.match(text)
+
+
+def url_refusal(text: str) -> str:
+    """The one line for a URL where a file is needed."""
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{shown} is a URL; aim-local takes files: download it first, or `aim-local watch URL` for a stream"
+
+
+def path_of(text: str) -> Path:
+    """A path as it is typed, with ~, or as a file:// URL. Raises UsageError for other URLs."""
+    if is_url(text):
+        raise UsageError(url_refusal(text))
+    found = _FILE.match(text)
+    if found:
+        from urllib.request import url2pathname
+
+        text = url2pathname(text[found.end() :])
+    return Path(text).expanduser()
+
+
+def unquoted(text: str) -> str:
+    """A path as people type or drop it, without its quotes or the backslashes before its blanks."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text if sys.platform == "win32" else re.sub(r"\\(.)", r"\1", text)
+
+
+def check_media(path: Path, said: str = "") -> Path:
+    """A file that can be read. said: what it was given as, "image" or "video". Raises MediaError.
+
+    What has neither the content nor the ending of what it was given as is looked into.
+    """
     from aim_local.media.files import check_file
-
-    return check_file(path)
-
-
-def check_image(path: Path) -> Path:
-    """A still picture. Raises MediaError."""
-    from aim_local.errors import MediaError
     from aim_local.media.pictures import picture_kind
 
-    kind = picture_kind(check_video(path))
-    if kind is None:
+    checked = check_file(path)
+    if picture_kind(checked) is None and (said == "image" or checked.suffix.lower() in PICTURES):
         from aim_local.media import probe_video
 
-        info = probe_video(path)  # its error is the right one for a file that is neither
-        raise MediaError(f"{path}: is a video ({info.codec}, {info.duration:.1f} s), not a picture; give it as a video")
-    if kind.animated:
-        raise MediaError(f"{path}: is an animated picture; give it as a video")
-    return path
+        probe_video(checked)  # a clip, then; else its error is the right one
+    return checked

@@ -28,7 +28,9 @@ from aim_local.config import (
 from aim_local.errors import UsageError
 
 from . import _log
-from ._values import parse_duration, parse_number, parse_time, parse_whole
+from ._completing import complete_files, complete_media, complete_models, complete_words
+from ._values import parse_duration, parse_file, parse_number, parse_time, parse_whole
+from ._words import Given, sort_words
 
 if TYPE_CHECKING:
     from aim_local.engine.model import Model
@@ -75,6 +77,14 @@ def text(help: str, metavar: str, *names: str, show_default: bool = True) -> Any
     return typer.Option(*names, help=help, metavar=metavar, show_default=show_default)
 
 
+def media_file(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, metavar="FILE", parser=parse_file, autocompletion=complete_media)
+
+
+def file(help: str, metavar: str = "FILE", *names: str) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, autocompletion=complete_files)
+
+
 def flag(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help)
 
@@ -91,13 +101,22 @@ MODEL_HELP = (
     "or a folder from `convert`. Default: the bundled model."
 )
 
-ModelArg = Annotated[str | None, typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False)]
-Mmproj = Annotated[Path | None, text("The vision tower's GGUF, where it is not beside the model.", "FILE")]
+ModelArg = Annotated[
+    str | None,
+    typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False, autocompletion=complete_models),
+]
+Mmproj = Annotated[Path | None, file("The vision tower's GGUF, where it is not beside the model.")]
+_CLUSTER_HELP = "Scheduler of a Dask cluster whose workers compute, such as tcp://10.0.0.5:8786 (docs/scale.md)."
+Cluster = Annotated[str | None, text(_CLUSTER_HELP, "ADDRESS")]
 Threads = Annotated[int | None, whole("CPU threads. Default: one per core.")]
 
 
 _FRAME_TOKENS_HELP = (
     "Most visual tokens of a frame before merging, for models that see frames of any size (docs/models.md)."
+)
+_GPU_HELP = (
+    "Text layers on the GPU, with the vision tower: -1 for all, 0 for none. Default: all where a GPU is there "
+    "(an integrated one only if asked)."
 )
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
@@ -114,7 +133,7 @@ class LoadOptions:
         int | None, whole("Tokens the context holds, rounded up to 256. Default: as many as needed.", "--ctx")
     ] = None
     threads: Threads = None
-    gpu_layers: Annotated[int, whole("Text layers on the GPU, -1 for all.")] = 0
+    gpu_layers: Annotated[int | None, whole(_GPU_HELP)] = None
     type_k: Annotated[str, text(f"Type of the cached keys: {span(KV_TYPES, 5)}.", "TYPE", "--type-k")] = "f16"
     type_v: Annotated[str, text("Type of the cached values.", "TYPE", "--type-v")] = "f16"
     flash_attn: Annotated[FlashAttn, text("Flash attention.", "auto|on|off", "--flash-attn")] = FlashAttn.AUTO
@@ -163,31 +182,41 @@ MEASURED = LoadOptions(no_cache=True)  # what is measured or explained is comput
 
 # --- media ------------------------------------------------------------------------------------------------------------
 
-_IMAGE_HELP = "A picture; may be given several times, after the videos."
+_WORDS_HELP = f"{MODEL_HELP} Any other file is a video or picture that the question is about; several, in any order."
+_VIDEO_HELP = "A video or a picture, found out by its content; may be given several times."
+_IMAGE_HELP = "The same, after those of --video."
 Frames = Annotated[int | None, whole("Frames taken from each video, evenly spread. Default: the model's own number.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(help=_WORDS_HELP, metavar="MODEL|CLIP", show_default=False, autocompletion=complete_words),
+]
 
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """What the question is about."""
+    """Which model, and what the question is about."""
 
-    video: Annotated[list[Path] | None, text("A video; may be given several times.", "FILE", "--video")] = None
-    image: Annotated[list[Path] | None, text(_IMAGE_HELP, "FILE", "--image")] = None
+    words: Words = None
+    video: Annotated[list[Path] | None, media_file(_VIDEO_HELP, "--video")] = None
+    image: Annotated[list[Path] | None, media_file(_IMAGE_HELP, "--image")] = None
 
-    def checked(self) -> list[Path]:
-        """All files, videos first. What cannot be what was said is told before a model takes its time to load.
+    @property
+    def is_any(self) -> bool:
+        """Whether anything was given."""
+        return bool(self.words or self.video or self.image)
 
-        Raises MediaError.
+    def given(self) -> Given:
+        """The model and all files: those without an option first, then --video, then --image.
+
+        What cannot be read is told before a model takes its time to load. Raises MediaError, UsageError.
         """
-        videos, images = self.video or [], self.image or []
-        if videos or images:
-            from . import _media
+        found, files = sort_words(self.words or []), list[Path]()
+        if self.video or self.image:
+            from ._media import check_media
 
-            for path in videos:
-                _media.check_video(path)
-            for path in images:
-                _media.check_image(path)
-        return [*videos, *images]
+            files += [check_media(path, "video") for path in self.video or ()]
+            files += [check_media(path, "image") for path in self.image or ()]
+        return Given(found.model, [*found.files, *files])
 
 
 @dataclass(frozen=True)
@@ -255,10 +284,14 @@ class TokenOptions:
         _check_effect(found, asked)
         return found
 
+    def may_weigh_alike(self, found: VisualTokenConfig | None) -> bool:
+        """Whether rows of `found` may count alike where a model cannot weigh them: nobody asked for weights."""
+        return found is not None and found.weigh != "equal" and self.tokens is None and self.weigh is None
+
     def for_model(self, model: Model) -> VisualTokenConfig | None:
         """`config()` on this model: a change of the default falls back as the default does, see `default_tokens`."""
         found = self.config()
-        if found is None or found.weigh == "equal" or self.tokens is not None or self.weigh is not None:
+        if found is None or not self.may_weigh_alike(found):
             return found
         from aim_local.engine.plan import weighed_where_possible
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._option_names import in_options
 from ._table import print_table
 from ._ttft import choice_line
 
@@ -93,7 +94,7 @@ def _show_memory(made: Forecast) -> None:
     held = made.outcome.room.held_bytes
     if held:
         print(f"a conversation holds {gigabytes(held)} more, to rank these visual tokens again for later questions")
-    print(made.verdict)
+    print(in_options(made.verdict))
     if made.advice:
         print(made.advice)
 

@@ -6,28 +6,38 @@ Knows prompt-toolkit. What a line means is _repl.py's business.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._completing import complete_files, complete_media
+from ._media import unquoted
+
 if TYPE_CHECKING:
-    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.completion import Completer, Completion
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings
 
 PROMPT = "> "
 _REFRESH = 0.5  # seconds between two looks at what is told below the prompt
 COMMANDS = {
-    "/video": "PATH  a video goes with the next question",
-    "/image": "PATH  a picture goes with the next question",
+    "/video": "PATH  a clip or picture for the next question",
+    "/image": "PATH  the same",
+    "/ask": "TEXT  ask what looks like a path",
     "/reset": "forget the conversation",
-    "/stats": "numbers of the last answer, and how full the context is",
-    "/save": "PATH  write the conversation: .md or .json to read, .aimchat to go on later (chat --resume)",
-    "/help": "this list",
-    "/quit": "leave",
+    "/stats": "the last answer in numbers",
+    "/save": "PATH  .md, .json to read, .aimchat to go on",
+    "/help": "this list; also ? and help",
+    "/quit": "leave; also exit, :q, Ctrl-D",
 }
-TAKES_PATH = ("/video", "/image", "/save")
+ALIASES = {
+    **dict.fromkeys(("exit", "quit", ":q", ":quit", ":q!", ":wq", "/exit", "/q", "/bye"), "/quit"),
+    **dict.fromkeys(("?", "help", ":help", "/?", "/h"), "/help"),
+}
+TAKES_MEDIA = ("/video", "/image")
+TAKES_TEXT = (*TAKES_MEDIA, "/ask", "/save")
 
 
 class Reader(Protocol):
@@ -69,6 +79,7 @@ class TerminalReader:
             history=open_history(history or history_file()),
             completer=make_completer(),
             complete_while_typing=False,
+            reserve_space_for_menu=len(COMMANDS) + 1,
             key_bindings=key_bindings(),
             **options,
         )
@@ -111,24 +122,52 @@ def key_bindings() -> KeyBindings:
 
 
 def make_completer() -> Completer:
-    from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+    from prompt_toolkit.completion import CompleteEvent, Completer, Completion
     from prompt_toolkit.document import Document
 
-    class CommandCompleter(Completer):
-        """Commands at the start of the line, files after those that take one."""
-
-        def __init__(self) -> None:
-            self._paths = PathCompleter(expanduser=True)
+    class LineCompleter(Completer):
+        """Commands at the start of the line; media files and folders behind what takes one, and as the last word."""
 
         def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
             text = document.text_before_cursor
             word, space, rest = text.partition(" ")
-            if space and word in TAKES_PATH:
-                yield from self._paths.get_completions(Document(rest, len(rest)), complete_event)
-            elif not space and text.startswith("/"):
-                for command in COMMANDS:
-                    if command.startswith(text):
-                        end = " " if command in TAKES_PATH else ""
-                        yield Completion(command + end, -len(text), display=command, display_meta=COMMANDS[command])
+            if not space and text.startswith("/"):
+                found = [command for command in COMMANDS if command.startswith(text)]
+                for command in found:
+                    end = " " if command in TAKES_TEXT else ""
+                    yield Completion(command + end, -len(text), display=command, display_meta=COMMANDS[command])
+                if found:
+                    return
+            places = [rest] if space and word in (*TAKES_MEDIA, "/save") else []
+            find = complete_files if word == "/save" else complete_media
+            yield from _paths([*places, _last_word(text)], find)
 
-    return CommandCompleter()
+    return LineCompleter()
+
+
+def _paths(places: Sequence[str], find: Callable[[str], list[str]]) -> Iterator[Completion]:
+    """What goes on from the first of the texts that anything goes on from."""
+    from prompt_toolkit.completion import Completion
+
+    for typed in places:
+        quote = typed[:1] if typed[:1] in ("'", '"') else ""
+        found = find(typed[1:] if quote else unquoted(typed))
+        for path in found:
+            folder = path.endswith("/")
+            whole = f"{quote}{path}{'' if folder else quote}" if quote else _escaped(path)
+            yield Completion(whole, -len(typed), display=path.rstrip("/").rpartition("/")[2] + "/" * folder)
+        if found:
+            return
+
+
+def _last_word(text: str) -> str:
+    """What stands behind the last blank that is neither escaped nor quoted."""
+    found = re.search(r"""(?:^|(?<=\s))(?:'[^']*|"[^"]*|(?:\\.|[^\s'"\\])*)$""", text)
+    return found[0] if found else ""
+
+
+def _escaped(path: str) -> str:
+    """A path as one word of a line."""
+    if sys.platform == "win32":
+        return f'"{path}"' if " " in path else path
+    return re.sub(r"([\s'\"\\])", r"\\\1", path)

@@ -5,6 +5,7 @@ Knows what a line means. How lines are read is _reader.py's business; the model 
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING
 
 from aim_local.errors import AimError
 
-from . import _answer, _log, _media
+from . import _answer, _log
+from ._dropped import path_from, paths_in, read_line
 from ._interrupt import INTERRUPTIONS, was_stopped
-from ._reader import COMMANDS, Reader, make_reader
+from ._media import check_media
+from ._reader import ALIASES, COMMANDS, Reader, make_reader
 from ._turn import Turn
+from ._wrap import columns, filled
 
 if TYPE_CHECKING:
     from aim_local import Chat, Stats
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
 
     from ._ttft import Target
 
-HINT = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
+KEYS = "Alt-Enter begins a new line; a pasted text keeps its lines. Ctrl-C stops an answer, Ctrl-D quits."
+HINT = "drop a file here to ask about it; /help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
 
 
 def run(
@@ -70,8 +75,9 @@ class Repl:
         self.last_stats: Stats | None = None
         self.done = False
         self._commands: dict[str, Callable[[str], None]] = {
-            "/video": self._video,
-            "/image": self._image,
+            "/video": self._attach,
+            "/image": self._attach,
+            "/ask": self._ask,
             "/reset": self._reset,
             "/stats": self._stats,
             "/save": self._save,
@@ -85,15 +91,32 @@ class Repl:
         if not line:
             return
         word, _, rest = line.partition(" ")
+        command = word if word in self._commands else "" if rest else ALIASES.get(line.lower(), "")
         try:
-            if word in self._commands:
-                self._commands[word](rest.strip())
-            elif line.startswith("/") and "/" not in word[1:] and "\n" not in line:
-                _log.say(f"{word} is no command; {HINT}")
+            if command:
+                self._commands[command](rest.strip())
+            elif _is_command(line):
+                _log.say(f"{word} is no command; {_nearest(word)}")
             else:
-                self.ask(line)
+                self._files_or_question(line)
         except AimError as e:
-            _log.say(f"error: {e}")
+            _log.error(e)
+
+    def _files_or_question(self, line: str) -> None:
+        """Files that were dropped go with the question that stands beside them, or with the next one."""
+        found = read_line(line, self._shown())
+        if found.refused:
+            _log.error(found.refused)
+            return
+        if found.paths:
+            self.attach(*map(check_media, found.paths), now=bool(found.question))
+        if found.question:
+            self.ask(found.question)
+
+    def _shown(self) -> set[Path]:
+        """Files of this conversation."""
+        sources = [source for message in self.chat.messages for source in message["media"]]
+        return {Path(path).resolve() for path in (*sources, *(path for path, _ in self.pending))}
 
     def ask(self, question: str) -> None:
         media = [ahead for _, ahead in self.pending]
@@ -120,8 +143,8 @@ class Repl:
         if self._target:
             self._target.after(choices, answer.stats, shown=self.stats)
 
-    def attach(self, *paths: Path) -> None:
-        """Put files with the next question."""
+    def attach(self, *paths: Path, now: bool = False) -> None:
+        """Put files with the next question. now: it stands in the same line."""
         sampling = {}
         if self._target:
             self.choices.append(self._target.attach(self.chat, paths, self.choices))
@@ -129,7 +152,7 @@ class Repl:
         for path in paths:
             self.pending.append((path, self.chat.encode_ahead(path, **sampling)))
             if not self.quiet:
-                _log.say(f"{path.name} goes with your next question")
+                _log.say(f"{path.name} goes with {'this' if now else 'your next'} question")
 
     def detach(self) -> None:
         """Nothing goes with the next question; what is encoded in the background ends."""
@@ -145,23 +168,23 @@ class Repl:
             said.append(f"{path.name}: {f'{done} of {total} frames ready' if total else 'opening'}")
         return "  ".join(said)
 
-    def _video(self, rest: str) -> None:
+    def _attach(self, rest: str) -> None:
         if not rest:
-            _log.say("name a file: /video clip.mp4")
+            _log.say("name a file: /video clip.mp4 (or drop it here, without a command)")
             return
-        self.attach(_media.check_video(path_from(rest)))
+        self.attach(*map(check_media, paths_in(rest)))
 
-    def _image(self, rest: str) -> None:
+    def _ask(self, rest: str) -> None:
         if not rest:
-            _log.say("name a file: /image picture.png")
+            _log.say("give a question: /ask ./configure fails, why?")
             return
-        self.attach(_media.check_image(path_from(rest)))
+        self.ask(rest)
 
     def _reset(self, rest: str) -> None:
         self.detach()
         self.chat.reset()
         self.last_stats = None
-        _log.say("new conversation; attach a file again with /video or /image")
+        _log.say("new conversation; drop a file here again to ask about it")
 
     def _stats(self, rest: str) -> None:
         _log.say(_answer.stats_line(self.last_stats) if self.last_stats else "no answer yet")
@@ -175,6 +198,9 @@ class Repl:
         if not rest:
             _log.say(f"name a file: /save talk.md or /save talk.json to read, /save talk{SUFFIX} to go on later")
             return
+        if not any(message["role"] == "assistant" for message in self.chat.messages):
+            _log.say("nothing to save yet: ask something first")
+            return
         path = path_from(rest)
         if path.suffix.lower() == SUFFIX:
             self.chat.save(path)
@@ -183,19 +209,24 @@ class Repl:
             _log.say(f"saved {save_transcript(path, self.chat.messages, self.model)}")
 
     def _help(self, rest: str) -> None:
-        width = max(map(len, COMMANDS))
-        for command, text in COMMANDS.items():
-            print(f"{command:<{width}}  {text}", file=sys.stderr)
-        print("Alt-Enter begins a new line; a pasted text keeps its lines.", file=sys.stderr)
+        column = max(map(len, COMMANDS)) + 2
+        lines = [f"{command:<{column}}{text}" for command, text in COMMANDS.items()]
+        lines += ["A path in the line, typed or dropped, attaches that file; Tab completes names.", KEYS]
+        for line in lines:
+            indent = " " * (column if line.startswith("/") else 2)
+            print(filled(line, columns(sys.stderr), indent), file=sys.stderr)
 
     def _quit(self, rest: str) -> None:
         self.done = True
 
 
-def path_from(text: str) -> Path:
-    """A path as people type or drop it: quoted, with ~, or with escaped spaces."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        text = text[1:-1]
-    elif sys.platform != "win32":
-        text = text.replace("\\ ", " ")
-    return Path(text).expanduser()
+def _is_command(line: str) -> bool:
+    """Whether a line is meant as a command; a path has a second slash, or is there."""
+    word = line.partition(" ")[0]
+    is_path = "/" in word[1:] or "\n" in line or (len(word) > 1 and Path(word).is_file())
+    return line.startswith("/") and not is_path
+
+
+def _nearest(word: str) -> str:
+    near = difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else HINT

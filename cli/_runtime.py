@@ -30,6 +30,8 @@ def load(
     with Interrupts() as interrupts:
         llm = VisionLLM.load(model, mmproj, config)
         interrupts.check()
-    for note in () if quiet else llm.notes:
-        _log.say(f"note: {note}")
+    if not quiet:
+        for note in llm.notes:
+            _log.say(f"note: {note}")
+        _log.warn(llm.model.warnings, once=True)
     return llm

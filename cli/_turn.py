@@ -11,6 +11,7 @@ from typing import Self
 
 from ._interrupt import Interrupts
 from ._progress import Bars
+from ._wrap import Wrapper, columns
 
 
 class Turn:
@@ -21,6 +22,8 @@ class Turn:
         self._interrupts = Interrupts()
         self._text = text
         self._at_line_start = True
+        self._on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._wrapper = Wrapper(self._write, lambda: columns(sys.stdout))
 
     def __enter__(self) -> Self:
         self._interrupts.__enter__()
@@ -29,6 +32,7 @@ class Turn:
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
         self._bars.stop()
         self._interrupts.__exit__(kind, e, trace)
+        self._wrapper.finish()
         if not self._at_line_start:
             print(flush=True)
 
@@ -42,13 +46,19 @@ class Turn:
         return False
 
     def on_text(self, piece: str) -> None:
-        """The bars go before the first piece; a terminal gets no control codes."""
-        text = printable(piece) if sys.stdout is not None and sys.stdout.isatty() else piece
+        """The bars go before the first piece; a terminal gets whole words, its lines' ends, and no control codes."""
+        text = printable(piece) if self._on_terminal else piece
         if self._text and text:
             self._bars.stop()
-            self._at_line_start = text.endswith("\n")
-            print(text, end="", flush=True)
+            if self._on_terminal:
+                self._wrapper.feed(text)
+            else:
+                self._write(text)
         self._interrupts.check()
+
+    def _write(self, text: str) -> None:
+        self._at_line_start = text.endswith("\n")
+        print(text, end="", flush=True)
 
 
 def printable(text: str) -> str:

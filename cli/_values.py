@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -39,6 +40,13 @@ def parse_whole(text: str | int) -> int:
 def parse_number(text: str | float) -> float:
     """A number. Raises BadParameter."""
     return _told_by_typer(settings.parse_number, text)
+
+
+def parse_file(text: str | Path) -> Path:
+    """A path, or a file:// URL; no other URL. Raises BadParameter."""
+    from ._media import path_of
+
+    return text if isinstance(text, Path) else _told_by_typer(path_of, text)
 
 
 def parse_time(text: str | float) -> float:

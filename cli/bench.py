@@ -36,7 +36,7 @@ def bench(
     vision_type: Annotated[str, opt.text("Weights of a random vision tower.", "TYPE")] = "f16",
     frames: Annotated[str | None, opt.text(_FRAMES_HELP, "N,N")] = None,
     tokens: Annotated[str, opt.text(_TOKENS_HELP, "SETTING,SETTING")] = "off,paper,fast",
-    video: Annotated[Path | None, opt.text("A clip. Default: a bundled or a synthetic one.", "FILE")] = None,
+    video: Annotated[Path | None, opt.media_file("A clip. Default: a bundled or a synthetic one.")] = None,
     rounds: Annotated[int, opt.whole("Rounds that count.")] = 3,
     warm_up: Annotated[int, opt.whole("Rounds before them that do not count.", "--warm-up")] = 1,
     n_decode: Annotated[int, opt.whole("Tokens decoded in each run.", "--n-decode")] = 32,

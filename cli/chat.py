@@ -30,10 +30,9 @@ _PROMPT_HELP = "The question; one answer and exit. Default: a conversation."
 def chat(
     context: typer.Context,
     *,
-    model: opt.ModelArg = None,
     media: opt.MediaOptions,
     prompt: Annotated[str | None, opt.text(_PROMPT_HELP, "TEXT", "--prompt", "-p")] = None,
-    resume: Annotated[Path | None, opt.text(RESUME_HELP, "FILE")] = None,
+    resume: Annotated[Path | None, opt.file(RESUME_HELP)] = None,
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: opt.TokenOptions,
@@ -48,12 +47,17 @@ def chat(
 
     With -p, or a question piped in, one answer goes to stdout. Otherwise a conversation begins; /help lists its
     commands.
+
+    \b
+    aim-local chat clip.mp4                         talk about a clip
+    aim-local chat MODEL a.mp4 b.png                another model, two files
+    aim-local chat clip.mp4 -p "What happens?"      one answer and exit
     """
     # 1. everything that can be wrong without the model
     question = question_from(prompt, sys.stdin)
     if question is None and output.json:
         raise UsageError("a conversation has no JSON form; drop --json, or give the question with -p")
-    files = media.checked()
+    model, files = media.given()
     frames.sampling()
     tokens.config()  # what it refuses is told before a model is loaded
     again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)
@@ -71,8 +75,7 @@ def chat(
         sampling = frames.sampling(llm.default_frames)
         reduction = tokens.for_model(llm.model)
         options: dict[str, Any] = {"tokens": reduction, "generate": generate, "sampling": sampling}
-        options["system"] = answer.system
-        conversation = None
+        options["system"], conversation = answer.system, None
         if resume is not None:
             conversation = stack.enter_context(llm.load_chat(resume, generate, sampling, rerank=again))
             if not output.quiet:

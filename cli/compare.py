@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,7 @@ _LOADS_HELP = (
     "type_k=f16,type_k=q8_0:type_v=q8_0."
 )
 _REFERENCE_HELP = "What the others are compared with. Default: the first model, with off."
+_MARGIN_HELP = "Points of accuracy that may be lost: a cell that surely loses less keeps its accuracy."
 _MEMORY_HELP = "Address space of a cell's process, such as 4G; beyond it the cell fails."
 
 
@@ -48,12 +50,14 @@ def compare(
     vision_types: Annotated[str | None, opt.text("Quantise each vision tower to these.", "TYPE,...")] = None,
     loads: Annotated[str | None, opt.text(_LOADS_HELP, "OPTION,...")] = None,
     reference: Annotated[str | None, opt.text(_REFERENCE_HELP, "'MODEL / SETTING'")] = None,
+    margin: Annotated[float, opt.number(_MARGIN_HELP)] = 1.0,
     out: Annotated[Path | None, opt.text("Folder of results. Default: compare-SUITE.", "FOLDER")] = None,
     frames: opt.Frames = None,
     max_tokens: opt.MaxTokens = 64,
     kld_tokens: Annotated[int, opt.whole("Next-token distributions compared per question.")] = 16,
     no_kld: Annotated[bool, opt.flag("No KL divergence.", "--no-kld")] = False,
     memory_limit: Annotated[int | None, typer.Option(help=_MEMORY_HELP, metavar="SIZE", parser=parse_size)] = None,
+    cluster: opt.Cluster = None,
     load: Annotated[opt.LoadOptions, Without("no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
@@ -66,11 +70,14 @@ def compare(
     suite.check()
     if kld_tokens < 1:
         raise UsageError(f"--kld-tokens is {kld_tokens}; give 1 or more, or --no-kld")
+    from aim_local.batch.cluster import Cluster as connect
     from aim_local.lab.compare.job import Options
     from aim_local.lab.compare.runner import compare as run_comparison
+    from aim_local.lab.compare.verdict import check_margin
 
     from ._cell_progress import CellProgress
 
+    check_margin(margin)
     options = Options(
         max_tokens=max_tokens, kld_tokens=0 if no_kld else kld_tokens, n_frames=frames, load=load.load_config(),
         memory_limit=memory_limit,
@@ -86,12 +93,13 @@ def compare(
         _hub.ready(model, **load.asking(output))
 
     # 2. the cells
-    with CellProgress(output.quiet) as watch:
+    with CellProgress(output.quiet) as watch, ExitStack() as stack:
         try:
+            there = stack.enter_context(connect(cluster)) if cluster is not None else None
             report = run_comparison(
                 questions, target, models or (), settings, types=language, vision_types=vision,
-                loads=parse_list(loads, "--loads"), reference=reference, options=options, watch=watch,
-                command=shlex.join(["aim-local", *sys.argv[1:]]),
+                loads=parse_list(loads, "--loads"), reference=reference, options=options, margin=margin, watch=watch,
+                command=shlex.join(["aim-local", *sys.argv[1:]]), cluster=there,
             )  # fmt: skip
         except ModuleNotFoundError as e:
             raise _extra.missing(e) from e

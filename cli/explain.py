@@ -33,7 +33,6 @@ class TokenOptions(opt.TokenOptions):
 
 def explain(
     *,
-    model: opt.ModelArg = None,
     media: opt.MediaOptions,
     prompt: Annotated[str | None, opt.text(_PROMPT_HELP, "TEXT", "--prompt", "-p")] = None,
     mmproj: opt.Mmproj = None,
@@ -57,9 +56,9 @@ def explain(
     # 1. everything that can be wrong without the model
     if prompt is None or not prompt.strip():
         raise UsageError("the question is missing; give one: -p 'What happens?'")
-    if not (media.video or media.image):
-        raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
-    files = media.checked()
+    model, files = media.given()
+    if not files:
+        raise UsageError("nothing to explain without a picture; give a clip: aim-local explain clip.mp4 -p ...")
     frames.sampling()
     tokens.config()  # what it refuses is told before a model is loaded
     config, generate = load.load_config(), answer.generate_config()

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 def plan(
     *,
-    model: opt.ModelArg = None,
     media: opt.MediaOptions,
     prompt: Annotated[str | None, opt.text("The question. Default: a short one.", "TEXT", "--prompt", "-p")] = None,
     mmproj: opt.Mmproj = None,
@@ -43,14 +42,14 @@ def plan(
     how fast it is here.
     """
     config = load.load_config()
+    model, files = media.given()
     if calibrate:
-        if media.video or media.image or prompt is not None or ttft is not None:
-            brings = "--calibrate brings its own clips; drop --video, --image, -p and --ttft, then plan with them"
+        if files or prompt is not None or ttft is not None:
+            brings = "--calibrate brings its own clips; drop yours, -p and --ttft, then plan with them"
             raise UsageError(brings)
         _hub.ready(model, **load.asking(output))
         _calibrate(model, mmproj, config, output)
         return
-    files = media.checked()
     tokens.config()  # what it refuses is told before a model is loaded
     if ttft is not None:
         check(ttft, len(files))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chromium import DESKTOP, PHONE, Page, browser, check_quiet_and_narrow
-from compare_reports import report
+from compare_reports import MODELS, N, cell, report
 
 from aim_local.lab.compare.page import write_html
+from aim_local.lab.compare.records import Paired, Report
+from aim_local.lab.compare.verdict import judged
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,6 +51,64 @@ def test_a_page_that_talks_asks_or_overflows_is_caught(page: Page, tmp_path: Pat
         path.write_text(f"<!doctype html><meta name=viewport content='width=device-width'>{body}", encoding="utf-8")
         with pytest.raises(AssertionError, match=fault):
             check_quiet_and_narrow(page, path, PHONE)
+
+
+def crowded() -> Report:
+    """24 cells with long names, close together: what has to fit beside each other on a phone."""
+    base, cells = report(), []
+    for m in range(3):
+        for n, setting in enumerate(
+            ("off", "auto", "fast", *(f"paper:keep=0.{i}:importance=question" for i in range(1, 6)))
+        ):
+            one = cell(m, "paper" if n else "off")
+            lost = Paired(3 + n, 2 + m, 0.9, N)
+            cells.append(replace(one, model=f"{MODELS[2]}-{m}", setting=setting, is_reference=m == n == 0, paired=lost))
+    return judged(replace(base, cells=tuple(cells), reference=cells[0].key))
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_many_cells_with_long_names_fit(page: Page, tmp_path: Path, size: tuple[int, int]) -> None:
+    write_html(crowded(), tmp_path / "report.html")
+    check_quiet_and_narrow(page, tmp_path / "report.html", size)
+    # what is labelled, is seen: of the large plot one form is shown, and in it no label covers another
+    shown = """[...document.querySelectorAll("figure svg")].filter(svg => svg.getBoundingClientRect().width)
+        .map(svg => [...svg.querySelectorAll(".label")].map(text => text.getBoundingClientRect())
+            .map(b => [b.left, b.right, b.top, b.bottom]))"""
+    plots = page.evaluate(shown)
+    assert [len(labels) for labels in plots] == [24] * 6
+    for labels in plots:
+        for i, (left, right, top, bottom) in enumerate(labels):
+            for other in labels[:i]:
+                apart = right <= other[0] or other[1] <= left or bottom - 3 <= other[2] or other[3] - 3 <= top
+                assert apart, (left, right, top, bottom, other)
+
+
+def test_the_verdict_comes_first(page: Page, comparison: Path) -> None:
+    for size in (PHONE, DESKTOP):
+        page.open(comparison, size)
+        assert page.evaluate("document.querySelector('main h2').textContent").startswith("Too few questions to say")
+        bottom = page.evaluate("document.querySelector('.card').getBoundingClientRect().bottom")
+        assert bottom <= size[1], "the card is on the first screen"
+
+
+def test_bars_can_be_read_in_the_dark(page: Page, comparison: Path) -> None:
+    """WCAG asks for a contrast of 3 between graphics and what is behind them: here after the bars' opacity."""
+    contrast = """(() => {
+      const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+      const lum = colour => colour.map(v => linear(v / 255))
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+      const rgb = text => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
+      const back = rgb(getComputedStyle(document.body).backgroundColor);
+      return Math.min(...[...document.querySelectorAll("figure .bar")].map(bar => {
+        const style = getComputedStyle(bar), share = Number(style.opacity);
+        const seen = rgb(style.stroke).map((v, i) => share * v + (1 - share) * back[i]);
+        const [a, b] = [lum(seen), lum(back)].sort((x, y) => y - x);
+        return (a + .05) / (b + .05);
+      }));
+    })()"""
+    for dark in (False, True):
+        page.open(comparison, DESKTOP, dark)
+        assert page.evaluate(contrast) >= 3
 
 
 def test_table_sorts_both_ways_and_keeps_missing_last(page: Page, comparison: Path) -> None:

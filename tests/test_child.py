@@ -79,6 +79,21 @@ def test_reasons() -> None:
     assert reason_of(KeyError("x")) == "KeyError: 'x'"
 
 
+def test_messages_that_come_while_a_child_is_at_work() -> None:
+    code = """
+from aim_local.child import Parent
+parent = Parent()
+for message in parent.inbox():
+    parent.say(got=message["n"])
+"""
+    with Child("the child", ["-c", code]) as child:
+        for n in range(3):
+            child.send(n=n)
+        assert [child.receive() for _ in range(3)] == [{"got": n} for n in range(3)]
+        child.kill()
+        assert child.receive() is None
+
+
 def test_close_ends_one_at_work() -> None:
     child = Child("the child", ["-c", "import time; time.sleep(600)"])
     child.close()

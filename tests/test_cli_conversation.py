@@ -14,12 +14,10 @@ import cli_case
 import pytest
 from cli_case import Play, run
 from fake_llm import FakeLLM, Scripted
-from prompt_toolkit.completion import CompleteEvent
-from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from aim_local.cli import _interrupt, _reader, _repl, _turn
+from aim_local.cli import _dropped, _interrupt, _reader, _repl, _turn
 from aim_local.errors import ContextError
 from aim_local.results import Stats
 
@@ -93,26 +91,58 @@ def test_saved_json(tmp_path: Path) -> None:
     ("line", "told"),
     [
         ("/video", "name a file: /video clip.mp4"),
-        ("/image", "name a file: /image picture.png"),
+        ("/image", "name a file: /video clip.mp4"),
         ("/save", "name a file: /save talk.md"),
         ("/video none.mp4", "error: none.mp4: no such file"),
         ("/save talk.docx", "error: talk.docx: a transcript ends in .json or .md"),
         ("/save /no/such/folder/talk.md", "error: /no/such/folder/talk.md: cannot be written"),
-        ("/vidoe x", "/vidoe is no command"),
+        ("/vidoe x", "/vidoe is no command; did you mean /video?"),
     ],
 )
 def test_bad_commands_keep_the_conversation(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     llm = FakeLLM("fine")
-    converse(llm, line, "hi")
+    converse(llm, "hi", line)
     out, err = capsys.readouterr()
     assert told in err
     assert out == "fine\n"
 
 
-def test_a_path_is_a_question_not_a_command() -> None:
-    llm = FakeLLM("a path")
-    converse(llm, "/home/me/clip.mp4 is what?")
-    assert llm.calls[0]["question"] == "/home/me/clip.mp4 is what?"
+@pytest.mark.parametrize("word", ["exit", "quit", "Exit", ":q", "/exit", "/quit"])
+def test_words_that_leave(word: str) -> None:
+    llm = FakeLLM("never said")
+    converse(llm, word, "what?")
+    assert llm.calls == []
+
+
+@pytest.mark.parametrize("word", ["?", "help", "/help", "/?"])
+def test_words_that_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    converse(FakeLLM(), word)
+    told = capsys.readouterr().err
+    assert all(command in told for command in _reader.COMMANDS)
+    assert "Tab completes names" in told
+
+
+def test_such_words_in_a_question_are_asked() -> None:
+    llm = FakeLLM("one", "two")
+    converse(llm, "exit through which door?", "help me: what is it?")
+    assert len(llm.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [("/vidoe x", "did you mean /video?"), ("/sav", "did you mean /save?"), ("/xyzzy", "/help lists the commands")],
+)
+def test_an_unknown_command_names_the_nearest(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    converse(FakeLLM(), typed)
+    assert f"{typed.split()[0]} is no command; " in (err := capsys.readouterr().err)
+    assert told in err
+
+
+@pytest.mark.parametrize("name", ["talk.md", "talk.json", "talk.aimchat"])
+def test_an_empty_conversation_is_not_saved(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    converse(FakeLLM(Scripted(error=ContextError("too long"))), f"/save {tmp_path / name}", "what?")
+    assert "nothing to save yet: ask something first" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_before_the_answer_keeps_the_clip(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,17 +267,6 @@ def test_line_editor(user_home: Path) -> None:
     assert history.stat().st_mode & 0o077 == 0
 
 
-def test_completion(tmp_path: Path) -> None:
-    def complete(text: str) -> list[str]:
-        found = _reader.make_completer().get_completions(Document(text, len(text)), CompleteEvent())
-        return [text[: len(text) + c.start_position] + c.text for c in found]
-
-    (tmp_path / "clip.mp4").touch()
-    assert complete("/s") == ["/stats", "/save "]
-    assert complete(f"/video {tmp_path}/cl") == [f"/video {tmp_path}/clip.mp4"]
-    assert complete("what") == []
-
-
 def test_history_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert type(_reader.open_history(tmp_path / "file" / "history")).__name__ == "InMemoryHistory"
@@ -258,8 +277,8 @@ def test_history_that_cannot_be_written(tmp_path: Path) -> None:
     [("a b.mp4", "a b.mp4"), ("'a b.mp4'", "a b.mp4"), ('"x.png"', "x.png"), ("a\\ b.mp4", "a b.mp4")],
 )
 def test_typed_paths(typed: str, path: str) -> None:
-    assert _repl.path_from(typed) == Path(path)
-    assert _repl.path_from("~/x") == Path.home() / "x"
+    assert _dropped.path_from(typed) == Path(path)
+    assert _dropped.path_from("~/x") == Path.home() / "x"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")

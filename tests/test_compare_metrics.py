@@ -16,11 +16,9 @@ from aim_local.lab.compare.metrics import (
     kl_divergence,
     log_softmax,
     mcnemar,
-    paired_interval,
     top1_equal,
     wilson,
 )
-from aim_local.lab.compare.records import Paired
 
 LOGITS = st.integers(2, 40).flatmap(
     lambda n: st.tuples(*[arrays(np.float32, (3, n), elements=st.floats(-80, 80, width=32))] * 2)
@@ -58,7 +56,7 @@ def test_mcnemar_is_scipys_binomial_test(pairs: list[tuple[bool, bool]]) -> None
     reference, here = [r for r, _ in pairs], [h for _, h in pairs]
     paired = mcnemar(reference, here)
     table = [[sum(p == (r, h) for p in pairs) for h in (True, False)] for r in (True, False)]
-    assert (paired.only_reference, paired.only_here) == (table[0][1], table[1][0])
+    assert (paired.only_reference, paired.only_here, paired.n) == (table[0][1], table[1][0], len(pairs))
     discordant = paired.only_reference + paired.only_here
     truth = stats.binomtest(paired.only_here, discordant).pvalue if discordant else 1.0
     assert paired.p == pytest.approx(truth, rel=1e-9, abs=1e-300)
@@ -171,28 +169,3 @@ def test_divergence_of_nothing_is_an_error() -> None:
     for values, top1 in (([], []), ([0.1], []), ([math.nan], [True])):
         with pytest.raises(ValueError, match="diverg"):
             divergence(values, top1)
-
-
-@pytest.mark.parametrize(("lost", "gained", "n"), [(0, 0, 500), (17, 0, 200), (3, 9, 60), (0, 6, 20)])
-def test_the_interval_of_a_difference_is_bonett_and_prices(lost: int, gained: int, n: int) -> None:
-    """Their equation written out anew, as the variance of one pair's difference in the enlarged table."""
-    low, high = paired_interval(Paired(lost, gained, 1.0), n)
-    pairs = np.array([-1.0] * (lost + 1) + [1.0] * (gained + 1) + [0.0] * (n - lost - gained))
-    half = stats.norm.ppf(0.975) * pairs.std() / math.sqrt(len(pairs))
-    assert (low, high) == pytest.approx((pairs.mean() - half, pairs.mean() + half))
-    assert low < (gained - lost) / n < high
-
-
-def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says() -> None:
-    rng, n, truth = np.random.default_rng(0), 300, (0.05, 0.02)  # lost, gained
-    hits = 0
-    for _ in range(2000):
-        lost, gained, _ = rng.multinomial(n, [*truth, 1 - sum(truth)])
-        low, high = paired_interval(Paired(int(lost), int(gained), 1.0), n)
-        hits += low <= truth[1] - truth[0] <= high
-    assert 0.935 < hits / 2000 < 0.975
-
-
-def test_more_differences_than_items_are_an_error() -> None:
-    with pytest.raises(ValueError, match="3 items, of which 4 differ"):
-        paired_interval(Paired(3, 1, 0.6), 3)

@@ -50,7 +50,7 @@ def test_a_saved_conversation_needs_room_for_its_visual_tokens(bundled: VisionLL
     with sized(bundled, 512).chat(AUTO, generate=OPTIONS) as chat:
         chat.ask("What?", [clip(10).frames])
         path = chat.save(tmp_path / "talk.aimchat")
-    with pytest.raises(ContextError, match=r"holds \d+ tokens, the context 256; load with --ctx \d+ or more"):
+    with pytest.raises(ContextError, match=r"holds \d+ tokens, the context 256; load with n_ctx=\d+ or more"):
         Chat.load(sized(bundled, 1).model, bundled.turns, path)
     with Chat.load(sized(bundled, 257).model, bundled.turns, path) as again:
         assert again.ask("And then?").stats.n_ctx == 512

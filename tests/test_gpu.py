@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from cli_case import run
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.lab.bench.benchmark import BenchConfig, run_bench
 from aim_local.native import devices
+from aim_local.settings import refine_load
 
 SHORT = GenerateConfig(max_tokens=2)
 ASKED = LoadConfig(n_gpu_layers=-1, n_threads=1)
@@ -69,3 +71,48 @@ def test_rows_are_kept_for_the_device_that_made_them(monkeypatch: pytest.MonkeyP
     assert facts[0] != facts[1] != facts[2] != facts[0]
     with VisionLLM.load() as llm:
         assert llm.model.vision_facts["gpu"] == []
+
+
+# --- what is taken where nothing was asked ----------------------------------------------------------------------------
+
+CPU = devices.Device("CPU", "a processor", 0, 1 << 34)
+CARD = devices.Device("CUDA0", "NVIDIA H100", 1, 1 << 36)
+ON_CHIP = devices.Device("Vulkan0", "Intel(R) UHD Graphics", 2, 1 << 33)
+SOFTWARE = devices.Device("Vulkan0", "llvmpipe (LLVM 15.0.6, 256 bits)", 1, 1 << 33)
+
+
+@pytest.mark.parametrize(
+    ("there", "layers"),
+    [([CPU], 0), ([CPU, CARD], -1), ([CPU, ON_CHIP], 0), ([CPU, SOFTWARE], 0), ([CPU, ON_CHIP, CARD], -1)],
+    ids=["cpu", "card", "on-chip", "software", "both"],
+)
+def test_layers_go_to_a_gpu_unless_told_otherwise(
+    there: list[devices.Device], layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "devices", lambda: there)
+    monkeypatch.setattr(devices, "has_gpu", lambda: len(there) > 1)
+    assert devices.gpu_layers(None) == layers
+    assert (devices.gpu_layers(0), devices.gpu_layers(5), devices.gpu_layers(-1)) == (0, 5, -1)
+
+
+def test_a_cpu_build_takes_none_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim_local.engine.model.has_gpu", devices.has_gpu)
+    with VisionLLM.load(config=LoadConfig(n_threads=1)) as llm:
+        found = llm.model.config.n_gpu_layers
+        assert found == (-1 if any(device.is_own_gpu for device in devices.devices()) else 0)
+        assert llm.model.config == llm.model.text.config
+        assert llm.prefill("Hi").warnings == []
+
+
+def test_the_text_form_says_it_too() -> None:
+    assert refine_load(LoadConfig(n_gpu_layers=3), "n_gpu_layers=auto") == LoadConfig()
+    assert refine_load(LoadConfig(), "n_gpu_layers=-1").n_gpu_layers == -1
+
+
+def test_the_command_line_warns_when_the_model_is_loaded() -> None:
+    """Once, before the answer, and in its own words; not with what is taken by itself."""
+    result = run("chat", "-p", "Hi", "--max-tokens", "1", "--gpu-layers", "5")
+    (line,) = gpu_warnings(result.stderr.splitlines())
+    assert line.startswith("warning: --gpu-layers is 5, but no GPU is there")
+    quiet = run("chat", "-p", "Hi", "--max-tokens", "1", "--gpu-layers", "0")
+    assert gpu_warnings(quiet.stderr.splitlines()) == []

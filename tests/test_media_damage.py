@@ -28,6 +28,7 @@ from aim_local.media import (
     FrameSampling,
     container,
     open_media,
+    read_image,
     read_video,
 )
 
@@ -171,3 +172,21 @@ def test_no_room_for_the_decoder_is_no_damage(mp4: Path) -> None:
         with pytest.raises(MemoryError):
             container.decode(stream, None, damage)
         assert damage.n_packets == 0
+
+
+def test_heads_that_pillow_stumbles_over(tmp_path: Path) -> None:
+    """Pillow raises TypeError at a TIFF whose next page has no size, and an error of its own at a GIF's huge frame."""
+    page = tmp_path / "a.tiff"
+    PIL.Image.fromarray(picture(1)).save(page)
+    data = bytearray(page.read_bytes())
+    head = int.from_bytes(data[4:8], "little")
+    following = head + 2 + 12 * int.from_bytes(data[head : head + 2], "little")
+    data[following : following + 4] = len(data).to_bytes(4, "little")
+    page.write_bytes(data + bytes(6))
+    assert np.array_equal(read_image(page).pixels, picture(1))
+    huge = tmp_path / "a.gif"
+    frames = [b"," + bytes(4) + size + b"\0\x02\x02\x44\x01\0" for size in (b"\1\0\1\0", b"\xff\xff\xff\xff")]
+    huge.write_bytes(b"GIF89a\1\0\1\0\x80\0\0" + bytes(6) + b"".join(frames) + b";")
+    video = open_media(huge)
+    assert video.shape.n_frames == 1
+    assert video.warnings[0].startswith("the animation is damaged: its last 1 of 2 frames")

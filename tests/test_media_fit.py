@@ -17,7 +17,7 @@ from media_fixtures import CLIPS, Pixels, damage_packets, picture, write_animati
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import DEFAULT_SAMPLING, Fit, FrameSampling, Image, Video, canvas, decode, open_media, read_video
-from aim_local.media.reader import MediaItem
+from aim_local.media.given import MediaItem
 
 EVERY = FrameSampling(n_frames=None, fps=1e6)
 
@@ -46,7 +46,7 @@ def test_a_request_beyond_the_memory_limit_is_refused_before_decoding(
 ) -> None:
     monkeypatch.setattr(canvas, "MAX_FRAME_BYTES", 20 * 96 * 64 * 3)
     monkeypatch.setattr(decode, "decode_onto", None)
-    with pytest.raises(MediaError, match=r"21 frames of 96 x 64 need .* ask for fewer frames"):
+    with pytest.raises(MediaError, match=r"21 frames of 96 x 64 need .* use n_frames=\d+ or fewer"):
         read_video(mp4, FrameSampling(n_frames=21))
 
 
@@ -138,7 +138,7 @@ def test_the_memory_limit_counts_what_a_fit_keeps(mp4: Path, monkeypatch: pytest
         n_fitted.append(pixels.shape)
         return shrunk(pixels)
 
-    with pytest.raises(MediaError, match=r"21 frames of 56 x 48 need .* ask for fewer frames"):
+    with pytest.raises(MediaError, match=r"21 frames of 56 x 48 need .* use n_frames=\d+ or fewer"):
         read_video(mp4, FrameSampling(n_frames=21), fit=counting)
     assert len(n_fitted) == 1, "the first frame tells"
 

@@ -17,7 +17,7 @@ from media_fixtures import CLIPS, cut, picture, write_animation, write_clip, wri
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import FrameSampling, Outline, Video, open_media, outline_media
-from aim_local.media.reader import MediaItem
+from aim_local.media.given import MediaItem
 
 SEVEN = FrameSampling(n_frames=7)
 

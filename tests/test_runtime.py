@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ def test_context_too_small(model: Path) -> None:
             llm.generate("what?", [video(60)])
         text = one_line(e)
         assert "needs" in text
-        assert "--ctx" in text
-        assert "--frames" in text
-        with pytest.raises(ContextError, match=r"trained for 1024: take fewer frames \(--frames\); at most \d+% of"):
+        found = re.search(r"load with n_ctx=(\d+) or more, or use n_frames=(\d+) or fewer; at most \d+% of", text)
+        assert found, text
+        n = int(found[2])  # exactly so many fit
+        llm.generate("what?", [video(n)], generate=GenerateConfig(max_tokens=1))
+        with pytest.raises(ContextError):
+            llm.generate("what?", [video(n + 1)])
+        with pytest.raises(ContextError, match=r"trained for 1024: use n_frames=\d+ or fewer; at most \d+% of"):
             llm.generate("what?", [video(200)])
         with pytest.raises(ContextError, match=r"0 of them visual; .* 1024: shorten the text$"):
             llm.generate("what? " * 1024)

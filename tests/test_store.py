@@ -94,7 +94,7 @@ def test_a_store_name_wins_over_a_folder_here(tmp_path: Path, monkeypatch: pytes
     ("name", "told"),
     [
         ("onevison", "no model called 'onevison'; did you mean onevision?"),
-        ("zzz", "known are demo, llava, onevision. A GGUF file"),
+        ("zzz", "known are demo, llava, onevision. There is no file"),
         ("./nothing", "no such model file or folder"),
         ("nothing.gguf", "no such model file or folder"),
         ("", "the model name is empty"),

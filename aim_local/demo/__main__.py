@@ -1,31 +1,54 @@
-"""`python -m aim_local.demo`: the bundled model answers one question about each bundled clip, through the whole path.
+"""`python -m aim_local.demo`, which `make demo` runs: what this project is, shown with the bundled toy in a minute.
 
-Prints question, answer and what is right; exits with 1 when the first one, the demo's own question, is wrong.
+The way in: arguments, exit codes, and the page of what was kept, which comes from a room above. The rest is show.py's.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import aim_local
-from aim_local.demo.clips import is_right
+from ..errors import AimError
+
+if TYPE_CHECKING:
+    from ..llm import VisionLLM
+    from .sides import Case, Side
+
+INTERRUPTED = 130
 
 
-def main() -> int:
-    folder = Path(aim_local.__file__).parent / "data" / "clips"
-    cases = json.loads((folder / "questions.json").read_text(encoding="utf-8"))
-    results = []
-    with aim_local.VisionLLM.load() as llm:
-        for case in cases:
-            answer = llm.generate(case["question"], [folder / case["clip"]])
-            results.append(is_right(answer.text, case["answer"]))
-            print(f"{folder / case['clip']}\n  question: {case['question']}\n  answer:   {answer.text}")
-            verdict = "right" if results[-1] else f"wrong, it is {case['answer']}"
-            stats = answer.stats
-            print(f"  {verdict}; {stats.n_visual} visual tokens, first token after {stats.ttft_ms:.0f} ms")
-    return 0 if results[0] else 1
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where every answer is right, 1 where one is wrong or nothing can be shown, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m aim_local.demo", description="What aim-local is, in a minute.")
+    parser.add_argument("--out", type=Path, default=Path("aim-local-demo"), help="folder for the page (%(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser, print the page's path only")
+    asked = parser.parse_args(arguments)
+    try:
+        from .show import run  # takes its time, in which Ctrl-C may come
+
+        return run(asked.out, write_page, may_open=not asked.no_browser)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except AimError as e:
+        print(f"error: {e}", file=sys.stderr)
+    except OSError as e:
+        reason = f"{e.filename or asked.out}: {e.strerror or e}"
+        print(f"error: {reason}; name another folder for the page with --out", file=sys.stderr)
+    return 1
+
+
+def write_page(llm: VisionLLM, case: Case, side: Side, out: Path) -> Path:
+    """The page of which visual tokens a side kept, made of the very answer that was shown."""
+    from ..lab.explain import Explanation, write_files
+
+    if side.answer is None:
+        raise AssertionError("the page is made of an answer")
+    found = Explanation(llm.name, case.question, (str(case.clip),), side.tokens, "", side.answer)
+    return write_files(found, {"html": out / "explain.html"})["html"]
 
 
 if __name__ == "__main__":

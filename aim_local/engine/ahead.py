@@ -12,14 +12,14 @@ from contextlib import suppress
 from ..errors import AimError, CancelledError, UsageError
 from ..media import FrameSampling
 from ..models.reuse import Shared
-from .intake import Intake, Sampled, Source
+from .intake import Intake, Prepared, Sampled, Source
 from .model import Model
 from .turns import Turns
 
 _WAIT = 0.05  # seconds between two looks for a frame
 
 
-class Ahead:
+class Ahead(Prepared):
     """Give it to `generate` or `ask` in the place of its path; `close()` (or `with`) when it is not wanted any more.
 
     What is wrong with the file is told by the question. It may be given several times, also after a question that

@@ -95,7 +95,7 @@ def _open_saved(model: Model, data: dict[str, Any], hold: bool) -> Context:
     used = last.n_cells - last.n_visual + n_visual
     if used > n_ctx:
         raise ContextError(
-            f"the saved conversation holds {used} tokens, the context {n_ctx}; load with --ctx {used} or more"
+            f"the saved conversation holds {used} tokens, the context {n_ctx}; load with n_ctx={used} or more"
         )
     if data["rooms"] is None:
         return open_plain(model, n_ctx)

@@ -218,7 +218,7 @@ class PlainContext(Context):
             need = padded_cells(n_ctx) * text.kv_bytes_per_cell() / 2**20
             raise ContextError(
                 f"a context of {n_ctx} tokens ({need:.0f} MiB of KV cache) cannot be made: {e}; "
-                "take fewer frames or a smaller KV type"
+                "take fewer frames (n_frames) or smaller KV types (type_k, type_v)"
             ) from e
         self.n_ctx = self._native.n_ctx
         self._points = Points()
@@ -335,7 +335,7 @@ class PlainContext(Context):
         if self.n_cells + n > self.n_ctx:
             raise ContextError(
                 f"the context is full: {self.n_cells} of {self.n_ctx} tokens used, {n} more needed; "
-                "start over (/reset) or load with a larger --ctx"
+                "start over (/reset) or load with a larger n_ctx"
             )
 
     def fits(self, n_text: int, n_visual: int) -> bool:
@@ -551,7 +551,7 @@ class PrunedContext(Context):
         if used + n > self.n_text_room:
             raise ContextError(
                 f"the context is full: {used} of {self.n_text_room} text tokens used, {n} more needed; "
-                "start over (/reset) or load with a larger --ctx"
+                "start over (/reset) or load with a larger n_ctx"
             )
 
     def fits(self, n_text: int, n_visual: int) -> bool:

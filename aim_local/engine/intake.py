@@ -10,16 +10,16 @@ import os
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..media import FrameSampling, Image, MediaShape, Video
 from ..media.canvas import Keep
+from ..media.given import Given, MediaItem, take
 from ..media.reader import Opened, digest_item, open_item
 from ..models.base import Frame, Tower
 from ..models.reuse import Seen, Shared
@@ -31,7 +31,7 @@ from .tile_rows import ItemRows
 AHEAD = 4  # frames that wait for the encoder
 _WAIT = 0.05  # seconds between two looks at a wish to stop
 
-Source = str | Path | NDArray[np.uint8]
+Source = Given
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +130,16 @@ class _Decoder:
 class Intake:
     """One media item. `open`, then `decoded` and `encode` in turns until there are no more frames, then `media`.
 
-    once: its rows serve one prompt (tile_rows.py). `close()` ends its thread.
+    once: its rows serve one prompt (tile_rows.py). `close()` ends its thread. What is no file is read at once; an
+    iterator leaves warnings.
     """
 
     def __init__(
         self, model: Model, source: Source, sampling: FrameSampling | None, shared: Shared, *, once: bool = False
     ) -> None:
-        self.model, self.source, self._once = model, source, once
+        self.model, self._once = model, once
         self._sampling, self._shared = sampling or FrameSampling(n_frames=model.default_frames), shared
+        self.source, self.warnings = take(source, self._sampling)
         self._lock = threading.Lock()
         self._shape: MediaShape | None = None
         self._opened: Opened | None = None
@@ -149,6 +151,13 @@ class Intake:
         self.media: Video | Image | None = None
         self.rows = ItemRows(None)
         self.n_done = 0  # frames
+
+    @classmethod
+    def ready(cls, model: Model, video: Video, rows: ItemRows) -> Intake:
+        """Of frames that are here, fitted to the tower, and `rows` of them; nothing of it is put into the store."""
+        found = cls(model, video.source, None, Shared())
+        found._shape, found.media, found.rows = video.shape, video, rows
+        return found
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
@@ -291,13 +300,21 @@ class Intake:
         self.rows.close()
 
 
-def entry_key(model: Model, source: Source, sampling: FrameSampling, digest: str) -> Key:
+class Prepared(ABC):
+    """An item that was begun before its question, to be given in the place of its path: ahead.py, rolling.py."""
+
+    @abstractmethod
+    def taken_by(self, model: Model) -> Intake:
+        """For a question, in the model's turn. Raises UsageError for one to another model."""
+
+
+def entry_key(model: Model, source: MediaItem, sampling: FrameSampling, digest: str) -> Key:
     """What an item's rows are kept under in the store. digest: of the item."""
     chosen = None if isinstance(source, np.ndarray) else [sampling.n_frames, sampling.fps, sampling.start, sampling.end]
     return Key({"media": digest, "sampling": chosen, **model.vision_facts})
 
 
-def _stat(source: Source) -> tuple[int, ...] | None:
+def _stat(source: MediaItem) -> tuple[int, ...] | None:
     if isinstance(source, np.ndarray):
         return None
     try:

@@ -83,7 +83,7 @@ class Model:
             tower = open_tower(paths.mmproj, text, weights=weights) if paths.mmproj else None
             if tower:
                 stack.callback(tower.close)
-            found = cls(paths, config, text, tower, make_template(text, tower), Contexts())
+            found = cls(paths, text.config, text, tower, make_template(text, tower), Contexts())
             stack.pop_all()
         return found
 

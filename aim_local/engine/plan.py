@@ -6,9 +6,9 @@ Knows sizes of media (MediaShape), not pixels, and computes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 from ..config import VisualTokenConfig
 from ..errors import ContextError, ModelError, UsageError
@@ -30,6 +30,7 @@ class Plan:
 
     n_query: rows at the end that ask, for rankings by the question; 0: all text behind the last visual token.
     turned: whether visual tokens have rotary ids of their own (M-RoPE), and stages can take them.
+    most_frames: of a new video, 0 without one. with_frames: the same prompt with at most n frames of each new video.
     """
 
     pieces: tuple[Piece, ...]
@@ -37,6 +38,8 @@ class Plan:
     shares: tuple[float, ...]
     n_query: int = 0
     turned: bool = False
+    most_frames: int = 0
+    with_frames: Callable[[int], Plan] | None = field(default=None, compare=False, repr=False)
 
     @property
     def n(self) -> int:
@@ -86,11 +89,11 @@ class Plan:
 
 
 def plan_prompt(
-    model: Model, rendered: str, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None = None
+    model: Model, rendered: str, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None = None, n_shown: int = 0
 ) -> Plan:
     """The plan of a rendered prompt. shapes: of the media its marks mean; asked: None for the default.
 
-    Raises UsageError, ModelError.
+    n_shown: of the shapes, those that a conversation has shown already. Raises UsageError, ModelError.
     """
     n_layer = model.text.n_layer
     if model.tower is None:
@@ -107,7 +110,35 @@ def plan_prompt(
     if not pieces or not isinstance(pieces[-1], TextPiece):
         raise UsageError("the prompt ends with a media item; put some text after it, such as the question")
     turned = model.tower is not None and model.tower.gives_rotary_ids and not model.text.prune_refusal()
-    return Plan(pieces, tokens, tuple(shares), turned=turned)
+    most = max((shape.n_frames for shape in shapes[n_shown:] if shape.kind == "video"), default=0)
+    again = partial(_with_frames, model, rendered, tuple(shapes), asked, n_shown)
+    return Plan(pieces, tokens, tuple(shares), turned=turned, most_frames=most, with_frames=again)
+
+
+def _with_frames(
+    model: Model,
+    rendered: str,
+    shapes: tuple[MediaShape, ...],
+    asked: VisualTokenConfig | None,
+    n_shown: int,
+    n: int,
+) -> Plan:
+    new = [shape.thinned(n) for shape in shapes[n_shown:]]
+    return plan_prompt(model, rendered, [*shapes[:n_shown], *new], asked, n_shown)
+
+
+def frames_that_fit(plan: Plan, n_rows: int) -> int:
+    """Most frames of each new video with which a plan, or the rest of one, has at most n_rows rows; 0 where none do."""
+    if not plan.most_frames or plan.with_frames is None:
+        return 0
+    low, high, whole = 0, plan.most_frames - 1, plan.with_frames(plan.most_frames).n
+    while low < high:
+        middle = (low + high + 1) // 2
+        if plan.n - whole + plan.with_frames(middle).n <= n_rows:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _settle(
@@ -256,14 +287,23 @@ def asked_cells(model: Model) -> int | None:
 def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
     what = f"the prompt needs {plan.n + 1} tokens with one for the answer, {plan.n_visual} of them visual; "
     trained = f"{model.name} was trained for {model.n_ctx_train}"
-    less = "take fewer frames (--frames)" if plan.n_visual else "shorten the text"
+    less = less_media(plan, padded_cells(limit) - 1) if plan.n_visual else "shorten the text"
     if not asked:
         fit = f"{trained}: {less}"
     elif plan.n < model.n_ctx_train:
-        fit = f"the context holds {limit}: load with n_ctx (--ctx) {plan.n + 1} or more, or {less}"
+        fit = f"the context holds {limit}: load with n_ctx={plan.n + 1} or more, or {less}"
     else:
         fit = f"the context holds {limit}, and {trained}: {less}"
     if not plan.n_visual:
         return what + fit
     share = max(0, limit - 1 - plan.n_text) / plan.n_visual
     return f"{what}{fit}; at most {share:.0%} of the visual tokens fit"
+
+
+def less_media(plan: Plan, n_rows: int) -> str:
+    """What to do so that a plan, or the rest of one, has at most n_rows rows."""
+    n = frames_that_fit(plan, n_rows)
+    if n:
+        return f"use n_frames={n} or fewer"
+    fewer = "not one frame fits: " if plan.most_frames else ""
+    return f"{fewer}keep fewer visual tokens (merge_retain), or take fewer pictures"

@@ -9,24 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 
 from ..errors import ModelError, UsageError
 from ..media import FrameSampling, Image, Video
 from ..media.canvas import Keep
+from ..media.given import take
 from ..media.reader import open_item
 from ..models.base import Fit, Frame
 from ..models.reuse import Shared
-from .ahead import Ahead
 from .encode import Steps
-from .intake import Intake, Sampled, Source
+from .intake import Intake, Prepared, Sampled, Source
 from .model import Model
 from .tile_rows import ItemRows
 from .watch import Watch
 
-Media = Source | Sampled  # or an item that was begun before: engine/ahead.py
+NOT_KEPT = "the encoded clip is not kept for the next time"  # how the one warning begins that is about this machine
+Media = Source | Sampled  # or Prepared: an item that was begun before
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +45,10 @@ class Reading:
         return sum(isinstance(item, Image) for item in self.items)
 
 
-def check_media(model: Model, media: Sequence[object]) -> None:
+def check_media(model: Model, media: object) -> None:
     """Raises UsageError for what is no list, ModelError for a model that sees nothing."""
-    if isinstance(media, (str, Path, np.ndarray, Ahead, Sampled)):
-        raise UsageError("media is one item; give a list of paths or arrays")
+    if isinstance(media, (str, bytes)) or not isinstance(media, Sequence):
+        raise UsageError(f"media is {type(media).__name__}, not a list; give one: [item] for one item, [] for none")
     if len(media) and model.tower is None:
         raise ModelError(
             f"{model.name} is a text-only model, it cannot take a video or picture; load it with its mmproj, "
@@ -65,7 +63,7 @@ class Begun:
     """
 
     def __init__(
-        self, model: Model, media: Sequence[Media | Ahead], sampling: FrameSampling | None, watch: Watch
+        self, model: Model, media: Sequence[Media | Prepared], sampling: FrameSampling | None, watch: Watch
     ) -> None:
         check_media(model, media)
         shared, self._watch, self._own = Shared(), watch, list[Intake]()
@@ -78,8 +76,8 @@ class Begun:
             self.close()
             raise
 
-    def _intake(self, model: Model, item: Media | Ahead, sampling: FrameSampling | None, shared: Shared) -> Intake:
-        if isinstance(item, Ahead):
+    def _intake(self, model: Model, item: Media | Prepared, sampling: FrameSampling | None, shared: Shared) -> Intake:
+        if isinstance(item, Prepared):
             return item.taken_by(model)
         if isinstance(item, Sampled):
             intake = Intake(model, item.source, item.sampling, shared, once=True)
@@ -105,16 +103,13 @@ class Begun:
             for stage, spent in intake.ms.items():
                 ms[stage] = ms.get(stage, 0.0) + spent
         items = tuple(intake.media for intake in self._intakes if intake.media)
-        warnings = tuple(line for item in items for line in item.warnings)
+        warnings = tuple(line for found in (*self._intakes, *items) for line in found.warnings)
         return Reading(items, warnings, ms, tuple(intake.rows for intake in self._intakes))
 
     def keep(self) -> list[str]:
         """Puts what was encoded into the store; returns a warning where that cannot be."""
         problems = dict.fromkeys(problem for intake in self._intakes if (problem := intake.keep()))
-        return [
-            f"the encoded clip is not kept for the next time ({problem}); --no-cache does not try"
-            for problem in problems
-        ]
+        return [f"{NOT_KEPT} ({problem}); --no-cache does not try" for problem in problems]
 
     def close(self) -> None:
         for intake in self._intakes:
@@ -131,11 +126,12 @@ def read_media(model: Model, media: Sequence[Source], sampling: FrameSampling | 
     start, clock = time.perf_counter(), _FitClock()
     chosen = sampling or FrameSampling(n_frames=model.default_frames)
     progress = watch.stage("decode_video")
-    opened = [open_item(item, chosen) for item in media]
+    taken = [take(item, chosen) for item in media]
+    opened = [open_item(found.item, chosen) for found in taken]
     items = tuple(o.read(Keep(fit=clock.timed(model.tower.fit_for(o.shape))), progress, None) for o in opened)
     spent = (time.perf_counter() - start) * 1000
     ms = {"decode_video": spent - clock.ms, "preprocess": clock.ms}
-    return Reading(items, tuple(line for item in items for line in item.warnings), ms)
+    return Reading(items, tuple(line for found in (*taken, *items) for line in found.warnings), ms)
 
 
 class _FitClock:

@@ -75,6 +75,20 @@ class ItemRows:
         self.ms, self.ahead_ms = 0.0, 0.0  # in the encoder: for the question, and before it
         self.on_step: Callable[[], None] = _nothing  # called after every tile whose rows were not here yet
 
+    @classmethod
+    def known(cls, rows: Sequence[Rows], counts: TileCounts, ms: float) -> ItemRows:
+        """Rows of an item's first tiles, made before the question. counts, ms: what that took."""
+        found = cls(None)
+        found._rows, found._numbers = dict(enumerate(rows)), set(range(len(rows)))
+        found.counts, found.ms = counts, ms
+        found.begin_question()
+        return found
+
+    @property
+    def all(self) -> list[Rows]:
+        """Rows of the tiles that were asked for, in the order of their numbers."""
+        return [self._rows[number] for number in sorted(self._rows)]
+
     def __call__(
         self, number: int, pixels: Frame | None, encode: Callable[[], Rows], /, *, shared: bool = True
     ) -> Rows:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
+
 from ..errors import CancelledError, ClosedError, UsageError
 from ..native.stop import StopHook
 
@@ -96,7 +98,10 @@ class Turns:
     def _ask(self, should_stop: ShouldStop) -> bool:
         try:
             self._asking.now = True
-            return bool(should_stop())
+            found: object = should_stop()
+            if not isinstance(found, bool | np.bool_) and found is not None:
+                raise UsageError(f"should_stop returned {found!r:.80}; it must return True or False")
+            return bool(found)
         finally:
             self._asking.now = False
 

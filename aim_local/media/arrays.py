@@ -28,9 +28,14 @@ def as_frames(array: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Frame
         return array
     if kind == "image":
         raise UsageError(f"media is an array {list(array.shape)}, a video; an image is uint8 [H, W, 3]")
-    if sampling.fps is not None or sampling.start is not None or sampling.end is not None:
-        raise UsageError("fps, start and end need a file; an array of frames is used as it is: drop these options")
+    check_whole(sampling)
     return array if array.ndim == 4 else array[None]
+
+
+def check_whole(sampling: FrameSampling) -> None:
+    """Raises UsageError for what cannot be asked of frames without times."""
+    if sampling.fps is not None or sampling.start is not None or sampling.end is not None:
+        raise UsageError("fps, start and end need a file; given frames are used as they are: drop these options")
 
 
 def media_of_array(

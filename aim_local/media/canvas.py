@@ -121,9 +121,11 @@ class Canvas:
         n_frames = len(self._found)
         n_bytes = n_frames * size[0] * size[1] * 3
         if n_bytes > MAX_FRAME_BYTES:
+            most = MAX_FRAME_BYTES // (n_bytes // n_frames)
             raise MediaError(
                 f"{self._source}: {n_frames} frames of {_named(size)} need {n_bytes / 2**30:.1f} GiB, at most"
-                f" {MAX_FRAME_BYTES / 2**30:g} GiB are allowed; ask for fewer frames, a lower fps or a shorter range"
+                f" {MAX_FRAME_BYTES / 2**30:g} GiB are allowed; "
+                + (f"use n_frames={most} or fewer, or a smaller clip" if most else "scale it down first")
             )
         return np.zeros((n_frames, *size, 3), dtype=np.uint8)
 

@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 from aim_local.errors import MediaError
 from aim_local.media.files import KNOWN_KINDS
 
-# one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
-_OPTIONS = {
+# libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
+FILE_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,rm,ivf,dv,wtv,yuv4mpegpipe,"
     "h264,hevc,m4v,obu,av1,vc1,mjpeg,mp3,wav,flac,aac,ac3,aiff,amr,w64",
@@ -42,13 +42,13 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving; MediaError where there is none."""
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
-        container = av.open(f"file:{path}", mode="r", options=_OPTIONS, metadata_errors="replace")
+        container = av.open(f"file:{path}", mode="r", options=FILE_OPTIONS, metadata_errors="replace")
     except MemoryError:  # PyAV's is an FFmpegError too, and says nothing about the file; as below
         raise
     except (av.FFmpegError, OSError, ValueError) as e:
         raise MediaError(f"{path}: {_why_not(path)}") from e
     with container:
-        yield container, _main_stream(container, path)
+        yield container, main_stream(container, path)
 
 
 def packets_of(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet[VideoStream]]:
@@ -86,18 +86,19 @@ def all_frames(container: InputContainer, stream: VideoStream, damage: Damage) -
     yield from decode(stream, None, damage)
 
 
-def _main_stream(container: InputContainer, path: Path) -> VideoStream:
+def main_stream(container: InputContainer, name: Path | str) -> VideoStream:
+    """The stream that is watched, told in errors by `name`. Raises MediaError where there is none."""
     # cover art of a song is a video stream of one picture
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         if container.streams.audio:
             codec = container.streams.audio[0].codec_context.name
-            raise MediaError(f"{path}: holds sound only ({codec}), no pictures; give a video or an image")
-        raise MediaError(f"{path}: holds no video track; give a video or an image")
+            raise MediaError(f"{name}: holds sound only ({codec}), no pictures; give a video or an image")
+        raise MediaError(f"{name}: holds no video track; give a video or an image")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
     if stream.codec_context is None:
-        raise MediaError(f"{path}: its video codec is unknown here; convert it to H.264, H.265, VP9 or AV1")
+        raise MediaError(f"{name}: its video codec is unknown here; convert it to H.264, H.265, VP9 or AV1")
     return stream
 
 

@@ -60,10 +60,11 @@ def _put(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> None:
     # the same as frame.to_ndarray(format="rgb24"), but the scaler is set up once
     to_rgb = VideoReformatter()
     for index, frame in frames:
-        canvas.put(index, _rgb(frame, to_rgb))
+        canvas.put(index, rgb(frame, to_rgb))
 
 
-def _rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
+def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
+    """A decoded frame as it is shown, uint8 [H, W, 3]."""
     pixels = np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)  # [h, w, 3]
     return orientation_of(frame).apply(pixels)  # [H, W, 3]
 

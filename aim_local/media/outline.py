@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from aim_local.media import pictures
 from aim_local.media.arrays import as_frames
 from aim_local.media.files import check_file
+from aim_local.media.given import MediaItem
 from aim_local.media.index import Clip, index_video
-from aim_local.media.reader import MediaItem, check_item
+from aim_local.media.reader import check_item
 from aim_local.media.sampling import SamplePlan, plan_samples
 from aim_local.media.seek import plan_segments
 from aim_local.media.shape import MediaShape

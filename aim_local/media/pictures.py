@@ -25,7 +25,11 @@ from aim_local.media.types import Frames, Size, VideoInfo
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
-_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, IndexError, OverflowError, struct.error, zlib.error)
+# what Pillow's readers raise at damaged files
+_DAMAGE = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error,
+    zlib.error, PIL.Image.DecompressionBombError,
+)  # fmt: skip
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -36,11 +40,15 @@ _PNG_EXIF_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 @dataclass(frozen=True)
 class PictureKind:
-    """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn."""
+    """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn.
+
+    stored_size: (height, width) by the file's header, no orientation applied.
+    """
 
     format: str
     n_frames: int
     animated: bool
+    stored_size: Size
 
 
 def picture_kind(path: Path) -> PictureKind | None:
@@ -60,13 +68,18 @@ def picture_kind(path: Path) -> PictureKind | None:
         except _DAMAGE:
             # reading the first frame will tell whether there is anything to save
             n_frames = 1
-        return PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1)
+        return PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, (image.height, image.width))
 
 
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
     """The (first) picture: uint8 [H, W, 3] RGB, orientation applied, and warnings; MediaError for damage."""
     with _opened(path) as image:
         return _rgb(path, image), page_warnings(kind)
+
+
+def pixels_of(image: PIL.Image.Image) -> Frames:
+    """An open picture as `read_picture` gives one. Raises MediaError."""
+    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)
 
 
 def picture_size(path: Path) -> Size:
@@ -138,7 +151,7 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
     try:
         image = PIL.Image.open(path, formats=_FORMATS)
-    except (*_DAMAGE, PIL.Image.DecompressionBombError) as e:
+    except _DAMAGE as e:
         raise MediaError(f"{path}: cannot be read as a picture ({e}); copy or download it again") from e
     with image:
         yield image

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import decode, pictures
-from aim_local.media.arrays import ARRAY_SHAPES, Kind, as_frames, media_of_array
+from aim_local.media.arrays import Kind, as_frames, media_of_array
 from aim_local.media.canvas import Canvas, Fit, Keep, OnFrame, Progress
 from aim_local.media.files import check_file, digest_array, digest_file
+from aim_local.media.given import ALLOWED, Given, MediaItem, take
 from aim_local.media.index import Clip, index_video
 from aim_local.media.sampling import plan_samples
 from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Indices, Size, Video, VideoInfo
-
-MediaItem = str | os.PathLike[str] | NDArray[Any]
 
 
 def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
@@ -78,7 +77,7 @@ def read_image(path: str | os.PathLike[str], digest: str | None = None) -> Image
 
 
 def open_media(
-    item: MediaItem,
+    item: Given,
     sampling: FrameSampling = DEFAULT_SAMPLING,
     kind: Kind = "auto",
     progress: Progress | None = None,
@@ -90,11 +89,13 @@ def open_media(
 
     kind: "auto" decides by content (an animated picture is a video, a still one an image); "video" takes a still
           picture as a video of one frame; "image" takes the first frame of an animated one and refuses videos
-    item: path, or uint8 RGB array: [T, H, W, 3] is one video of frames already sampled, [H, W, 3] one image
+    item: path, or uint8 RGB array: [T, H, W, 3] is one video of frames already sampled, [H, W, 3] one image; or what
+          given.py makes such an array of, an iterator to as many frames as sampling asks for
     Raises MediaError, UsageError.
     """
-    keep = Keep(resize, fit)
-    return open_item(item, sampling, kind).read(keep, progress, None)
+    keep, taken = Keep(resize, fit), take(item, sampling)
+    found = open_item(taken.item, sampling, kind).read(keep, progress, None)
+    return replace(found, warnings=(*taken.warnings, *found.warnings))
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _video(info: VideoInfo, frames: Frames, indices: Indices, warnings: tuple[st
 def check_item(item: object) -> None:
     """UsageError for anything but a path or an array."""
     if not isinstance(item, str | os.PathLike | np.ndarray):
-        raise UsageError(f"media is a {type(item).__name__}; give a path or a numpy array: {ARRAY_SHAPES}")
+        raise UsageError(f"media is {type(item).__name__}; give {ALLOWED}")
 
 
 def _is_still(path: Path) -> bool:

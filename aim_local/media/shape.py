@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 
@@ -40,6 +40,14 @@ class MediaShape:
         n_times = self.n_frames if self.kind == "video" else 0
         assert len(self.timestamps) == len(self.indices) == n_times, "one time and one number per frame of a video"
         assert self.kind == "video" or self.n_frames == 1
+
+    def thinned(self, n: int) -> Self:
+        """A video with at most n of its frames, evenly spread; anything else as it is."""
+        if self.kind != "video" or n >= self.n_frames:
+            return self
+        rows = [i * (self.n_frames - 1) // max(1, n - 1) for i in range(n)]
+        times, indices = tuple(self.timestamps[i] for i in rows), tuple(self.indices[i] for i in rows)
+        return replace(self, n_frames=n, timestamps=times, indices=indices)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: source, digest, "shape" [T, H, W, 3] or [H, W, 3], of a video also its times.

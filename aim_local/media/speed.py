@@ -14,8 +14,9 @@ import PIL.Image
 
 from aim_local.media.arrays import as_frames
 from aim_local.media.canvas import Canvas, Fit, Keep
+from aim_local.media.given import MediaItem
 from aim_local.media.outline import Indexed, Outline, index_media
-from aim_local.media.reader import MediaItem, digest_item, fill, read_image
+from aim_local.media.reader import digest_item, fill, read_image
 from aim_local.media.seek import SEEK_COST
 from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING

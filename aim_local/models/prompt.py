@@ -40,6 +40,12 @@ class Message:
     media: list[tuple[int, MediaKind]] = field(default_factory=list)
 
 
+def check_text(name: str, value: object) -> None:
+    """Raises UsageError for a prompt or question that is no text."""
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is {value!r:.80}, {type(value).__name__}; give a str")
+
+
 def system_message(system: str | None) -> list[Message]:
     """The turn a conversation begins with, none without a system prompt."""
     return [Message("system", system)] if system else []

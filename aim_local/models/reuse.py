@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ NOISE = 2.5  # 8-bit levels, root mean square over a patch; docs/encoding.md has
 
 Pixels = NDArray[np.uint8]
 Why = Literal["equal", "near"]
+K = TypeVar("K")
 
 
 def pixel_digest(pixels: Pixels) -> bytes:
@@ -38,6 +39,11 @@ def largest_change(a: Pixels, b: Pixels, patch_px: int) -> float:
     change = a[..., :height, :width, :].astype(np.float32) - b[..., :height, :width, :]
     squares = np.square(change, out=change).reshape(-1, rows, patch_px, columns, patch_px * 3).sum(axis=4)
     return float(np.sqrt(squares.sum(axis=2).max() / (patch_px * patch_px * 3)))
+
+
+def _keep_last(known: dict[K, Rows], n: int) -> None:
+    for key in list(known)[: max(0, len(known) - n)]:
+        del known[key]
 
 
 @dataclass
@@ -88,6 +94,14 @@ class Seen:
         self._shared.rows.clear()
         self._near.clear()
         self._last = None
+
+    def keep_last(self, n: int) -> None:
+        """Forgets all but the last n tiles of each kind, for an item without an end; the last one stays beside them.
+
+        What is forgotten is encoded again where it comes again.
+        """
+        _keep_last(self._shared.rows, n)
+        _keep_last(self._near, n)
 
     def add(self, pixels: Pixels, rows: Rows) -> None:
         """A tile that was encoded."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import LoadConfig
 from ..errors import ModelError
 from ..native import staged
+from ..native.devices import gpu_layers
 from ..native.llama import ContextOptions, LlamaModel
 from ..reduction.planner import TextShape, row_bytes
 from ..store.gguf_header import GgufHeader, read_whole
@@ -17,14 +19,15 @@ from .threads import thread_count
 class TextModel:
     """A text tower. `close()` frees it; contexts made from it must be closed first.
 
-    weights=False: see LlamaModel.
+    weights=False: see LlamaModel. config: as given, with the layers on the GPU that it comes to on this machine.
     """
 
     def __init__(self, path: Path, config: LoadConfig, *, weights: bool = True) -> None:
-        self.path, self.config = path, config
+        n_gpu_layers = gpu_layers(config.n_gpu_layers)
+        self.path, self.config = path, replace(config, n_gpu_layers=n_gpu_layers)
         self.header: GgufHeader = read_whole(path)
         _check_kind(path, self.header)
-        self.llama = LlamaModel(path, config.n_gpu_layers, weights=weights)
+        self.llama = LlamaModel(path, n_gpu_layers, weights=weights)
         self.n_vocab, self.n_embd, self.n_layer = self.llama.n_vocab, self.llama.n_embd, self.llama.n_layer
         self.n_ctx_train = self.llama.n_ctx_train
 

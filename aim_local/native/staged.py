@@ -417,12 +417,23 @@ class StagedContext:
         return out
 
 
+def _indices(found: object) -> NDArray[Any]:
+    """What an importance callable returned. Raises UsageError for what is no array."""
+    try:
+        indices = np.asarray(found)
+    except (TypeError, ValueError):  # a list of lists of several lengths
+        indices = np.asarray(None)
+    if indices.dtype == object:
+        raise UsageError(f"the importance callable returned {found!r:.80}; needed are indices [n_keep]")
+    return indices
+
+
 def _native_selector(select: Selector, raised: list[BaseException]) -> Any:
     """`select` as the C callback. What it raises is kept in `raised`, C code cannot pass it on."""
 
     def call(_: int | None, il: int, scores: Any, n: int, n_keep: int, out: Any) -> int:
         try:
-            kept = np.asarray(select(il, np.ctypeslib.as_array(scores, (n,)).copy(), n_keep))
+            kept = _indices(select(il, np.ctypeslib.as_array(scores, (n,)).copy(), n_keep))
             if kept.ndim != 1 or (kept.size and not np.issubdtype(kept.dtype, np.integer)):
                 found = f"{kept.dtype} of shape {kept.shape}"
                 raise UsageError(f"the importance callable returned {found}; needed are indices [n_keep]")

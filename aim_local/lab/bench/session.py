@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from ...config import LoadConfig, VisualTokenConfig
 from ...engine.contexts import Context, open_context, open_plain
 from ...engine.encode import encode_media
-from ...engine.intake import Source
 from ...engine.model import Model
 from ...engine.plan import Plan, context_size, plan_prompt
 from ...engine.read import read_media
 from ...engine.watch import Watch
 from ...errors import MediaError, ModelError
 from ...media import FrameSampling, MediaShape, Video
+from ...media.given import MediaItem
 from ...media.outline import outline_media
 from ...models.prompt import mark_raw
 from ...models.registry import open_tower
@@ -159,7 +159,7 @@ class Session:
         flops = prefill_flops(shape, counts.n_text, [full] * shape.n_layer)
         return Measured(n_frames, counts.n_text, full, full, n, kv_bytes, peak, flops, ms)
 
-    def _media(self, n_frames: int) -> Source:
+    def _media(self, n_frames: int) -> MediaItem:
         """The clip; where no vision tower looks at it, so many tiny frames."""
         return np.zeros((n_frames, 2, 2, 3), np.uint8) if self.video is None or self._rows else self.video
 

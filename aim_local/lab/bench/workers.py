@@ -84,6 +84,7 @@ def facts(session: Session, request: Message) -> Message:
     return {
         "mmproj": str(stock_mmproj(model.tower, path, Path(request["folder"]))) if session.video and path else "",
         "n_threads": session.text.n_threads,
+        "n_gpu_layers": session.text.config.n_gpu_layers,
         "kv_bytes_per_cell": session.text.kv_bytes_per_cell(),
         "shape": asdict(session.text.shape),
     }
@@ -114,12 +115,13 @@ class StockWorker(Child):
         side = ["-m", f"{__package__}.stock_side"]
         super().__init__("the unpatched library", side, env=env, modules=[bindings_folder()])
         self._ours, self._kv_bytes_per_cell = ours, ours.facts["kv_bytes_per_cell"]
+        n_layers = ours.facts["n_gpu_layers"]
         try:
             hello = self.ask(
                 model=str(paths.model),
                 mmproj=ours.facts["mmproj"],
                 n_threads=ours.facts["n_threads"],
-                n_gpu_layers=999 if config.n_gpu_layers < 0 else config.n_gpu_layers,
+                n_gpu_layers=999 if n_layers < 0 else n_layers,
                 type_k=type_number(config.type_k),
                 type_v=type_number(config.type_v),
             )

@@ -6,19 +6,20 @@ parent. Which items are left, and what the results mean, is the runner's busines
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...child import Parent, reason_of
+from ...batch.files import append_line
+from ...child import Message, Parent, reason_of
 from ...config import GenerateConfig
 from ...errors import AimError, ModelError
 from ...settings import parse_setting
-from .job import Job, Task
+from .job import Job, Task, task_from
 from .records import ItemResult
 
 if TYPE_CHECKING:
@@ -31,16 +32,13 @@ if TYPE_CHECKING:
 
 def main() -> int:
     parent = Parent()
-    message = parent.receive()
-    if message is None:
-        return 1
-    job = Job.from_dict(message)
-    parent.end_with()
+    inbox = parent.inbox()
+    job = Job.from_dict(next(inbox))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         if job.options.memory_limit:
             limit_memory(job.options.memory_limit)
-        run(job, parent)
+        run(job, _tasks(job, inbox), parent)
     except BaseException as e:
         parent.say(event="failed", reason=reason_of(e))
         traceback.print_exc()
@@ -57,8 +55,15 @@ def limit_memory(n_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
 
 
-def run(job: Job, parent: Parent) -> None:
-    """Answers every task of the job; each line is on the disk before it is announced."""
+def _tasks(job: Job, inbox: Iterator[Message]) -> Iterator[Task]:
+    """The job's own, then those that come."""
+    yield from job.tasks
+    if job.stays:
+        yield from (task_from(message["task"]) for message in inbox)
+
+
+def run(job: Job, tasks: Iterable[Task], parent: Parent) -> None:
+    """Answers every task; each line is on the disk before it is announced."""
     from ... import store
     from ...engine.model import Model
     from ...engine.plan import check_tokens
@@ -69,15 +74,13 @@ def run(job: Job, parent: Parent) -> None:
     paths = store.ModelPaths(job.name, job.model, job.mmproj)
     with VisionLLM(Model.open(paths, job.options.load)) as llm, open(job.results, "ab") as file:
         check_tokens(llm.model, parse_setting(job.setting))
-        for k, task in enumerate(job.tasks):
+        for k, task in enumerate(tasks):
             try:
                 result = answer(llm, job, task, first=k == 0)
             except AimError as e:
                 raise type(e)(f"item {task.item.id}: {e}") from e
-            file.write(json.dumps(result.to_dict(), allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            parent.say(event="item", id=task.item.id)
+            append_line(file.fileno(), result.to_dict())
+            parent.say(event="item", row=result.to_dict() if job.stays else None)
 
 
 def answer(llm: VisionLLM, job: Job, task: Task, *, first: bool) -> ItemResult:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .axes import Measure
 from .figures import KLD_ZERO, kld, number, percent, rate, size
-from .plots import Point, scatter
+from .plots import LARGE, LARGE_ON_PHONE, Point, scatter
 from .records import CellSummary, Report
 
 Value = Callable[[CellSummary], float | None]
@@ -15,10 +15,11 @@ Value = Callable[[CellSummary], float | None]
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn plot: its heading and its SVG."""
+    """A drawn plot: its heading and its SVG. on_phone: of the large plot, the same drawn for a narrow screen."""
 
     title: str
     svg: str
+    on_phone: str = ""
 
 
 def _share(cell: CellSummary) -> float | None:
@@ -57,8 +58,8 @@ def _mean_kld(cell: CellSummary) -> float | None:
 
 
 _CHARTS: tuple[tuple[str, Measure, Value, Measure, Value], ...] = (
-    ("Accuracy over FLOPs", _FLOPS, _share, _RIGHT, _right),
     ("Accuracy over time to first token", _TTFT, lambda c: c.ttft_ms.median if c.ttft_ms else None, _RIGHT, _right),
+    ("Accuracy over FLOPs", _FLOPS, _share, _RIGHT, _right),
     ("Accuracy over KV cache", _KV, lambda c: c.kv_bytes or None, _RIGHT, _right),
     ("KL divergence over FLOPs", _FLOPS, _share, _KLD, _mean_kld),
     ("KL divergence over file size", _FILES, _file_bytes, _KLD, _mean_kld),
@@ -67,13 +68,31 @@ _CHARTS: tuple[tuple[str, Measure, Value, Measure, Value], ...] = (
 
 
 def charts(report: Report) -> list[Chart]:
-    """The plots for which at least one cell has both measures."""
-    drawn = []
+    """The plots for which at least one cell has both measures; the first of them is the large one."""
+    drawn: list[Chart] = []
     for i, (title, x, x_of, y, y_of) in enumerate(_CHARTS):
         points = _points(report, x_of, y_of)
-        if points:
+        if not points:
+            continue
+        if drawn:
             drawn.append(Chart(title, scatter(f"plot{i}", title, x, y, points)))
+        else:
+            wide = scatter(f"plot{i}", title, x, y, _shortened(points, 40), LARGE)
+            narrow = scatter(f"plot{i}-phone", title, x, y, _shortened(points, 26), LARGE_ON_PHONE)
+            drawn.append(Chart(title, wide, narrow))
     return drawn
+
+
+def _shortened(points: list[Point], limit: int) -> list[Point]:
+    return [replace(point, label=short(point.label, limit)) for point in points]
+
+
+def names(report: Report) -> dict[str, str]:
+    """By a cell's key, its name where there is little room: without the model or the setting that all share."""
+    one_model, one_setting = len(models(report)) == 1, len(settings(report)) == 1
+    if one_model == one_setting:
+        return {cell.key: cell.key for cell in report.cells}
+    return {cell.key: cell.setting if one_model else cell.model for cell in report.cells}
 
 
 def models(report: Report) -> list[str]:
@@ -87,9 +106,9 @@ def settings(report: Report) -> list[str]:
 
 
 def _points(report: Report, x_of: Value, y_of: Value) -> list[Point]:
-    colours, shapes = models(report), settings(report)
+    colours, shapes, called = models(report), settings(report), names(report)
     points = []
-    for cell in report.cells:
+    for place, cell in enumerate(report.cells, 1):
         x, y = x_of(cell), y_of(cell)
         if x is None or y is None:
             continue
@@ -98,7 +117,8 @@ def _points(report: Report, x_of: Value, y_of: Value) -> list[Point]:
             Point(
                 x,
                 y,
-                short(cell.key),
+                called[cell.key],
+                place,
                 tip(cell),
                 colours.index(cell.model),
                 shapes.index(cell.setting),
@@ -110,7 +130,7 @@ def _points(report: Report, x_of: Value, y_of: Value) -> list[Point]:
     return points
 
 
-def short(text: str, limit: int = 26) -> str:
+def short(text: str, limit: int) -> str:
     """The text, or its two ends: the ends of file and setting names are what tells them apart."""
     keep = limit - 1
     return text if len(text) <= limit else f"{text[: keep - keep // 2]}\u2026{text[-(keep // 2) :]}"

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from ...results import STAGES
 from ..measure import Spread
-from .metrics import paired_interval
+from .noninferiority import score_interval
 from .records import CellSummary, Divergence, Rate, Report
 
+# kinds of verdict, best first
+_VERDICTS = {"within": "yes", "undecided": "too few questions", "loses": "no, it loses more", "none": "no verdict"}
 KLD_ZERO = 1e-6  # nats: what float32 leaves of a divergence that is 0
 
 
@@ -45,46 +47,44 @@ def reference_cell(report: Report) -> CellSummary | None:
     return next((cell for cell in report.cells if cell.is_reference), None)
 
 
-def points(cell: CellSummary, reference: CellSummary | None) -> float | None:
+def points(cell: CellSummary) -> float | None:
     """Accuracy minus the reference's over the questions both answered, in percentage points."""
-    n = _n_paired(cell, reference)
-    return 100 * (cell.paired.only_here - cell.paired.only_reference) / n if cell.paired and n else None
+    paired = cell.paired
+    return 100 * (paired.only_here - paired.only_reference) / paired.n if paired else None
 
 
-def points_interval(cell: CellSummary, reference: CellSummary | None) -> tuple[float, float] | None:
+def points_interval(cell: CellSummary) -> tuple[float, float] | None:
     """The 95 % interval of points()."""
-    n = _n_paired(cell, reference)
-    if cell.paired is None or not n:
+    paired = cell.paired
+    if paired is None:
         return None
-    low, high = paired_interval(cell.paired, n)
+    low, high = score_interval(paired.only_reference, paired.only_here, paired.n)
     return 100 * low, 100 * high
 
 
-def _n_paired(cell: CellSummary, reference: CellSummary | None) -> int:
-    """Questions that both answered: items run in one order, so an interrupted cell has the first of them."""
-    if cell.accuracy is None or reference is None or reference.accuracy is None:
-        return 0
-    return min(cell.accuracy.n, reference.accuracy.n)
-
-
 def _answer_columns(report: Report) -> list[Column]:
-    reference = reference_cell(report)
-
     def difference(cell: CellSummary) -> Figure | None:
-        value, span = points(cell, reference), points_interval(cell, reference)
+        value, span = points(cell), points_interval(cell)
         if value is None or span is None or cell.paired is None:
             return None
-        return Figure(value, f"{value:+.1f}", f"{span[0]:+.1f} to {span[1]:+.1f}, p {p_value(cell.paired.p)}")
+        return Figure(value, signed(value), f"{signed(span[0])} to {signed(span[1])}, p {p_value(cell.paired.p)}")
 
     def flips(cell: CellSummary) -> Figure | None:
         if (paired := cell.paired) is None or cell.is_reference:
             return None
         return Figure(paired.only_reference, f"{paired.only_reference} / {paired.only_here}")
 
+    def verdict(cell: CellSummary) -> Figure | None:
+        if (found := cell.verdict) is None:
+            return None
+        needed = f"about {about(found.needed)} needed" if found.needed else ""
+        return Figure(list(_VERDICTS).index(found.kind), _VERDICTS[found.kind], needed)
+
     group = "Answers"
     return [
         Column("right", "right", group, lambda cell: rate(cell.accuracy)),
         Column("difference", "points to reference", group, lambda c: None if c.is_reference else difference(c)),
+        Column("verdict", f"within {points_text(report.margin)}", group, verdict),
         Column("flips", "lost / gained", group, flips),
         Column("agree", "same answer", group, lambda cell: rate(cell.agreement)),
     ]
@@ -114,14 +114,22 @@ def _time_columns(cells: Iterable[CellSummary]) -> list[Column]:
     present = {name: None for cell in cells for name in cell.stages}
     names = [name for name in STAGES if name in present] + [name for name in present if name not in STAGES]
     group = "Time to first token, ms"
+    place = Column("machine", "measured on", group, _machines)
     stages = [Column(f"stage_{name}", name.replace("_", " "), group, stage(name)) for name in names]
     speed = "Tokens a second"
     return [
+        place,
         Column("ttft", "TTFT", group, lambda cell: spread(cell.ttft_ms)),
         *stages,
         Column("prefill_tps", "prefill", speed, lambda cell: spread(cell.prefill_tps)),
         Column("decode_tps", "decode", speed, lambda cell: spread(cell.decode_tps)),
     ]
+
+
+def _machines(cell: CellSummary) -> Figure | None:
+    """The machines of a cluster that the times are from, by their names; None where the comparison ran on one."""
+    names = [machine.split(" (")[0] for machine in cell.machines]
+    return Figure(0, ", ".join(names)) if names else None
 
 
 def _cost_columns() -> list[Column]:
@@ -160,6 +168,21 @@ def spread(found: Spread | None) -> Figure | None:
 def bytes_figure(n: float) -> Figure | None:
     """None for 0: the figure is not known."""
     return Figure(n, size(n)) if n else None
+
+
+def signed(points: float) -> str:
+    """One digit, with its sign; what rounds to 0 has none."""
+    return f"{points:+.1f}" if round(points, 1) else "0.0"
+
+
+def points_text(points: float) -> str:
+    return f"{points:g} point{'' if points == 1 else 's'}"
+
+
+def about(n: int) -> str:
+    """Rounded up to two digits: 6725 is "6,800"."""
+    step = 10 ** max(0, len(str(n)) - 2)
+    return f"{-(-n // step) * step:,}"
 
 
 def percent(share: float) -> str:

@@ -61,7 +61,8 @@ class Task:
 class Job:
     """A cell's work. role: "reference" writes logits, "paired" compares with them, "alone" does neither.
 
-    name: what messages call the model. logits: folder of the reference's next-token logits, one <n>.npy per item.
+    name: what messages call the model. stays: more tasks come, as messages, until the parent is gone.
+    logits: folder of the reference's next-token logits, one <n>.npy per item.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Job:
     tasks: tuple[Task, ...]
     results: Path
     logits: Path
+    stays: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -89,13 +91,20 @@ class Job:
             setting=data["setting"],
             role=data["role"],
             options=Options(**{**options, "load": LoadConfig(**options["load"])}),
-            tasks=tuple(_task(task) for task in data["tasks"]),
+            tasks=tuple(task_from(task) for task in data["tasks"]),
             results=Path(data["results"]),
             logits=Path(data["logits"]),
+            stays=data["stays"],
         )
 
 
-def _task(data: Mapping[str, Any]) -> Task:
+def task_dict(task: Task) -> dict[str, Any]:
+    """Plain values for JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(task), default=str))
+    return plain
+
+
+def task_from(data: Mapping[str, Any]) -> Task:
     item = data["item"]
     parts = {key: tuple(item[key]) for key in ("choices", "tags")}
     media = tuple(Path(path) for path in item["media"])

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .figures import Figure, columns, percent, points, reference_cell
+from .figures import Figure, columns, percent, points, signed
 from .records import CellSummary, Report
 from .sentences import machine_text, summary, tested
 
 TERMINAL_WIDTH = 120
 TERMINAL_RIGHT = range(3, 12)  # columns that hold numbers
 
-# heading in Markdown, heading in the terminal, key of the column in figures.py
+# heading in Markdown, heading in the terminal ("": no room there), key of the column in figures.py
 _SHOWN = (
     ("right", "right", "right"),
     ("to reference (95%, p)", "+/- pts (p)", "difference"),
+    ("within margin", "", "verdict"),
     ("same answer", "agree", "agree"),
     ("KLD mean", "KLD", "kld"),
     ("same top-1", "top-1", "top1"),
@@ -58,7 +59,7 @@ def _md_figure(key: str, figure: Figure | None) -> str:
     shown = figure.text
     if key == "right":
         return f"{shown} ({figure.spread.replace(' to ', '-')})"
-    return f"{shown} ({figure.spread})" if key == "difference" else shown
+    return f"{shown} ({figure.spread})" if key in ("difference", "verdict") and figure.spread else shown
 
 
 def _md(text: str) -> str:
@@ -86,10 +87,10 @@ def terminal_rows(report: Report) -> list[list[str]]:
     Long names lose their middle. Reasons have no room here: terminal_notes has them.
     """
     of = {column.key: column.of for column in columns(report)}
-    heads = [head for _, head, _ in _SHOWN]
+    shown = [(head, key) for _, head, key in _SHOWN if head]
+    heads = [head for head, _ in shown]
     figures = [
-        [_terminal(key, cell, report, of[key](cell) if key in of else None) for _, _, key in _SHOWN]
-        for cell in report.cells
+        [_terminal(key, cell, of[key](cell) if key in of else None) for _, key in shown] for cell in report.cells
     ]
     status = [cell.status for cell in report.cells]
     rest = [
@@ -108,12 +109,12 @@ def terminal_notes(report: Report) -> list[str]:
     return [*faults, *summary(report)]
 
 
-def _terminal(key: str, cell: CellSummary, report: Report, figure: Figure | None) -> str:
+def _terminal(key: str, cell: CellSummary, figure: Figure | None) -> str:
     if figure is None:
         return "-"
     if key == "difference" and cell.paired is not None:
         p = cell.paired.p
-        return f"{points(cell, reference_cell(report)):+.1f} ({'<.001' if p < 0.001 else f'{p:.3f}'.lstrip('0')})"
+        return f"{signed(points(cell) or 0.0)} ({'<.001' if p < 0.001 else f'{p:.3f}'.lstrip('0')})"
     return percent(figure.value) if key in ("right", "agree", "top1") else figure.text
 
 

@@ -43,22 +43,8 @@ def mcnemar(reference: Sequence[bool], here: Sequence[bool]) -> Paired:
     only_here = sum(1 for r, h in pairs if h and not r)
     n, least = only_reference + only_here, min(only_reference, only_here)
     tail = sum(math.comb(n, i) for i in range(least + 1))
-    return Paired(only_reference, only_here, min(1.0, 2 * tail / 2**n))  # whole numbers up to one division: exact
-
-
-def paired_interval(paired: Paired, n: int) -> tuple[float, float]:
-    """95 % interval of the difference of two shares of the same n items, here minus the reference.
-
-    Bonett and Price (2012), adjusted Wald: one item is added to those lost and one to those gained, so that no
-    difference at all still has a width. A lower end above -d says: not worse by d or more ("non-inferior", 2.5 %).
-    Raises ValueError for fewer items than differ.
-    """
-    lost, gained = paired.only_reference, paired.only_here
-    if n < max(1, lost + gained):
-        raise ValueError(f"{n} items, of which {lost + gained} differ")
-    a, b = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
-    half = _Z * math.sqrt((a + b - (b - a) ** 2) / (n + 2))
-    return max(-1.0, b - a - half), min(1.0, b - a + half)
+    # whole numbers up to one division: exact
+    return Paired(only_reference, only_here, min(1.0, 2 * tail / 2**n), len(pairs))
 
 
 def log_softmax(logits: npt.ArrayLike) -> Floats:

@@ -1,27 +1,31 @@
-"""A comparison as one self-contained HTML page: what came out, plots, every figure in a sortable table, how to read it.
+"""A comparison as one self-contained HTML page: the verdict, plots, every figure in a sortable table, how to read it.
 
-Knows the order of the page. Figures come from figures.py, words from sentences.py, plots from charts.py, the skeleton
-from aim_local.lab.html. Everything a report holds is text here: names with markup in them are shown, not obeyed.
+Knows the order of the page. The verdict's part is page_verdict.py's; figures come from figures.py, words from
+sentences.py, plots from charts.py, the skeleton from aim_local.lab.html. Everything a report holds is text here: names
+with markup in them are shown, not obeyed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...store.files import replaced
 from ..html import embed_json, escape, page
-from .charts import charts, models, settings
+from .charts import Chart, charts, models, settings
 from .figures import Column, Figure, columns, percent
 from .page_style import CSS, SCRIPT
-from .plots import N_COLOURS, N_SHAPES, colour, shape
+from .page_verdict import card, verdict_list
+from .plots import N_COLOURS, N_SHAPES
 from .records import CellSummary, Rate, Report
-from .sentences import machine_text, reading, summary
+from .sentences import basis, machine_text, notes, reading
 
 
 def html(report: Report) -> str:
     """The whole page."""
-    parts = [_header(report), _plots(report), _table(report), _tags(report), _reading(report)]
+    parts = [_header(report), card(report), _faults(report), verdict_list(report), _plots(report)]
+    parts += [_table(report), _tags(report), _reading(report), _made(report)]
     return page(f"{report.suite}: comparison", "\n".join(part for part in parts if part), CSS, SCRIPT)
 
 
@@ -32,6 +36,11 @@ def write_html(report: Report, path: Path) -> None:
 
 
 def _header(report: Report) -> str:
+    lines = "".join(f"<p class='lead'>{escape(line)}</p>" for line in (basis(report), *notes(report)))
+    return f"<header>\n<h1>{escape(report.suite)}: comparison</h1>\n{lines}\n</header>"
+
+
+def _made(report: Report) -> str:
     questions = f"{report.n_items} questions, sha256 <code>{escape(report.suite_sha256[:16])}</code>"
     facts = [
         ("Suite", f"{escape(report.suite)}, {questions}"),
@@ -40,12 +49,7 @@ def _header(report: Report) -> str:
         ("Made", escape(report.created.replace("T", " ").replace("+00:00", " UTC").replace("Z", " UTC"))),
     ]
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
-    first, *rest = summary(report)
-    lines = "".join(f"<p>{escape(line)}</p>" for line in rest)
-    return (
-        f"<header>\n<h1>{escape(report.suite)}: comparison</h1>\n<p class='lead'>{escape(first)}</p>\n{lines}\n"
-        f"<dl class='facts'>{rows}</dl>\n<pre>{escape(report.command)}</pre>\n</header>{_faults(report)}"
-    )
+    return f"<h2>How this was made</h2>\n<dl class='facts'>{rows}</dl>\n<pre>{escape(report.command)}</pre>"
 
 
 def _faults(report: Report) -> str:
@@ -69,26 +73,15 @@ def _plots(report: Report) -> str:
     if not drawn:
         return "<h2>Plots</h2>\n<p>No cell has the figures for a plot.</p>"
     hint = "<p class='readout' aria-live='polite'>Point at a cell, or touch it, for its figures.</p>"
-    figures = "".join(f"<figure><figcaption>{escape(c.title)}</figcaption>{c.svg}{hint}</figure>" for c in drawn)
-    return f"<h2>Plots</h2>\n{_legend(report)}\n<div class='plots'>{figures}</div>\n{_plot_notes(report)}"
+    figures = [f"<figure><figcaption>{escape(c.title)}</figcaption>{_drawing(c)}{hint}</figure>" for c in drawn]
+    rest = f"<div class='plots'>{''.join(figures[1:])}</div>\n" if figures[1:] else ""
+    return f"<h2>Plots</h2>\n{figures[0]}\n{rest}{_plot_notes(report)}"
 
 
-def _legend(report: Report) -> str:
-    colours = [(name, f"fill:{colour(i)}", shape(0)) for i, name in enumerate(models(report))]
-    shapes = [(name, "fill:var(--muted)", shape(i)) for i, name in enumerate(settings(report))]
-    return "".join(
-        f"<ul class='legend' aria-label='{label}'>{_keys(label, keys)}</ul>"
-        for label, keys in (("Model", colours), ("Setting", shapes))
-    )
-
-
-def _keys(label: str, keys: Iterable[tuple[str, str, str]]) -> str:
-    entries = "".join(
-        f"<li><svg viewBox='-9 -9 18 18' aria-hidden='true'><path style='{fill}' d='{path}'/></svg>"
-        f"<span>{escape(name)}</span></li>"
-        for name, fill, path in keys
-    )
-    return f"<li class='muted'>{label}</li>{entries}"
+def _drawing(chart: Chart) -> str:
+    if not chart.on_phone:
+        return chart.svg
+    return f"<div class='on-desktop'>{chart.svg}</div><div class='on-phone'>{chart.on_phone}</div>"
 
 
 def _plot_notes(report: Report) -> str:
@@ -96,7 +89,8 @@ def _plot_notes(report: Report) -> str:
         "Ringed and joined by the dashed line: the Pareto front. No other finished cell is at least as good in both "
         "measures of that plot and better in one; each finished cell off the line is beaten by one on it. It is drawn "
         "from the measured values: within the intervals, chance decides who is on it.",
-        "Bars: 95% Wilson intervals. Points that would cover each other stand side by side; the table has the figures.",
+        "Bars: 95% Wilson intervals. Numbers are those of the list above. Points that would cover each other stand "
+        "side by side; the table has the figures.",
     ]
     if any(cell.status != "done" and cell.n_done for cell in report.cells):
         notes.append("Hollow: a cell that is not finished. It answered fewer questions and is not ranked.")
@@ -139,13 +133,22 @@ def _group_class(found: list[Column], i: int) -> str:
     return " class='group'" if i == 0 or found[i].group != found[i - 1].group else ""
 
 
+def _named(found: list[Column], figures: Iterable[str]) -> str:
+    """Cells of a row; each knows its heading, for print, where the headings are not above it."""
+    often = Counter(column.head for column in found)
+    heads = [c.head if often[c.head] == 1 else f"{c.head}, {c.group.lower()}" for c in found]
+    return "".join(
+        f"<td{_group_class(found, j)} data-head='{escape(heads[j])}'>{figure}</td>" for j, figure in enumerate(figures)
+    )
+
+
 def _row(i: int, cell: CellSummary, found: list[Column]) -> str:
-    figures = "".join(f"<td{_group_class(found, j)}>{_figure(column.of(cell))}</td>" for j, column in enumerate(found))
+    figures = _named(found, (_figure(column.of(cell)) for column in found))
     mark = " (reference)" if cell.is_reference else ""
     state = escape(cell.status) + (f"<small>{cell.n_done} of {cell.n_items}</small>" if cell.status != "done" else "")
     reason = f"<small>{escape(cell.reason)}</small>" if cell.reason else ""
     return (
-        f"<tr data-i='{i}' class='{escape(cell.status)}'><th scope='row'>{escape(cell.model)}"
+        f"<tr data-i='{i}' class='{escape(cell.status)}'><th scope='row' data-n='{i + 1}'>{escape(cell.model)}"
         f"<small>{escape(cell.setting)}{mark}</small></th><td class='status'>{state}{reason}</td>{figures}</tr>"
     )
 

@@ -12,21 +12,50 @@ from itertools import pairwise
 
 from ..html import escape
 from .axes import Measure, Scale, scale
+from .labels import Box, Label, Named, place, width_of
 from .pareto import front
 
-WIDTH, HEIGHT = 360, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
 N_COLOURS = 8
-_FONT = 11.5  # px for labels; the widest phones show a plot at about its own size
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Pixels of a plot and of its labels' letters. named: points have their names, where there is room."""
+
+    width: int
+    height: int
+    font: float = 11.5
+    named: bool = False
+
+    @property
+    def right(self) -> int:
+        return self.width - RIGHT
+
+    @property
+    def floor(self) -> int:
+        return self.height - BOTTOM
+
+    @property
+    def inside(self) -> Box:
+        """Where labels may stand."""
+        return Box(LEFT + 2, 0, self.width, self.floor - 2)
+
+
+SMALL, LARGE, LARGE_ON_PHONE = Frame(360, 300), Frame(900, 460, 13, named=True), Frame(360, 380, named=True)
 
 
 @dataclass(frozen=True)
 class Point:
-    """low, high: interval of y. ranked: may be on the front (a partial cell may not: it answered other questions)."""
+    """low, high: interval of y. ranked: may be on the front (a partial cell may not: it answered other questions).
+
+    number: what stands for it where its name has no room.
+    """
 
     x: float
     y: float
     label: str
+    number: int
     tip: str
     colour: int
     shape: int
@@ -35,34 +64,23 @@ class Point:
     ranked: bool = True
 
 
-@dataclass(frozen=True)
-class Box:
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def meets(self, other: Box) -> bool:
-        return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
-
-
-def scatter(name: str, title: str, x: Measure, y: Measure, points: Sequence[Point]) -> str:
+def scatter(name: str, title: str, x: Measure, y: Measure, points: Sequence[Point], frame: Frame = SMALL) -> str:
     """The plot. name: unique in the page, for its title and description."""
     ends = [value for p in points for value in (p.y, p.low, p.high) if value is not None]
-    xs = scale([p.x for p in points], x, LEFT, WIDTH - RIGHT)
-    ys = scale(ends, y, HEIGHT - BOTTOM, TOP)
-    places = spread([(xs.at(p.x), ys.at(p.y)) for p in points])
+    xs = scale([p.x for p in points], x, LEFT, frame.right)
+    ys = scale(ends, y, frame.floor, TOP)
+    places = spread([(xs.at(p.x), ys.at(p.y)) for p in points], frame)
     best = front([(p.x, p.y) if p.ranked else None for p in points], x.better, y.better)
     parts = [
-        _grid(xs, ys, x, y),
+        _grid(xs, ys, x, y, frame),
         *(_interval(p, at[0], ys) for p, at in zip(points, places, strict=True)),
         _front_line([places[i] for i in best]),
+        *_labels(points, places, best, ys, frame),
         *(_marker(p, at, i in best) for i, (p, at) in enumerate(zip(points, places, strict=True))),
-        *draw_labels([(points[i].label, places[i]) for i in best], _obstacles(points, places, best, ys)),
     ]
     about = _description(x, y, points, best)
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d">'
+        f'<svg viewBox="0 0 {frame.width} {frame.height}" role="img" aria-labelledby="{name}-t {name}-d">'
         f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(about)}</desc>{"".join(parts)}</svg>'
     )
 
@@ -72,41 +90,45 @@ def _description(x: Measure, y: Measure, points: Sequence[Point], best: Sequence
     return f"{len(points)} points, {y.label} over {x.label}. On the Pareto front: {names or 'none'}."
 
 
-def spread(exact: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def spread(exact: Sequence[tuple[float, float]], frame: Frame = SMALL) -> list[tuple[float, float]]:
     """Pixels of the points; one that would cover another goes aside in x, by whole markers, never in y."""
     taken: list[tuple[float, float]] = []
     for x, y in exact:
         steps = sorted(range(-3, 4), key=lambda i: (abs(i), i < 0))
-        tries = [(x + 10 * i, y) for i in steps if LEFT + 6 <= x + 10 * i <= WIDTH - RIGHT - 6] or [(x, y)]
+        tries = [(x + 10 * i, y) for i in steps if LEFT + 6 <= x + 10 * i <= frame.right - 6] or [(x, y)]
         free = (at for at in tries if all(abs(at[0] - o[0]) >= 9 or abs(at[1] - o[1]) >= 8 for o in taken))
         taken.append(next(free, tries[0]))
     return taken
 
 
-def _grid(xs: Scale, ys: Scale, x: Measure, y: Measure) -> str:
-    floor, parts = HEIGHT - BOTTOM, []
+def _grid(xs: Scale, ys: Scale, x: Measure, y: Measure, frame: Frame) -> str:
+    floor, parts = frame.floor, []
     for value in xs.ticks:
         at = xs.at(value)
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{floor}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{floor + 15}" text-anchor="middle">{escape(x.tick(value))}</text>')
+        text = x.tick(value)
+        at = min(at, frame.width - width_of(text, frame.font) / 2)  # a long one at the end is not cut off
+        parts.append(f'<text x="{at:.1f}" y="{floor + 15}" text-anchor="middle">{escape(text)}</text>')
     for value in ys.ticks:
         at = ys.at(value)
-        parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{frame.right}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{escape(y.tick(value))}</text>')
     for each, down in ((xs, False), (ys, True)):
-        parts.append(_break(each, down))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}"/>')
-    parts.append(f'<text class="name" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>')
+        parts.append(_break(each, down, frame))
+    middle = (LEFT + frame.right) / 2
+    parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{floor}H{frame.right}"/>')
+    parts.append(
+        f'<text class="name" x="{middle}" y="{frame.height - 8}" text-anchor="middle">{escape(x.label)}</text>'
+    )
     return "".join(parts)
 
 
-def _break(each: Scale, vertical: bool) -> str:
+def _break(each: Scale, vertical: bool, frame: Frame) -> str:
     """A dashed line between the logarithmic part and the band of zeros."""
     if not each.band:
         return ""
     at = each.start + math.copysign(each.band, each.end - each.start)
-    line = f"M{LEFT} {at:.1f}H{WIDTH - RIGHT}" if vertical else f"M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"
+    line = f"M{LEFT} {at:.1f}H{frame.right}" if vertical else f"M{at:.1f} {TOP}V{frame.floor}"
     return f'<path class="break" d="{line}"/>'
 
 
@@ -137,11 +159,30 @@ def _marker(point: Point, at: tuple[float, float], on_front: bool) -> str:
     )
 
 
-def _obstacles(
-    points: Sequence[Point], places: Sequence[tuple[float, float]], best: Sequence[int], ys: Scale
-) -> list[Box]:
-    """What a label may not cover: markers, intervals, the line of the front."""
+def _labels(
+    points: Sequence[Point], places: Sequence[tuple[float, float]], best: Sequence[int], ys: Scale, frame: Frame
+) -> list[str]:
+    named = [
+        Named(x, y, (p.label, str(p.number)) if frame.named else (str(p.number),))
+        for p, (x, y) in zip(points, places, strict=True)
+    ]
     markers = [Box(x - 9, y - 9, x + 9, y + 9) for x, y in places]
+    found = place(named, markers, _lines(points, places, best, ys), frame.inside, frame.font)
+    return [draw_label(label, frame) for label in found]
+
+
+def draw_label(label: Label, frame: Frame) -> str:
+    box = label.box
+    line = ""
+    if label.line:
+        x0, y0, x1, y1 = label.line
+        line = f'<path class="lead" d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"/>'
+    font = "" if frame.font == SMALL.font else f' style="font-size:{frame.font:g}px"'
+    return f'{line}<text class="label" x="{box.x0 + 2:.1f}" y="{box.y1 - 3:.1f}"{font}>{escape(label.text)}</text>'
+
+
+def _lines(points: Sequence[Point], places: Sequence[tuple[float, float]], best: Sequence[int], ys: Scale) -> list[Box]:
+    """What a label should not cover: intervals, the line of the front."""
     bars = [
         Box(x - 3, ys.at(p.high), x + 3, ys.at(p.low))
         for p, (x, _) in zip(points, places, strict=True)
@@ -151,30 +192,7 @@ def _obstacles(
     for (x0, y0), (x1, y1) in pairwise([places[i] for i in best]):
         steps.append(Box(min(x0, x1) - 1, y0 - 1, max(x0, x1) + 1, y0 + 1))
         steps.append(Box(x1 - 1, min(y0, y1) - 1, x1 + 1, max(y0, y1) + 1))
-    return [*markers, *bars, *steps]
-
-
-def draw_labels(named: Sequence[tuple[str, tuple[float, float]]], obstacles: Sequence[Box]) -> list[str]:
-    """Names beside the points of the front, each where it covers nothing; one without such a place is left out."""
-    taken = list(obstacles)
-    parts: list[str] = []
-    for text, (x, y) in named:
-        wide = 0.56 * _FONT * len(text) + 4
-        room = [Box(x0, y0, x0 + wide, y0 + 14) for x0, y0 in _around(x, y, wide)]
-        inside = Box(LEFT, 0, WIDTH, HEIGHT - BOTTOM)
-        fits = [b for b in room if b.x0 >= inside.x0 and b.x1 <= inside.x1 and b.y0 >= 0 and b.y1 <= inside.y1]
-        box = next((b for b in fits if not any(b.meets(other) for other in taken)), None)
-        if box is not None:
-            taken.append(box)
-            parts.append(f'<text class="label" x="{box.x0 + 2:.1f}" y="{box.y1 - 3:.1f}">{escape(text)}</text>')
-    return parts
-
-
-def _around(x: float, y: float, wide: float) -> list[tuple[float, float]]:
-    """Corners to try for a label, the nearest first."""
-    beside = [(x + side, y + dy) for dy in (-7, -15, 1) for side in (11, -11 - wide)]
-    above = [(x + dx - wide / 2, y + dy) for dy in (-25, 11, -39, 25) for dx in (0, wide / 3, -wide / 3)]
-    return beside + above
+    return [*bars, *steps]
 
 
 def colour(i: int) -> str:

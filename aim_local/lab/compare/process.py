@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from ...batch.process import StoppedError
 from ...child import Child
-from .job import Job
+from ...errors import AimError
+from .job import Job, Task, task_dict
 
 
 def run_process(job: Job, log: Path, on_item: Callable[[], None], held: tuple[int, ...]) -> str:
@@ -25,6 +28,38 @@ def run_process(job: Job, log: Path, on_item: Callable[[], None], held: tuple[in
         if child.wait() == 0 and not reason:
             return ""
         return _with_limit(reason or child.death(), job.options.memory_limit)
+
+
+class FailedError(AimError):
+    """The cell's process ended; the message says why."""
+
+
+class CellProcess:
+    """A cell's process that gets one task after the other. Own it: `close()`. `stop` may come from any thread."""
+
+    def __init__(self, job: Job, log: Path) -> None:
+        self._limit, self._stopped = job.options.memory_limit, False
+        self._child = Child(job.name, ["-m", f"{__package__}.cell"], log=log)
+        self._child.send(**job.to_dict())
+
+    def answer(self, task: Task) -> dict[str, Any]:
+        """The fields of its ItemResult. Raises FailedError."""
+        self._child.send(task=task_dict(task))
+        event = self._child.receive()
+        if event is not None and event.get("event") == "item":
+            row: dict[str, Any] = event["row"]
+            return row
+        if self._stopped:
+            raise StoppedError("stopped")
+        reason = str(event["reason"]) if event is not None else self._child.death()
+        raise FailedError(_with_limit(reason, self._limit))
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._child.kill()
+
+    def close(self) -> None:
+        self._child.close()
 
 
 # what a limit on address space looks like from Python, from the loader, from ggml and from threads that cannot start

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import string
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def text_letter(choices: Sequence[str], text: str) -> str | None:
             if same(choice, text):
                 return letter
     return None
+
+
+def guessing(items: Sequence[Item]) -> float | None:
+    """Share of the items with an answer that is right without looking: any choice, or the free answer given most often.
+
+    A free answer that is expected only once is no guess. None without any expected answer.
+    """
+    known = [item for item in items if item.answer is not None]
+    if not known:
+        return None
+    free = Counter(" ".join(item.answer.lower().split()) for item in known if item.answer and not item.choices)
+    most = max(free.values(), default=0)
+    by_choice = sum(1 / len(item.choices) for item in known if item.choices)
+    return (by_choice + (most if most > 1 else 0)) / len(known)
 
 
 def sealed(name: str, items: Sequence[Item]) -> Suite:

@@ -64,6 +64,7 @@ class ItemResult:
     (nats) and whether the likeliest token is the same, per token of the reference's answer, end of turn included.
     stats: Stats.to_dict() of the run. first: it was its process's first, whose times hold the warm-up.
     peak_rss_bytes: of its process up to then.
+    machine: of a cluster's worker that answered; "": the one where the comparison ran.
     """
 
     id: str
@@ -76,6 +77,7 @@ class ItemResult:
     stats: dict[str, Any]
     first: bool = False
     peak_rss_bytes: int = 0
+    machine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,12 +101,13 @@ class Rate:
 class Paired:
     """McNemar's exact test against the reference.
 
-    only_reference: items right there and wrong here; only_here: the opposite.
+    only_reference: items right there and wrong here; only_here: the opposite; both of n that have an expected answer.
     """
 
     only_reference: int
     only_here: int
     p: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,61 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether a cell keeps the reference's accuracy within the report's margin (verdict.py says how it is found).
+
+    kind: "within", "loses" (more than the margin), "undecided" (too few questions), or "none" with the reason.
+    points, low, high: difference in percentage points with its 95 % interval, over n questions. p: one-sided, that the
+    loss is the margin or more; p_holm: adjusted for all cells with a verdict. needed: questions, where undecided.
+    label: in a few words; text: a sentence.
+    """
+
+    kind: str
+    label: str
+    text: str
+    reason: str = ""
+    points: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    p: float | None = None
+    p_holm: float | None = None
+    needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a cell costs beside the reference. what: "first token" (ms), "KV cache", "peak memory", "files" (bytes)."""
+
+    what: str
+    value: float
+    reference: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to use, or what is missing before anything can be said.
+
+    kind: "use", "more questions", or "none". key: the cell to use, "" for none. headline: in a few words; text:
+    sentences. gains: of the cell to use. needed: questions, where they are missing.
+    """
+
+    kind: str
+    headline: str
+    text: tuple[str, ...]
+    key: str = ""
+    gains: tuple[Gain, ...] = ()
+    needed: int | None = None
+
+
+@dataclass(frozen=True)
 class CellSummary:
     """A row of the report. status: "done", "failed" (reason says why) or "partial" (interrupted, or not started).
 
     accuracy: None where no item has an answer. paired, agreement, divergence: None for what cannot be compared, with
     a note. stages: median and spread of milliseconds per stage name. Means are over items. toy: the bundled toy model
-    answered about clips that are not of its world.
+    answered about clips that are not of its world. verdict: None for the reference. machines: of a cluster, where its
+    times were measured.
     """
 
     model: str
@@ -152,6 +204,8 @@ class CellSummary:
     mmproj_bytes: int = 0
     toy: bool = False
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    machines: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -160,7 +214,11 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole comparison. machine: measure.machine(). command: how it was made."""
+    """A whole comparison. machine: measure.machine(). command: how it was made.
+
+    margin: percentage points of accuracy that may be lost. chance: share that guessing gets right, None where nothing
+    is known. recommendation: verdict.judged() makes it, with the verdicts of the cells.
+    """
 
     suite: str
     suite_sha256: str
@@ -170,6 +228,9 @@ class Report:
     machine: dict[str, Any]
     command: str
     created: str  # ISO 8601, UTC
+    margin: float = 1.0
+    chance: float | None = None
+    recommendation: Recommendation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,13 +10,15 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from ...batch.cluster import Cluster
+from ...batch.files import write_text
 from ...errors import AimError, ModelError
 from ...native.bindings import bindings_version
 from ...settings import parse_setting, refine_load
@@ -24,14 +26,17 @@ from ...store.gguf_header import ArrayInfo, read_header
 from ...store.toy import is_toy, toy_line
 from ..measure import machine
 from .cell import logits_path
+from .cluster import CellCluster
 from .demo_suite import beyond_demo
 from .job import Job, Options, Task
 from .matrix import TOKENS, Cell, check_loads, check_matrix, find_reference, matrix, others
 from .process import run_process
+from .questions import guessing
 from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
 from .variants import Variant, make, plan_variants
-from .workspace import CellFolder, Workspace, size_of, write_text
+from .verdict import check_margin, judged
+from .workspace import CellFolder, Workspace, size_of
 
 LARGE = 100 * 2**20  # bytes of reference logits worth a word before they are written
 
@@ -69,19 +74,24 @@ def compare(
     loads: Sequence[str] = (),
     reference: str | None = None,
     options: Options | None = None,
+    margin: float = 1.0,
     watch: Watch | None = None,
     command: str = "",
+    cluster: Cluster | None = None,
 ) -> Report:
     """Runs what is not done yet of models x types x loads x settings over a suite; all is in the folder `out`.
 
     models: none for the bundled one. settings: see settings.parse_setting. types, vision_types: quantised copies of
     either tower are made in `out`. loads: changes of options.load (settings.refine_load), each one a way that every
     model is loaded in. reference: "MODEL / SETTING", None for the first model with "off" (or its first
-    setting). A cell that fails is a row with a reason. Raises AimError for what is wrong before anything runs,
-    KeyboardInterrupt after writing the report of what is there: the same call goes on from there.
+    setting). margin: percentage points of accuracy that may be lost (verdict.py); it changes the report alone, no cell
+    runs again for it. cluster: its workers run the cells, instead of processes here. A cell that fails is a row with a
+    reason. Raises AimError for what is wrong before anything runs, KeyboardInterrupt after writing the report of what
+    is there: the same call goes on from there.
     """
     out, options, watch = Path(out), options or Options(), watch or Watch()
     check_loads(loads, options.load)
+    check_margin(margin)
     variants = plan_variants(models, types, vision_types, loads)
     check_matrix(variants, settings)
     first = find_reference(variants, settings, reference)
@@ -90,11 +100,12 @@ def compare(
         if options.kld_tokens:
             _check_disk(space, suite, variants, options, watch)
         made = [make(variant, space, watch.quantising) for variant in variants]
-        runner = Runner(space, suite, matrix(made, settings), first, options, watch, held)
+        crew = CellCluster(cluster, suite) if cluster is not None else Here(held)
+        runner = Runner(space, suite, matrix(made, settings), first, options, watch, crew)
         try:
             runner.run()
         finally:
-            report = runner.report(command)
+            report = runner.report(command, margin)
             write_report(report, out)
     return report
 
@@ -117,8 +128,40 @@ def _check_disk(space: Workspace, suite: Suite, variants: Sequence[Variant], opt
         watch.note(f"the reference's logits will take up to {need / 1e9:.1f} GB in {space.logits}")
 
 
+class Crew(Protocol):
+    """Who runs cells: processes here, one after the other, or the workers of a cluster (cluster.py)."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said before it begins."""
+
+    def each(self, cells: Sequence[Cell], do: Callable[[Cell], None]) -> None:
+        """`do` for every cell."""
+
+    def run(self, job: Job, log: Path, on_item: Callable[[], None]) -> str:
+        """A cell's tasks; returns why it failed, "" if it did not."""
+
+
+class Here:
+    """Cells one after the other, in a process each. held: file descriptors that the processes inherit."""
+
+    def __init__(self, held: tuple[int, ...]) -> None:
+        self._held = held
+
+    @property
+    def notes(self) -> list[str]:
+        return []
+
+    def each(self, cells: Sequence[Cell], do: Callable[[Cell], None]) -> None:
+        for cell in cells:
+            do(cell)
+
+    def run(self, job: Job, log: Path, on_item: Callable[[], None]) -> str:
+        return run_process(job, log, on_item, self._held)
+
+
 class Runner:
-    """Cells one after the other, the reference first."""
+    """All cells, the reference first."""
 
     def __init__(
         self,
@@ -128,10 +171,10 @@ class Runner:
         reference: str,
         options: Options,
         watch: Watch,
-        held: tuple[int, ...],
+        crew: Crew,
     ) -> None:
         self.space, self.suite, self.cells, self.options = space, suite, cells, options
-        self.watch, self._held = watch, held
+        self.watch, self._crew = watch, crew
         self.runs = {cell.spec.key: CellRun(cell.spec) for cell in cells}
         self._strange = beyond_demo(suite)
         self._first = reference
@@ -150,9 +193,14 @@ class Runner:
             self.watch.note(f"{models}: no KL divergence, because the vocabulary differs from that of {self._first}")
         if self._strange and any(not cell.problem and _is_toy(cell.spec.model_path) for cell in self.cells):
             self.watch.note(toy_line(self._strange))
-        for cell in sorted(self.cells, key=lambda cell: cell.spec.key != self._first):
-            self._run_cell(cell)
-            self.watch.finished(self._summary(cell.spec.key))
+        for note in self._crew.notes:
+            self.watch.note(note)
+        self._crew.each([cell for cell in self.cells if cell.spec.key == self._first], self._run_and_tell)
+        self._crew.each([cell for cell in self.cells if cell.spec.key != self._first], self._run_and_tell)
+
+    def _run_and_tell(self, cell: Cell) -> None:
+        self._run_cell(cell)
+        self.watch.finished(self._summary(cell.spec.key))
 
     def _role(self, key: str) -> str:
         if key == self._first:
@@ -241,7 +289,7 @@ class Runner:
             folder.items.absolute(),
             self.space.logits.absolute(),
         )
-        return run_process(job, folder.log, lambda: self.watch.item(spec.key), self._held)
+        return self._crew.run(job, folder.log, lambda: self.watch.item(spec.key))
 
     def _task(self, n: int, role: str) -> Task:
         item = replace(self.suite.items[n], media=tuple(path.absolute() for path in self.suite.items[n].media))
@@ -255,8 +303,8 @@ class Runner:
     def _summary(self, key: str) -> CellSummary:
         return summarise(self.runs[key], self.suite.items, self.reference, self.options.kld_tokens > 0)
 
-    def report(self, command: str) -> Report:
-        return Report(
+    def report(self, command: str, margin: float) -> Report:
+        found = Report(
             suite=self.suite.name,
             suite_sha256=self.suite.sha256,
             n_items=len(self.suite.items),
@@ -265,7 +313,10 @@ class Runner:
             machine=machine(),
             command=command,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            margin=margin,
+            chance=guessing(self.suite.items),
         )
+        return judged(found)
 
 
 def _is_toy(path: Path) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .figures import number, percent, points, reference_cell, size
+from .figures import about, percent, points_text, reference_cell, size
+from .machines import about_machines
 from .records import CellSummary, Report
 from .summary import OTHER_WORDS
 
@@ -20,69 +21,81 @@ def tested(report: Report) -> list[CellSummary]:
 
 
 def summary(report: Report) -> list[str]:
-    """The result in a few sentences; the first says what was compared with what."""
+    """The result in sentences: what was compared with what, what to use, and which cells keep their accuracy."""
+    return [
+        basis(report),
+        *advice(report),
+        *[f"{head}: {', '.join(keys)}." for head, keys in groups(report)],
+        *notes(report),
+    ]
+
+
+def basis(report: Report) -> str:
+    """What was compared with what."""
     reference = reference_cell(report)
     if reference is None or reference.n_done == 0:
-        return [f"The reference, {report.reference}, gave no answers: nothing can be compared with it."]
-    found = [_basis(report, reference), *_significance(report, reference), *_cheapest(report, reference)]
-    n = sum(OTHER_WORDS in cell.notes for cell in report.cells)
-    if n:
-        found.append(f"No KL divergence for {_count(n, 'cell')} with another vocabulary than the reference's.")
-    return found
-
-
-def _basis(report: Report, reference: CellSummary) -> str:
-    others = len(report.cells) - 1
+        return f"The reference, {report.reference}, gave no answers: nothing can be compared with it."
     right = ""
     if reference.accuracy is not None:
         right = f", which answers {percent(reference.accuracy.share)} of {reference.accuracy.n} questions right"
-    return f"{_count(others, 'cell')} compared with {reference.key}{right}."
+    return f"{_count(len(report.cells) - 1, 'cell')} compared with {reference.key}{right}."
 
 
-def _significance(report: Report, reference: CellSummary) -> list[str]:
-    cells = tested(report)
-    if not cells:
-        return ["No cell has a test against the reference."] if len(report.cells) > 1 else []
-    apart = [cell for cell in cells if cell.paired is not None and cell.paired.p < ALPHA]
-    worse = [cell for cell in apart if (points(cell, reference) or 0) < 0]
-    better = len(apart) - len(worse)
-    found = f"{_count(len(worse), 'is', 'are')} worse" + (
-        f" and {_count(better, 'is', 'are')} better" if better else ""
-    )
-    return [f"Of {_count(len(cells), 'tested cell')}, {found} at p below {ALPHA}, not corrected for their number."]
+def advice(report: Report) -> list[str]:
+    """What to use, or what is missing to say so."""
+    found = report.recommendation
+    return [] if found is None else [f"{found.headline}.", *found.text]
 
 
-def _cheapest(report: Report, reference: CellSummary) -> list[str]:
-    """The cell of the least FLOPs for which the test shows no loss; file size decides between equals."""
-    reduced = [cell for cell in tested(report) if cell.status == "done" and cell.flops_share < reference.flops_share]
-    n_right = reference.accuracy.k if reference.accuracy else 0
-    if reduced and 2 / 2**n_right >= ALPHA:  # McNemar's exact p where all of them are lost
-        return [
-            f"Too few questions to tell whether a cell is without a loss: {reference.key} has {n_right} right, and "
-            f"losing all of them would not show at p below {ALPHA}."
-        ]
-    cells = [cell for cell in reduced if not _lost(cell, reference)]
-    if not cells:
-        return ["No cell of fewer FLOPs is without a loss at that level."] if reduced else []
-    best = min(cells, key=lambda c: (c.flops_share, c.model_bytes + c.mmproj_bytes))
-    parts = [f"{100 * best.flops_share:.0f}% of the FLOPs"]
-    if best.ttft_ms is not None and reference.ttft_ms is not None:
-        parts.append(
-            f"{number(best.ttft_ms.median)} instead of {number(reference.ttft_ms.median)} ms to the first token"
-        )
-    if best.peak_rss_bytes and reference.peak_rss_bytes:
-        parts.append(f"{size(best.peak_rss_bytes)} instead of {size(reference.peak_rss_bytes)} of memory")
-    right = f" ({percent(best.accuracy.share)} right)" if best.accuracy is not None else ""
-    return [f"Cheapest without a loss at p below {ALPHA}: {best.key}{right}, with {', '.join(parts)}."]
+def groups(report: Report) -> list[tuple[str, list[str]]]:
+    """Headings, and the cells under each; a heading without cells is left out."""
+    heads = {
+        "within": f"Keeps accuracy within {points_text(report.margin)}",
+        "loses": f"Loses more than {points_text(report.margin)}",
+        "undecided": "Too few questions to say",
+        "none": "No verdict",
+    }
+    found = []
+    for kind, head in heads.items():
+        keys = [_named(cell) for cell in report.cells if cell.verdict is not None and cell.verdict.kind == kind]
+        found += [(head, keys)] if keys else []
+    return found
 
 
-def _lost(cell: CellSummary, reference: CellSummary) -> bool:
-    return cell.paired is not None and cell.paired.p < ALPHA and (points(cell, reference) or 0) < 0
+def _named(cell: CellSummary) -> str:
+    needed = cell.verdict.needed if cell.verdict else None
+    return f"{cell.key} (about {about(needed)} needed)" if needed else cell.key
+
+
+def notes(report: Report) -> list[str]:
+    n = sum(OTHER_WORDS in cell.notes for cell in report.cells)
+    words = [f"No KL divergence for {_count(n, 'cell')} with another vocabulary than the reference's."] if n else []
+    return [*words, *about_machines(report)]
 
 
 def reading(report: Report) -> list[str]:
     """How to read the figures, with the numbers of this report in it."""
-    return [*_about_answers(report), *_about_divergence(report), *_about_cost(report)]
+    return [*_about_verdicts(report), *_about_answers(report), *_about_divergence(report), *_about_cost(report)]
+
+
+def _about_verdicts(report: Report) -> list[str]:
+    k = sum(cell.verdict is not None and cell.verdict.kind != "none" for cell in report.cells)
+    if not k:
+        return []
+    margin = points_text(report.margin)
+    lines = [
+        f"Within {margin}: the loss of accuracy is shown to be less than the margin (--margin). Yes where the whole "
+        f"95% interval of the difference to the reference lies above -{report.margin:g} (of cells that lose just that "
+        "much, about 2.5% would pass), no where it lies below. In between there are too few questions to say; as many "
+        "as are named would do in four cases of five if nothing were lost and the two went on differing as often as "
+        "here.",
+    ]
+    if k > 1:
+        lines.append(
+            f"Verdicts are per cell. What is recommended has to hold for all {k} tested cells together (Holm's "
+            "correction), for of many one may pass by chance. The numbers of questions needed count with that."
+        )
+    return lines
 
 
 def _about_answers(report: Report) -> list[str]:

@@ -6,18 +6,17 @@ what is asked of a model and when it is right is in questions.py. All of it can 
 
 from __future__ import annotations
 
-import difflib
 import string
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...batch.rows import Row, read_lines
 from ...errors import MediaError, SuiteError, UsageError
 from ...media.files import check_file
 from . import suites_published as published
 from .demo_suite import SUITE_FILE, draw_demo_suite
 from .questions import MAX_CHOICES, choice_letter, is_right, letters, prompt_of, sealed, text_letter
 from .records import Item, Suite
-from .rows import Row, read_lines
 
 __all__ = ["draw_demo_suite", "find_suite", "is_right", "letters", "load_suite", "prompt_of"]
 
@@ -79,13 +78,13 @@ def check_limit(limit: int | None) -> None:
 
 
 def _item(path: Path, n: int, row: Row) -> Item:
-    _check_keys(row)
+    row.check_keys(_KEYS)
     choices = _choices(row)
     start, end = row.seconds("start"), row.seconds("end")
     if start is not None and end is not None and start >= end:
         raise row.fault(f"start {start:g} s is not before end {end:g} s")
     return Item(
-        id=_id(row, n),
+        id=row.identity(n),
         media=_media(path, row),
         question=row.text("question", "what is asked, a text"),
         answer=_answer(row, choices),
@@ -96,28 +95,8 @@ def _item(path: Path, n: int, row: Row) -> Item:
     )
 
 
-def _check_keys(row: Row) -> None:
-    for key in row.fields:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key.lower(), _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise row.fault(f"unknown key {key!r}; {hint}allowed are {', '.join(_KEYS)}")
-
-
-def _id(row: Row, n: int) -> str:
-    value = row.fields.get("id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return row.optional_text("id", "a text or a whole number") or str(n)
-
-
 def _media(path: Path, row: Row) -> tuple[Path, ...]:
-    if not isinstance(row.fields.get("media"), list):
-        return (path.parent / row.text("media", _MEDIA),)
-    names = row.texts("media", _MEDIA)
-    if not names:
-        raise row.fault(f"media is an empty list; it must be {_MEDIA}")
-    return tuple(path.parent / name for name in names)
+    return tuple(path.parent / name for name in row.names("media", _MEDIA))
 
 
 def _choices(row: Row) -> tuple[str, ...]:

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...batch.rows import Row, as_row, first_of, kind, parse, read_lines, read_text
 from ...errors import MediaError, SuiteError
 from ...media.files import check_file
 from .questions import MAX_CHOICES, sealed, text_letter
 from .records import Item, Suite
-from .rows import Row, as_row, first_of, kind, parse, read_lines, read_text
 
 Loader = Callable[[Path, Path, int | None], Suite]
 _SHOWN = 3  # missing videos named in an error

@@ -70,6 +70,7 @@ def summarise(cell: CellRun, items: Sequence[Item], reference: CellRun, kld_want
         model_bytes=cell.model_bytes,
         mmproj_bytes=cell.mmproj_bytes,
         toy=cell.toy,
+        machines=tuple(dict.fromkeys(row.machine for row in rows if row.machine)),
         notes=tuple(_notes(cell, rows, len(items), reference, kld_wanted)),
     )
 

@@ -12,21 +12,16 @@ import hashlib
 import json
 import os
 import re
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...batch.files import good_lines, held, read_json, write_text
 from ...errors import AimError
 from .records import ItemResult
 
-try:
-    import fcntl
-except ImportError:  # Windows: the lock is the user's care there
-    fcntl = None  # type: ignore[assignment]
-
-_ORPHAN_SECONDS = 10.0  # a killed run's last cell ends by itself within this time
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 
@@ -34,25 +29,6 @@ def safe_name(key: str) -> str:
     """A folder name for a cell's key: readable, and another one for every key."""
     readable = re.sub(r"[^A-Za-z0-9.=_+-]+", "-", key).strip("-.")[:80]
     return f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """The file appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty where there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 class CellFolder:
@@ -77,20 +53,7 @@ class CellFolder:
 
     def rows(self) -> list[ItemResult]:
         """Finished items. A last line that was cut off is removed from the file."""
-        try:
-            data = self.items.read_bytes()
-        except FileNotFoundError:
-            return []
-        rows, good = list[ItemResult](), 0
-        for line in data.splitlines(keepends=True):
-            row = _row(line)
-            if row is None:
-                break
-            rows.append(row)
-            good += len(line)
-        if good < len(data):
-            os.truncate(self.items, good)
-        return rows
+        return good_lines(self.items, _row)
 
     def keep(self, rows: Sequence[ItemResult]) -> None:
         """These lines and no others."""
@@ -98,8 +61,6 @@ class CellFolder:
 
 
 def _row(line: bytes) -> ItemResult | None:
-    if not line.endswith(b"\n"):
-        return None
     try:
         return ItemResult(**json.loads(line))
     except (ValueError, TypeError):
@@ -119,6 +80,7 @@ class Workspace:
         except OSError as e:
             raise AimError(f"{path} cannot be written ({e.strerror}); name another folder with --out") from e
         self._hashes = read_json(path / "hashes.json")
+        self._hashing = threading.Lock()
 
     def cell(self, key: str) -> CellFolder:
         return CellFolder(self.path / "cells" / safe_name(key))
@@ -128,33 +90,15 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[tuple[int, ...]]:
         """Holds the folder; yields file descriptors that a child must inherit to hold it too. Raises AimError."""
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if fcntl is None:
-                yield ()
-                return
-            self._wait(fd)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
-            yield (fd,)
-        finally:
-            os.close(fd)
 
-    def _wait(self, fd: int) -> None:
-        """Takes the lock; where the process that took it is gone, waits for the last of its children to end."""
-        deadline = time.monotonic() + _ORPHAN_SECONDS
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as e:
-                owner = os.pread(fd, 32, 0).decode(errors="replace").strip()
-                if _alive(owner) or time.monotonic() > deadline:
-                    raise AimError(
-                        f"{self.path}: another comparison is running there (process {owner or 'unknown'}); "
-                        "wait for it, or name another folder with --out"
-                    ) from e
-            time.sleep(0.05)
+        def busy(owner: str) -> str:
+            return (
+                f"{self.path}: another comparison is running there (process {owner}); "
+                "wait for it, or name another folder with --out"
+            )
+
+        with held(self.path / "lock", busy) as fds:
+            yield fds
 
     # --- hashes ---
 
@@ -163,7 +107,8 @@ class Workspace:
 
         Raises OSError.
         """
-        digests = [self._sha256(part) for part in parts(path)]
+        with self._hashing:
+            digests = [self._sha256(part) for part in parts(path)]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _sha256(self, path: Path) -> str:
@@ -194,13 +139,3 @@ def size_of(path: Path | None) -> int:
         with contextlib.suppress(OSError):
             total += part.stat().st_size
     return total
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

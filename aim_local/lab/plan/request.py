@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ...config import VisualTokenConfig
-from ...engine.intake import Source
 from ...engine.model import Model
 from ...engine.plan import Plan, context_size, plan_prompt
 from ...errors import ContextError, ModelError, UsageError
 from ...media import FrameSampling, MediaShape
+from ...media.given import MediaItem
 from ...media.outline import Outline, outline_media
 from ...models.prompt import Message, references, system_message
 from .memory import Memory, Room, expect_memory, measure_room
@@ -27,7 +27,7 @@ class Request:
     """As VisionLLM.generate takes it. n_answer: most tokens of the answer, which the context has room for."""
 
     prompt: str = PLACEHOLDER
-    media: Sequence[Source] = ()
+    media: Sequence[MediaItem] = ()
     tokens: VisualTokenConfig | None = None
     sampling: FrameSampling | None = None
     system: str | None = None

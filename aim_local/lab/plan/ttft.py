@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...config import VisualTokenConfig
-from ...engine.intake import Source, entry_key
+from ...engine.intake import entry_key
 from ...engine.model import Model
 from ...engine.plan import context_size
 from ...errors import ContextError
 from ...media import FrameSampling
+from ...media.given import MediaItem
 from ...media.outline import Indexed, Outline
 from ...media.speed import ReadingSpeed, measure_reading
 from ...models.base import TowerFacts
@@ -138,7 +139,7 @@ def review(model: Model, choice: TtftChoice, stats: Stats) -> bool:
 class _Item:
     """A media item that was looked at."""
 
-    source: Source
+    source: MediaItem
     indexed: Indexed
     speed: ReadingSpeed
 

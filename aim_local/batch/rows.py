@@ -1,17 +1,18 @@
-"""One JSON object of an annotation file, read field by field: every complaint says where the object stands.
+"""One JSON object of a file of questions, read field by field: every complaint says where the object stands.
 
-Knows JSON and plain types. What the fields mean is the loaders' business (suite.py, suites_published.py).
+Knows JSON and plain types. What the fields mean is the loaders' business (questions.py; suites of `compare`).
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import SuiteError
+from ..errors import SuiteError
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,55 @@ class Row:
         if not 0 <= value < 1e9:  # also false for NaN
             raise self.fault(f"{key} is {value:g}; it must be seconds from the start of the clip, 0 or more")
         return float(value)
+
+    def count(self, key: str, needed: str) -> int | None:
+        """A whole number from 1; None where there is none."""
+        value = self.fields.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            said = f"{value:g}" if isinstance(value, float) else kind(value)
+            raise self.fault(f"{key} is {said}; it must be {needed}, a whole number from 1")
+        if value < 1:
+            raise self.fault(f"{key} is {value}; it must be {needed}, a whole number from 1")
+        return value
+
+    def rate(self, key: str, needed: str) -> float | None:
+        """A number above 0; None where there is none."""
+        value = self.fields.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fault(f"{key} is {kind(value)}; it must be {needed}, a number above 0")
+        if not 0 < value < 1e9:
+            raise self.fault(f"{key} is {value:g}; it must be {needed}, a number above 0")
+        return float(value)
+
+    def check_keys(self, allowed: Sequence[str], elsewhere: Mapping[str, str] | None = None) -> None:
+        """Raises SuiteError for a key that is none of `allowed`. elsewhere: what to say of some that are known."""
+        for key in self.fields:
+            if key in allowed:
+                continue
+            near = difflib.get_close_matches(key.lower(), allowed, n=1)
+            known = (elsewhere or {}).get(key)
+            hint = f"{known}; " if known else f"did you mean {near[0]!r}? " if near else ""
+            raise self.fault(f"unknown key {key!r}; {hint}allowed are {', '.join(allowed)}")
+
+    def identity(self, n: int) -> str:
+        """Its id, a text or a whole number; the number of its line where it has none."""
+        value = self.fields.get("id")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.optional_text("id", "a text or a whole number") or str(n)
+
+    def names(self, key: str, needed: str) -> tuple[str, ...]:
+        """A text or a list of texts, at least one."""
+        if not isinstance(self.fields.get(key), list):
+            return (self.text(key, needed),)
+        names = self.texts(key, needed)
+        if not names:
+            raise self.fault(f"{key} is an empty list; it must be {needed}")
+        return names
 
     def _checked(self, key: str, value: object, needed: str) -> str:
         if not isinstance(value, str):
@@ -99,7 +149,7 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as e:
-        raise SuiteError(f"{path}: cannot be read ({e.strerror}); name a suite file") from e
+        raise SuiteError(f"{path}: cannot be read ({e.strerror}); name a file of questions") from e
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -109,10 +159,14 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[tuple[int, Row]]:
     """The objects of a JSONL file with their line numbers. Blank lines and CRLF are fine."""
+    return [(n, as_row(where, parse(where, line))) for n, where, line in numbered(path)]
+
+
+def numbered(path: Path) -> list[tuple[int, str, str]]:
+    """(line number, the place for messages, text) of every line that is not blank."""
     # not splitlines(): that splits at U+2028 and other characters that may stand in a JSON text
     lines = enumerate(read_text(path).split("\n"), 1)
-    wheres = [(n, f"{path} line {n}", line) for n, line in lines if line.strip()]
-    return [(n, as_row(where, parse(where, line))) for n, where, line in wheres]
+    return [(n, f"{path} line {n}", line) for n, line in lines if line.strip()]
 
 
 def first_of(row: Row, keys: Sequence[str]) -> str | None:

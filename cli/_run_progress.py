@@ -1,0 +1,112 @@
+"""Progress of a run on stderr: a bar with the time left, or a line now and then. Knows rich, no models."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from aim_local.batch.run import Watch
+
+from . import _log
+from ._interrupt import Interrupts
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from aim_local.batch.job import Outcome
+
+_BETWEEN = 30.0  # seconds between two lines where stderr is no terminal
+
+
+class RunProgress(Watch):
+    """A bar on stderr; where that is no terminal, a line every half minute. Ctrl-C is raised where it does no harm."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._wanted = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._interrupts = Interrupts()
+        self._total = self._done = self._errors = self._earlier = 0
+        self._began = self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self._interrupts.__exit__(kind, e, trace)
+        self.stop()
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    # --- what the run calls ---
+
+    def note(self, line: str) -> None:
+        if not self._quiet:
+            self._above(f"note: {line}")
+
+    def start(self, total: int, done: int) -> None:
+        self._total, self._done, self._earlier = total, done, done
+        self._began = self._told = time.monotonic()
+        if done and done < total:
+            self.note(f"{done} of {total} were answered before; going on with the others")
+        if self._wanted and done < total:
+            self._bar()
+
+    def ended(self, found: Outcome) -> None:
+        self._done += 1
+        if found.error:
+            self._errors += 1
+            if not self._quiet:
+                self._above(f"{found.line['id']}: {found.error}")
+        if self._wanted:
+            self._bar().update(self._bar().task_ids[0], completed=self._done)
+        self.tick()
+
+    def tick(self) -> None:
+        self._interrupts.check()
+        now = time.monotonic()
+        if not self._wanted and not self._quiet and now - self._told >= _BETWEEN:
+            self._told = now
+            _log.say(self._line(now - self._began))
+
+    # --- how it is shown ---
+
+    def _line(self, seconds: float) -> str:
+        new = self._done - self._earlier
+        left = f", about {_time(seconds / new * (self._total - self._done))} left" if new else ""
+        errors = f", {self._errors} with an error" if self._errors else ""
+        return f"{self._done} of {self._total} done{errors}{left}"
+
+    def _bar(self) -> Progress:
+        if self._progress is None:
+            from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+            from ._progress import make_progress
+
+            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left, after"))
+            self._progress.add_task("answering", total=self._total, completed=self._done)
+            self._progress.start()
+        return self._progress
+
+    def _above(self, line: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False)
+        else:
+            _log.say(line)
+
+
+def _time(seconds: float) -> str:
+    """For people: 40 s, 12 min, 3.5 h."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
