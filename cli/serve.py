@@ -87,12 +87,15 @@ class LimitOptions:
         )
 
 
+_NAME_HELP = "Name under which the model is served. Default: its own."
+
+
 def serve(
     *,
     model: opt.ModelArg = None,
     mmproj: opt.Mmproj = None,
     listen: ListenOptions,
-    name: Annotated[str | None, opt.text("Name under which the model is served. Default: its own.", "NAME")] = None,
+    name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", "--name")] = None,
     grace: Annotated[float, opt.duration("For the answer in work, when the service is stopped.", "--grace")] = 30.0,
     keep: Annotated[int, opt.whole("Conversations that are kept computed, so that the next question is quick.")] = 4,
     keep_memory: Annotated[int, opt.whole("Memory of all of them together, in MiB.")] = 2048,
