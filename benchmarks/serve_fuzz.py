@@ -39,14 +39,10 @@ def main() -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         address = json.loads(service.stdout.readline())["address"]
-        run = subprocess.run(
-            [
-                sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json",
-                "--max-examples", str(args.examples), "--seed", str(args.seed),
-                "--exclude-checks", "positive_data_acceptance", "--request-timeout", "90", "--continue-on-failure",
-            ],
-            check=False,
-        )  # fmt: skip
+        tool = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
+        amount = ["--max-examples", str(args.examples), "--seed", str(args.seed), "--continue-on-failure"]
+        checks = ["--exclude-checks", "positive_data_acceptance", "--request-timeout", "90"]
+        run = subprocess.run([*tool, *amount, *checks], check=False)
         service.send_signal(signal.SIGTERM)
         _, log = service.communicate(timeout=120)
     faults = [line for line in log.splitlines() if line.startswith("error:") or "Traceback" in line]

@@ -9,7 +9,7 @@ ends and hang up in the middle of it, or while they wait. Prints, and exits with
 - answers, wrong ones, requests refused with 429
 - waiting times of each client: smallest, median and largest of their medians, and Jain's index of their numbers of
   answers (1: all alike)
-- memory of the service after a tenth of the time and at the end
+- memory of the service after a tenth of the time: smallest and largest, by fifths of the rest
 - time from a client's hanging up until the work on its request had stopped
 """
 
@@ -131,9 +131,10 @@ def report(args: argparse.Namespace, found: dict[str, Any], watching: Watching) 
     print(f"median wait of a client: {medians[0]:.2f} / {statistics.median(medians):.2f} / {medians[-1]:.2f} s", end="")
     print(f" (min / median / max of {len(medians)} clients), Jain's index {jain:.4f}")
     print(f"answers of a client: {min(counts)} / {statistics.median(counts):.0f} / {max(counts)}")
-    tenth = max(1, len(warm) // 10)
-    first, last = statistics.mean(warm[:tenth]), statistics.mean(warm[-tenth:])
-    print(f"memory: {first:.1f} MiB after warm-up, {last:.1f} MiB at the end, {max(warm):.1f} MiB at most")
+    n = max(1, len(warm) // 5)
+    fifths = [warm[i : i + n] for i in range(0, 5 * n, n)]
+    print("memory in MiB, each fifth of the time after warm-up:", end=" ")
+    print(", ".join(f"{min(part):.0f} to {max(part):.0f}" for part in fifths if part))
     if delays:
         late = sum(delay > 0.5 for delay in delays)
         print(f"hung up: {len(left)}, of these at work: {len(delays)}; work stopped after", end=" ")

@@ -137,8 +137,9 @@ class _Run:
         self._ended = threading.Event()
 
     def until_stopped(self, app: ASGIApp, listener: socket.socket) -> int:
-        logging.getLogger("uvicorn").addHandler(logging.NullHandler())
-        logging.getLogger("uvicorn").propagate = False
+        for name in ("uvicorn", "asyncio"):  # they tell of clients that have gone; faults are told by Front
+            logging.getLogger(name).addHandler(logging.NullHandler())
+            logging.getLogger(name).propagate = False
         config = uvicorn.Config(
             app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
             proxy_headers=False, server_header=False, timeout_graceful_shutdown=5, backlog=128,
