@@ -30,6 +30,7 @@ from . import (
     plan,
     pull,
     quantize,
+    rpc_server,
     run,
     watch,
 )
@@ -191,6 +192,7 @@ for _command in (
     doctor.doctor,
     bench.bench,
     completion.completion,
+    rpc_server.rpc_server,
 ):
     app.command()(flat(_command))
 

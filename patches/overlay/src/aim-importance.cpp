@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
     if (n_nodes > n_nodes_max) {
@@ -16,6 +17,30 @@ ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
     }
 
     return sched.get();
+}
+
+static bool is_elsewhere(ggml_backend_buffer_t buf) {
+    ggml_backend_dev_t dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buf));
+
+    return dev && strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev)), "RPC") == 0;
+}
+
+aim_near_keys::aim_near_keys(ggml_tensor * k_there, const std::vector<int32_t> & cells) : k(k_there) {
+    if (cells.empty() || !is_elsewhere(k_there->buffer)) {
+        return;
+    }
+
+    ctx.reset(ggml_init({ ggml_tensor_overhead(), nullptr, true }));
+
+    k = ggml_new_tensor_2d(ctx.get(), k_there->type, k_there->ne[0], *std::max_element(cells.begin(), cells.end()) + 1);
+
+    buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), ggml_backend_cpu_buffer_type()));
+
+    if (!buf) {
+        aim_fail(AIM_STATUS_FAILED, "not enough memory for the keys of a layer");
+    }
+
+    ggml_backend_tensor_get(k_there, k->data, 0, ggml_nbytes(k));
 }
 
 //

@@ -59,6 +59,20 @@ struct aim_scored_layer {
     void *              abort_data;
 };
 
+// a K cache as this machine has it: one on another machine (ggml-rpc) is copied up to its last used cell. the queries are here already, and
+// a layer's keys are small beside them and beside the masks that ranking over there would need; any other is taken as it is
+class aim_near_keys {
+public:
+    aim_near_keys(ggml_tensor * k, const std::vector<int32_t> & cells);
+
+    ggml_tensor * get() const { return k; }
+
+private:
+    ggml_tensor *           k;
+    ggml_context_ptr        ctx;
+    ggml_backend_buffer_ptr buf;
+};
+
 // p <- p M from uniform p over all keys, M = softmax(Q K^T / sqrt(d) / temperature) with a causal mask; RMS over heads
 // attention only flows back, so rows of earlier prefills cannot reach the new ones: their rows of M are not needed, only their columns
 // returns one score per new row
