@@ -40,9 +40,9 @@ class RpcServer:
         os.dup2(writing, 1)
         os.close(writing)
         self._printed = open(reading, "rb")  # noqa: SIM115  (as long as the process)
-        threading.Thread(target=self._serve, args=(n_threads,), daemon=True).start()
-        greet(f"{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port}")
-        next(event for event in self.events() if event == "gone")  # our own greeting
+        thread = threading.Thread(target=self._serve, args=(n_threads,), daemon=True)
+        thread.start()
+        self._wait_for(thread)
 
     def _serve(self, n_threads: int) -> None:
         handles = [device.handle for device in self.devices]
@@ -50,6 +50,19 @@ class RpcServer:
             f"{self.host}:{self.port}".encode(), None, n_threads, len(handles), (c_void_p * len(handles))(*handles)
         )
         os.close(1)  # it does not listen any more
+
+    def _wait_for(self, thread: threading.Thread) -> None:
+        """Until it answers: ggml's server does not tell when it listens. Raises NativeError where it does not."""
+        address = f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        while True:
+            try:
+                greet(address)
+                break
+            except NativeError:
+                thread.join(0.01)
+                if not thread.is_alive():
+                    raise
+        next(event for event in self.events() if event == "gone")  # our own greeting
 
     def events(self) -> Iterator[str]:
         """ "client" and "gone", as they come and go; ends with the server."""

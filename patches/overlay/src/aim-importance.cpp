@@ -75,6 +75,12 @@ public:
         return res;
     }
 
+    // an op of ours: a backend that stands for another machine (ggml-rpc) says that it supports any, and would call our address there
+    ggml_tensor * on_host(ggml_tensor * t) const {
+        ggml_backend_sched_set_tensor_backend(sched, t, ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
+        return t;
+    }
+
     void output(ggml_tensor * t) const {
         ggml_set_output(t);
         ggml_build_forward_expand(gf, t);
@@ -535,8 +541,8 @@ static std::vector<float> walks_on_host(aim_backends & on, const aim_scored_laye
 
     const aim_graph g(on, 8, "the scores of a layer");
 
-    ggml_tensor * packed = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_packed(jobs.kernel, jobs.w), 1, 1, 1, nullptr, 0, pack_op, GGML_N_TASKS_MAX, &jobs);
-    ggml_tensor * walks  = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs);
+    ggml_tensor * packed = g.on_host(ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_packed(jobs.kernel, jobs.w), 1, 1, 1, nullptr, 0, pack_op, GGML_N_TASKS_MAX, &jobs));
+    ggml_tensor * walks  = g.on_host(ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs));
 
     g.output(walks);
     g.alloc();
