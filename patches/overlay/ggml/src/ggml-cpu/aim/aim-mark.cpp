@@ -10,3 +10,5 @@ void aim_mark_graph(ggml_cgraph * graph, int32_t precision) {
 }
 
 bool aim_marked(const ggml_tensor * op) { return op->op_params[AIM_MARK_AT] != AIM_PRECISION_EXACT; }
+
+bool aim_marked_weight(const ggml_tensor * op) { return op->op_params[AIM_MARK_AT] & AIM_MARK_WEIGHT; }
