@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import rpc_case
 from limits import FLOAT32
 from prompt_steps import encoded
 from rpc_case import Relay, Server, needs_rpc
-from staged_models import COUNTS, SHAPE, Models, distance, make_prompt, run, stages_of
+from staged_models import COUNTS, Models, distance, make_prompt, run, stages_of
 from test_golden import ANSWERS, CLIPS
 from test_golden import SETTINGS as GOLDEN
 from tiny_text import TextShape
@@ -69,8 +70,6 @@ def there(exact: tuple[Path, Path], servers: tuple[str, str]) -> Iterator[Vision
 
 
 def on(config: LoadConfig, addresses: Sequence[str], **changes: Any) -> LoadConfig:
-    from dataclasses import replace
-
     return replace(config, rpc=addresses, **changes)
 
 

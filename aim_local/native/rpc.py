@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ctypes import c_bool, c_char_p, c_void_p
 from typing import Any
 
-from ..errors import NativeError
+from ..errors import NativeError, ServerLostError
 from . import ggml
 from .rpc_greeting import greet
 
@@ -59,10 +59,10 @@ class RemoteDevices:
         self.check()
 
     def check(self) -> None:
-        """After a native call: raises NativeError where a server was lost before it was done."""
+        """After a native call: raises ServerLostError where a server was lost before it was done."""
         for address, backend in self._backends:
             if self._lost(backend):
-                raise NativeError(
+                raise ServerLostError(
                     f"the RPC server at {address} is gone, and with it what it held: it ended, or the network failed; "
                     "start it again and load the model anew"
                 )

@@ -33,8 +33,7 @@ def greet(address: str, timeout: float = TIMEOUT) -> tuple[str, int]:
     numeric = resolve(host)
     try:
         with socket.create_connection((numeric, port), timeout) as connection:
-            connection.sendall(struct.pack("<BQ", _HELLO, len(_CAPS)) + _CAPS)
-            answer = _receive(connection, _ANSWER.size)
+            answer = _ask(connection)
     except TimeoutError as e:
         raise NativeError(
             f"the RPC server at {address} does not answer within {timeout:g} s: it serves one client at a time and may "
@@ -56,12 +55,16 @@ def resolve(host: str) -> str:
         ) from e
 
 
-def _receive(connection: socket.socket, n: int) -> bytes:
-    """n bytes, fewer where the other end closes."""
-    data = b""
-    while len(data) < n and (part := connection.recv(n - len(data))):
-        data += part
-    return data
+def _ask(connection: socket.socket) -> bytes:
+    """What it answers to a greeting, fewer bytes where it closes."""
+    answer = b""
+    try:
+        connection.sendall(struct.pack("<BQ", _HELLO, len(_CAPS)) + _CAPS)
+        while len(answer) < _ANSWER.size and (part := connection.recv(_ANSWER.size - len(answer))):
+            answer += part
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return answer
 
 
 def _check_answer(address: str, answer: bytes) -> None:

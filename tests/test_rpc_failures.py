@@ -1,0 +1,244 @@
+"""RPC servers that are not there, are none, are taken, or go away: one clear line, and the process lives on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_case import run_process
+from rpc_case import Relay, Server, needs_rpc, stranger
+from test_golden import ANSWERS, CLIPS
+
+from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.errors import AimError, ModelError, NativeError, ServerLostError, UsageError
+from aim_local.native import ggml, rpc_greeting
+from aim_local.native.rpc_greeting import greet
+
+GREEDY = GenerateConfig(max_tokens=8)
+QUESTION, CLIP = ANSWERS[0][1], CLIPS / ANSWERS[0][0]
+
+
+def config(*addresses: str) -> LoadConfig:
+    return LoadConfig(rpc=addresses, n_threads=1, cache_media=False)
+
+
+def line_of(error: pytest.ExceptionInfo[AimError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("10.0.0.2", "give HOST:PORT"),
+        ("10.0.0.2:", "give HOST:PORT"),
+        (":50052", "give HOST:PORT"),
+        ("10.0.0.2:0", "port from 1 to 65535"),
+        ("10.0.0.2:65536", "port from 1 to 65535"),
+        ("10.0.0.2:x", "give HOST:PORT"),
+        ("http://10.0.0.2:50052", "IPv4 alone"),
+        ("[fe80::1]:50052", "IPv4 alone"),
+        ("::1:50052", "IPv4 alone"),
+        ("", "give HOST:PORT"),
+    ],
+)
+def test_what_is_no_address(address: str, says: str) -> None:
+    with pytest.raises(UsageError) as error:
+        LoadConfig(rpc=[address])
+    assert repr(address) in line_of(error)
+    assert says in line_of(error)
+
+
+def test_what_is_no_list_of_addresses() -> None:
+    for given, says in (
+        ("a:1", "give a list"),
+        ([f"a:{i}" for i in range(1, 18)], "at most 16"),
+        (["a:1"] * 2, "twice"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            LoadConfig(rpc=given)
+    assert LoadConfig(rpc=["a:1", "b:2"]) == LoadConfig(rpc=("a:1", "b:2"))
+    assert hash(LoadConfig(rpc=["a:1"])) == hash(LoadConfig(rpc=("a:1",)))
+
+
+def hello(*version: int, length: int = 28) -> Callable[[socket.socket], None]:
+    def answer(connection: socket.socket) -> None:
+        assert connection.recv(33, socket.MSG_WAITALL)[:9] == struct.pack("<BQ", 14, 24)
+        connection.sendall(struct.pack("<Q4B24x", length, *version, 0))
+
+    return answer
+
+
+def silence(connection: socket.socket) -> None:
+    while connection.recv(100):
+        pass
+
+
+def web_server(connection: socket.socket) -> None:
+    connection.recv(100)
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
+def garbage(connection: socket.socket) -> None:
+    connection.recv(100)
+    connection.sendall(b"garbage")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (silence, "does not answer within 0.2 s"),
+        (web_server, "does not answer as an RPC server does"),
+        (garbage, "does not answer as an RPC server does"),
+        (lambda connection: None, "no RPC server, or one of a llama.cpp much older"),
+        (hello(7, 0, 0, length=27), "does not answer as an RPC server does"),
+        (hello(6, 0, 0), "speaks protocol 6.0.0, this aim-local 7.0"),
+        (hello(8, 0, 0), "speaks protocol 8.0.0"),
+        (hello(7, 1, 0), "speaks protocol 7.1.0"),
+    ],
+)
+def test_a_stranger(answer: Callable[[socket.socket], None], says: str) -> None:
+    with stranger(answer) as address, pytest.raises(NativeError) as error:
+        greet(address, 0.2)
+    assert address in line_of(error)
+    assert says in line_of(error)
+
+
+@needs_rpc
+def test_nobody_is_there() -> None:
+    """Told before anything is loaded."""
+    with pytest.raises(NativeError) as error:
+        VisionLLM.load(config=config("127.0.0.1:9"))
+    assert "no RPC server at 127.0.0.1:9: Connection refused" in line_of(error)
+    with pytest.raises(NativeError, match=r"no-such-host\.invalid has no IPv4 address"):
+        VisionLLM.load(config=config("no-such-host.invalid:50052"))
+
+
+def test_libraries_without_rpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ggml, "registry", lambda name: None)
+    with pytest.raises(NativeError, match="built without RPC"):
+        VisionLLM.load(config=config("127.0.0.1:9"))
+
+
+@needs_rpc
+def test_two_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process after another; models of one process share its connection; two names of one server are noticed."""
+    with Server() as server:
+        name = server.address.replace("127.0.0.1", "localhost")
+        with pytest.raises(NativeError, match="are the same RPC server"):
+            VisionLLM.load(config=config(server.address, name))
+        with VisionLLM.load(config=config(server.address)) as first:
+            with VisionLLM.load(config=config(server.address)) as second:
+                texts = [llm.generate(QUESTION, [CLIP], generate=GREEDY).text for llm in (first, second)]
+            texts.append(first.generate(QUESTION, [CLIP], generate=GREEDY).text)
+            assert texts == [ANSWERS[0][2]] * 3
+            monkeypatch.setattr(rpc_greeting.greet, "__defaults__", (0.3,))
+            with pytest.raises(NativeError, match="serves one client at a time"):
+                VisionLLM.load(config=config(name))  # another connection, as another process has
+        with VisionLLM.load(config=config(name)) as third:
+            assert third.generate(QUESTION, [CLIP], generate=GREEDY).text == ANSWERS[0][2]
+
+
+@needs_rpc
+def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ggml.Device, "memory", lambda self: (1 << 20, 1 << 30))
+    with Server() as server:
+        with pytest.raises(ModelError) as error:
+            VisionLLM.load(config=config(server.address))
+        assert "13 of 13 layers take 0.0 GiB, the RPC servers have 0.0 GiB free" in line_of(error)
+        monkeypatch.undo()
+        VisionLLM.load(config=config(server.address)).close()  # nothing of the first try is left there
+
+
+@needs_rpc
+@pytest.mark.parametrize("tokens", [VisualTokenConfig.off(), VisualTokenConfig.paper()], ids=["plain", "pruned"])
+def test_killed_in_the_middle_of_an_answer(tokens: VisualTokenConfig) -> None:
+    with Server() as first, Server() as second:
+        with VisionLLM.load(config=config(first.address, second.address)) as llm:
+            with pytest.raises(ServerLostError) as error:
+                llm.generate(QUESTION, [CLIP], tokens, GREEDY, on_text=lambda text: second.kill())
+            assert f"the RPC server at {second.address} is gone" in line_of(error)
+            with pytest.raises(ServerLostError, match="is gone"):
+                llm.generate(QUESTION, [CLIP], tokens, GREEDY)
+        with Server() as third, VisionLLM.load(config=config(first.address, third.address)) as llm:
+            assert llm.generate(QUESTION, [CLIP], tokens, GREEDY).text == ANSWERS[0][2]
+
+
+@needs_rpc
+def test_a_conversation_whose_server_goes() -> None:
+    with Server() as server, VisionLLM.load(config=config(server.address)) as llm, llm.chat(generate=GREEDY) as chat:
+        chat.ask(QUESTION, [CLIP])
+        messages = chat.messages
+        server.kill()
+        with pytest.raises(ServerLostError, match="is gone"):
+            chat.ask("And then?")
+        with pytest.raises(ServerLostError, match="is gone"):
+            chat.save(Path(os.environ["AIM_LOCAL_HOME"]) / "talk.aimchat")
+        assert chat.messages == messages
+        assert not Path(os.environ["AIM_LOCAL_HOME"], "talk.aimchat").exists()
+
+
+CUTS = """
+import sys
+from pathlib import Path
+from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
+from aim_local.errors import AimError
+from rpc_case import Relay
+
+def once(address, cut_after):
+    with Relay(address, cut_after) as relay:
+        try:
+            with VisionLLM.load(config=LoadConfig(rpc=[relay.address], n_threads=1)) as llm:
+                for tokens in (VisualTokenConfig.paper(), VisualTokenConfig.off()):
+                    llm.generate(QUESTION, [CLIP], tokens, GenerateConfig(max_tokens=4))
+        except AimError as e:
+            assert cut_after is not None and "\\n" not in str(e), e
+            print(cut_after, type(e).__name__, e, flush=True)
+        else:
+            assert cut_after is None
+        return relay.n_up
+
+address, QUESTION, CLIP = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+n = once(address, None)
+for cut in [0, 40, 100, 200, 300, 500, 800, 1200, 2000, 5000, *(n * i // 24 for i in range(1, 24)), n - 2000, n - 100]:
+    once(address, cut)
+print("done")
+"""
+
+
+@needs_rpc
+def test_the_line_is_cut_anywhere(tmp_path: Path) -> None:
+    """While connecting, loading, making contexts, reading and answering: an error of ours each time, in one process."""
+    with Server() as server:
+        found = subprocess.run(
+            [sys.executable, "-c", CUTS, server.address, QUESTION, str(CLIP)],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        )
+    print(f"\n{found.stdout}")
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout.splitlines()[-1] == "done"
+    assert found.stderr == ""
+
+
+@needs_rpc
+def test_the_command_line_says_it() -> None:
+    """An answer that a server's end cuts: exit code 1 and one line."""
+    question = ("chat", "--video", CLIP, "-p", QUESTION, "-q", "--rpc")
+    with Server() as server, Relay(server.address) as counter:
+        done = run_process(*question, counter.address)
+        assert (done.returncode, done.stdout) == (0, "red cross\n"), done.stderr
+        with Relay(server.address, counter.n_up - 3000) as relay:
+            cut = run_process(*question, relay.address)
+    assert cut.returncode == 1
+    assert cut.stderr.startswith(f"error: the RPC server at {relay.address} is gone")
+    assert cut.stderr.count("\n") == 1

@@ -1,0 +1,82 @@
+"""`aim-local rpc-server`: where it listens, whom it tells of, how it ends; and --rpc of the other commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import pytest
+from cli_case import one_line, run, run_process
+from rpc_case import Server, needs_rpc
+from test_golden import ANSWERS, CLIPS
+
+from aim_local import LoadConfig
+from aim_local.cli._options import LoadOptions
+from aim_local.native import rpc_greeting
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "198.51.100.7"])
+def test_beyond_this_machine_only_in_so_many_words(host: str) -> None:
+    says = one_line(run("rpc-server", "--host", host), 2)
+    assert "no password" in says
+    assert "ssh -N -L 50052:127.0.0.1:50052" in says
+    assert "--no-auth" in says
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--port", "65536"], 2, "--port 65536: give a port from 1 to 65535, or 0"),
+        (["--port", "-1"], 2, "--port -1: give a port"),
+        (["--host", "::1"], 1, "::1 has no IPv4 address"),
+        (["--host", "no-such-host.invalid"], 1, "no-such-host.invalid has no IPv4 address"),
+        (["--threads", "0"], 2, "n_threads is 0"),
+        (["--host", "198.51.100.7", "--no-auth"], 1, "cannot listen on 198.51.100.7:50052"),
+    ],
+)
+def test_what_it_refuses(options: list[str], code: int, says: str) -> None:
+    assert says in one_line(run("rpc-server", *options), code)
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        says = one_line(run("rpc-server", "--port", port), 1)
+    assert says.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
+
+
+@needs_rpc
+def test_it_tells_of_clients_and_ends_with_ctrl_c() -> None:
+    with Server() as server:
+        assert server.first_line.endswith(", 1 threads; Ctrl-C ends it\n")
+        assert rpc_greeting.greet(server.address) == ("127.0.0.1", int(server.address.split(":")[1]))
+        clip = CLIPS / ANSWERS[0][0]
+        done = run_process("chat", "--video", clip, "-p", ANSWERS[0][1], "-q", "--rpc", f"{server.address} ")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{ANSWERS[0][2]}\n", "")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 130
+    assert "a client is served\n" in server.lines
+    assert server.lines[-1] == "interrupted\n"
+
+
+@needs_rpc
+@pytest.mark.skipif(os.name != "posix", reason="no SIGTERM")
+def test_it_can_be_ended_while_it_serves() -> None:
+    with Server("--quiet") as server, socket.create_connection(("127.0.0.1", int(server.address.split(":")[1]))):
+        server.process.terminate()
+        assert server.process.wait(30) == -signal.SIGTERM
+    assert server.lines == []
+
+
+def test_the_option() -> None:
+    assert LoadOptions().load_config().rpc == ()
+    assert LoadOptions(rpc="a:1, b:2").load_config() == LoadConfig(rpc=["a:1", "b:2"])
+    assert "rpc is 'b'" in one_line(run("chat", "-p", "x", "--rpc", "a:1,b"), 2)
+    assert "rpc is ''" in one_line(run("chat", "-p", "x", "--rpc", "a:1,"), 2)
+    assert "leave --rpc or it out" in one_line(run("bench", "--rpc", "a:1", "--against-stock"), 2)
+
+
+def test_layers_that_leave_the_cpu() -> None:
+    asked = [LoadConfig(n_gpu_layers=n, rpc=rpc).n_layers_away for rpc in ((), ("a:1",)) for n in (0, 5, -1)]
+    assert asked == [0, 5, -1, -1, 5, -1]
