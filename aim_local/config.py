@@ -134,7 +134,7 @@ class LoadConfig:
     @property
     def n_layers_away(self) -> int:
         """Last text layers that leave this machine's CPU, for a GPU or the servers of `rpc`; -1: all."""
-        return -1 if self.rpc and self.n_gpu_layers == 0 else self.n_gpu_layers
+        return self.n_gpu_layers or -1 if self.rpc else self.n_gpu_layers
 
 
 def check_address(address: str) -> None:

@@ -1,6 +1,6 @@
 // importance of prompt rows from one layer's queries and cached keys; throws aim_error
 // flash attention keeps no scores, so they are computed apart: on the CPU by the kernels of aim-walk.h, on the threads of its backend; for
-// keys on a device head by head, in row blocks, with ggml ops on the backend that holds them
+// keys on a device head by head, in row blocks, with ggml ops on the backend that holds them; keys on another machine are copied to this one's CPU
 #pragma once
 
 #include "aim-walk.h"
