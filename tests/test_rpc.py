@@ -223,14 +223,14 @@ def test_a_conversation(here: VisionLLM, there: VisionLLM, name: str, tmp_path: 
 def test_the_vision_tower_stays_here(exact: tuple[Path, Path]) -> None:
     """Encoding a clip says nothing to a server, and its rows are those of a model that is here alone."""
     clip, question, *_ = ANSWERS[0]
-    with (
-        Server() as server,
-        Relay(server.address) as relay,
-        VisionLLM.load(*exact, config=on(F32, [relay.address])) as llm,
-    ):
-        n_before = relay.n_up + relay.n_down
-        assert encoded(llm, f"{MARKER}{question}", [CLIPS / clip], VisualTokenConfig.off()).blocks
-        assert relay.n_up + relay.n_down == n_before > 0
-        facts = llm.model.vision_facts
+    facts = []
+    with Server() as server, Relay(server.address) as relay:
+        with VisionLLM.load(*exact, config=on(F32, [relay.address])) as llm:
+            n_before = relay.n_up + relay.n_down
+            assert encoded(llm, f"{MARKER}{question}", [CLIPS / clip], VisualTokenConfig.off()).blocks
+            assert relay.n_up + relay.n_down == n_before > 0
+            facts.append(llm.model.vision_facts)
+        with VisionLLM.load(*exact, config=on(F32, [relay.address], n_gpu_layers=5)) as llm:
+            facts.append(llm.model.vision_facts)
     with VisionLLM.load(*exact, config=F32) as llm:
-        assert llm.model.vision_facts == facts
+        assert facts == [llm.model.vision_facts] * 2
