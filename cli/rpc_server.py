@@ -17,7 +17,7 @@ _NO_AUTH_HELP = "Listen beyond this machine although there is no password: on a 
 
 def rpc_server(
     *,
-    host: Annotated[str, opt.text("IPv4 address or name to listen on.", "HOST")] = "127.0.0.1",
+    host: Annotated[str, opt.text("IPv4 address or name to listen on.", "HOST", "--host")] = "127.0.0.1",
     port: Annotated[int, opt.whole("Port to listen on; 0 takes a free one.")] = 50052,
     threads: opt.Threads = None,
     no_auth: Annotated[bool, opt.flag(_NO_AUTH_HELP, "--no-auth")] = False,
