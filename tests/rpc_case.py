@@ -57,13 +57,14 @@ def servers() -> Iterator[tuple[str, str]]:
 
 @dataclass
 class Relay:
-    """Between a client and a server: counts bytes, and cuts the line where it is told to.
+    """Between a client and a server: counts bytes, and does something after so many of them.
 
-    cut_after: bytes to the server, over all connections; the line is then dead for good.
+    after: bytes to the server, over all connections. then: what to do, once; None: the line is dead from then on.
     """
 
     address: str
-    cut_after: int | None = None
+    after: int | None = None
+    then: Callable[[], None] | None = None
     n_up: int = 0
     n_down: int = 0
     cut: threading.Event = field(default_factory=threading.Event)
@@ -101,9 +102,9 @@ class Relay:
     def _pump(self, source: socket.socket, target: socket.socket, up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                if up and self.cut_after is not None and self.n_up + len(data) > self.cut_after:
-                    self.close()
-                    return
+                if up and self.after is not None and self.n_up + len(data) > self.after:
+                    self.after = None
+                    (self.then or self.close)()
                 self.n_up, self.n_down = self.n_up + up * len(data), self.n_down + (not up) * len(data)
                 target.sendall(data)
         for connection in (source, target):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -191,17 +192,17 @@ from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.errors import AimError
 from rpc_case import Relay
 
-def once(address, cut_after):
-    with Relay(address, cut_after) as relay:
+def once(address, after):
+    with Relay(address, after) as relay:
         try:
             with VisionLLM.load(config=LoadConfig(rpc=[relay.address], n_threads=1)) as llm:
                 for tokens in (VisualTokenConfig.paper(), VisualTokenConfig.off()):
                     llm.generate(QUESTION, [CLIP], tokens, GenerateConfig(max_tokens=4))
         except AimError as e:
-            assert cut_after is not None and "\\n" not in str(e), e
-            print(cut_after, type(e).__name__, e, flush=True)
+            assert after is not None and "\\n" not in str(e), e
+            print(after, type(e).__name__, e, flush=True)
         else:
-            assert cut_after is None
+            assert after is None
         return relay.n_up
 
 address, QUESTION, CLIP = sys.argv[1], sys.argv[2], Path(sys.argv[3])
@@ -228,6 +229,31 @@ def test_the_line_is_cut_anywhere(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr[-2000:]
     assert found.stdout.splitlines()[-1] == "done"
     assert found.stderr == ""
+
+
+@needs_rpc
+@pytest.mark.skipif(os.name != "posix", reason="no SIGINT to one process")
+def test_ctrl_c_ends_loading() -> None:
+    """A model that takes minutes to be sent is given up at once, and the server is free again."""
+    with Server() as server:
+        with Relay(server.address) as relay, VisionLLM.load(config=config(relay.address)):
+            n_whole = relay.n_up
+        with Relay(server.address, n_whole // 4, lambda: os.kill(os.getpid(), signal.SIGINT)) as relay:
+            with pytest.raises(KeyboardInterrupt):
+                VisionLLM.load(config=config(relay.address))
+            assert relay.n_up < n_whole * 0.7
+        VisionLLM.load(config=config(server.address)).close()
+
+
+@needs_rpc
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of timers")
+def test_connections_ask_whether_the_other_end_is_there() -> None:
+    """Both ends, or one that lost its power would be waited for, or served, for ever. proc(5): tcp, timer 2."""
+    with Server() as server, VisionLLM.load(config=config(server.address)):
+        port = f":{int(server.address.split(':')[1]):04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        timers = [line[5][:2] for line in lines if port in line[1] + line[2] and line[3] == "01"]
+    assert timers == ["02", "02"]
 
 
 @needs_rpc

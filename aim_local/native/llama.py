@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError, NativeError
 from . import kernels, log
 from .binding import type_number
-from .created import created
+from .created import created, interrupted
 from .library import llama
 from .rpc import RemoteDevices
 from .stop import StopHook
@@ -84,6 +84,8 @@ class LlamaModel:
         devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
         if handles:
             params.devices = ctypes.addressof(devices)
+        go_on = llama.llama_progress_callback(lambda progress, data: not interrupted())
+        params.progress_callback = go_on
         model = created(
             lambda: llama.llama_model_load_from_file(str(self.path).encode(), params), llama.llama_model_free
         )
