@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_case import run_process
+from cli_case import MAIN, run_process
 from rpc_case import Relay, Server, needs_rpc, stranger
 from test_golden import ANSWERS, CLIPS
 
@@ -234,14 +234,16 @@ def test_the_line_is_cut_anywhere(tmp_path: Path) -> None:
 @needs_rpc
 @pytest.mark.skipif(os.name != "posix", reason="no SIGINT to one process")
 def test_ctrl_c_ends_loading() -> None:
-    """A model that takes minutes to be sent is given up at once, and the server is free again."""
+    """A model that takes minutes to be sent is given up, by the library and by a command, and the server is free."""
     with Server() as server:
-        with Relay(server.address) as relay, VisionLLM.load(config=config(relay.address)):
-            n_whole = relay.n_up
-        with Relay(server.address, n_whole // 4, lambda: os.kill(os.getpid(), signal.SIGINT)) as relay:
+        with Relay(server.address, 1_000_000, lambda: os.kill(os.getpid(), signal.SIGINT)) as relay:
             with pytest.raises(KeyboardInterrupt):
                 VisionLLM.load(config=config(relay.address))
-            assert relay.n_up < n_whole * 0.7
+        with Relay(server.address, 1_000_000, lambda: process.send_signal(signal.SIGINT)) as relay:
+            command = [sys.executable, "-P", "-c", MAIN, "chat", "-p", "x", "--rpc", relay.address]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            assert process.communicate(timeout=60) == ("", "interrupted\n")
+            assert process.returncode == 130
         VisionLLM.load(config=config(server.address)).close()
 
 

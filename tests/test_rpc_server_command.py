@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
-from cli_case import one_line, run, run_process
+from cli_case import MAIN, one_line, run, run_process
 from rpc_case import Server, needs_rpc
 from test_golden import ANSWERS, CLIPS
 
 from aim_local import LoadConfig
 from aim_local.cli._options import LoadOptions
-from aim_local.native import rpc_greeting
+from aim_local.native.rpc_greeting import greet
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "198.51.100.7"])
@@ -50,7 +53,7 @@ def test_a_port_that_is_taken() -> None:
 def test_it_tells_of_clients_and_ends_with_ctrl_c() -> None:
     with Server() as server:
         assert server.first_line.endswith(", 1 threads; Ctrl-C ends it\n")
-        assert rpc_greeting.greet(server.address) == ("127.0.0.1", int(server.address.split(":")[1]))
+        assert greet(server.address) == ("127.0.0.1", int(server.address.split(":")[1]))
         clip = CLIPS / ANSWERS[0][0]
         done = run_process("chat", "--video", clip, "-p", ANSWERS[0][1], "-q", "--rpc", f"{server.address} ")
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{ANSWERS[0][2]}\n", "")
@@ -58,6 +61,19 @@ def test_it_tells_of_clients_and_ends_with_ctrl_c() -> None:
         assert server.process.wait(30) == 130
     assert "a client is served\n" in server.lines
     assert server.lines[-1] == "interrupted\n"
+
+
+@needs_rpc
+def test_json_says_where_it_listens() -> None:
+    command = [sys.executable, "-P", "-c", MAIN, "rpc-server", "--port", "0", "--threads", "1", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = iter(process.stdout.readline, "}\n")
+        found = json.loads("".join(lines) + "}")
+        greet(f"{found['host']}:{found['port']}")
+        process.terminate()
+    assert (found["host"], found["threads"]) == ("127.0.0.1", 1)
+    assert {"name", "about", "memory"} == found["devices"][0].keys()
 
 
 @needs_rpc

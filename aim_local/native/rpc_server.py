@@ -24,7 +24,7 @@ class RpcServer:
     """Serves from now on: this machine's GPUs, or its CPU where there is none.
 
     host: a numeric IPv4 address. port: 0 takes a free one; `port` has it. Raises NativeError where it cannot listen.
-    The server prints on the C library's standard output, which is read here: nothing else can be printed there.
+    The server prints on the C library's standard output, which is read here. `stdout` is what that was before.
     """
 
     def __init__(self, host: str, port: int, n_threads: int) -> None:
@@ -36,6 +36,7 @@ class RpcServer:
         #         size_t n_devices, ggml_backend_dev_t * devices)
         types = [c_char_p, c_char_p, c_size_t, c_size_t, c_void_p]
         self._start = rpc_function("ggml_backend_rpc_start_server", types, None)
+        self.stdout = open(os.dup(1), "w", encoding="utf-8")  # noqa: SIM115  (as long as the process)
         reading, writing = os.pipe()
         os.dup2(writing, 1)
         os.close(writing)
