@@ -236,9 +236,9 @@ def test_the_line_is_cut_anywhere(tmp_path: Path) -> None:
 def test_ctrl_c_ends_loading() -> None:
     """A model that takes minutes to be sent is given up, by the library and by a command, and the server is free."""
     with Server() as server:
-        with Relay(server.address, 1_000_000, lambda: os.kill(os.getpid(), signal.SIGINT)) as relay:
-            with pytest.raises(KeyboardInterrupt):
-                VisionLLM.load(config=config(relay.address))
+        here = Relay(server.address, 1_000_000, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with here, pytest.raises(KeyboardInterrupt):
+            VisionLLM.load(config=config(here.address))
         with Relay(server.address, 1_000_000, lambda: process.send_signal(signal.SIGINT)) as relay:
             command = [sys.executable, "-P", "-c", MAIN, "chat", "-p", "x", "--rpc", relay.address]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
