@@ -197,7 +197,12 @@ def once(address, after):
         try:
             with VisionLLM.load(config=LoadConfig(rpc=[relay.address], n_threads=1)) as llm:
                 for tokens in (VisualTokenConfig.paper(), VisualTokenConfig.off()):
-                    llm.generate(QUESTION, [CLIP], tokens, GenerateConfig(max_tokens=4))
+                    with llm.chat(tokens, generate=GenerateConfig(max_tokens=4)) as chat:
+                        chat.ask(QUESTION, [CLIP])
+                        chat.ask("And then?")
+                        path = chat.save(FOLDER / f"{after}.aimchat")
+                    with llm.load_chat(path) as chat:
+                        chat.ask("And its colour?")
         except AimError as e:
             assert after is not None and "\\n" not in str(e), e
             print(after, type(e).__name__, e, flush=True)
@@ -205,7 +210,7 @@ def once(address, after):
             assert after is None
         return relay.n_up
 
-address, QUESTION, CLIP = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+address, QUESTION, CLIP, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 n = once(address, None)
 for cut in [0, 40, 100, 200, 300, 500, 800, 1200, 2000, 5000, *(n * i // 24 for i in range(1, 24)), n - 2000, n - 100]:
     once(address, cut)
@@ -215,10 +220,10 @@ print("done")
 
 @needs_rpc
 def test_the_line_is_cut_anywhere(tmp_path: Path) -> None:
-    """While connecting, loading, making contexts, reading and answering: an error of ours each time, in one process."""
+    """While connecting, loading, reading, answering, ranking again, saving, taking up: an error of ours each time."""
     with Server() as server:
         found = subprocess.run(
-            [sys.executable, "-c", CUTS, server.address, QUESTION, str(CLIP)],
+            [sys.executable, "-c", CUTS, server.address, QUESTION, str(CLIP), str(tmp_path)],
             capture_output=True,
             text=True,
             timeout=100,
