@@ -17,7 +17,7 @@ import pytest
 import rpc_case
 from limits import FLOAT32
 from prompt_steps import encoded
-from rpc_case import Relay, Server, needs_rpc
+from rpc_case import Relay, needs_rpc
 from staged_models import COUNTS, Models, distance, make_prompt, run, stages_of
 from test_golden import ANSWERS, CLIPS
 from test_golden import SETTINGS as GOLDEN
@@ -75,6 +75,22 @@ def on(config: LoadConfig, addresses: Sequence[str], **changes: Any) -> LoadConf
 
 def same_lists(found: Sequence[Any], wanted: Sequence[Any]) -> bool:
     return [list(x) for x in found] == [list(x) for x in wanted]
+
+
+def test_the_vision_tower_stays_here(exact: tuple[Path, Path], servers: tuple[str, str]) -> None:
+    """Encoding a clip says nothing to a server, and its rows are those of a model that is here alone."""
+    clip, question, *_ = ANSWERS[0]
+    facts = []
+    with Relay(servers[0]) as relay:
+        with VisionLLM.load(*exact, config=on(F32, [relay.address])) as llm:
+            n_before = relay.n_up + relay.n_down
+            assert encoded(llm, f"{MARKER}{question}", [CLIPS / clip], VisualTokenConfig.off()).blocks
+            assert relay.n_up + relay.n_down == n_before > 0
+            facts.append(llm.model.vision_facts)
+        with VisionLLM.load(*exact, config=on(F32, [relay.address], n_gpu_layers=5)) as llm:
+            facts.append(llm.model.vision_facts)
+    with VisionLLM.load(*exact, config=F32) as llm:
+        assert facts == [llm.model.vision_facts] * 2
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -218,19 +234,3 @@ def test_a_conversation(here: VisionLLM, there: VisionLLM, name: str, tmp_path: 
             last.append(chat.ask("Where does it go?").tokens)
     assert turns[0] == turns[1]
     assert last == [last[0]] * 4
-
-
-def test_the_vision_tower_stays_here(exact: tuple[Path, Path]) -> None:
-    """Encoding a clip says nothing to a server, and its rows are those of a model that is here alone."""
-    clip, question, *_ = ANSWERS[0]
-    facts = []
-    with Server() as server, Relay(server.address) as relay:
-        with VisionLLM.load(*exact, config=on(F32, [relay.address])) as llm:
-            n_before = relay.n_up + relay.n_down
-            assert encoded(llm, f"{MARKER}{question}", [CLIPS / clip], VisualTokenConfig.off()).blocks
-            assert relay.n_up + relay.n_down == n_before > 0
-            facts.append(llm.model.vision_facts)
-        with VisionLLM.load(*exact, config=on(F32, [relay.address], n_gpu_layers=5)) as llm:
-            facts.append(llm.model.vision_facts)
-    with VisionLLM.load(*exact, config=F32) as llm:
-        assert facts == [llm.model.vision_facts] * 2
