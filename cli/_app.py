@@ -195,7 +195,6 @@ for _command in (
     bench.bench,
     rpc_server.rpc_server,
     completion.completion,
-    rpc_server.rpc_server,
 ):
     app.command()(flat(_command))
 
