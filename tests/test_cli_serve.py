@@ -73,7 +73,7 @@ def test_keys_come_from_options_a_file_and_the_environment(
         (["--api-key-file", "/nothing/there"], "--api-key-file"),
         (["--api-key", "short"], "API key"),
         (["--cors", "*"], "origin"),
-        (["--queue", "0"], "n_waiting"),
+        (["--queue", "0"], "--queue is 0"),
         (["--port", "70000"], "port"),
         (["--port", "-1"], "port"),
         (["--host", "no such host"], "--host"),
