@@ -10,7 +10,7 @@ from PIL import Image
 
 pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
-pytest.importorskip("aim_local.server.app")
+pytest.importorskip("aim_local.server.http.app")
 
 from page_case import DESKTOP, PHONE, QUESTION, Tab, chromium
 from playwright.sync_api import Page, expect

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ..errors import UsageError
-from .failures import RequestError
+from ...errors import UsageError
+from ..failures import RequestError
 
 _OPEN = ("/", "/health")  # without a key; and the page's files
 _OPEN_FOLDER = "/page/"

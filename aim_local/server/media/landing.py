@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .failures import RequestError
-from .limits import Limits
+from ..failures import RequestError
+from ..limits import Limits
 from .room import Room
 from .words import beyond, size
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from ..failures import RequestError
 from .content import CONTENT_SCHEMA
-from .failures import RequestError
 
 MAX_MESSAGES, MAX_STOPS, MAX_NAME = 4096, 16, 256
 MAX_STOP_TEXT, MAX_GRAMMAR = 1024, 200_000

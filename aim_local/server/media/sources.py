@@ -24,16 +24,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MediaError
-from ..media import FrameSampling
+from ...errors import MediaError
+from ...media import FrameSampling
+from ..failures import RequestError
+from ..limits import Limits
 from . import addresses, media_folder
 from .addresses import Network, fetch
-from .failures import RequestError
 from .fetching import Patience
 from .heads import check_head, media_failure, without_path
 from .inline import save_inline
 from .landing import Landing, disk_failure
-from .limits import Limits
 from .media_folder import MediaFolder
 from .part_sampling import part_sampling, picture_rate
 from .parts import Item, Part, check_n_pictures, read_part

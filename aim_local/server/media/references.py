@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from .failures import RequestError
+from ..failures import RequestError
 from .words import shown
 
 _PATH_CHARS = 4096  # longer than any path

@@ -20,9 +20,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from ..media import read_image
-from ..media.canvas import resize_rgb
-from ..media.pictures import picture_size
+from ...media import read_image
+from ...media.canvas import resize_rgb
+from ...media.pictures import picture_size
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]  # height, width

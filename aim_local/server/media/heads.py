@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import MediaError
-from ..media.container import open_stream
-from ..media.files import check_file
-from ..media.pictures import PictureKind, picture_kind
+from ...errors import MediaError
+from ...media.container import open_stream
+from ...media.files import check_file
+from ...media.pictures import PictureKind, picture_kind
+from ..failures import RequestError
+from ..limits import Limits
 from .claims import check_claims, check_pixels, is_too_long, too_long
-from .failures import RequestError
-from .limits import Limits
 
 _BOMB = "the picture is too large ("  # the media layer's words, with Pillow's in brackets
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote_to_bytes
 
-from .failures import RequestError
+from ..failures import RequestError
 from .landing import Landing
 from .references import Inline
 from .words import shown

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .failures import RequestError
+from ..failures import RequestError
 from .words import OPTIONS
 
 STEP = 0.1  # seconds between two looks at the clock and at a wish to stop

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
+from ..requests.wire import ChatRequest
 from .front import JsonResponse
-from .wire import ChatRequest
 
 Schema = dict[str, Any]
 _REF = "#/components/schemas/{model}"

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .failures import RequestError
+from ..failures import RequestError
+from ..limits import Limits
 from .heads import check_head
 from .landing import Landed, Landing, disk_failure
-from .limits import Limits
 from .room import Room
 from .words import OPTIONS, display_name, shown, size
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import UsageError
-from ..media import FrameSampling
-from .failures import RequestError
-from .limits import Limits
+from ...errors import UsageError
+from ...media import FrameSampling
+from ..failures import RequestError
+from ..limits import Limits
 from .words import beyond, value_text
 
 FPS = (0.001, 1000.0)  # of a list of pictures

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..config import GenerateConfig, VisualTokenConfig
-from ..errors import UsageError
-from ..media import FrameSampling
-from ..settings import parse_setting
+from ...config import GenerateConfig, VisualTokenConfig
+from ...errors import UsageError
+from ...media import FrameSampling
+from ...settings import parse_setting
+from ..failures import RequestError
+from ..limits import Limits
 from .content import MediaPart, read_content
-from .failures import RequestError
-from .limits import Limits
 from .wire import ChatRequest, shown
 
 T = TypeVar("T")

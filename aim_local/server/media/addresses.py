@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from .failures import RequestError
+from ..failures import RequestError
 from .fetching import Patience, PatientSocket, connect, secure
 from .landing import Landing
 from .words import display_name, printable, shown

@@ -15,9 +15,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .failures import RequestError
+from ..failures import RequestError, internal_error
+from ..metrics import Metrics
 from .guard import Guard
-from .metrics import Metrics
 from .reply import encoded
 
 RECORD = "aim_local.record"
@@ -57,11 +57,6 @@ class JsonResponse(Response):
 
 def error_response(e: RequestError) -> Response:
     return JsonResponse(e.body(), e.status, e.headers)
-
-
-def internal_error(e: BaseException) -> RequestError:
-    """A fault of ours: its kind is told, what it says may be nobody's business."""
-    return RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")
 
 
 class Front:

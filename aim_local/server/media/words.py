@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from .failures import RequestError
+from ..failures import RequestError
 
 MIB = 2**20
 _SHOWN = 80  # characters of a request's text in a message

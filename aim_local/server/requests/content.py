@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .failures import RequestError
-from .parts import MEDIA_TYPES
+from ..failures import RequestError
+from ..media.parts import MEDIA_TYPES
 
 TEXT_TYPES = ("text", "input_text")
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .failures import RequestError
-from .limits import Limits
+from ..failures import RequestError
+from ..limits import Limits
 from .words import beyond, shown, value_text
 
 # type of a part -> fields that may hold its media

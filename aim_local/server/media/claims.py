@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .failures import RequestError
-from .limits import Limits
+from ..failures import RequestError
+from ..limits import Limits
 from .words import beyond, size
 
 MOST_SAMPLES = 10_000_000  # of all tracks: a day of film at 60 frames a second, with its sound

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from .failures import RequestError
-from .limits import MIB
+from ..failures import RequestError
+from ..limits import MIB
 
 _N_AT_ONCE = 4  # times the limit of one: what all requests that are being read may hold together
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
-from .failures import RequestError
+from ...errors import UsageError
+from ..failures import RequestError
 from .words import display_name, shown
 
 _CHUNK = 2**20

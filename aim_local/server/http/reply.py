@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..results import STAGES, Stats, TokenLogprob
-from .jobs import Answered, Moved, Said
+from ...results import STAGES, Stats, TokenLogprob
+from ..jobs import Answered, Moved, Said
 
 Json = dict[str, object]
 _FINISH = {"eos": "stop", "stop": "stop", "length": "length"}

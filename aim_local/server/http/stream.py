@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..results import TokenLogprob
+from ...results import TokenLogprob
+from ..failures import RequestError
+from ..jobs import Answered, Event, Failed, Job, Moved, Said
 from . import reply
-from .failures import RequestError
 from .front import JsonResponse, error_response, record_of
-from .jobs import Answered, Event, Failed, Job, Moved, Said
 from .reply import Json, Reply
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

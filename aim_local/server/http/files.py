@@ -18,13 +18,13 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 
+from ..failures import RequestError
+from ..limits import MIB, Limits
+from ..media.uploads import Upload, Uploads, Writer
+from ..requests.wire import shown
 from . import schema
 from .bodies import check_length
-from .failures import RequestError
 from .front import JsonResponse
-from .limits import MIB, Limits
-from .uploads import Upload, Uploads, Writer
-from .wire import shown
 
 _SLACK = MIB  # of the form around the file
 _STALL_S = 60.0

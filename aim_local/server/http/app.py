@@ -12,18 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
-from . import metrics, page, schema
+from .. import metrics, page
+from ..failures import RequestError, internal_error
+from ..jobs import Answered, Event
+from ..looks import looks
+from ..media.uploads import Uploads
+from ..service import About, Service
+from . import schema
 from .bodies import Bodies
-from .failures import RequestError
 from .files import file_routes
-from .front import Front, JsonResponse, error_response, internal_error, record_of
+from .front import Front, JsonResponse, error_response, record_of
 from .guard import Guard
-from .jobs import Answered, Event
-from .looks import looks
 from .reply import Reply
-from .service import About, Service
 from .stream import JobResponse
-from .uploads import Uploads
 
 _STATUS_OF_HEALTH = {"ok": 200}
 
