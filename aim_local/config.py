@@ -128,7 +128,7 @@ class LoadConfig:
         for address in self.rpc:
             check_address(address)
             if self.rpc.count(address) > 1:
-                raise UsageError(f"rpc names {address} twice; name each server once")
+                raise UsageError(f"rpc has {address} twice; name each server once")
         if self.rpc and self.n_gpu_layers == 0:
             raise UsageError("n_gpu_layers is 0, so rpc has nothing to compute; leave one of them out")
         object.__setattr__(self, "rpc", tuple(self.rpc))  # from JSON it is a list

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import subprocess
 import sys
@@ -29,10 +30,15 @@ class Server:
         self.first_line = self.process.stderr.readline()
         assert self.first_line.startswith("listening on "), self.first_line
         self.address = self.first_line.split()[2]
-        # what it says later is read, or the pipe would be full one day
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self.lines.extend, args=(self.process.stderr,), daemon=True)
+        self.lines: queue.Queue[str] = queue.Queue()  # what it says later; "" at its end
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.lines.put(line)
+        self.lines.put("")
 
     def kill(self) -> None:
         self.process.kill()

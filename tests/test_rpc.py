@@ -83,9 +83,12 @@ def test_the_vision_tower_stays_here(exact: tuple[Path, Path], servers: tuple[st
     facts = []
     with Relay(servers[0]) as relay:
         with VisionLLM.load(*exact, config=on(F32, [relay.address])) as llm:
+            devices = rpc.RemoteDevices([relay.address])
+            devices.memory()  # asked and answered: what was sent before is counted
             n_before = relay.n_up + relay.n_down
             assert encoded(llm, f"{MARKER}{question}", [CLIPS / clip], VisualTokenConfig.off()).blocks
             assert relay.n_up + relay.n_down == n_before > 0
+            devices.close()
             facts.append(llm.model.vision_facts)
         with VisionLLM.load(*exact, config=on(F32, [relay.address], n_gpu_layers=5)) as llm:
             facts.append(llm.model.vision_facts)

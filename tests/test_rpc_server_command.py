@@ -15,6 +15,7 @@ from rpc_case import Server, needs_rpc
 
 from aim_local import LoadConfig
 from aim_local.cli._options import LoadOptions
+from aim_local.errors import UsageError
 from aim_local.native.rpc_greeting import greet
 
 
@@ -33,7 +34,7 @@ def test_beyond_this_machine_only_in_so_many_words(host: str) -> None:
         (["--port", "-1"], 2, "--port -1: give a port"),
         (["--host", "::1"], 1, "::1 has no IPv4 address"),
         (["--host", "no-such-host.invalid"], 1, "no-such-host.invalid has no IPv4 address"),
-        (["--threads", "0"], 2, "n_threads is 0"),
+        (["--threads", "0"], 2, "--threads is 0"),
         (["--host", "198.51.100.7", "--no-auth"], 1, "cannot listen on 198.51.100.7:50052"),
     ],
 )
@@ -53,10 +54,11 @@ def test_it_tells_of_clients_and_ends_with_ctrl_c() -> None:
     with Server() as server:
         assert server.first_line.endswith(", 1 threads; Ctrl-C ends it\n")
         assert greet(server.address) == ("127.0.0.1", int(server.address.split(":")[1]))
+        assert server.lines.get(timeout=30) == "a client is served\n"
+        assert server.lines.get(timeout=30) == "the client is gone; ready for another\n"
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 130
-    assert "a client is served\n" in server.lines
-    assert server.lines[-1] == "interrupted\n"
+        assert server.lines.get(timeout=30) == "interrupted\n"
 
 
 @needs_rpc
@@ -78,17 +80,20 @@ def test_it_can_be_ended_while_it_serves() -> None:
     with Server("--quiet") as server, socket.create_connection(("127.0.0.1", int(server.address.split(":")[1]))):
         server.process.terminate()
         assert server.process.wait(30) == -signal.SIGTERM
-    assert server.lines == []
+        assert server.lines.get(timeout=30) == ""
 
 
 def test_the_option() -> None:
     assert LoadOptions().load_config().rpc == ()
     assert LoadOptions(rpc="a:1, b:2").load_config() == LoadConfig(rpc=["a:1", "b:2"])
-    assert "rpc is 'b'" in one_line(run("chat", "-p", "x", "--rpc", "a:1,b"), 2)
-    assert "rpc is ''" in one_line(run("chat", "-p", "x", "--rpc", "a:1,"), 2)
+    assert "--rpc is 'b'" in one_line(run("chat", "-p", "x", "--rpc", "a:1,b"), 2)
+    assert "--rpc is ''" in one_line(run("chat", "-p", "x", "--rpc", "a:1,"), 2)
+    assert "nothing to compute" in one_line(run("chat", "-p", "x", "--rpc", "a:1", "--gpu-layers", "0"), 2)
     assert "leave --rpc or it out" in one_line(run("bench", "--rpc", "a:1", "--against-stock"), 2)
 
 
 def test_layers_that_leave_the_cpu() -> None:
-    asked = [LoadConfig(n_gpu_layers=n, rpc=rpc).n_layers_away for rpc in ((), ("a:1",)) for n in (0, 5, -1)]
-    assert asked == [0, 5, -1, -1, 5, -1]
+    assert [LoadConfig(n_gpu_layers=n).n_layers_away for n in (None, 0, 5, -1)] == [None, 0, 5, -1]
+    assert [LoadConfig(n_gpu_layers=n, rpc=["a:1"]).n_layers_away for n in (None, 5, -1)] == [-1, 5, -1]
+    with pytest.raises(UsageError, match="n_gpu_layers is 0, so rpc has nothing to compute"):
+        LoadConfig(n_gpu_layers=0, rpc=["a:1"])
