@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +26,7 @@ VISION_PRECISIONS = ("auto", "exact", "bf16", "int8")
 PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
 MAX_LOGPROBS = 20  # as OpenAI's
+MAX_RPC = 16  # llama_max_devices(): servers and GPUs of one model
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 MERGE_AUTHORS = 0.4375  # of a picture of the authors' image model: 252 of 576
@@ -62,6 +64,9 @@ class LoadConfig:
     reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
     no patch differing by more than noise (docs/encoding.md).
     cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).
+    rpc: "HOST:PORT" of machines that run `aim-local rpc-server`: the language model's layers are there, in the order of
+    the servers and by their memory (docs/scale.md). n_gpu_layers then counts the last layers, which are on the servers;
+    None is all of them. The token embedding and the vision tower stay here.
     """
 
     n_ctx: int | None = None
@@ -78,6 +83,7 @@ class LoadConfig:
     frame_tokens: int | None = None
     reuse_frames: str = "near"
     cache_media: bool = True
+    rpc: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _positive("n_ctx", self.n_ctx, optional=True)
@@ -102,6 +108,7 @@ class LoadConfig:
                 f"prefill_precision is {self.prefill_precision!r}; allowed are {', '.join(PREFILL_PRECISIONS)}"
             )
         self._check_merging()
+        self._check_rpc()
         _positive("frame_tokens", self.frame_tokens, optional=True)
         if self.reuse_frames not in REUSE:
             raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
@@ -114,6 +121,36 @@ class LoadConfig:
             raise UsageError(f"vision_merge is {share!r}; it is the share of patches retained, above 0 and at most 1")
         if not isinstance(depth, (int, float)) or not 0 < depth < 1:
             raise UsageError(f"vision_merge_depth is {depth!r}; it is a share of the tower's layers, between 0 and 1")
+
+    def _check_rpc(self) -> None:
+        if isinstance(self.rpc, str) or len(self.rpc) > MAX_RPC:
+            raise UsageError(f'rpc is {self.rpc!r}; give a list of at most {MAX_RPC} "HOST:PORT"')
+        for address in self.rpc:
+            check_address(address)
+            if self.rpc.count(address) > 1:
+                raise UsageError(f"rpc has {address} twice; name each server once")
+        if self.rpc and self.n_gpu_layers == 0:
+            raise UsageError("n_gpu_layers is 0, so rpc has nothing to compute; leave one of them out")
+        object.__setattr__(self, "rpc", tuple(self.rpc))  # from JSON it is a list
+
+    @property
+    def n_layers_away(self) -> int | None:
+        """Last text layers that leave this machine's CPU, for a GPU or the servers of `rpc`; -1: all.
+
+        None: all of them where there is a GPU.
+        """
+        return -1 if self.rpc and self.n_gpu_layers is None else self.n_gpu_layers
+
+
+def check_address(address: str) -> None:
+    """Raises UsageError unless it is HOST:PORT of an RPC server."""
+    found = re.fullmatch(r"([\w.-]+):(\d+)", address) if isinstance(address, str) else None
+    if found and 1 <= int(found[2]) <= 65535:
+        return
+    why = "give HOST:PORT with a port from 1 to 65535, such as 10.0.0.2:50052"
+    if isinstance(address, str) and address.count(":") > 1:
+        why = "llama.cpp's RPC speaks IPv4 alone: give the server's IPv4 address, or its name, and the port"
+    raise UsageError(f"rpc is {address!r}; {why}")
 
 
 @dataclass(frozen=True)

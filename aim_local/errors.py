@@ -29,6 +29,10 @@ class NativeError(AimError):
     """The native libraries are missing, stock, or failed."""
 
 
+class ServerLostError(NativeError):
+    """Another machine that held layers of the model is gone; the model has to be loaded anew."""
+
+
 class ClosedError(NativeError):
     """The model was closed, by this thread before or by another one meanwhile."""
 

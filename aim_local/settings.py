@@ -151,7 +151,7 @@ _CHANGES: dict[str, Callable[[VisualTokenConfig, str], VisualTokenConfig]] = {
 
 def refine_load(load: LoadConfig, text: str) -> LoadConfig:
     """`load` with the options that NAME=VALUE[:NAME=VALUE] names: type_k=q8_0:type_v=q8_0. Raises UsageError."""
-    known, changes = [field.name for field in fields(LoadConfig)], dict[str, Any]()
+    known, changes = [field.name for field in fields(LoadConfig) if field.name != "rpc"], dict[str, Any]()
     for part in text.split(":"):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in known or not value or name in changes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _log
+from ._option_names import in_options
 from ._table import print_json
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def print_answer_json(
         "question": question,
         "model": model,
         "media": [str(path) for path in media],
-        "warnings": list(answer.warnings),
+        "warnings": [in_options(line) for line in answer.warnings],
         "toy": answer.toy,
         "stats": answer.stats.to_dict(),
     }

@@ -30,6 +30,7 @@ from . import (
     plan,
     pull,
     quantize,
+    rpc_server,
     run,
     serve,
     watch,
@@ -192,6 +193,7 @@ for _command in (
     plan.plan,
     doctor.doctor,
     bench.bench,
+    rpc_server.rpc_server,
     completion.completion,
 ):
     app.command()(flat(_command))

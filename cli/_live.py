@@ -60,6 +60,11 @@ class Stopping:
     def asked(self) -> bool:
         return self._asked.is_set()
 
+    def check(self) -> None:
+        """After native work that calls back into Python, where what the handler raised is lost."""
+        if self.asked():
+            raise Terminated(0)
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Native code calls back into Python in there, and would lose an exception."""
@@ -70,8 +75,7 @@ class Stopping:
             raise (Terminated(0) if self.asked() else e) from e
         finally:
             self._answering = False
-        if self.asked():
-            raise Terminated(0)
+        self.check()
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,12 @@ _REUSE_HELP = (
 )
 
 
+_RPC_HELP = (
+    "Machines that run `aim-local rpc-server`: text layers are computed there, the last --gpu-layers of them, or all "
+    "(docs/scale.md)."
+)
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How a model is loaded."""
@@ -134,6 +140,7 @@ class LoadOptions:
     ] = None
     threads: Threads = None
     gpu_layers: Annotated[int | None, whole(_GPU_HELP)] = None
+    rpc: Annotated[str | None, text(_RPC_HELP, "HOST:PORT,...", "--rpc")] = None
     type_k: Annotated[str, text(f"Type of the cached keys: {span(KV_TYPES, 5)}.", "TYPE", "--type-k")] = "f16"
     type_v: Annotated[str, text("Type of the cached values.", "TYPE", "--type-v")] = "f16"
     flash_attn: Annotated[FlashAttn, text("Flash attention.", "auto|on|off", "--flash-attn")] = FlashAttn.AUTO
@@ -164,6 +171,7 @@ class LoadOptions:
             n_ctx=self.ctx,
             n_threads=self.threads,
             n_gpu_layers=self.gpu_layers,
+            rpc=[] if self.rpc is None else [address.strip() for address in self.rpc.split(",")],
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
             reuse_frames=self.vision_reuse.value,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _hub, _log
-from ._interrupt import Interrupts
 
 if TYPE_CHECKING:
     from aim_local import VisionLLM
@@ -27,9 +26,7 @@ def load(
         from aim_local.native.log import echo_native_log
 
         echo_native_log()
-    with Interrupts() as interrupts:
-        llm = VisionLLM.load(model, mmproj, config)
-        interrupts.check()
+    llm = VisionLLM.load(model, mmproj, config)
     if not quiet:
         for note in llm.notes:
             _log.say(f"note: {note}")

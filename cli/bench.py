@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from . import _hub, _log
 from . import _options as opt
 from ._groups import Without
+from ._option_names import in_options
 from ._table import print_json, print_markdown, print_table
 from ._values import parse_frames, parse_list
 
@@ -87,4 +88,4 @@ def _print(result: BenchResult, markdown: bool) -> None:
     if result.notes:
         print()
     for note in result.notes:
-        print(f"- {note}")
+        print(f"- {in_options(note)}")

@@ -58,7 +58,7 @@ def convert(
             _log.say(f"note: it took the place of the model that was in {target}")
         for note in result.notes:
             _log.say(f"note: {note}")
-        _log.say(f"try it: aim-local chat {_name_for(result, out)} --video CLIP")
+        _log.say(f"try it: aim-local chat {_name_for(result, out)} CLIP")
 
 
 def _place(src: Path, name: str | None) -> Path:

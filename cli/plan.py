@@ -28,7 +28,7 @@ def plan(
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: opt.TokenOptions,
-    load: Annotated[opt.LoadOptions, Without("vision_reuse", "no_cache")] = opt.MEASURED,
+    load: Annotated[opt.LoadOptions, Without("vision_reuse", "no_cache", "rpc")] = opt.MEASURED,
     answer: Annotated[opt.AnswerOptions, Without("temp", "seed")],
     ttft: opt.Ttft = None,
     calibrate: Annotated[

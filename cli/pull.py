@@ -41,4 +41,4 @@ def pull(
     if not output.quiet:
         for note in pulled.notes:
             _log.say(f"note: {note}")
-        _log.say(f"try it: aim-local chat {pulled.name} --video CLIP")
+        _log.say(f"try it: aim-local chat {pulled.name} CLIP")

@@ -33,7 +33,7 @@ def run(
     *,
     questions: Annotated[Path, typer.Argument(help=_QUESTIONS_HELP, metavar="QUESTIONS.jsonl", show_default=False)],
     model: opt.ModelArg = None,
-    out: Annotated[Path, typer.Option("--out", help=_OUT_HELP, metavar="ANSWERS.jsonl", show_default=False)],
+    out: Annotated[Path, opt.file(_OUT_HELP, "ANSWERS.jsonl", "--out")],
     workers: Annotated[int, opt.whole(_WORKERS_HELP)] = 1,
     cluster: opt.Cluster = None,
     skip_bad: Annotated[bool, opt.flag(_SKIP_HELP, "--skip-bad")] = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,9 +73,6 @@ class LimitOptions:
         """Raises UsageError."""
         from aim_local.server.limits import Limits
 
-        for option, value in asdict(self).items():
-            if not value > 0:
-                raise UsageError(f"--{option.replace('_', '-')} is {value:g}; give a number above 0")
         return Limits(
             body_bytes=self.max_body * MIB,
             file_bytes=self.max_file * MIB,
@@ -90,14 +87,15 @@ class LimitOptions:
         )
 
 
+_NAME_HELP = "Name under which the model is served. Default: its own."
+
+
 def serve(
     *,
     model: opt.ModelArg = None,
     mmproj: opt.Mmproj = None,
     listen: ListenOptions,
-    name: Annotated[
-        str | None, opt.text("Name under which the model is served. Default: its own.", "NAME", "--name")
-    ] = None,
+    name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", "--name")] = None,
     grace: Annotated[float, opt.duration("For the answer in work, when the service is stopped.", "--grace")] = 30.0,
     keep: Annotated[int, opt.whole("Conversations that are kept computed, so that the next question is quick.")] = 4,
     keep_memory: Annotated[int, opt.whole("Memory of all of them together, in MiB.")] = 2048,

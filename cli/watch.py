@@ -67,6 +67,7 @@ def watch(
 
     # 2. the model, the source, then the questions
     with _live.Stopping() as stopping, _runtime.load(model, mmproj, config, **load.asking(output)) as llm:
+        stopping.check()
         size = WindowSize.of(fps, window, frames, default=llm.default_frames or 1)
         options: dict[str, Any] = {"tokens": tokens.for_model(llm.model), "generate": generate, "system": answer.system}
         asker = _live.Asker(llm, options, _live.Shown(watched.name, json, stats, output.quiet), stopping)

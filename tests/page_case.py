@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from chromium import _FLAGS, browser
 from page_service import PageService
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
 import aim_local
 from aim_local import VisionLLM
@@ -53,11 +53,14 @@ def service() -> Iterator[PageService]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def chromium() -> Iterator[Page]:
+    """One tab for a file's tests, one after the other: a new one takes longer than most of them."""
     flags = [flag for flag in _FLAGS if flag not in ("--headless", "--remote-debugging-pipe")]  # playwright's own
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=browser(), args=flags)
-        yield opened
+        page = opened.new_context(permissions=["clipboard-read", "clipboard-write"]).new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        yield page
         opened.close()
 
 
@@ -66,23 +69,26 @@ class Serves(Protocol):
 
 
 class Tab:
-    """The page, open. messages: what the console got; requests: addresses that are not the service's own."""
+    """The page, open. messages: what the console got; requests: addresses that are not the service's own.
 
-    def __init__(self, chromium: Browser, service: Serves, size: tuple[int, int] = DESKTOP, **device: Any) -> None:
+    media: what `emulate_media` takes, such as color_scheme="dark".
+    """
+
+    def __init__(self, page: Page, service: Serves, size: tuple[int, int] = DESKTOP, **media: Any) -> None:
         if isinstance(service, PageService):
             service.fresh()
-        self.service = service
-        viewport = {"width": size[0], "height": size[1]}
-        self.context = chromium.new_context(
-            viewport=viewport, permissions=["clipboard-read", "clipboard-write"], **device
-        )
-        self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(SECONDS * 1000)
+        self.page, self.service = page, service
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.emulate_media(**{"color_scheme": "light", "reduced_motion": "no-preference", **media})
         self.messages: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", self._said)
-        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
-        self.page.on("request", self._asked)
+        self._listeners: dict[str, Any] = {
+            "console": self._said,
+            "pageerror": lambda error: self.messages.append(str(error)),
+            "request": self._asked,
+        }
+        for name, listener in self._listeners.items():
+            page.on(name, listener)
 
     def _said(self, message: ConsoleMessage) -> None:
         self.messages.append(f"{message.type}: {message.text}")
@@ -95,7 +101,12 @@ class Tab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.context.close()
+        for name, listener in self._listeners.items():
+            self.page.remove_listener(name, listener)
+        self.page.context.set_offline(False)
+        if self.page.url.startswith(self.service.url):
+            self.page.evaluate("sessionStorage.clear()")
+        self.page.goto("about:blank")
 
     def open(self) -> Tab:
         self.page.goto(self.service.url)

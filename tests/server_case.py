@@ -25,12 +25,12 @@ import uvicorn
 from aim_local import LoadConfig, VisionLLM
 from aim_local.errors import CancelledError
 from aim_local.results import Answer, Stats, Trace
-from aim_local.server.app import make_app
-from aim_local.server.guard import Guard
+from aim_local.server.http.app import make_app
+from aim_local.server.http.guard import Guard
 from aim_local.server.limits import Limits
+from aim_local.server.media.sources import Sources
+from aim_local.server.media.uploads import Uploads
 from aim_local.server.service import Keeping, Service
-from aim_local.server.sources import Sources
-from aim_local.server.uploads import Uploads
 
 CLIPS = Path(__file__).parent.parent / "aim_local" / "data" / "clips"
 CLIP = CLIPS / "direction.mp4"

@@ -26,8 +26,8 @@ from aim_local.errors import MediaError
 from aim_local.media import open_media
 from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
-from aim_local.server.sources import Found, Sources
-from aim_local.server.uploads import Uploads
+from aim_local.server.media.sources import Found, Sources
+from aim_local.server.media.uploads import Uploads
 
 EXAMPLES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 WHERE = "messages[0].content[1]"

@@ -16,7 +16,7 @@ import pytest
 from cli_case import MAIN, one_line, run
 from live_case import pieces, whole
 
-LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[0:0[78]-0:1[0-2], newest \d+\.\d s old\] \w+.*"
+LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[0:0[6-9]-0:1[0-2], newest \d+\.\d s old\] \w+.*"
 
 
 @pytest.fixture

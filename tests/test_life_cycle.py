@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from aim_local import GenerateConfig, VisionLLM, VisualTokenConfig
-from aim_local.native.created import created
+from aim_local.errors import ModelError
+from aim_local.native.created import created, interrupted
 
 CLIP = np.random.default_rng(5).integers(0, 256, (2, 112, 112, 3), np.uint8)
 SHORT = GenerateConfig(max_tokens=2)
@@ -60,14 +61,26 @@ def test_what_ctrl_c_interrupts_is_freed() -> None:
     freed: list[str] = []
 
     def make() -> str:
+        assert not interrupted()
         signal.raise_signal(signal.SIGINT)
+        assert interrupted()  # what is made step by step would stop here
         return "made"
 
     with pytest.raises(KeyboardInterrupt):
         created(make, freed.append)
     assert freed == ["made"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not interrupted()
     assert created(lambda: "made", freed.append) == "made"
+
+
+def test_loading_is_given_up_where_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the minutes that loading takes, from a slow disk or to another machine."""
+    asked: list[int] = []
+    monkeypatch.setattr("aim_local.native.llama.interrupted", lambda: asked.append(1) or len(asked) > 3)
+    with pytest.raises(ModelError, match="does not load"):
+        VisionLLM.load()
+    assert len(asked) == 4
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no SIGINT to one process")

@@ -183,13 +183,8 @@ def test_a_slow_machine_reads_fewer(llm: VisionLLM, monkeypatch: pytest.MonkeyPa
         Station(clock) as station,
         watched(llm, station.url, clock, said, size=WindowSize.of(seconds=24), is_fast=False) as live,
     ):
-        add = live._rolling.add
-
-        def slow(*args: object) -> None:
-            clock.forward(2.5)
-            add(*args)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(live._rolling, "add", slow)
+        note = live._pace.note
+        monkeypatch.setattr(live._pace, "note", lambda seconds: note(2.5))  # whatever this machine took
         station.send(live, pieces(301), lead=5)
         until(lambda: live_case.end_of(live) >= 57, live)
         shown = times(live)

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi")
 from media_fixtures import write_clip
 from page_case import DESKTOP, NEEDLE, PHONE, QUESTION, SECONDS, TIME, Tab, chromium, service
 from page_service import PageService, named
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 __all__ = ["chromium", "service"]  # fixtures
 
@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_whole_way(chromium: Browser, service: PageService, size: tuple[int, int], scheme: str) -> None:
+def test_the_whole_way(chromium: Page, service: PageService, size: tuple[int, int], scheme: str) -> None:
     """Upload, play, budget, ask, stream, stop, seek by time, frames; quiet, and nothing serious in any state."""
     with Tab(chromium, service, size, color_scheme=scheme).open() as tab:
         tab.check_access()
@@ -77,7 +77,7 @@ def test_the_whole_way(chromium: Browser, service: PageService, size: tuple[int,
         tab.check_quiet()
 
 
-def test_what_is_sent(chromium: Browser, service: PageService) -> None:
+def test_what_is_sent(chromium: Page, service: PageService) -> None:
     """The clip goes with the question once; a follow-up carries the conversation; another part of it goes again."""
     with Tab(chromium, service).open().clip() as tab:
         tab.answered().answered("And then?")
@@ -124,7 +124,7 @@ def test_what_is_sent(chromium: Browser, service: PageService) -> None:
         tab.check_quiet()
 
 
-def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp_path: Path) -> None:
+def test_several_clips_and_pictures(chromium: Page, service: PageService, tmp_path: Path) -> None:
     with Tab(chromium, service).open().clip() as tab:
         tab.answered("!cut")
         expect(tab("#ticks i")).to_have_count(8)  # the frames that were read, on the line of time
@@ -156,7 +156,7 @@ def test_several_clips_and_pictures(chromium: Browser, service: PageService, tmp
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_the_newest_answer_is_in_sight(chromium: Browser, service: PageService, size: tuple[int, int]) -> None:
+def test_the_newest_answer_is_in_sight(chromium: Page, service: PageService, size: tuple[int, int]) -> None:
     """Also where what it was made from is taller than the screen; who has scrolled up is left there."""
     with Tab(chromium, service, size).open().clip() as tab:
         for n in range(3):
@@ -176,7 +176,7 @@ def test_the_newest_answer_is_in_sight(chromium: Browser, service: PageService, 
         expect(tab(".turn >> nth=0 >> .asked")).to_be_in_viewport(ratio=1)
 
 
-def test_a_time_that_still_grows_is_none_yet(chromium: Browser, service: PageService) -> None:
+def test_a_time_that_still_grows_is_none_yet(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         tab.ask("!grows")
         expect(tab(".text.growing")).to_have_text("At 0:01")
@@ -185,7 +185,7 @@ def test_a_time_that_still_grows_is_none_yet(chromium: Browser, service: PageSer
         expect(tab(".text .time")).to_have_text(["0:01"])  # 0:01:30 is behind the clip's end
 
 
-def test_a_recording_without_its_length(chromium: Browser, service: PageService, tmp_path: Path) -> None:
+def test_a_recording_without_its_length(chromium: Page, service: PageService, tmp_path: Path) -> None:
     """As browsers record them: the player finds the end, and shows the beginning."""
     with Tab(chromium, service).open() as tab:
         live = write_clip(tmp_path / "live.webm", 50, "libvpx", container_options={"live": "1"})
@@ -194,7 +194,7 @@ def test_a_recording_without_its_length(chromium: Browser, service: PageService,
         tab.check_quiet()
 
 
-def test_dragging_over_the_page(chromium: Browser, service: PageService) -> None:
+def test_dragging_over_the_page(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open() as tab:
         drag = "t => document.body.dispatchEvent(new DragEvent(t, { bubbles: true, dataTransfer: over }))"
         tab.page.evaluate("() => { window.over = new DataTransfer(); over.items.add(new File(['x'], 'x.mp4')); }")
@@ -205,14 +205,14 @@ def test_dragging_over_the_page(chromium: Browser, service: PageService) -> None
         expect(tab("#veil")).to_be_hidden()
 
 
-def test_a_clip_is_taken_away_with_the_page(chromium: Browser, service: PageService) -> None:
+def test_a_clip_is_taken_away_with_the_page(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         tab.page.goto("about:blank")
         assert service.took_away.wait(SECONDS)
         assert service.removed == ["file-1"]
 
 
-def test_text_with_marks(chromium: Browser, service: PageService) -> None:
+def test_text_with_marks(chromium: Page, service: PageService) -> None:
     """What models write of Markdown, while it comes and when it is there; what is copied is what was said."""
     with Tab(chromium, service).open().clip() as tab:
         service.text = "## At first\n- a **red cross at 0:01**\n- `x < y`\n1. one\n**not closed at 0:01"

@@ -11,7 +11,7 @@ pytest.importorskip("fastapi")
 
 from page_case import NEEDLE, PHONE, QUESTION, TIME, Tab, chromium, service
 from page_service import PageService
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 __all__ = ["chromium", "service"]  # fixtures
 
@@ -37,7 +37,7 @@ def walk(tab: Tab, until: str, most: int = 60) -> list[str]:
     return names
 
 
-def test_everything_by_keyboard(chromium: Browser, service: PageService) -> None:
+def test_everything_by_keyboard(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         service.text = "At 0:01 it is red."
         tab("#question").press("Shift+Enter")  # a new line only
@@ -83,7 +83,7 @@ def test_everything_by_keyboard(chromium: Browser, service: PageService) -> None
         tab.check_quiet()
 
 
-def test_the_focus_is_not_lost(chromium: Browser, service: PageService) -> None:
+def test_the_focus_is_not_lost(chromium: Page, service: PageService) -> None:
     """Rows are drawn anew while one stands in them, and clips are taken away under one's hands."""
     with Tab(chromium, service).open() as tab:
         service.upload_gate.clear()
@@ -99,7 +99,7 @@ def test_the_focus_is_not_lost(chromium: Browser, service: PageService) -> None:
         assert tab.page.evaluate(FOCUS) == "choose"
 
 
-def test_escape_stops_and_stopped_answers_can_be_copied(chromium: Browser, service: PageService) -> None:
+def test_escape_stops_and_stopped_answers_can_be_copied(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         tab.ask("!slow")
         service.go()
@@ -111,7 +111,7 @@ def test_escape_stops_and_stopped_answers_can_be_copied(chromium: Browser, servi
         assert tab.page.evaluate("navigator.clipboard.readText()") == "It begins at 0:01 and then "
 
 
-def test_an_answer_is_spoken_once(chromium: Browser, service: PageService) -> None:
+def test_an_answer_is_spoken_once(chromium: Page, service: PageService) -> None:
     """The live region gets the whole answer at its end, and nothing of the stream before."""
     with Tab(chromium, service).open().clip() as tab:
         tab.page.evaluate("""() => {
@@ -130,7 +130,7 @@ def test_an_answer_is_spoken_once(chromium: Browser, service: PageService) -> No
 
 
 @pytest.mark.parametrize("size", [(683, 384), (320, 568)], ids=["desktop at 200 %", "small phone"])
-def test_enlarged(chromium: Browser, service: PageService, size: tuple[int, int]) -> None:
+def test_enlarged(chromium: Page, service: PageService, size: tuple[int, int]) -> None:
     with Tab(chromium, service, size).open().clip().answered() as tab:
         tab.check_access()
         box = tab("#question").bounding_box()
@@ -139,7 +139,7 @@ def test_enlarged(chromium: Browser, service: PageService, size: tuple[int, int]
         tab("#send").click(trial=True)  # nothing lies over it
 
 
-def test_without_motion(chromium: Browser, service: PageService) -> None:
+def test_without_motion(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service, PHONE, reduced_motion="reduce").open().clip() as tab:
         tab.ask("!slow")
         service.go()
@@ -148,7 +148,7 @@ def test_without_motion(chromium: Browser, service: PageService) -> None:
         assert moving == 0
 
 
-def test_right_to_left_lines_stay_apart(chromium: Browser, service: PageService) -> None:
+def test_right_to_left_lines_stay_apart(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         service.text = "\u05d1\u05d6\u05de\u05df 0:01 \u05d0\u05d3\u05d5\u05dd.\nAt 0:01 red."
         tab.answered(f"\u05de\u05d4? {QUESTION}")

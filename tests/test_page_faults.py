@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 
 from page_case import DESKTOP, NEEDLE, PHONE, QUESTION, Tab, chromium, service
 from page_service import ATTACK, PageService
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 __all__ = ["chromium", "service"]  # fixtures
 
@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 
-def test_refusals_are_said_and_can_be_tried_again(chromium: Browser, service: PageService) -> None:
+def test_refusals_are_said_and_can_be_tried_again(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service, PHONE, color_scheme="dark").open().clip() as tab:
         said = tab(".turn:last-child .failure p")
         tab.ask("!refused 900 frames")
@@ -49,7 +49,7 @@ def test_refusals_are_said_and_can_be_tried_again(chromium: Browser, service: Pa
         assert message["content"][0]["file"] == {"file_id": "file-1"}
 
 
-def test_a_busy_service_is_asked_again(chromium: Browser, service: PageService) -> None:
+def test_a_busy_service_is_asked_again(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         service.busy = 1
         tab.ask(QUESTION)
@@ -63,7 +63,7 @@ def test_a_busy_service_is_asked_again(chromium: Browser, service: PageService) 
         expect(tab(".note")).to_have_text("Stopped before the first word.")
 
 
-def test_a_key_is_asked_for(chromium: Browser, service: PageService) -> None:
+def test_a_key_is_asked_for(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service) as tab:
         service.key = "open sesame"
         tab.page.goto(service.url)
@@ -82,18 +82,18 @@ def test_a_key_is_asked_for(chromium: Browser, service: PageService) -> None:
         assert tab.page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
 
 
-def test_a_service_that_is_gone(chromium: Browser, service: PageService) -> None:
+def test_a_service_that_is_gone(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
-        tab.context.set_offline(True)
+        tab.page.context.set_offline(True)
         tab.ask(QUESTION)
         expect(tab(".failure .title")).to_have_text("The service does not answer")
         expect(tab("#state")).to_have_text("not reachable")
-        tab.context.set_offline(False)
+        tab.page.context.set_offline(False)
         tab("text=Try again").click()
         expect(tab(".turn .text")).to_have_text("red cross")
 
 
-def test_a_service_that_was_started_anew_gets_the_clips_again(chromium: Browser, service: PageService) -> None:
+def test_a_service_that_was_started_anew_gets_the_clips_again(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip().answered() as tab:
         service.uploads = {"file-9": b""}
         tab.ask("And then?")
@@ -103,9 +103,7 @@ def test_a_service_that_was_started_anew_gets_the_clips_again(chromium: Browser,
         assert service.asked[-1]["messages"][0]["content"][0]["file"] == {"file_id": "file-2"}
 
 
-def test_uploads_can_be_cancelled_refused_and_waited_for(
-    chromium: Browser, service: PageService, tmp_path: Path
-) -> None:
+def test_uploads_can_be_cancelled_refused_and_waited_for(chromium: Page, service: PageService, tmp_path: Path) -> None:
     with Tab(chromium, service).open() as tab:
         service.upload_gate.clear()
         tab.give(NEEDLE)
@@ -127,7 +125,7 @@ def test_uploads_can_be_cancelled_refused_and_waited_for(
         tab.check_access()
 
 
-def test_text_is_never_html(chromium: Browser, service: PageService, tmp_path: Path) -> None:
+def test_text_is_never_html(chromium: Page, service: PageService, tmp_path: Path) -> None:
     """From the model, from the service, from a file's name, and from the user."""
     with Tab(chromium, service).open() as tab:
         evil = tmp_path / "<img src=x onerror=alert(5)>.mp4"
@@ -151,7 +149,7 @@ def test_text_is_never_html(chromium: Browser, service: PageService, tmp_path: P
             tab.page.evaluate("document.body.innerHTML = '<b>x</b>'")
 
 
-def test_what_went_wrong_with_an_answer(chromium: Browser, service: PageService) -> None:
+def test_what_went_wrong_with_an_answer(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service, DESKTOP).open().clip() as tab:
         tab.answered("!toy")
         expect(tab(".note.toy")).to_contain_text("the bundled toy model knows only its own clips")

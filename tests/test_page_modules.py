@@ -18,7 +18,7 @@ pytest.importorskip("fastapi")
 
 from page_case import Tab, chromium
 from page_service import PageService
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 
 __all__ = ["chromium"]  # a fixture
 
@@ -29,7 +29,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def tab(chromium: Browser) -> Iterator[Tab]:
+def tab(chromium: Page) -> Iterator[Tab]:
     with PageService() as service, Tab(chromium, service).open() as opened:
         yield opened
 

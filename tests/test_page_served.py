@@ -10,10 +10,10 @@ from PIL import Image
 
 pytest.importorskip("playwright")
 pytest.importorskip("axe_playwright_python")
-pytest.importorskip("aim_local.server.app")
+pytest.importorskip("aim_local.server.http.app")
 
 from page_case import DESKTOP, PHONE, QUESTION, Tab, chromium
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 from server_case import Running, running, served
 
 __all__ = ["chromium", "served"]  # fixtures
@@ -26,7 +26,7 @@ SUMMARY = ".turn:last-child .evidence summary"
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone", "desktop"])
-def test_clips_are_asked_about(chromium: Browser, served: Running, size: tuple[int, int], scheme: str) -> None:
+def test_clips_are_asked_about(chromium: Page, served: Running, size: tuple[int, int], scheme: str) -> None:
     with Tab(chromium, served, size, color_scheme=scheme).open().clip() as tab:
         tab("#reading").evaluate("details => { details.open = true; }")
         tab("input[value=off]").check()
@@ -45,7 +45,7 @@ def test_clips_are_asked_about(chromium: Browser, served: Running, size: tuple[i
         tab.check_quiet()
 
 
-def test_what_the_toy_does_not_know_is_said(chromium: Browser, served: Running, tmp_path: Path) -> None:
+def test_what_the_toy_does_not_know_is_said(chromium: Page, served: Running, tmp_path: Path) -> None:
     with Tab(chromium, served).open() as tab:
         Image.new("RGB", (80, 60), "red").save(tmp_path / "square.png")
         tab.give(tmp_path / "square.png", mime="image/png")
@@ -55,7 +55,7 @@ def test_what_the_toy_does_not_know_is_said(chromium: Browser, served: Running, 
         tab.check_quiet()
 
 
-def test_refusals_are_the_services_own_words(chromium: Browser, served: Running, tmp_path: Path) -> None:
+def test_refusals_are_the_services_own_words(chromium: Page, served: Running, tmp_path: Path) -> None:
     with Tab(chromium, served).open().clip() as tab:
         tab("#frames").fill("900")
         tab.ask(QUESTION)
@@ -66,7 +66,7 @@ def test_refusals_are_the_services_own_words(chromium: Browser, served: Running,
         expect(tab("#upload-error")).to_contain_text("notes.mp4")
 
 
-def test_a_key_opens_it(chromium: Browser) -> None:
+def test_a_key_opens_it(chromium: Page) -> None:
     with running(keys=["open-sesame"]) as served, Tab(chromium, served) as tab:
         tab.page.goto(served.url)
         tab("#key").fill("open-sesame")

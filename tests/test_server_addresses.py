@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from server_files import EXAMPLES, refusal, refused, sources, video_url
 from web_server import Web, answer, loopback
 
-from aim_local.server import addresses
-from aim_local.server.addresses import Network, is_public, read_address
 from aim_local.server.failures import RequestError
+from aim_local.server.media import addresses
+from aim_local.server.media.addresses import Network, is_public, read_address
 
 PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e",
           "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]  # fmt: skip

@@ -22,9 +22,9 @@ from server_files import (
     with_claims,
 )
 
-from aim_local.server.heads import check_head
 from aim_local.server.limits import Limits
-from aim_local.server.sources import Sources
+from aim_local.server.media.heads import check_head
+from aim_local.server.media.sources import Sources
 
 MIB = 2**20
 

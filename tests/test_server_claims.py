@@ -13,9 +13,9 @@ import pytest
 from media_fixtures import CLIPS, write_clip
 from server_files import long_gif, refusal, with_claims
 
-from aim_local.server import claims
-from aim_local.server.heads import check_head
 from aim_local.server.limits import Limits
+from aim_local.server.media import claims
+from aim_local.server.media.heads import check_head
 
 
 def refused(data: bytes, folder: Path) -> str:

@@ -10,9 +10,9 @@ import pytest
 from server_case import CLIPS, PATIENCE_S, HeldLLM, Running, data_url, question, running, video_part
 
 from aim_local.config import GenerateConfig
-from aim_local.server.asked import Asked, AskedTurn
 from aim_local.server.conversations import Conversations, Listeners
 from aim_local.server.jobs import Client, Job
+from aim_local.server.requests.asked import Asked, AskedTurn
 from aim_local.server.service import Keeping
 
 PLACES = sorted(CLIPS.glob("*.mp4"))

@@ -17,9 +17,9 @@ from media_fixtures import picture
 from server_files import find, peak_memory, png, refused, sources, video_url
 from web_server import Reply, Web, answer, for_ever, loopback, raw
 
-from aim_local.server import addresses
-from aim_local.server.addresses import Network
 from aim_local.server.limits import Limits
+from aim_local.server.media import addresses
+from aim_local.server.media.addresses import Network
 
 OK = b"HTTP/1.1 200 OK\r\n"
 MIB = 2**20

@@ -16,7 +16,7 @@ from web_server import loopback
 
 from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
-from aim_local.server.sources import Sources
+from aim_local.server.media.sources import Sources
 
 TYPES = ["image_url", "input_image", "image", "video_url", "input_video", "video", "file", "input_file", "text", ""]
 FIELDS = [

@@ -12,7 +12,7 @@ from server_case import PATIENCE_S, HeldLLM, Running, question, running
 
 from aim_local.errors import UsageError
 from aim_local.server.failures import RequestError
-from aim_local.server.guard import Guard, check_exposed
+from aim_local.server.http.guard import Guard, check_exposed
 from aim_local.server.limits import Limits
 
 KEY, OTHER = "first-key-1", "second-key-2"

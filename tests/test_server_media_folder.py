@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from media_fixtures import picture
 from server_files import EXAMPLES, WHERE, find, png, refused, sources, video_url
 
-from aim_local.server import media_folder
 from aim_local.server.failures import RequestError
-from aim_local.server.media_folder import MediaFolder
-from aim_local.server.sources import Sources
+from aim_local.server.media import media_folder
+from aim_local.server.media.media_folder import MediaFolder
+from aim_local.server.media.sources import Sources
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files have paths on Linux alone")
 

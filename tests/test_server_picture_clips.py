@@ -15,8 +15,8 @@ from server_files import EXAMPLES, WHERE, Pixels, b64, encoded, find, png, refus
 
 from aim_local.media import FrameSampling
 from aim_local.server.limits import Limits
-from aim_local.server.picture_clip import fit_into
-from aim_local.server.sources import Sources
+from aim_local.server.media.picture_clip import fit_into
+from aim_local.server.media.sources import Sources
 
 
 @pytest.fixture

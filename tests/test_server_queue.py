@@ -9,11 +9,11 @@ import pytest
 from server_case import PATIENCE_S, HeldLLM, question, running
 
 from aim_local.config import GenerateConfig
-from aim_local.server.asked import Asked
 from aim_local.server.failures import RequestError
 from aim_local.server.jobs import Client, Event, Failed, Job
 from aim_local.server.limits import Limits
 from aim_local.server.queue import FairQueue
+from aim_local.server.requests.asked import Asked
 
 NOTHING = Asked((), None, GenerateConfig(), None, None)
 

@@ -16,8 +16,8 @@ from aim_local import VisionLLM
 from aim_local.errors import UsageError
 from aim_local.media import FrameSampling, open_media
 from aim_local.server.limits import Limits
-from aim_local.server.sources import Sources
-from aim_local.server.uploads import Uploads
+from aim_local.server.media.sources import Sources
+from aim_local.server.media.uploads import Uploads
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from media_fixtures import picture, write_clip, write_sound
 from openai.types import FileObject
 from server_files import EXAMPLES, WHERE, b64, encoded, long_gif, png, refusal, sources, tall_png, video_url
 
-from aim_local.server import uploads as uploads_file
 from aim_local.server.limits import Limits
-from aim_local.server.uploads import Upload, Uploads
-from aim_local.server.words import display_name
+from aim_local.server.media import uploads as uploads_file
+from aim_local.server.media.uploads import Upload, Uploads
+from aim_local.server.media.words import display_name
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("pydantic")
 
 from aim_local import FrameSampling, GenerateConfig, VisualTokenConfig
-from aim_local.server.asked import Asked, Served, understand
 from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
-from aim_local.server.wire import parse_request
+from aim_local.server.requests.asked import Asked, Served, understand
+from aim_local.server.requests.wire import parse_request
 
 SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8)
 LIMITS = Limits(n_frames=64, n_answer=1000, n_media=2)
@@ -41,7 +41,7 @@ def test_nothing_asked_is_the_librarys_default() -> None:
 
 
 def test_null_is_left_out() -> None:
-    from aim_local.server.wire import ChatRequest
+    from aim_local.server.requests.wire import ChatRequest
 
     nulls = dict.fromkeys(ChatRequest.model_fields.keys() - {"messages"})
     assert read(**nulls) == read()

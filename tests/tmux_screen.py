@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-DEADLINE = 60.0  # seconds; only to end a hang
+DEADLINE = 120.0  # seconds; only to end a hang
 
 
 class Screen:

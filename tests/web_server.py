@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from aim_local.server.addresses import IP, Network
+from aim_local.server.media.addresses import IP, Network
 
 Reply = Callable[[socket.socket, bytes], None]  # gets the connection and the request's head
 

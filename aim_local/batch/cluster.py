@@ -171,11 +171,11 @@ class ClusterWorkers:
         left = iter(tasks)
         n_left = len(tasks)
         while n_left:
+            self._check()
             self._fill(left)
             try:
                 future = self._done.get(timeout=_TICK)
             except queue.Empty:
-                self._check()
                 yield None
                 continue
             found = self._taken(future)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import VisualTokenConfig
-from ..errors import ContextError, ModelError, NativeError, UsageError
+from ..errors import ContextError, ModelError, NativeError, ServerLostError, UsageError
 from ..models.pieces import Piece, Rotary, Rows, TextPiece, VisualBlock, count_visual
 from ..models.text import TextModel
 from ..native.llama import Decoder, LlamaContext, padded_cells
@@ -214,6 +214,8 @@ class PlainContext(Context):
         super().__init__(text)
         try:
             self._native = LlamaContext(text.llama, n_ctx, text.options)
+        except ServerLostError:
+            raise
         except NativeError as e:
             need = padded_cells(n_ctx) * text.kv_bytes_per_cell() / 2**20
             raise ContextError(

@@ -130,7 +130,7 @@ class Model:
     def warnings(self) -> list[str]:
         """What the load options asked for and this machine does not have. They stand beside every answer."""
         found, n, wanted = list[str](), self.config.n_gpu_layers, self.config.vision_precision
-        if n != 0 and not has_gpu():
+        if n != 0 and not self.config.rpc and not has_gpu():
             no_gpu = "no GPU is there for this build (see aim-local doctor); the CPU computes all"
             found.append(f"n_gpu_layers is {n}, but {no_gpu}")
         given = {"int8": ("int8",), "bf16": ("bf16", "int16")}.get(wanted)  # 16 bits are either
@@ -153,8 +153,8 @@ class Model:
 
     @property
     def prefill_kernels(self) -> str:
-        """Arithmetic and kernels of a prefill, for people; "" where layers are on a GPU."""
-        on_gpu = self.config.n_gpu_layers != 0 and has_gpu()
+        """Arithmetic and kernels of a prefill, for people; "" where layers are on a GPU. A server's CPU has its own."""
+        on_gpu = self.config.n_gpu_layers != 0 and not self.config.rpc and has_gpu()
         return "" if on_gpu else kernels.described_prefill(self.config.prefill_precision)
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:

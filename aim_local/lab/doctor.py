@@ -220,9 +220,11 @@ def _devices(report: Report, facts: dict[str, Any]) -> None:
     if native is None:
         facts["found"] = "unknown, the libraries do not load"
         return
-    from ..native.devices import device_names
+    from ..native.devices import device_names, has_gpu
+    from ..native.rpc import is_built
 
-    facts["gpu offload"] = bool(native.llama.llama_supports_gpu_offload())
+    facts["gpu offload"] = has_gpu()
+    facts["rpc"] = is_built()
     for number, device in enumerate(device_names()):
         facts[f"device {number}"] = device
     if "device 0" not in facts:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..config import VisualTokenConfig
 from ..errors import ModelError
 from ..media import Image, MediaShape, Video
+from ..native.devices import has_gpu
 from ..native.kernels import described, resolved
 from ..native.mtmd import MtmdContext
 from ..reduction.planner import VisionShape
@@ -176,7 +177,7 @@ class TowerFile:
     def precision(self) -> str:
         """Arithmetic and kernels of the loaded tower, such as "int8 (amx)", and what it merges inside."""
         config = self.text.config
-        found = described("exact" if config.n_gpu_layers else resolved(config.vision_precision))
+        found = described("exact" if config.n_gpu_layers and has_gpu() else resolved(config.vision_precision))
         if config.vision_merge == 1:
             return found
         return f"{found}, {config.vision_merge:g} of the patches from {config.vision_merge_depth:g} of its depth on"

@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..native import staged
 from ..native.devices import gpu_layers
 from ..native.llama import ContextOptions, LlamaModel
+from ..native.rpc import RemoteDevices
 from ..reduction.planner import TextShape, row_bytes
 from ..store.gguf_header import GgufHeader, read_whole
 from .threads import thread_count
@@ -23,13 +24,29 @@ class TextModel:
     """
 
     def __init__(self, path: Path, config: LoadConfig, *, weights: bool = True) -> None:
-        n_gpu_layers = gpu_layers(config.n_gpu_layers)
+        n_gpu_layers = gpu_layers(config.n_layers_away)
         self.path, self.config = path, replace(config, n_gpu_layers=n_gpu_layers)
         self.header: GgufHeader = read_whole(path)
         _check_kind(path, self.header)
-        self.llama = LlamaModel(path, n_gpu_layers, weights=weights)
+        remote = self._connect() if config.rpc and weights else None
+        self.llama = LlamaModel(path, n_gpu_layers, weights=weights, remote=remote)
         self.n_vocab, self.n_embd, self.n_layer = self.llama.n_vocab, self.llama.n_embd, self.llama.n_layer
         self.n_ctx_train = self.llama.n_ctx_train
+
+    def _connect(self) -> RemoteDevices:
+        """The servers of LoadConfig.rpc. Raises NativeError, and ModelError where they have too little memory."""
+        remote = RemoteDevices(self.config.rpc)
+        n_all = self.hparam("block_count") + 1  # and the output
+        n_asked = self.config.n_gpu_layers
+        n_away = n_all if n_asked is None or n_asked < 0 else min(n_all, n_asked)
+        need, (free, total) = self.path.stat().st_size * n_away / n_all, remote.memory()
+        if total and need > free:
+            remote.close()
+            raise ModelError(
+                f"{self.path}: {n_away} of {n_all} layers take {need / 2**30:.1f} GiB, the RPC servers have "
+                f"{free / 2**30:.1f} GiB free; name more of them, or place fewer layers there (n_gpu_layers)"
+            )
+        return remote
 
     @property
     def architecture(self) -> str:

@@ -1,4 +1,7 @@
-"""Making native objects, which takes a while and logs: a Ctrl-C meanwhile is raised afterwards, and is not lost."""
+"""Making native objects, which takes a while and logs: a Ctrl-C meanwhile is raised afterwards, and is not lost.
+
+What is made step by step asks `interrupted` in between, and gives up.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import log
+
+_pressed: list[int] = []  # since the main thread began to make what it makes
+
+
+def interrupted() -> bool:
+    """Whether a Ctrl-C waits for what this thread is making."""
+    return bool(_pressed) and threading.current_thread() is threading.main_thread()
 
 
 def created(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
@@ -20,12 +30,14 @@ def created(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
     main = threading.current_thread() is threading.main_thread()  # no other gets signals, or may set handlers
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return make()
-    pressed, made = list[int](), None
+    made = None
     try:
-        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+        signal.signal(signal.SIGINT, lambda number, _: _pressed.append(number))
         made = make()
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        pressed = bool(_pressed)
+        _pressed.clear()
     if pressed:
         if made:
             free(made)

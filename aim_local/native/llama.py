@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ..errors import ModelError, NativeError
 from . import kernels, log
 from .binding import type_number
-from .created import created
+from .created import created, interrupted
 from .library import llama
+from .rpc import RemoteDevices
 from .stop import StopHook
 
 Rows = NDArray[np.float32]
@@ -48,20 +49,21 @@ class LlamaModel:
 
     weights=False reads the vocabulary and sizes only: contexts made from it know how large they would be, and hold
     nothing. Nothing can be computed with them. stop: ends the work of every context made from it.
+    remote: where the last n_gpu_layers are instead of a GPU of this machine; it is closed with the model.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int, *, weights: bool = True) -> None:
-        self.path, self.stop = path, StopHook()
-        llama.llama_backend_init()
-        params = llama.llama_model_default_params()
-        params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
-        if not weights:
-            params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
-        self._model = created(
-            lambda: llama.llama_model_load_from_file(str(path).encode(), params), llama.llama_model_free
-        )
-        if not self._model:
-            raise ModelError(f"{path} does not load: {log.last_error()}")
+    def __init__(
+        self, path: Path, n_gpu_layers: int, *, weights: bool = True, remote: RemoteDevices | None = None
+    ) -> None:
+        self.path, self.stop, self._remote = path, StopHook(), remote
+        if remote:
+            self.stop.check_done = remote.check
+        try:
+            self._model = self._load(n_gpu_layers, weights)
+        except BaseException:
+            if remote:
+                remote.close()
+            raise
         self.n_vocab = int(llama.llama_vocab_n_tokens(self.vocab))
         self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
         self.n_layer = int(llama.llama_model_n_layer(self._model))
@@ -71,6 +73,31 @@ class LlamaModel:
         self.is_recurrent = bool(
             llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
         )
+
+    def _load(self, n_gpu_layers: int, weights: bool) -> Any:
+        llama.llama_backend_init()
+        params = llama.llama_model_default_params()
+        params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
+        if not weights:
+            params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
+        handles = [device.handle for device in self._remote.devices] if self._remote else []
+        devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
+        if handles:
+            params.devices = ctypes.addressof(devices)
+        go_on = llama.llama_progress_callback(lambda progress, data: not interrupted())
+        params.progress_callback = go_on
+        model = created(
+            lambda: llama.llama_model_load_from_file(str(self.path).encode(), params), llama.llama_model_free
+        )
+        try:
+            self.stop.check_done()
+        except BaseException:
+            if model:
+                llama.llama_model_free(model)
+            raise
+        if not model:
+            raise ModelError(f"{self.path} does not load: {log.last_error()}")
+        return model
 
     @property
     def handle(self) -> Any:
@@ -127,6 +154,8 @@ class LlamaModel:
         if self._model:
             llama.llama_model_free(self._model)
             self._model = None
+            if self._remote:
+                self._remote.close()
 
 
 def padded_cells(n: int) -> int:
@@ -181,13 +210,15 @@ class Decoder:
         if status == 0:
             return
         self.truncate(position)
+        self._model.stop.check_done()
         if status == _ABORTED:
             self._model.stop.reraise()
         raise NativeError(f"llama_decode failed with {status} at position {position}: {log.last_error()}")
 
     def logits(self) -> Rows:
         """float32 [n_vocab], a copy of the logits after the last decoded token."""
-        pointer = llama.llama_get_logits_ith(self._ctx, -1)
+        pointer = llama.llama_get_logits_ith(self._ctx, -1)  # waits for them
+        self._model.stop.check_done()
         if not pointer:
             raise NativeError("no logits: nothing was decoded with logits=True")
         return np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
@@ -229,7 +260,9 @@ class LlamaContext:
             lambda: llama.llama_init_from_model(model.handle, _params(n_ctx, options)), llama.llama_free
         )
         if not self._ctx:
+            model.stop.check_done()
             raise NativeError(log.last_error())
+        self._stop = model.stop
         model.stop.attach_context(self._ctx)
         kernels.compute_with(self._ctx, options.precision)
         self.n_ctx = int(llama.llama_n_ctx(self._ctx))
@@ -252,6 +285,7 @@ class LlamaContext:
     def _state(self, flags: int) -> bytearray:
         data = bytearray(llama.llama_state_seq_get_size_ext(self.handle, 0, flags))
         n_got = llama.llama_state_seq_get_data_ext(self.handle, _bytes_of(data), len(data), 0, flags)
+        self._stop.check_done()
         if n_got == 0:
             raise NativeError("the conversation's KV cache cannot be read; start over with /reset")
         del data[n_got:]
@@ -266,7 +300,9 @@ class LlamaContext:
         self._restore(bytearray(state), llama.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY)
 
     def _restore(self, state: bytearray, flags: int) -> None:
-        if llama.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), len(state), 0, flags) == 0:
+        n_set = llama.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), len(state), 0, flags)
+        self._stop.check_done()
+        if n_set == 0:
             raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
 
     def close(self) -> None:

@@ -181,5 +181,6 @@ def decode_chunk(
     )  # fmt: skip
     if status != 0:
         context.stop.reraise()
+        context.stop.check_done()
         raise NativeError(f"mtmd could not decode a media chunk ({status}): {log.last_error()}")
     return int(after.value)

@@ -229,6 +229,8 @@ class StagedContext:
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
         ctx = created(lambda: _context_init(model, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
         if not ctx:
+            if stop:
+                stop.check_done()
             raise LLAMA.error()
         self.ctx: int | None = ctx
         self.plan, self._stop = plan, stop
@@ -322,6 +324,7 @@ class StagedContext:
         if raised:
             raise raised[0]
         self._raise_stopped(status == ABORTED)
+        self._check_done()
         LLAMA.checked(status)
         return self.logits()
 
@@ -345,9 +348,14 @@ class StagedContext:
         if aborted and self._stop:
             self._stop.reraise()
 
+    def _check_done(self) -> None:
+        if self._stop:
+            self._stop.check_done()
+
     def logits(self) -> Rows:
         """Next-token logits after the last prefill or decode, float32 [n_vocab]."""
-        row = llama.llama_get_logits_ith(self.ctx, -1)
+        row = llama.llama_get_logits_ith(self.ctx, -1)  # waits for them
+        self._check_done()
         return np.ctypeslib.as_array(row, (self.n_vocab,)).copy()
 
     def decode(self, token: int) -> Rows:
@@ -357,6 +365,7 @@ class StagedContext:
         if status == 1:
             raise ContextError("the context is full: no free KV cell for another token")
         self._raise_stopped(status == _DECODE_ABORTED)
+        self._check_done()
         if status != 0:
             raise NativeError(f"llama_decode failed with status {status}")
         return self.logits()
@@ -382,12 +391,15 @@ class StagedContext:
         """The KV cache and its positions."""
         data = bytearray(llama.llama_state_get_size(self.ctx))
         del data[llama.llama_state_get_data(self.ctx, (ctypes.c_uint8 * len(data)).from_buffer(data), len(data)) :]
+        self._check_done()
         return data
 
     def restore(self, state: bytearray) -> None:
         """Takes a state of a context with the same stages; if it does not fit: NativeError, and an empty context."""
         data = (ctypes.c_uint8 * len(state)).from_buffer(state)
-        if llama.llama_state_set_data(self.ctx, data, len(state)) != len(state):
+        n_set = llama.llama_state_set_data(self.ctx, data, len(state))
+        self._check_done()
+        if n_set != len(state):
             raise NativeError(
                 "the saved state does not fit this context: other layers, stages or KV types, or too few cells"
             )

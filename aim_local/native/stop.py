@@ -31,12 +31,14 @@ class StopHook:
 
     poll: raises what the call shall end with. It runs on the thread that made the native call; in the main thread a
     Ctrl-C arrives in it as well. One hook serves all contexts of a model, one call at a time, and must outlive them.
+    check_done: after a call, whatever it returned: raises where another machine that computes was lost meanwhile.
     """
 
     poll: Callable[[], None]
+    check_done: Callable[[], None]
 
     def __init__(self) -> None:
-        self.poll = _go_on
+        self.poll = self.check_done = _go_on
         self._raised: BaseException | None = None
         answers = self._answers()
         next(answers)

@@ -13,8 +13,8 @@ from ..engine.model import Model
 from ..engine.plan import plan_prompt
 from ..media import FrameSampling, outline_media
 from ..models.prompt import Message, references, system_message
-from .asked import Asked
-from .sources import Found
+from .media.sources import Found
+from .requests.asked import Asked
 
 
 def settled(model: Model, asked: Asked, found: Sequence[Sequence[Found]]) -> VisualTokenConfig | None:

@@ -23,7 +23,7 @@ from ..media import FrameSampling
 from ..results import Answer
 from .budget import settled
 from .jobs import Job
-from .sources import Found
+from .media.sources import Found
 
 MIB = 2**20
 

@@ -36,3 +36,8 @@ class RequestError(Exception):
         """The answer's JSON, in OpenAI's form."""
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param or None, "code": self.code or None}}
+
+
+def internal_error(e: BaseException) -> RequestError:
+    """A fault of ours: its kind is told, what it says may be nobody's business."""
+    return RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from ..results import Answer, TokenLogprob
-from .asked import Asked
 from .failures import RequestError
-from .sources import Found
+from .media.sources import Found
+from .requests.asked import Asked
 
 
 @dataclass(frozen=True)

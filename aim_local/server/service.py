@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..media import FrameSampling
-from .asked import Asked, Served, understand
 from .conversations import MIB, Conversations
 from .failures import RequestError
 from .jobs import Answered, Client, Event, Job
 from .limits import Limits
+from .media.sources import Sources
 from .metrics import Metrics
 from .queue import FairQueue, close_scope, stopping
-from .sources import Sources
-from .wire import parse_request
+from .requests.asked import Asked, Served, understand
+from .requests.wire import parse_request
 from .worker import Worker, refusal
 
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import UsageError
-from .app import make_app
-from .guard import Guard, check_exposed
+from .http.app import make_app
+from .http.guard import Guard, check_exposed
 from .limits import Limits
+from .media.sources import Sources
+from .media.uploads import Uploads
 from .service import Keeping, Service
-from .sources import Sources
-from .uploads import Uploads
 
 if TYPE_CHECKING:
     from pathlib import Path

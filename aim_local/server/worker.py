@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from ..errors import AimError, CancelledError, ClosedError, ContextError, MediaError, ModelError, UsageError
 from ..results import TokenLogprob
 from .conversations import Conversations, Listeners
-from .failures import RequestError
-from .front import internal_error
+from .failures import RequestError, internal_error
 from .jobs import Answered, Failed, Job, Moved, Said
+from .media.sources import Found
 from .queue import FairQueue
-from .sources import Found
 
 if TYPE_CHECKING:
     from ..llm import VisionLLM

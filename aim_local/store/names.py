@@ -233,8 +233,9 @@ def _unknown(name: str) -> str:
         else f"known are {', '.join(here[:8])}{' ...' if len(here) > 8 else '.'}"
     )
     return (
-        f"no model called {name!r}; {hint} There is no file of that name either. A GGUF file, a folder written by `aim-local convert` or a repository "
-        "(OWNER/NAME) can be named too; `aim-local models --known` lists what can be pulled by name"
+        f"no model called {name!r}; {hint} There is no file of that name either. A GGUF file, a folder written by "
+        "`aim-local convert` or a repository (OWNER/NAME) can be named too; `aim-local models --known` lists what can "
+        "be pulled by name"
     )
 
 

@@ -72,6 +72,8 @@ class BenchConfig:
         for setting in self.settings:
             if by_keys(parse_setting(setting)):
                 raise UsageError(f"setting {setting!r} is for pictures, and bench measures a video; leave it out")
+        if self.stock and self.load.rpc:
+            raise UsageError("the unpatched library is measured on this machine alone; leave --rpc or it out")
         if self.video is not None and self.skip_vision:
             raise UsageError("without the vision tower no video is read; leave --video out")
 

@@ -59,7 +59,7 @@ def explain(
     Raises UsageError without media, and for a vision tower whose tokens cover no known patches.
     """
     if not len(media):
-        raise UsageError("nothing to explain without a picture; give --video FILE or --image FILE")
+        raise UsageError("nothing to explain without a picture; give a clip or a picture")
     _check_tower(llm)
     asked, why = (tokens, "") if tokens is not None else assumed_tokens(llm)
     options = generate or GenerateConfig(max_tokens=_MAX_TOKENS)

@@ -79,6 +79,7 @@ def conditions(model: Model) -> dict[str, Any]:
         "flash_attn": config.flash_attn,
         "type_k": config.type_k,
         "type_v": config.type_v,
+        **({"rpc": list(config.rpc)} if config.rpc else {}),
     }
 
 

@@ -1,4 +1,4 @@
-// what libllama and libmtmd ask of our CPU kernels, through ggml_backend_reg_get_proc_address of the CPU backend
+// what libllama and libmtmd ask of our CPU kernels, through ggml_backend_reg_get_proc_address of a backend
 #pragma once
 
 #include "ggml-backend.h"
@@ -21,8 +21,9 @@ typedef const char * (*aim_kernels_info_t)(void);
 // "aim_kernels_use": takes other kernels than the fastest, from the next weights on; null: the fastest; "": none; false: this CPU lacks them
 typedef bool (*aim_kernels_use_t)(const char * name);
 
-// "aim_set_precision": products and attention of a CPU backend's graphs are computed by our kernels where they can
-typedef void (*aim_set_precision_t)(ggml_backend_t cpu, int32_t precision);
+// "aim_set_precision": products and attention of a backend's graphs are computed by our kernels where they can. Of a CPU
+// backend, and of one that stands for another machine, whose CPU backend computes each node as it is told (aim-mark.h)
+typedef void (*aim_set_precision_t)(ggml_backend_t backend, int32_t precision);
 
 // one of these; null where the CPU backend is not ours
 template <typename F> F aim_cpu_function(const char * name) {
@@ -30,10 +31,11 @@ template <typename F> F aim_cpu_function(const char * name) {
     return reg ? (F) ggml_backend_reg_get_proc_address(reg, name) : nullptr;
 }
 
-// other devices have kernels of their own
+// a GPU has no such function: its kernels are its own
 inline void aim_compute_with(ggml_backend_t backend, int32_t precision) {
-    const auto set = aim_cpu_function<aim_set_precision_t>("aim_set_precision");
-    if (set && ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    const auto set = reg ? (aim_set_precision_t) ggml_backend_reg_get_proc_address(reg, "aim_set_precision") : nullptr;
+    if (set) {
         set(backend, precision);
     }
 }

@@ -61,18 +61,27 @@ size_t aim_held_rows::n_bytes() const {
     return row_bytes()*hidden->ne[1];
 }
 
-void aim_held_rows::read(const ggml_tensor * t, const std::vector<int32_t> & cells, float * dst) {
+// f(i, n): of each run of neighbouring cells its first one and how many they are. they are moved at once: a tensor may be on another
+// machine, where each move is a way there and back
+template <typename F>
+static void for_each_run(const std::vector<int32_t> & cells, F && f) {
     for (size_t i = 0; i < cells.size();) {
-        size_t n = 1; // neighbouring cells are read at once
+        size_t n = 1;
 
         while (i + n < cells.size() && cells[i + n] == cells[i] + int32_t(n)) {
             ++n;
         }
 
-        ggml_backend_tensor_get(t, dst + i*t->ne[0], cells[i]*t->nb[1], n*t->nb[1]);
+        f(i, n);
 
         i += n;
     }
+}
+
+void aim_held_rows::read(const ggml_tensor * t, const std::vector<int32_t> & cells, float * dst) {
+    for_each_run(cells, [&](size_t i, size_t n) {
+        ggml_backend_tensor_get(t, dst + i*t->ne[0], cells[i]*t->nb[1], n*t->nb[1]);
+    });
 }
 
 //
@@ -87,9 +96,7 @@ void aim_held_rows::state_write(llama_io_write_i & io, const std::vector<int32_t
     io.write(&size,   sizeof(size));
 
     for (ggml_tensor * t : tensors()) {
-        for (const int32_t cell : cells) {
-            io.write_tensor(t, cell*t->nb[1], t->nb[1]);
-        }
+        for_each_run(cells, [&](size_t i, size_t n) { io.write_tensor(t, cells[i]*t->nb[1], n*t->nb[1]); });
     }
 }
 
@@ -112,9 +119,7 @@ void aim_held_rows::state_read(llama_io_read_i & io, const std::vector<int32_t> 
     }
 
     for (ggml_tensor * t : tensors()) {
-        for (const int32_t cell : cells) {
-            io.read_tensor(t, cell*t->nb[1], t->nb[1]);
-        }
+        for_each_run(cells, [&](size_t i, size_t n) { io.read_tensor(t, cells[i]*t->nb[1], n*t->nb[1]); });
     }
 }
 

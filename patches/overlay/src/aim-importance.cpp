@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
     if (n_nodes > n_nodes_max) {
@@ -16,6 +17,30 @@ ggml_backend_sched_t aim_backends::get_sched(size_t n_nodes) {
     }
 
     return sched.get();
+}
+
+static bool is_elsewhere(ggml_backend_buffer_t buf) {
+    ggml_backend_dev_t dev = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buf));
+
+    return dev && strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev)), "RPC") == 0;
+}
+
+aim_near_keys::aim_near_keys(ggml_tensor * k_there, const std::vector<int32_t> & cells) : k(k_there) {
+    if (cells.empty() || !is_elsewhere(k_there->buffer)) {
+        return;
+    }
+
+    ctx.reset(ggml_init({ ggml_tensor_overhead(), nullptr, true }));
+
+    k = ggml_new_tensor_2d(ctx.get(), k_there->type, k_there->ne[0], *std::max_element(cells.begin(), cells.end()) + 1);
+
+    buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), ggml_backend_cpu_buffer_type()));
+
+    if (!buf) {
+        aim_fail(AIM_STATUS_FAILED, "not enough memory for the keys of a layer");
+    }
+
+    ggml_backend_tensor_get(k_there, k->data, 0, ggml_nbytes(k));
 }
 
 //
@@ -48,6 +73,12 @@ public:
         ggml_tensor * res = ggml_new_tensor_3d(ctx, type, ne0, ne1, ne2);
         ggml_set_input(res);
         return res;
+    }
+
+    // an op of ours: a backend that stands for another machine (ggml-rpc) says that it supports any, and would call our address there
+    ggml_tensor * on_host(ggml_tensor * t) const {
+        ggml_backend_sched_set_tensor_backend(sched, t, ggml_backend_sched_get_backend(sched, ggml_backend_sched_get_n_backends(sched) - 1));
+        return t;
     }
 
     void output(ggml_tensor * t) const {
@@ -510,8 +541,8 @@ static std::vector<float> walks_on_host(aim_backends & on, const aim_scored_laye
 
     const aim_graph g(on, 8, "the scores of a layer");
 
-    ggml_tensor * packed = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_packed(jobs.kernel, jobs.w), 1, 1, 1, nullptr, 0, pack_op, GGML_N_TASKS_MAX, &jobs);
-    ggml_tensor * walks  = ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs);
+    ggml_tensor * packed = g.on_host(ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_packed(jobs.kernel, jobs.w), 1, 1, 1, nullptr, 0, pack_op, GGML_N_TASKS_MAX, &jobs));
+    ggml_tensor * walks  = g.on_host(ggml_custom_4d(g.ctx, GGML_TYPE_F32, n_floats_walk(jobs.w), 1, 1, 1, &packed, 1, walk_op, GGML_N_TASKS_MAX, &jobs));
 
     g.output(walks);
     g.alloc();

@@ -1,6 +1,6 @@
 // importance of prompt rows from one layer's queries and cached keys; throws aim_error
 // flash attention keeps no scores, so they are computed apart: on the CPU by the kernels of aim-walk.h, on the threads of its backend; for
-// keys on a device head by head, in row blocks, with ggml ops on the backend that holds them
+// keys on a device head by head, in row blocks, with ggml ops on the backend that holds them; keys on another machine are copied to this one's CPU
 #pragma once
 
 #include "aim-walk.h"
@@ -57,6 +57,20 @@ struct aim_scored_layer {
 
     ggml_abort_callback abort; // null if there is none
     void *              abort_data;
+};
+
+// a K cache as this machine has it: one on another machine (ggml-rpc) is copied up to its last used cell. the queries are here already, and
+// a layer's keys are small beside them and beside the masks that ranking over there would need; any other is taken as it is
+class aim_near_keys {
+public:
+    aim_near_keys(ggml_tensor * k, const std::vector<int32_t> & cells);
+
+    ggml_tensor * get() const { return k; }
+
+private:
+    ggml_tensor *           k;
+    ggml_context_ptr        ctx;
+    ggml_backend_buffer_ptr buf;
 };
 
 // p <- p M from uniform p over all keys, M = softmax(Q K^T / sqrt(d) / temperature) with a causal mask; RMS over heads

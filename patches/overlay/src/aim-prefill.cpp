@@ -647,6 +647,8 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         read_q({ cells.end() - rows.size(), cells.end() });
     }
 
+    const aim_near_keys keys(stage.get_k_storage(il), cells);
+
     const float kq_scale = hparams.f_attention_scale == 0.0f ? 1.0f/std::sqrt(float(hparams.n_embd_head_k(il))) : hparams.f_attention_scale;
 
     const aim_scored_layer layer = {
@@ -656,7 +658,7 @@ std::vector<float> aim_prefill_run::score(int32_t il, const segment & seg) {
         /*.kq_scale    =*/ kq_scale,
         /*.n_q         =*/ int64_t(n_queries()),
         /*.q           =*/ q.data(),
-        /*.k           =*/ stage.get_k_storage(il),
+        /*.k           =*/ keys.get(),
         /*.cells       =*/ std::move(cells),
         /*.weights     =*/ std::move(weights),
         /*.n_bytes_max =*/ size_t(params.n_bytes_scores),

@@ -39,6 +39,7 @@ ggml::cpu::tensor_traits * aim_unpacked_traits(const ggml_tensor * op);
 
 // products and attention that our kernels shall compute, see aim_mark_graph
 bool aim_marked(const ggml_tensor * op);
+bool aim_marked_weight(const ggml_tensor * op);
 
 const aim_kernels * aim_kernels_in_use(void); // null where this CPU has none
 

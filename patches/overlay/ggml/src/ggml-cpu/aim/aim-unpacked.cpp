@@ -40,9 +40,10 @@ static int64_t amx_block_bytes(ggml_type type) {
 }
 
 // where the weight lies; block_k is 0 where our kernels cannot read it
-static aim_stored stored(const ggml_tensor * w) {
+static aim_stored stored(const ggml_tensor * op) {
+    const ggml_tensor * w = op->src[0];
     aim_stored res = { AIM_STORE_ROWS, w->type, (const uint8_t *) w->data, w->ne[0], 0, 0, nullptr };
-    if (!w->buffer || w->buffer->usage != GGML_BACKEND_BUFFER_USAGE_WEIGHTS || w->view_src || w->ne[2] != 1 || w->ne[3] != 1) {
+    if (!w->buffer || !aim_marked_weight(op) || w->view_src || w->ne[2] != 1 || w->ne[3] != 1) {
         return res;
     }
     ggml_backend_buffer_type_t buft = w->buffer->buft;
@@ -67,7 +68,7 @@ ggml::cpu::tensor_traits * aim_unpacked_traits(const ggml_tensor * op) {
     if (!kernels || !aim_marked(op) || x->type != GGML_TYPE_F32 || !ggml_is_contiguous(x) || !ggml_is_contiguous(op) || ggml_nrows(x) < MIN_ROWS) {
         return nullptr;
     }
-    const aim_stored from = stored(w);
+    const aim_stored from = stored(op);
     const bool usable = from.block_k && kernels->can_unpack(from.store, w->type) && w->ne[1] % 16 == 0 && w->ne[0] % std::max<int64_t>(from.block_k, 32) == 0;
     return usable ? &traits : nullptr;
 }
@@ -97,7 +98,7 @@ bool unpacked_traits::work_size(int n_threads, const ggml_tensor * op, size_t & 
 bool unpacked_traits::compute_forward(ggml_compute_params * params, ggml_tensor * op) {
     const unpacked_sizes s(op);
     const aim_kernels &  kernels = s.kernels;
-    const aim_stored     weight  = stored(op->src[0]);
+    const aim_stored     weight  = stored(op);
     aim_arena arena(params->wdata);
     uint8_t * rows       = arena.take<uint8_t>(s.rows());
     float *   row_scales = arena.take<float>(s.m);

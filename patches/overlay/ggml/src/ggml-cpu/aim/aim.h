@@ -16,6 +16,9 @@ extern "C" {
 // computes the nodes that begin with node_n and that our kernels take together; how many follow the first, 0 if none do
 int aim_fused(const struct ggml_cgraph * cgraph, int node_n, const struct ggml_compute_params * params);
 
+// of a backend that was told no precision: it computes each node as the node says
+#define AIM_PRECISION_AS_MARKED (-1)
+
 // what a backend's precision means for the nodes of a graph, before it is planned
 void aim_mark_graph(struct ggml_cgraph * cgraph, int32_t precision);
 

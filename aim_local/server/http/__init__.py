@@ -1,0 +1,1 @@
+"""The service over HTTP: routes, guards, bodies, answers and their description."""

@@ -1,0 +1,1 @@
+"""A chat request as it comes, and what it asks of the model."""
