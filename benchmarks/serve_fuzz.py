@@ -13,6 +13,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 
 SERVE = "from aim_local.cli import main; main()"
 
@@ -42,7 +43,8 @@ def main() -> int:
         tool = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
         amount = ["--max-examples", str(args.examples), "--seed", str(args.seed), "--continue-on-failure"]
         checks = ["--exclude-checks", "positive_data_acceptance", "--request-timeout", "90"]
-        run = subprocess.run([*tool, *amount, *checks], check=False)
+        with tempfile.TemporaryDirectory() as folder:  # it keeps a cache where it is run
+            run = subprocess.run([*tool, *amount, *checks], cwd=folder, check=False)
         service.send_signal(signal.SIGTERM)
         _, log = service.communicate(timeout=120)
     faults = [line for line in log.splitlines() if line.startswith("error:") or "Traceback" in line]
