@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,6 +73,9 @@ class LimitOptions:
         """Raises UsageError."""
         from aim_local.server.limits import Limits
 
+        for option, value in asdict(self).items():
+            if not value > 0:
+                raise UsageError(f"--{option.replace('_', '-')} is {value:g}; give a number above 0")
         return Limits(
             body_bytes=self.max_body * MIB,
             file_bytes=self.max_file * MIB,
