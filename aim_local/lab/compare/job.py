@@ -37,8 +37,8 @@ class Options:
             _at_least(1, "memory_limit", self.memory_limit)
 
     def result_facts(self) -> dict[str, Any]:
-        """What results depend on; the memory limit only decides whether there are any."""
-        facts = asdict(self)
+        """What results depend on, as JSON has it; the memory limit only decides whether there are any."""
+        facts: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         del facts["memory_limit"]
         return facts
 
