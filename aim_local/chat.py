@@ -122,6 +122,8 @@ class Chat:
     ) -> None:
         self.model, self._turns, self._rerank = model, turns, rerank
         self._unread = _checked_history(history)
+        if system is not None:
+            check_text("system", system)
         self.system, self.options, self.sampling = system, generate, sampling
         self.tokens = tokens
         if tokens is not None:
@@ -143,8 +145,8 @@ class Chat:
         """
         with self._alone():
             talk, least = self._talk, len(self._empty().messages)
-            if not least <= n_messages <= len(talk.messages):
-                raise UsageError(f"n_messages is {n_messages}; give a number from {least} to {len(talk.messages)}")
+            if not isinstance(n_messages, int) or not least <= n_messages <= len(talk.messages):
+                raise UsageError(f"n_messages is {n_messages!r}; give a number from {least} to {len(talk.messages)}")
             messages = talk.messages[:n_messages]
             shown = talk.shown.first(sum(len(message.media) for message in messages))
             planned = talk.planned if shown.shapes else None
@@ -543,7 +545,15 @@ class Chat:
 
 
 def _checked_history(history: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Raises UsageError."""
+    if not isinstance(history, Sequence) or isinstance(history, str):
+        raise UsageError(f"the history is {type(history).__name__}; give a list of turns, [] for none")
     for turn in history:
+        if not isinstance(turn, Turn):
+            raise UsageError(f"a turn of the history is {turn!r:.80}; give aim_local.Turn('user', text)")
+        check_text("the text of a turn of the history", turn.text)
+        if isinstance(turn.media, str) or not isinstance(turn.media, Sequence):
+            raise UsageError(f"media of a turn of the history is {type(turn.media).__name__}, not a list; give [item]")
         if turn.role not in ("user", "assistant"):
             raise UsageError(f"a turn of the history has the role {turn.role!r}; give user or assistant")
         if turn.role == "assistant" and len(turn.media):

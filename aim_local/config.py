@@ -305,23 +305,33 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         _positive("max_tokens", self.max_tokens)
-        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature <= 5:
-            raise UsageError(f"temperature is {self.temperature!r}; give a number from 0 (greedy) to 5")
-        if self.seed is not None and not 0 <= self.seed < 2**32 - 1:
-            raise UsageError(f"seed is {self.seed!r}; give a whole number from 0 to {2**32 - 2}")
-        if self.top_k < 0:
-            raise UsageError(f"top_k is {self.top_k!r}; give 0 (off) or a whole number above")
-        if not 0 < self.top_p <= 1:
+        _within("temperature", self.temperature, 0, 5, "a number from 0 (greedy) to 5")
+        _whole("seed", self.seed, 2**32 - 2, f"a whole number from 0 to {2**32 - 2}, or None")
+        _whole("top_k", self.top_k, 2**31 - 1, "0 (off) or a whole number above")
+        _within("top_p", self.top_p, 0, 1, "a number above 0 and at most 1")
+        if not self.top_p:
             raise UsageError(f"top_p is {self.top_p!r}; give a number above 0 and at most 1")
-        if not 0 <= self.min_p <= 1:
-            raise UsageError(f"min_p is {self.min_p!r}; give a number from 0 (off) to 1")
-        for name, value in (
-            ("frequency_penalty", self.frequency_penalty),
-            ("presence_penalty", self.presence_penalty),
-        ):
-            if not -2 <= value <= 2:
-                raise UsageError(f"{name} is {value!r}; give a number from -2 to 2, 0 is off")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
-            raise UsageError(f"logprobs is {self.logprobs!r}; give a whole number from 0 to {MAX_LOGPROBS}, or None")
+        _within("min_p", self.min_p, 0, 1, "a number from 0 (off) to 1")
+        _within("frequency_penalty", self.frequency_penalty, -2, 2, "a number from -2 to 2, 0 is off")
+        _within("presence_penalty", self.presence_penalty, -2, 2, "a number from -2 to 2, 0 is off")
+        _whole("logprobs", self.logprobs, MAX_LOGPROBS, f"a whole number from 0 to {MAX_LOGPROBS}, or None")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise UsageError(f"stop is {self.stop!r:.80}; give a tuple of texts, none of them empty: stop=('END',)")
+        if not isinstance(self.grammar, str):
+            raise UsageError(f"grammar is {type(self.grammar).__name__}; give GBNF as a str")
+        if self.json_schema is not None and not isinstance(self.json_schema, Mapping):
+            raise UsageError(f"json_schema is {self.json_schema!r:.80}; give a dict, {{}} for any object, or None")
         if self.grammar and self.json_schema is not None:
             raise UsageError("a grammar and a JSON schema both say what the answer may be; give one")
+
+
+def _within(name: str, value: object, least: float, most: float, allowed: str) -> None:
+    """Raises UsageError for what is no number from least to most; NaN is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UsageError(f"{name} is {value!r}; give {allowed}")
+
+
+def _whole(name: str, value: object, most: int, allowed: str) -> None:
+    """Raises UsageError for what is neither None nor a whole number from 0 to most."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most):
+        raise UsageError(f"{name} is {value!r}; give {allowed}")

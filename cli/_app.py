@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -73,7 +74,18 @@ class AimGroup(TyperGroup):
                 sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BaseException as e:
-            return report(e)
+            return report(e, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A clip in the place of a command is told what to do with it."""
+        from ._media import has_media_suffix
+
+        word = args[0]
+        if word not in self.commands and not word.startswith("-") and has_media_suffix(word):
+            from aim_local.errors import UsageError
+
+            raise UsageError(f"{word!r} is no command; to ask about a clip: `aim-local chat {shlex.quote(word)}`")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -84,8 +96,8 @@ class AimGroup(TyperGroup):
             return report(e)
 
 
-def report(e: BaseException) -> int:
-    """Tell the user what went wrong; returns the exit code."""
+def report(e: BaseException, args: Sequence[str] = ()) -> int:
+    """Tell the user what went wrong; returns the exit code. args: the command line."""
     if isinstance(e, SystemExit) and not isinstance(e.__context__, BrokenPipeError):
         return e.code if isinstance(e.code, int) else int(e.code is not None)
     if isinstance(e, BrokenPipeError | SystemExit):  # typer turns the first into the second while it prints help
@@ -101,7 +113,7 @@ def report(e: BaseException) -> int:
 
         traceback.print_exception(e)
     message, code = describe(e)
-    _log.error(message)
+    _log.error(f"{message}{file_hint(args)}" if code == 2 else message)
     return code
 
 
@@ -133,6 +145,12 @@ def _usage(e: Any) -> str:
 def help_hint(e: Any) -> str:
     ctx = getattr(e, "ctx", None)
     return f"; see `{ctx.command_path} --help`" if ctx is not None else ""
+
+
+def file_hint(args: Sequence[str]) -> str:
+    """For a file that is named as an option."""
+    named = [arg for arg in args if arg.startswith("-") and "." in arg and os.path.isfile(arg)]
+    return f"; write ./{named[0]} for the file" if named else ""
 
 
 def close_stdout() -> None:

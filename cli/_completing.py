@@ -37,7 +37,7 @@ def paths(incomplete: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     begin = incomplete.rpartition("/")[2]
     folder = incomplete[: len(incomplete) - len(begin)]
     try:
-        entries = sorted(os.scandir(Path(folder or ".").expanduser()), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(Path(os.path.expanduser(folder or "."))), key=lambda entry: entry.name)
     except (OSError, RuntimeError, ValueError):  # no such folder, no such user
         return
     for entry in entries:

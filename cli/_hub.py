@@ -5,6 +5,7 @@ Every command that takes a MODEL comes by here before it loads one (`ready`). Wh
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def is_missing(model: str) -> bool:
     from aim_local.store.known import parse_reference
 
     stored = store.stored_name(model)
-    if stored is None and "/" in model and Path(model).expanduser().exists():
+    if stored is None and "/" in model and Path(os.path.expanduser(model)).exists():
         return False  # a path of the user's; what is wrong with it is told when it is opened
     try:
         store.resolve(model)

@@ -236,7 +236,7 @@ def _answered(live: LiveVideo, asker: Asker, question: str, last: list[str]) -> 
     except INTERRUPTIONS:
         _log.say("(stopped before the answer)")
     except AimError as e:
-        _log.say(f"error: {e}")
+        _log.error(e)
     return last
 
 

@@ -9,6 +9,7 @@ from ._option_names import in_options
 
 debug = False
 _told = set[str]()  # warnings that are said once in a run
+_LONGEST = 600  # characters of a word; a path may have many
 _INDENT = "  "  # of a message's second line on a terminal
 
 
@@ -29,12 +30,22 @@ def say(line: str) -> None:
     """One line on stderr; a message of several lines becomes one. A terminal's width breaks it between words."""
     if sys.stderr is None:  # closed by the caller (2>&-)
         return
-    text = " ".join(line.split())
+    text = " ".join(shortened(word) for word in printable(line).split())
     if sys.stderr.isatty():
         from ._wrap import columns, filled
 
         text = filled(text, columns(sys.stderr), _INDENT)
     print(text, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """`text` with control codes as \\x1b: neither a file's name nor a model drives the terminal."""
+    return "".join(c if c.isspace() or not (ord(c) < 32 or 127 <= ord(c) < 160) else f"\\x{ord(c):02x}" for c in text)
+
+
+def shortened(word: str) -> str:
+    """A word that nobody reads to its end, such as an argument of 10,000 characters, with its middle left out."""
+    return word if len(word) <= _LONGEST else f"{word[: _LONGEST // 2]}...{word[-_LONGEST // 4 :]}"
 
 
 def error(message: object) -> None:

@@ -6,6 +6,7 @@ aim_local.media's.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ _PICTURES = ".jpg .jpeg .jpe .png .webp .avif .tif .tiff .bmp .ppm .jp2 .qoi .he
 _VIDEOS = ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .wmv .flv .ogv .3gp .vob .h264 .h265 .gif .apng"
 PICTURES, VIDEOS = frozenset(_PICTURES.split(" ")), frozenset(_VIDEOS.split(" "))
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:[a-z]+/", re.IGNORECASE)
+_SECRET = re.compile(r"(://)[^/@\s]*@")  # a user and a password
 _FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
 
 
@@ -31,7 +33,8 @@ def is_url(text: str) -> bool:
 
 def url_refusal(text: str) -> str:
     """The one line for a URL where a file is needed."""
-    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    shown = _SECRET.sub(r"\1***@", text)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     return f"{shown} is a URL; aim-local takes files: download it first, or `aim-local watch URL` for a stream"
 
 
@@ -44,7 +47,7 @@ def path_of(text: str) -> Path:
         from urllib.request import url2pathname
 
         text = url2pathname(text[found.end() :])
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises for ~NAME of nobody
 
 
 def unquoted(text: str) -> str:

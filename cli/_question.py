@@ -23,9 +23,13 @@ def question_from(prompt: str | None, stdin: TextIO | None) -> str | None:
     """The question, from -p or from a stdin that is no terminal; None for a conversation. Raises UsageError."""
     if prompt is None and stdin is not None and stdin.isatty():
         return None
-    text = prompt if prompt is not None else stdin.read() if stdin is not None else ""
+    source = "-p" if prompt is not None else "stdin"
+    try:
+        text = prompt if prompt is not None else stdin.read() if stdin is not None else ""
+        text.encode()  # bytes of an argument that are not UTF-8 are halves of surrogate pairs
+    except UnicodeError as e:
+        raise UsageError(f"the question from {source} is not UTF-8 text; write it in UTF-8") from e
     if not text.strip():
-        source = "-p" if prompt is not None else "stdin"
         raise UsageError(f"the question from {source} is empty; give one: -p 'What happens?'")
     return text.strip()
 

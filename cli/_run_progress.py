@@ -11,6 +11,7 @@ from aim_local.batch.run import Watch
 
 from . import _log
 from ._interrupt import Interrupts
+from ._option_names import in_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -63,7 +64,7 @@ class RunProgress(Watch):
         if found.error:
             self._errors += 1
             if not self._quiet:
-                self._above(f"{found.line['id']}: {found.error}")
+                self._above(in_options(f"{found.line['id']}: {found.error}"))
         if self._wanted:
             self._bar().update(self._bar().task_ids[0], completed=self._done)
         self.tick()
@@ -96,7 +97,7 @@ class RunProgress(Watch):
 
     def _above(self, line: str) -> None:
         if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False)
+            self._progress.console.print(_log.printable(line), markup=False, highlight=False)
         else:
             _log.say(line)
 

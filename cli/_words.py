@@ -44,6 +44,8 @@ def sort_words(words: Sequence[str]) -> Given:
 
 def _is_media(word: str) -> bool:
     """Whether the word means a video or picture. Raises UsageError for what is neither or both, MediaError."""
+    if not word.strip():
+        raise UsageError("an empty word is neither a model nor a clip; leave it out, or name one")
     if _media.is_url(word):
         return _refuse_media_url(word)
     path = _media.path_of(word)
@@ -82,6 +84,8 @@ def _refuse_clips(folder: Path, word: str) -> bool:
     clips = [name for name in names if _media.has_media_suffix(name)]
     if clips and not models:
         raise MediaError(f"{word}: is a folder with no model in it; name the clips: {folder / clips[0]}")
+    if not models and _media.has_media_suffix(word):
+        raise MediaError(f"{word}: is a folder, although it is named as a clip; name a video or picture")
     return False
 
 

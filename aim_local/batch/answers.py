@@ -18,10 +18,11 @@ from typing import Any, Self
 
 from ..errors import AimError
 from .clips import Seen
-from .files import append_line, good_lines, try_lock, write_all
+from .files import append_all, append_line, cut_off, read_lines, try_lock
 from .job import Outcome
 
 _MADE_FROM, _AGAIN = "made_from", "errors_again"
+_BEGINS = f'{{"{_MADE_FROM}": '.encode()  # every sidecar
 
 
 def stats_path(out: Path) -> Path:
@@ -50,11 +51,16 @@ class Answers:
         self._n = _count(out)  # lines that are there
 
     def _take_up(self, made_from: Mapping[str, Any]) -> None:
-        rows = good_lines(stats_path(self.out), _object)
+        stats = stats_path(self.out)
+        rows, cut = read_lines(stats, _object)
+        self._check_record(rows, cut)
+        if rows:
+            self._check(rows[0].get(_MADE_FROM), made_from)
+        if cut:
+            cut_off(stats, cut)
         if not rows:
             append_line(self._stats, {_MADE_FROM: dict(made_from)})
             return
-        self._check(rows[0].get(_MADE_FROM), made_from)
         for row in rows[1:]:
             if row.get(_AGAIN):
                 self.done = {index: found for index, found in self.done.items() if not found.error}
@@ -65,6 +71,16 @@ class Answers:
                 raise self._no_record() from e
             self.done[found.index] = found
         self._recover()
+
+    def _check_record(self, rows: Sequence[dict[str, Any]], cut: bytes) -> None:
+        """Nothing is cut from a file that is not ours; and of ours only the line that a kill left in part."""
+        if not rows and not _BEGINS.startswith(cut[: len(_BEGINS)]):
+            raise self._no_record()
+        if b"\n" in cut:
+            raise AimError(
+                f"{stats_path(self.out)}: line {len(rows) + 1} is damaged, and what follows it would be lost; mend or "
+                "remove that line, or name another file with --out"
+            )
 
     def _check(self, known: Any, wanted: Mapping[str, Any]) -> None:
         if not isinstance(known, dict):
@@ -87,16 +103,19 @@ class Answers:
 
     def _recover(self) -> None:
         """Cuts what was written in part from ANSWERS.jsonl. Raises AimError where it holds anything else."""
-        lines = good_lines(self.out, lambda line: line)
+        lines, cut = read_lines(self.out, lambda line: line)
+        kept = 0
         for index, line in enumerate(lines):
             ours = self.done.get(index)
             if ours is None:  # of an error that is to be asked again, or ahead of a sidecar that was cut
                 if _object(line) is None or index >= len(self._ids):
                     raise self._strange(index)
-                os.truncate(self.out, sum(len(line) + 1 for line in lines[:index]))
-                return
+                break
             if line != _line(ours):
                 raise self._strange(index)
+            kept += len(line) + 1
+        if lines or cut:
+            os.truncate(self.out, kept)
 
     def _strange(self, index: int) -> AimError:
         return AimError(
@@ -124,7 +143,7 @@ class Answers:
     def write(self) -> None:
         """What is done and has no gap before it is in ANSWERS.jsonl then."""
         while (found := self.done.get(self._n)) is not None:
-            write_all(self._lines, _line(found) + b"\n")
+            append_all(self._lines, _line(found) + b"\n")
             self._n += 1
 
     def __enter__(self) -> Self:
@@ -139,10 +158,12 @@ def _check_place(out: Path) -> None:
     """Raises AimError where a run cannot write there, before anything is made."""
     if out.is_dir():
         raise AimError(f"{out}: is a folder; name a file in it with --out")
+    if out.exists() and not out.is_file():
+        raise AimError(f"{out}: is no regular file, and a run is taken up from its file; name one with --out")
     if not out.absolute().parent.is_dir():
         raise AimError(f"{out}: the folder {out.parent} does not exist; make it first, or name another with --out")
     stats = stats_path(out)
-    if out.exists() and out.stat().st_size and not (stats.exists() and good_lines(stats, _object)):
+    if out.exists() and out.stat().st_size and not read_lines(stats, _object)[0]:
         raise AimError(
             f"{out}: is there, but not {stats.name}, which says what it was made from; move it away, or name another "
             "file with --out"

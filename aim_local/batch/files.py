@@ -5,6 +5,7 @@ Knows files and locks. What a line means is its owner's business.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -44,16 +45,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def append_line(fd: int, value: dict[str, Any], *, sync: bool = True) -> None:
-    """One JSON object as a line of an open file, in one write. sync: it is on the disk when this returns."""
-    write_all(fd, json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    """One JSON object as a line of an open file, whole or not at all. sync: it is on the disk when this returns."""
+    append_all(fd, json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n")
     if sync:
         os.fsync(fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """All of it: a write to a full disk or a large one may take a part."""
-    while data:
-        data = data[os.write(fd, data) :]
+def append_all(fd: int, data: bytes) -> None:
+    """All of it at the file's end, or nothing: a disk that fills up takes a part, which is taken back."""
+    size = os.fstat(fd).st_size
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+        raise
 
 
 def good_lines(path: Path, parse: Callable[[bytes], T | None]) -> list[T]:
@@ -61,10 +68,18 @@ def good_lines(path: Path, parse: Callable[[bytes], T | None]) -> list[T]:
 
     No file: no lines.
     """
+    found, rest = read_lines(path, parse)
+    if rest:
+        cut_off(path, rest)
+    return found
+
+
+def read_lines(path: Path, parse: Callable[[bytes], T | None]) -> tuple[list[T], bytes]:
+    """As good_lines, and what it would cut off; changes nothing."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return [], b""
     found, good = list[T](), 0
     for line in data.split(b"\n")[:-1]:  # what follows the last end of line was cut
         value = parse(line)
@@ -72,9 +87,12 @@ def good_lines(path: Path, parse: Callable[[bytes], T | None]) -> list[T]:
             break
         found.append(value)
         good += len(line) + 1
-    if good < len(data):
-        os.truncate(path, good)
-    return found
+    return found, data[good:]
+
+
+def cut_off(path: Path, rest: bytes) -> None:
+    """Removes what read_lines found behind the good lines."""
+    os.truncate(path, path.stat().st_size - len(rest))
 
 
 @contextmanager

@@ -180,8 +180,11 @@ def clip_problem(clips: Sequence[Clip]) -> str:
     from ..media.reader import probe_video
 
     for clip in clips:
-        if not Path(clip.path).exists():  # the check's own message names this process's folder
-            return f"{clip.kind} {clip.name}: no such file; check the name and the folder"
+        try:
+            if not Path(clip.path).exists():  # the check's own message names this process's folder
+                return f"{clip.kind} {clip.name}: no such file; check the name and the folder"
+        except OSError as e:  # a name that is too long, a folder that may not be read
+            return f"{clip.kind} {clip.name:.200}: cannot be read ({e.strerror}); check the name and permissions"
         try:
             path = check_file(clip.path)
             if clip.kind == "image" and picture_kind(path) is None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from ..errors import SuiteError
 
+MOST = 2**31 - 1  # what native code counts to
+
 
 @dataclass(frozen=True)
 class Row:
@@ -53,7 +55,7 @@ class Row:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fault(f"{key} is {kind(value)}; it must be a number of seconds")
         if not 0 <= value < 1e9:  # also false for NaN
-            raise self.fault(f"{key} is {value:g}; it must be seconds from the start of the clip, 0 or more")
+            raise self.fault(f"{key} is {_number(value)}; it must be seconds from the start of the clip, 0 or more")
         return float(value)
 
     def count(self, key: str, needed: str) -> int | None:
@@ -66,6 +68,8 @@ class Row:
             raise self.fault(f"{key} is {said}; it must be {needed}, a whole number from 1")
         if value < 1:
             raise self.fault(f"{key} is {value}; it must be {needed}, a whole number from 1")
+        if value > MOST:
+            raise self.fault(f"{key} is {_number(value)}; it must be {needed}, a whole number up to {MOST}")
         return value
 
     def rate(self, key: str, needed: str) -> float | None:
@@ -76,7 +80,7 @@ class Row:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fault(f"{key} is {kind(value)}; it must be {needed}, a number above 0")
         if not 0 < value < 1e9:
-            raise self.fault(f"{key} is {value:g}; it must be {needed}, a number above 0")
+            raise self.fault(f"{key} is {_number(value)}; it must be {needed}, a number above 0")
         return float(value)
 
     def check_keys(self, allowed: Sequence[str], elsewhere: Mapping[str, str] | None = None) -> None:
@@ -113,6 +117,12 @@ class Row:
         if any("\ud800" <= c <= "\udfff" for c in value):
             raise self.fault(f"{key} has half of a surrogate pair (\\ud800 to \\udfff alone), which is no character")
         return value
+
+
+def _number(value: float) -> str:
+    """For a message; a whole number may be too large for a float."""
+    too_large = isinstance(value, int) and abs(value) >= 10**300
+    return "a number of more than 300 digits" if too_large else f"{value:g}"
 
 
 def kind(value: object) -> str:

@@ -6,6 +6,7 @@ revision, has it. Files that a user named by path are in neither place, and are 
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ def plan_removal(name: str) -> Removal:
         raise UsageError(f"{name!r} is no model name; give one that `aim-local models` lists")
     stored = store.exact_name(name)  # another quantisation is another model: nobody asked to remove that
     if stored is None:
-        if Path(name).expanduser().exists():
+        if Path(os.path.expanduser(name)).exists():
             raise UsageError(f"{name} is a file or folder of yours, not a model of the store; delete it yourself")
         here = store.pulled_names(name)
         if here:

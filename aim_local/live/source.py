@@ -58,7 +58,7 @@ def parse_source(text: str, platform: str = sys.platform) -> LiveSource:
     scheme = _SCHEME.match(text)
     if scheme:
         return _stream(text, scheme[1].lower())
-    return _file(Path(text).expanduser())
+    return _file(Path(os.path.expanduser(text)))
 
 
 def _camera(which: str | None, platform: str) -> LiveSource:

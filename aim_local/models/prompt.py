@@ -41,9 +41,11 @@ class Message:
 
 
 def check_text(name: str, value: object) -> None:
-    """Raises UsageError for a prompt or question that is no text."""
+    """Raises UsageError for a prompt or question that is no text, or none that UTF-8 can hold."""
     if not isinstance(value, str):
         raise UsageError(f"{name} is {value!r:.80}, {type(value).__name__}; give a str")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise UsageError(f"{name} holds bytes that are not UTF-8, or half of a surrogate pair; give text in UTF-8")
 
 
 def system_message(system: str | None) -> list[Message]:

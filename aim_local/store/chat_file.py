@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -44,7 +45,7 @@ class SavedChat:
 
 def check_suffix(path: str | Path) -> Path:
     """`path`, if it ends in .aimchat. Raises UsageError."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.suffix.lower() != SUFFIX:
         raise UsageError(f"{path}: a conversation that can go on ends in {SUFFIX}; name it {path.stem}{SUFFIX}")
     return path

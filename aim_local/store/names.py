@@ -83,7 +83,7 @@ def cache_folder() -> Path:
 def _user_folder(kind: str) -> Path:
     override = os.environ.get(HOME_VARIABLE)
     if override:
-        return Path(override).expanduser()
+        return Path(os.path.expanduser(override))
     import platformdirs
 
     folder: Path = getattr(platformdirs, kind)("aim-local", appauthor=False)
@@ -152,7 +152,7 @@ def _named(model: str | Path) -> ModelPaths:
         stored = stored_name(text)
         if stored is not None:
             return _folder(models_folder() / stored)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         return _folder(path)
     if path.exists():
@@ -199,7 +199,7 @@ def pulled_names(text: str) -> tuple[str, ...]:
 def _reference(text: str) -> Reference | None:
     """What of the hub is meant. A path that exists goes first, but not before a known name, as store names do."""
     reference = parse_reference(text)
-    is_path = ("/" in text or reference is None or reference.known is None) and Path(text).expanduser().exists()
+    is_path = ("/" in text or reference is None or reference.known is None) and Path(os.path.expanduser(text)).exists()
     return None if is_path else reference
 
 
@@ -312,7 +312,7 @@ def _name_of(path: Path) -> str:
 def _with_mmproj(model: str | Path | None, mmproj: Path) -> ModelPaths:
     """A model and the vision tower named for it, whichever of the two is which."""
     tower = _mmproj_file(mmproj)
-    named = Path(os.fspath(model)).expanduser() if model is not None else None
+    named = Path(os.path.expanduser(os.fspath(model))) if model is not None else None
     if named is None or model == BUNDLED or not named.is_file():
         paths = resolve(model)
         return ModelPaths(paths.name, paths.model, tower)
@@ -322,7 +322,7 @@ def _with_mmproj(model: str | Path | None, mmproj: Path) -> ModelPaths:
 
 
 def _mmproj_file(path: Path) -> Path:
-    path = path.expanduser()
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         found = gguf_files.mmproj_beside(path)
         if found is None:
@@ -392,7 +392,7 @@ def source_of(model: str | Path) -> Path:
         folder = models_folder() / stored
         origin = read_origin(folder)
         return _pulled(folder, origin).model if origin is not None and origin.is_pair else folder
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     return path if path.exists() else _named(model).model
 
 

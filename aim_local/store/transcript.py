@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model:
 
     Raises UsageError for another suffix, TranscriptError where the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: a transcript ends in {' or '.join(SUFFIXES)}; add one of them")
     as_text = as_json if path.suffix.lower() == ".json" else as_markdown
