@@ -139,7 +139,7 @@ def describe(e: BaseException) -> tuple[str, int]:
 
 
 def _usage(e: Any) -> str:
-    return str(e.format_message()).strip().rstrip(".")
+    return str(e.format_message()).strip().rstrip(".").replace(": Value error, ", ": ")
 
 
 def help_hint(e: Any) -> str:

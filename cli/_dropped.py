@@ -155,8 +155,7 @@ def _is_missing(text: str, *, whole: bool) -> bool:
     """Whether a text begins with what can only be a path. whole: nothing stands before it."""
     word = _WORD.match(text)
     first = _decoded(word[0]) if word else text
-    alone = word is not None and word.end() == len(text)
-    return bool(_ROOTED.match(first)) or (whole and alone and _media.has_media_suffix(first))
+    return bool(_ROOTED.match(first)) or (whole and word is not None and _media.has_media_suffix(first))
 
 
 def _missing(word: str) -> str:

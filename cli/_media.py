@@ -60,13 +60,13 @@ def unquoted(text: str) -> str:
 def check_media(path: Path, said: str = "") -> Path:
     """A file that can be read. said: what it was given as, "image" or "video". Raises MediaError.
 
-    What has neither the content nor the ending of what it was given as is looked into.
+    What has neither the content of a picture nor the ending of a video is looked into.
     """
     from aim_local.media.files import check_file
     from aim_local.media.pictures import picture_kind
 
     checked = check_file(path)
-    if picture_kind(checked) is None and (said == "image" or checked.suffix.lower() in PICTURES):
+    if picture_kind(checked) is None and (said == "image" or checked.suffix.lower() not in VIDEOS):
         from aim_local.media import probe_video
 
         probe_video(checked)  # a clip, then; else its error is the right one

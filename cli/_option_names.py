@@ -38,6 +38,8 @@ OPTIONS = {
     "start": "--start",
     "end": "--end",
     "kld_tokens": "--kld-tokens",
+    "rpc": "--rpc",
+    "port": "--port",
     "rounds": "--rounds",
     "warm_up": "--warm-up",
     "n_decode": "--n-decode",

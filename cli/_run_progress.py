@@ -51,11 +51,13 @@ class RunProgress(Watch):
         if not self._quiet:
             self._above(f"note: {line}")
 
-    def start(self, total: int, done: int) -> None:
+    def start(self, total: int, done: int, earlier: int) -> None:
         self._total, self._done, self._earlier = total, done, done
         self._began = self._told = time.monotonic()
-        if done and done < total:
-            self.note(f"{done} of {total} were answered before; going on with the others")
+        if earlier and done < total:
+            self.note(f"{earlier} of {total} were answered before; going on with the others")
+        if done > earlier:
+            self.note(f"{done - earlier} of {total} lines cannot be asked; each is an error in the answers")
         if self._wanted and done < total:
             self._bar()
 

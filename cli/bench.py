@@ -48,9 +48,10 @@ def bench(
     load: Annotated[opt.LoadOptions, Without("ctx", "flash_attn", "vision_reuse", "no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
-    """Measure this machine: every stage apart, settings in turns with the unreduced one, medians with their spread.
+    """Measure how fast this machine is, stage by stage.
 
-    A ratio says how many times less time than the first column, measured side by side in each round.
+    Settings in turns with the unreduced one, medians with their spread. A ratio says how many times less time than
+    the first column, measured side by side in each round.
     """
     from aim_local.errors import UsageError
     from aim_local.lab.bench.benchmark import BenchConfig, run_bench

@@ -18,9 +18,10 @@ def cache(
     clear: Annotated[bool, opt.flag("Remove all of them.", "--clear")] = False,
     output: Annotated[opt.OutputOptions, Without("quiet")],
 ) -> None:
-    """List the encoded clips that are kept on disk, the last used first, and what they take.
+    """List the encoded clips that are kept on disk.
 
-    They are used by `chat`, unless it is told --no-cache; the oldest go when all together take more than 2 GiB.
+    The last used first, with what they take. They are used by `chat`, unless it is told --no-cache; the oldest go
+    when all together take more than 2 GiB.
     """
     from aim_local.store.encoded import EncodedStore
 

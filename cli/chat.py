@@ -63,8 +63,10 @@ def chat(
     again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)
     if ttft is not None:
         _ttft.check(ttft, len(files) if question is not None else 1)
+    name = None
     if resume is not None:
         saved = _resume.saved_model(context, resume)
+        name = saved["name"] if model is None else None  # its file's name may say less
         model, mmproj = _resume.model_files(saved, model, mmproj)
         load = _resume.saved_cache(context, saved, load)
     config = load.load_config()
@@ -87,7 +89,7 @@ def chat(
             from . import _repl
 
             assert conversation is not None, "made or taken up"
-            _repl.run(conversation, llm.name, files, stats=stats, quiet=output.quiet, target=target)
+            _repl.run(conversation, name or llm.name, files, stats=stats, quiet=output.quiet, target=target)
             return
         choice = target.choose(question, files, options, conversation) if target else None
         ask = conversation.ask if conversation else partial(llm.generate, **options)

@@ -61,10 +61,11 @@ def compare(
     load: Annotated[opt.LoadOptions, Without("no_cache")] = opt.MEASURED,
     output: opt.OutputOptions,
 ) -> None:
-    """Compare models and visual-token settings: accuracy, divergence, time and memory.
+    """Compare models and visual-token settings.
 
-    Every cell runs in a process of its own. Results are kept in --out as they come: the same command again goes on
-    where an interrupted one stopped. The report is there as report.html, report.md and report.json.
+    Accuracy, divergence, time and memory, with a verdict on what is lost. Every cell runs in a process of its own.
+    Results are kept in --out as they come: the same command again goes on where an interrupted one stopped. The
+    report is there as report.html, report.md and report.json.
     """
     # 1. everything that can be wrong without a model
     suite.check()

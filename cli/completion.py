@@ -26,7 +26,9 @@ def completion(
     *,
     output: Annotated[OutputOptions, Without("quiet")],
 ) -> None:
-    """Print a script for the shell's completion: commands, options, models, media files and folders.
+    """Print the script that lets a shell complete words.
+
+    Commands, options, models, media files and folders.
 
     \b
     bash   eval "$(aim-local completion bash)"      in ~/.bashrc

@@ -12,7 +12,10 @@ from ._table import print_json
 
 
 def doctor(*, output: Annotated[OutputOptions, Without("quiet")]) -> None:
-    """Show versions, libraries, devices and what is wrong; exit code 1 where something is."""
+    """Show what is installed, and what is wrong.
+
+    Versions, libraries, devices; exit code 1 where something is wrong.
+    """
     from aim_local.lab.doctor import examine
 
     report = examine()

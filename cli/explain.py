@@ -48,10 +48,11 @@ def explain(
     html: Annotated[Path | None, opt.text("Write the page to this file.", "FILE")] = None,
     output: opt.OutputOptions,
 ) -> None:
-    """Show which visual tokens a question keeps: a contact sheet (PNG) and a page with a layer slider (HTML).
+    """Show which visual tokens a question keeps.
 
-    Merged tokens, what survives into each layer, and importance as a heat map, on the frames the model saw. Files that
-    exist are replaced. With --json and no place to write to, only the numbers are printed.
+    A contact sheet (PNG) and a page with a layer slider (HTML). Merged tokens, what survives into each layer, and
+    importance as a heat map, on the frames the model saw. Files that exist are replaced. With --json and no place
+    to write to, only the numbers are printed.
     """
     # 1. everything that can be wrong without the model
     if prompt is None or not prompt.strip():

@@ -30,7 +30,7 @@ def models(
     yes: Annotated[bool, opt.flag("rm: do not ask.", "--yes", "-y")] = False,
     output: Annotated[opt.OutputOptions, Without("quiet")],
 ) -> None:
-    """List the bundled model and those in the local store; tell about one, or remove one.
+    """List the models that are here; tell of one, or remove one.
 
     Removing a pulled model frees the files that the pull fetched into the hub's cache too, where no other model needs
     them; files that were there before stay.

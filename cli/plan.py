@@ -36,10 +36,10 @@ def plan(
     ] = False,
     output: opt.OutputOptions,
 ) -> None:
-    """Tell what a prompt will count, how much memory it takes, how long it takes and whether it fits.
+    """Tell a prompt's tokens, memory and time before it runs.
 
-    Takes what `chat` takes and reads the heads of files only. --calibrate runs the model for some minutes and stores
-    how fast it is here.
+    And whether it fits. Takes what `chat` takes and reads the heads of files only. --calibrate runs the model for
+    some minutes and stores how fast it is here.
     """
     config = load.load_config()
     model, files = media.given()

@@ -24,10 +24,11 @@ def pull(
     yes: Annotated[bool, opt.flag("Do not ask.", "--yes", "-y")] = False,
     output: opt.OutputOptions,
 ) -> None:
-    """Download a model: its language GGUF and its vision tower, or a checkpoint, which is converted.
+    """Download a model by its name.
 
-    Files stay in the hub's cache (HF_HOME), checked against their checksums; an interrupted download goes on where it
-    stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean elsewhere.
+    What comes is its language GGUF and its vision tower, or a checkpoint, which is converted. Files stay in the
+    hub's cache (HF_HOME), checked against their checksums; an interrupted download goes on where it stopped.
+    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean elsewhere.
     """
     from aim_local import store
 

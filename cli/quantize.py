@@ -31,9 +31,10 @@ def quantize(
     threads: opt.Threads = None,
     output: opt.OutputOptions,
 ) -> None:
-    """Quantise a model's language tower; a folder's vision tower is copied, unless --vision-type says otherwise.
+    """Quantise a model's language tower.
 
-    An mmproj file is quantised by --vision-type alone.
+    A folder's vision tower is copied, unless --vision-type says otherwise. An mmproj file is quantised by
+    --vision-type alone.
     """
     from aim_local import store
 

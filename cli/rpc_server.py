@@ -27,11 +27,12 @@ def rpc_server(
     no_auth: Annotated[bool, opt.flag(_NO_AUTH_HELP, "--no-auth")] = False,
     output: opt.OutputOptions,
 ) -> None:
-    """Compute layers of other machines' language models here: they name this machine with --rpc.
+    """Compute layers of another machine's model here.
 
-    Serves one program at a time, until Ctrl-C. Whoever reaches the port can do what they like with this process, so it
-    listens on this machine alone; others come through a tunnel: `ssh -N -L 50052:127.0.0.1:50052 THIS-MACHINE` there,
-    and then `--rpc 127.0.0.1:50052`. --json prints where it listens and what it offers.
+    The other machine names this one with --rpc. Serves one program at a time, until Ctrl-C. Whoever reaches the
+    port can do what they like with this process, so it listens on this machine alone; others come through a tunnel:
+    `ssh -N -L 50052:127.0.0.1:50052 THIS-MACHINE` there, and then `--rpc 127.0.0.1:50052`. --json prints where it
+    listens and what it offers.
     """
     from aim_local.models.threads import physical_cores
     from aim_local.native.rpc_greeting import resolve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ from . import _extra, _hub, _log, _runtime
 from . import _options as opt
 
 if TYPE_CHECKING:
+    from aim_local.server.asked import Defaults
     from aim_local.server.limits import Limits
     from aim_local.server.service import Service
 
@@ -73,9 +74,8 @@ class LimitOptions:
         """Raises UsageError."""
         from aim_local.server.limits import Limits
 
-        for option, value in asdict(self).items():
-            if not value > 0:
-                raise UsageError(f"--{option.replace('_', '-')} is {value:g}; give a number above 0")
+        for option in fields(self):
+            _at_least(option.name, getattr(self, option.name), above=0)
         return Limits(
             body_bytes=self.max_body * MIB,
             file_bytes=self.max_file * MIB,
@@ -90,7 +90,34 @@ class LimitOptions:
         )
 
 
-_NAME_HELP = "Name under which the model is served. Default: its own."
+_NAME_HELP = "Name under which the model is served, such as one that a client insists on. Default: its own."
+_TOKENS_HELP = (
+    "Visual tokens of requests without visual_tokens: off, auto, paper, fast, budget=SHARE ... (`aim-local chat "
+    "--help`). Default: auto for videos of models with 64 or more visual tokens a frame, else off."
+)
+_FRAMES_HELP = "Frames of each clip in requests without frames. Default: the model's own number."
+
+
+@dataclass(frozen=True)
+class DefaultOptions:
+    """What holds for requests that say nothing of it: many clients can send no fields of ours."""
+
+    tokens: Annotated[str | None, opt.text(_TOKENS_HELP, "SETTING", "--tokens")] = None
+    frames: Annotated[int | None, opt.whole(_FRAMES_HELP, "--frames")] = None
+
+    def defaults(self) -> Defaults:
+        """Raises UsageError."""
+        from aim_local.server.asked import Defaults
+        from aim_local.settings import parse_setting
+
+        return Defaults(None if self.tokens is None else parse_setting(self.tokens), self.frames)
+
+
+def _at_least(name: str, value: float, above: float | None = None) -> None:
+    """Raises UsageError, with the option's name, for a number below 0, or not above `above`."""
+    if value < 0 or (above is not None and value <= above):
+        wanted = "0 or more" if above is None else f"a number above {above:g}"
+        raise UsageError(f"--{name.replace('_', '-')} is {value:g}; give {wanted}")
 
 
 def serve(
@@ -99,6 +126,7 @@ def serve(
     mmproj: opt.Mmproj = None,
     listen: ListenOptions,
     name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", "--name")] = None,
+    unsaid: DefaultOptions,
     grace: Annotated[float, opt.duration("For the answer in work, when the service is stopped.", "--grace")] = 30.0,
     keep: Annotated[int, opt.whole("Conversations that are kept computed, so that the next question is quick.")] = 4,
     keep_memory: Annotated[int, opt.whole("Memory of all of them together, in MiB.")] = 2048,
@@ -106,7 +134,10 @@ def serve(
     load: opt.LoadOptions,
     output: opt.OutputOptions,
 ) -> None:
-    """Serve the model over HTTP: OpenAI's chat completions with videos, and a page for the browser.
+    """Serve a model over HTTP, to OpenAI's clients and a browser.
+
+    It speaks OpenAI's chat completions, with videos; clients take the address with /v1 behind it. In a browser the
+    address shows a page: drop a clip, ask.
 
     One line on stdout says the address when the model is loaded, one line on stderr each request. Ctrl-C stops it,
     the answer in work is finished first; a second one stops at once. See docs/server.md.
@@ -114,6 +145,8 @@ def serve(
     # 1. everything that can be wrong without the model
     run = _extra.import_server()
     keys, config = listen.keys(), load.load_config()
+    _at_least("keep", keep)
+    _at_least("keep_memory", keep_memory)
     run.check_exposed(listen.host, keys, no_auth=listen.no_auth)
     settings = run.Settings(
         host=listen.host,
@@ -122,6 +155,7 @@ def serve(
         keeping=run.Keeping(keep, keep_memory * MIB),
         grace=grace,
         name=name,
+        defaults=unsaid.defaults(),
         keys=keys,
         cors=tuple(listen.cors or ()),
         media_path=listen.media_path,
@@ -143,4 +177,4 @@ def _ready(address: str, service: Service, *, as_json: bool) -> None:
     if as_json:  # on one line, for whoever waits for one
         print(json.dumps({"address": address, "model": names[0], **service.about.meta}), flush=True)
     else:
-        print(f"{names[0]} is served at {address}", flush=True)
+        print(f"{names[0]} is served: the page {address}, for clients {address}/v1", flush=True)

@@ -43,7 +43,7 @@ def watch(
     json: Annotated[bool, opt.flag("With -p: one JSON object a line for each answer.", "--json")] = False,
     output: Annotated[opt.OutputOptions, Without("json")],
 ) -> None:
-    """Watch a camera, a stream or a growing file, and ask about what it shows now.
+    """Ask what a camera, a stream or a growing file shows now.
 
     The last frames are encoded as they come, so an answer waits for the prompt alone. A source that goes away is
     waited for. Ctrl-C ends it.

@@ -110,6 +110,12 @@ def test_every_command_has_json_and_debug() -> None:
         assert {"--json", "--debug"} <= options, name
 
 
+def test_each_command_is_told_in_a_line_that_fits() -> None:
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line.endswith("...")] == []
+
+
 def test_no_command_shows_help() -> None:
     result = run()
     assert result.exit_code == 0

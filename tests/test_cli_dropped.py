@@ -98,6 +98,7 @@ def test_lines(line: str, files: list[str], question: str, folder: Path) -> None
         ("none.mp4", "none.mp4: no such file"),
         ("'none at all.mp4'", "none at all.mp4: no such file"),
         ("a.mp4 ./none.mp4 which?", "none.mp4: no such file"),
+        ("none.mp4 what is first?", "none.mp4: no such file"),  # a slip, not a question
         ("./it's/", "is a folder: name a file in it"),
         ("https://example.com/a.mp4", "download it first, or `aim-local watch URL` for a stream"),
         ("what is in https://example.com/a.mp4", "download it first, or `aim-local watch URL` for a stream"),
@@ -147,6 +148,15 @@ def test_a_missing_file_is_told_and_ask_asks(folder: Path, capsys: pytest.Captur
     told = capsys.readouterr().err
     assert "none.mp4: no such file; put /ask before the line" in told
     assert "give a question: /ask" in told
+
+
+def test_a_file_without_media_in_it_is_told_when_it_is_attached(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes.txt").write_text("no clip")
+    llm = converse("./notes.txt", "What?")
+    assert [call["media"] for call in llm.calls] == [[]]
+    assert "notes.txt: holds text, not a video or image" in capsys.readouterr().err
 
 
 def test_video_takes_what_was_dropped_behind_it(folder: Path) -> None:

@@ -13,6 +13,7 @@ pytest.importorskip("fastapi")
 
 from aim_local.server import serving
 from aim_local.server.limits import MIB, Limits
+from aim_local.settings import parse_setting
 
 
 @pytest.fixture
@@ -47,12 +48,14 @@ def test_options_of_the_service(asked: dict[str, Any], tmp_path: Path) -> None:
     options = [
         "--host", "0.0.0.0", "--port", "1", "--no-auth", "--cors", "https://a.example", "--media-path", tmp_path,
         "--allow-http", "--grace", "5s", "--keep", "2", "--keep-memory", "100", "--name", "mine",
+        "--tokens", "budget=0.5", "--frames", "4",
     ]  # fmt: skip
     assert run("serve", *options).exit_code == 0
     found = asked["settings"]
     assert (found.host, found.port, found.keys, found.cors) == ("0.0.0.0", 1, (), ("https://a.example",))
     assert (found.media_path, found.allow_http, found.grace, found.name) == (tmp_path, True, 5, "mine")
     assert found.keeping == serving.Keeping(2, 100 * MIB)
+    assert found.defaults == serving.Defaults(parse_setting("budget=0.5"), 4)
 
 
 def test_keys_come_from_options_a_file_and_the_environment(
@@ -75,10 +78,14 @@ def test_keys_come_from_options_a_file_and_the_environment(
         (["--cors", "*"], "origin"),
         (["--queue", "0"], "--queue is 0"),
         (["--port", "70000"], "port"),
-        (["--port", "-1"], "port"),
+        (["--port", "-1"], "--port is -1"),
+        (["--tokens", "papre"], "'papre' is unknown"),
+        (["--frames", "0"], "--frames is 0"),
+        (["--frames", "300"], "from 1 to 256"),
+        (["--rpc", "x"], "--rpc is 'x'"),
         (["--host", "no such host"], "--host"),
         (["--media-path", "/nothing/there"], "--media-path"),
-        (["--keep", "-1"], "from 0 up"),
+        (["--keep", "-1"], "--keep is -1"),
     ],
 )
 def test_what_cannot_be_is_told_before_a_model_is_loaded(options: list[str], said: str) -> None:

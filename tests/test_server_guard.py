@@ -259,8 +259,14 @@ def test_the_log_has_a_line_a_request_and_no_control_characters(found: Running) 
     found.get("/a%0d%0ab%1b[31m")
     found.wait(lambda: len(found.log) == 2)
     assert found.log[0].startswith("POST /v1/chat/completions 200 ")
-    assert "visual tokens 0 -> 0, 2 tokens answered" in found.log[0]
+    assert found.log[0].endswith(" ms, 2 tokens answered")
     assert found.log[1].startswith("GET /a??b?[31m 404 ")
+
+
+def test_an_address_that_is_not_there_says_where_to_ask(found: Running) -> None:
+    for path in ("/chat/completions", "/v1/responses", "/api/chat"):
+        said = found.get(path).json()["error"]["message"]
+        assert said.startswith(f"there is nothing at {path}; questions go to /v1/chat/completions")
 
 
 def test_metrics_count(found: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ pytest.importorskip("pydantic")
 from aim_local import FrameSampling, GenerateConfig, VisualTokenConfig
 from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
-from aim_local.server.requests.asked import Asked, Served, understand
+from aim_local.server.requests.asked import Asked, Defaults, Served, understand
 from aim_local.server.requests.wire import parse_request
+from aim_local.settings import parse_setting
 
 SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8)
 LIMITS = Limits(n_frames=64, n_answer=1000, n_media=2)
@@ -38,6 +40,37 @@ def test_nothing_asked_is_the_librarys_default() -> None:
     assert (asked.generate, asked.tokens, asked.sampling) == (GenerateConfig(), None, None)
     assert asked.cache_prompt
     assert not any((asked.stream, asked.include_usage, asked.return_progress, asked.return_looks))
+
+
+def test_what_a_request_leaves_out_is_the_services_default() -> None:
+    tokens = parse_setting("paper")
+    served = replace(SERVED, defaults=Defaults(tokens, 4))
+
+    def asked(**fields: Any) -> Asked:
+        return understand(parse_request(json.dumps({"messages": [USER], **fields}).encode()), served, LIMITS)
+
+    assert (asked().tokens, asked().sampling) == (tokens, FrameSampling(4))
+    said = asked(visual_tokens="off", frames=2)
+    assert (said.tokens, said.sampling) == (parse_setting("off"), FrameSampling(2))
+    assert asked(start=1).sampling == FrameSampling(4, start=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("visual_tokens", 0.5, 'visual_tokens is 0.5; give a setting as a text, such as "auto"'),
+        ("reasoning_effort", "low", 'reasoning_effort is "low"; models answer without it; leave it out'),
+        ("model", 5, "model is 5; give a text"),
+        ("user", 5, "user is 5; give a text"),
+        ("json_schema", [], "json_schema is []; give an object"),
+        ("grammar", 1.5, "grammar is 1.5; give a text"),
+        ("max_token", 5, "max_token is not known here; did you mean max_tokens?"),
+        ("visual_token", "off", "visual_token is not known here; did you mean visual_tokens?"),
+        ("num_ctx", 4096, "num_ctx is not known here; leave it out"),
+    ],
+)
+def test_refusals_are_in_words_for_people(field: str, value: object, said: str) -> None:
+    assert str(refused(**{field: value})).startswith(said)
 
 
 def test_null_is_left_out() -> None:

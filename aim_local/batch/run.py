@@ -29,8 +29,8 @@ class Watch:
     def note(self, line: str) -> None:
         """Something the user should know."""
 
-    def start(self, total: int, done: int) -> None:
-        """Questions will be asked; `done` of `total` were answered by an earlier run."""
+    def start(self, total: int, done: int, earlier: int) -> None:
+        """Questions will be asked, but for `done` of `total`, of which `earlier` were answered by an earlier run."""
 
     def ended(self, found: Outcome) -> None:
         """A question was answered, or cannot be."""
@@ -102,7 +102,7 @@ def run(
         tasks = [
             (i, line) for i, line in enumerate(asked.lines) if isinstance(line, Question) and i not in answers.done
         ]
-        watch.start(len(ids), len(ids) - len(tasks))
+        watch.start(len(ids), len(ids) - len(tasks), n_earlier)
         if tasks:
             with workers:
                 _ask(workers, tasks, answers, watch)

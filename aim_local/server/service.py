@@ -21,7 +21,7 @@ from .limits import Limits
 from .media.sources import Sources
 from .metrics import Metrics
 from .queue import FairQueue, close_scope, stopping
-from .requests.asked import Asked, Served, understand
+from .requests.asked import Asked, Defaults, Served, understand
 from .requests.wire import parse_request
 from .worker import Worker, refusal
 
@@ -41,7 +41,7 @@ class Keeping:
 
     def __post_init__(self) -> None:
         if self.n < 0 or self.n_bytes < 0:
-            raise UsageError("conversations are kept in a number and a size from 0 up")
+            raise UsageError(f"{self.n} conversations in {self.n_bytes} bytes cannot be kept; give 0 or more of both")
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ class Service:
         keeping: Keeping | None = None,
         *,
         name: str | None = None,
+        defaults: Defaults | None = None,
         on_ready: Callable[[BaseException | None], None] = lambda _: None,
         on_fault: Callable[[BaseException], None] = lambda _: None,
         on_end: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self.limits, self._sources, self._name = limits, sources, name
-        self._keeping = keeping or Keeping()
+        self._keeping, self._defaults = keeping or Keeping(), defaults or Defaults()
         self._on_ready, self._on_fault, self.on_end = on_ready, on_fault, on_end
         self.queue = FairQueue(limits.n_waiting)
         self.metrics = Metrics(self.queue.__len__)
@@ -193,7 +194,7 @@ class Service:
             self.state = "failed"
             self._on_ready(found)
             return
-        self.about = about(found, self._name)
+        self.about = about(found, self._name, self._defaults)
         if self.state == "loading":
             self.state = "ok"
         self._on_ready(None)
@@ -207,7 +208,7 @@ class Service:
             self._on_fault(news)
 
 
-def about(llm: VisionLLM, name: str | None) -> About:
+def about(llm: VisionLLM, name: str | None, defaults: Defaults) -> About:
     """name: to serve it under, None for its own."""
     facts = llm.description()
     stem = Path(str(facts["model"])).stem
@@ -216,7 +217,7 @@ def about(llm: VisionLLM, name: str | None) -> About:
         "architecture": llm.architecture,
         "projector": facts["projector"],
         "n_ctx_train": llm.n_ctx_train,
-        "default_frames": llm.default_frames,
+        "default_frames": defaults.frames or llm.default_frames,
         "vision": llm.has_vision,
     }
-    return About(Served(names, llm.has_vision, llm.default_frames), int(time.time()), meta)
+    return About(Served(names, llm.has_vision, llm.default_frames, defaults), int(time.time()), meta)

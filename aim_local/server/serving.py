@@ -29,6 +29,7 @@ from .http.guard import Guard, check_exposed
 from .limits import Limits
 from .media.sources import Sources
 from .media.uploads import Uploads
+from .requests.asked import Defaults
 from .service import Keeping, Service
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ _LAST_S = 10.0  # for a load that goes on; a call of the native library stops so
 @dataclass(frozen=True)
 class Settings:
     """How the service is run. host, port: where it listens, port 0 takes a free one. grace: seconds for the answer in
-    work when it is stopped. name: under which the model is served, None for its own. keys, cors: see Guard."""
+    work when it is stopped. name: under which the model is served, None for its own. defaults: for requests that do not
+    say. keys, cors: see Guard."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -54,6 +56,7 @@ class Settings:
     keeping: Keeping = field(default_factory=Keeping)
     grace: float = 30.0
     name: str | None = None
+    defaults: Defaults = field(default_factory=Defaults)
     keys: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
     media_path: Path | None = None
@@ -64,6 +67,9 @@ class Settings:
             raise UsageError(f"port is {self.port}; give a number from 1 to 65535, or 0 for a free one")
         if self.grace < 0:
             raise UsageError(f"grace is {self.grace:g} s; give 0 or more")
+        if self.defaults.frames is not None and not 1 <= self.defaults.frames <= self.limits.n_frames:
+            allowed = f"from 1 to {self.limits.n_frames}, the most that a request may ask"
+            raise UsageError(f"n_frames is {self.defaults.frames}; give a number {allowed}")
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def serve(load: Callable[[], VisionLLM], settings: Settings, told: Told) -> int:
             settings.limits,
             settings.keeping,
             name=settings.name,
+            defaults=settings.defaults,
             on_ready=run.loaded,
             on_fault=run.fault,
         )

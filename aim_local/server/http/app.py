@@ -27,6 +27,7 @@ from .reply import Reply
 from .stream import JobResponse
 
 _STATUS_OF_HEALTH = {"ok": 200}
+_WHERE = "questions go to /v1/chat/completions (a client's base URL ends in /v1), and /openapi.json lists all there is"
 
 
 def make_app(
@@ -137,7 +138,10 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, e: HTTPException) -> Response:
-        said = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
+        said = {
+            404: f"there is nothing at {request.url.path[:200]}; {_WHERE}",
+            405: f"{request.method} is not possible here",
+        }
         headers = dict(e.headers or {})
         if e.status_code == 405:
             headers["Allow"] = ", ".join(_methods(app, request))

@@ -16,6 +16,7 @@ from ..requests.wire import ChatRequest
 from .front import JsonResponse
 
 Schema = dict[str, Any]
+_ABOUT = "Answers about videos and pictures, as OpenAI's chat completions. One model, one answer at a time."
 _REF = "#/components/schemas/{model}"
 _WHAT = {
     400: "The request cannot be what was meant; the error names the field.",
@@ -121,7 +122,7 @@ def describe(app: FastAPI, *, has_keys: bool) -> None:
 
 
 def _document(app: FastAPI, has_keys: bool) -> Schema:
-    document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=__doc__)
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=_ABOUT)
     schemas: Schema = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; errors have another form here
         schemas.pop(name, None)

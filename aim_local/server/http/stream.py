@@ -179,4 +179,5 @@ async def _hung_up(receive: Receive) -> None:
 def _note(scope: Scope, done: Answered) -> None:
     stats = done.answer.stats
     before, after = stats.n_reused_visual_full + stats.n_visual_full, stats.n_reused_visual + stats.n_visual
-    record_of(scope).note = f"visual tokens {before} -> {after}, {stats.n_generated} tokens answered"
+    media = f"visual tokens {before} -> {after}, " if before else ""
+    record_of(scope).note = f"{media}{stats.n_generated} token{'s' * (stats.n_generated != 1)} answered"

@@ -24,12 +24,21 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What holds where a request says nothing of it. tokens, frames: None for the model's own."""
+
+    tokens: VisualTokenConfig | None = None
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
 class Served:
     """The model as requests see it. names: under which it may be asked for, the first is told."""
 
     names: tuple[str, ...]
     has_vision: bool
     default_frames: int
+    defaults: Defaults = Defaults()
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def understand(request: ChatRequest, served: Served, limits: Limits) -> Asked:
     if options is not None and not request.stream:
         raise RequestError(400, "stream_options needs stream: true; leave one out", param="stream_options")
     with blaming("visual_tokens"):
-        tokens = None if request.visual_tokens is None else parse_setting(request.visual_tokens)
+        tokens = served.defaults.tokens if request.visual_tokens is None else parse_setting(request.visual_tokens)
     return Asked(
         turns=turns,
         system=system,
@@ -107,7 +116,8 @@ def blaming(param: str) -> Iterator[None]:
 
 def _check_model(name: str | None, served: Served) -> None:
     if name is not None and name not in served.names:
-        said = f"model {shown(name)} is not served here; give {' or '.join(served.names)}, or leave it out"
+        names = " or ".join(served.names)
+        said = f"model {shown(name)} is not served here; give {names}, leave it out, or start the service with --name"
         raise RequestError(404, said, param="model", code="model_not_found")
 
 
@@ -252,7 +262,10 @@ def _check_keys(given: dict[str, object], known: set[str], where: str) -> None:
 
 
 def _sampling(request: ChatRequest, served: Served, limits: Limits) -> FrameSampling | None:
-    """None where nothing was asked and the model's default is within the limit. Raises RequestError."""
+    """None where nothing was asked, here or of the service, and the model's default is within the limit.
+
+    Raises RequestError.
+    """
     io = request.media_io_kwargs.video if request.media_io_kwargs else None
     processor = request.mm_processor_kwargs
     n_frames = _one_of(
@@ -269,7 +282,7 @@ def _sampling(request: ChatRequest, served: Served, limits: Limits) -> FrameSamp
             "mm_processor_kwargs.fps": processor.fps if processor else None,
         }
     )
-    default = min(served.default_frames, limits.n_frames)
+    default = min(served.defaults.frames or served.default_frames, limits.n_frames)
     if n_frames is None and fps is None and request.start is None and request.end is None:
         return None if default == served.default_frames else FrameSampling(default)
     n = default if fps is None else limits.n_frames  # a rate is obeyed as far as that goes

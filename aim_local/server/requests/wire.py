@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -194,7 +195,23 @@ _WHY = {  # what is said of fields and values that are often wrong, or cannot be
     "frames": "give a whole number above 0, or -1 for all up to the limit",
     "num_frames": "give a whole number above 0, or -1 for all up to the limit",
     "stop": f"give a text, or a list of at most {MAX_STOPS} texts, none of them empty",
+    "visual_tokens": 'give a setting as a text, such as "auto", "off" or "budget=0.5"',
+    "reasoning_effort": "models answer without it; leave it out",
+    "verbosity": "models answer without it; leave it out",
+    "prediction": "answers are not predicted; leave it out",
+    "web_search_options": "nothing is searched; leave it out",
     "role": "roles are system, developer, user and assistant",
+}
+
+_TYPES = {  # what is said of a value of the wrong type, by pydantic's name of the error
+    "string_type": "give a text",
+    "bool_type": "give true or false",
+    "int_type": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "list_type": "give a list",
+    "dict_type": "give an object",
+    "none_required": "leave it out",
 }
 
 
@@ -221,10 +238,22 @@ def _refused(error: Any) -> RequestError:
     if error["type"] == "missing":
         return RequestError(400, f"{where} is missing", param=where)
     if error["type"] == "extra_forbidden":
-        what = (why if len(path) == 1 or name.endswith("_pixels") else None) or "leave it out"
+        what = (why if len(path) == 1 or name.endswith("_pixels") else None) or _instead(path)
         return RequestError(400, f"{where} is not known here; {what}", param=where, code="unknown_field")
-    said = "give true or false" if error["type"] == "bool_type" else str(error["msg"]).removeprefix("Value error, ")
-    return RequestError(400, f"{where} is {shown(error['input'])}; {why or said[:1].lower() + said[1:]}", param=where)
+    return RequestError(400, f"{where} is {shown(error['input'])}; {why or _wanted(error)}", param=where)
+
+
+def _wanted(error: Any) -> str:
+    """What pydantic wanted in the place of a value, as a request to whoever sent it."""
+    said = str(error["msg"]).removeprefix("Value error, ")
+    said = _TYPES.get(error["type"]) or said.replace("Input should be", "give", 1)
+    return said[:1].lower() + said[1:]
+
+
+def _instead(path: Sequence[object]) -> str:
+    """What to do with a field that is not known."""
+    near = get_close_matches(str(path[0]), ChatRequest.model_fields, n=1, cutoff=0.8) if len(path) == 1 else []
+    return f"did you mean {near[0]}?" if near else "leave it out"
 
 
 class _Path:
