@@ -43,7 +43,6 @@ OPTIONS = {
     "rounds": "--rounds",
     "warm_up": "--warm-up",
     "n_decode": "--n-decode",
-    "rpc": "--rpc",
 }
 WORDS = {"None": "off", "True": "on", "False": "off"}  # values as they are written behind an option
 _LIKE_WORDS = frozenset(name for name in OPTIONS if "_" not in name)  # replaced only where a message speaks of one

@@ -17,9 +17,9 @@ from . import _extra, _hub, _log, _runtime
 from . import _options as opt
 
 if TYPE_CHECKING:
-    from aim_local.server.asked import Defaults
     from aim_local.server.limits import Limits
-    from aim_local.server.service import Service
+    from aim_local.server.requests.asked import Defaults
+    from aim_local.server.service import Keeping, Service
 
 MIB = 2**20
 _KEY_VARIABLE = "AIM_LOCAL_API_KEY"
@@ -107,7 +107,7 @@ class DefaultOptions:
 
     def defaults(self) -> Defaults:
         """Raises UsageError."""
-        from aim_local.server.asked import Defaults
+        from aim_local.server.requests.asked import Defaults
         from aim_local.settings import parse_setting
 
         return Defaults(None if self.tokens is None else parse_setting(self.tokens), self.frames)
@@ -120,6 +120,22 @@ def _at_least(name: str, value: float, above: float | None = None) -> None:
         raise UsageError(f"--{name.replace('_', '-')} is {value:g}; give {wanted}")
 
 
+@dataclass(frozen=True)
+class KeepOptions:
+    """Conversations that the next question may go on with."""
+
+    keep: Annotated[int, opt.whole("Conversations that are kept computed, so that the next question is quick.")] = 4
+    keep_memory: Annotated[int, opt.whole("Memory of all of them together, in MiB.")] = 2048
+
+    def keeping(self) -> Keeping:
+        """Raises UsageError."""
+        from aim_local.server.service import Keeping
+
+        _at_least("keep", self.keep)
+        _at_least("keep_memory", self.keep_memory)
+        return Keeping(self.keep, self.keep_memory * MIB)
+
+
 def serve(
     *,
     model: opt.ModelArg = None,
@@ -128,8 +144,7 @@ def serve(
     name: Annotated[str | None, opt.text(_NAME_HELP, "NAME", "--name")] = None,
     unsaid: DefaultOptions,
     grace: Annotated[float, opt.duration("For the answer in work, when the service is stopped.", "--grace")] = 30.0,
-    keep: Annotated[int, opt.whole("Conversations that are kept computed, so that the next question is quick.")] = 4,
-    keep_memory: Annotated[int, opt.whole("Memory of all of them together, in MiB.")] = 2048,
+    kept: KeepOptions,
     limit: LimitOptions,
     load: opt.LoadOptions,
     output: opt.OutputOptions,
@@ -145,14 +160,12 @@ def serve(
     # 1. everything that can be wrong without the model
     run = _extra.import_server()
     keys, config = listen.keys(), load.load_config()
-    _at_least("keep", keep)
-    _at_least("keep_memory", keep_memory)
     run.check_exposed(listen.host, keys, no_auth=listen.no_auth)
     settings = run.Settings(
         host=listen.host,
         port=listen.port,
         limits=limit.limits(),
-        keeping=run.Keeping(keep, keep_memory * MIB),
+        keeping=kept.keeping(),
         grace=grace,
         name=name,
         defaults=unsaid.defaults(),
