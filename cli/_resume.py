@@ -37,6 +37,18 @@ def wants_rerank(context: typer.Context, rerank: OnOff, *, is_single: bool) -> b
     return rerank == OnOff.ON
 
 
+def taken_up(
+    context: typer.Context, path: Path, model: str | None, mmproj: Path | None, load: LoadOptions
+) -> tuple[str | None, str | None, Path | None, LoadOptions]:
+    """(name, model, mmproj, load options) to go on with; name: the saved model's, which its file may say less well.
+
+    Raises ChatFileError, UsageError.
+    """
+    saved = saved_model(context, path)
+    name = saved["name"] if model is None else None
+    return name, *model_files(saved, model, mmproj), saved_cache(context, saved, load)
+
+
 def saved_model(context: typer.Context, path: Path) -> dict[str, Any]:
     """What the file says of its model. Raises UsageError for options that would change the conversation."""
     from aim_local.store.chat_file import read_header

@@ -65,10 +65,7 @@ def chat(
         _ttft.check(ttft, len(files) if question is not None else 1)
     name = None
     if resume is not None:
-        saved = _resume.saved_model(context, resume)
-        name = saved["name"] if model is None else None  # its file's name may say less
-        model, mmproj = _resume.model_files(saved, model, mmproj)
-        load = _resume.saved_cache(context, saved, load)
+        name, model, mmproj, load = _resume.taken_up(context, resume, model, mmproj, load)
     config = load.load_config()
     generate = answer.generate_config(opt.REPL_TEMPERATURE if question is None else opt.ONE_SHOT_TEMPERATURE)
 

@@ -92,7 +92,6 @@ def compare(
 
     for model in models or ():
         _hub.ready(model, **load.asking(output))
-
     # 2. the cells
     with CellProgress(output.quiet) as watch, ExitStack() as stack:
         try:
