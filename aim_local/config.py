@@ -130,7 +130,7 @@ class LoadConfig:
             if self.rpc.count(address) > 1:
                 raise UsageError(f"rpc has {address} twice; name each server once")
         if self.rpc and self.n_gpu_layers == 0:
-            raise UsageError("n_gpu_layers is 0, so rpc has nothing to compute; leave one of them out")
+            raise UsageError("n_gpu_layers is 0, so the RPC servers have nothing to compute; leave one of them out")
         object.__setattr__(self, "rpc", tuple(self.rpc))  # from JSON it is a list
 
     @property

@@ -14,6 +14,7 @@ OPTIONS = {
     "n_ctx": "--ctx",
     "n_threads": "--threads",
     "n_gpu_layers": "--gpu-layers",
+    "rpc": "--rpc",
     "type_k": "--type-k",
     "type_v": "--type-v",
     "flash_attn": "--flash-attn",
@@ -50,7 +51,7 @@ _NAMES = "|".join(sorted(OPTIONS, key=len, reverse=True))
 _FIELDS = "|".join(name for name in sorted(OPTIONS, key=len, reverse=True) if name not in _LIKE_WORDS)
 _BESIDE = re.compile(rf"\b(?:{_NAMES}) \((--[\w-]+)\)|(--[\w-]+ ?[\w.-]*) \((?:{_NAMES})(?:=[^)]*)?\)")
 _SET = re.compile(rf"""(?<![\w/.:'"-])({_NAMES})=(None|True|False|"[^"]*"|'[^']*'|[\w.]+)""")
-_SAID = re.compile(rf"(?:(?<=^)|(?<=: )|(?<= after )|(?<=; ))({_NAMES})(?= (?:is|has|was|rises|\d))")
+_SAID = re.compile(rf"(?:(?<=^)|(?<=: )|(?<= after )|(?<=; ))({_NAMES})(?= (?:is|has|was|rises|names|\d))")
 _FIELD = re.compile(rf"""(?<![\w/.'"=-])({_FIELDS})(?![\w/=-]|\.\w)""")
 _TWICE = re.compile(r"(--([\w-]+)): \1(?= )|\b([\w-]+): --\3(?= )")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -158,3 +159,29 @@ def test_an_item_with_a_sampling_of_its_own(llm: VisionLLM, clips: list[Path]) -
     assert mixed.stats.n_frames == 7
     with llm.encode_ahead(Sampled(clips[0], few), many) as ahead:
         assert np.array_equal(llm.prefill(FIRST, [ahead]).logits, whole.logits)
+
+
+def test_histories_that_are_none(llm: VisionLLM) -> None:
+    """A generator was read to its end before it was taken: its turns were lost without a word."""
+    said = (Turn("user", FIRST), Turn("assistant", "red"))
+    bad: list[tuple[Any, str]] = [
+        ((turn for turn in said), "the history is generator; give a list of turns"),
+        (None, "the history is NoneType"),
+        ("red", "the history is str"),
+        ([{"role": "user", "content": FIRST}], "give aim_local.Turn"),
+        ([Turn("user", cast(str, None))], "the text of a turn of the history is None"),
+        ([Turn("user", "\ud800")], "not UTF-8"),
+        ([Turn("user", FIRST, cast(Any, None))], "media of a turn of the history is NoneType"),
+    ]
+    for history, told in bad:
+        with pytest.raises(UsageError, match=told):
+            llm.chat(history=history)
+    with pytest.raises(UsageError, match="system holds bytes"):
+        llm.chat(system="\ud800")
+
+
+def test_numbers_of_messages_that_are_none(llm: VisionLLM) -> None:
+    with llm.chat() as chat:
+        for odd in (None, "1", 1.0):
+            with pytest.raises(UsageError, match="n_messages is"):
+                chat.rewind(cast(int, odd))

@@ -159,3 +159,47 @@ def test_closed_streams(tmp_path: Path) -> None:
         done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
         assert done.returncode == code, done.stderr
         assert "internal error" not in done.stderr
+
+
+ESCAPES = "\x1b]0;title\x07\x1b[31m\x9b.mp4"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "told"),
+    [
+        (["chat", "--video", ESCAPES, "-p", "x"], 1, r"\x1b]0;title\x07\x1b[31m\x9b.mp4: no such file"),
+        (["chat", "-p", "x\udcff"], 2, "the question from -p is not UTF-8 text"),
+        (["chat", "~nobody-of-that-name/x", "-p", "x"], 1, "~nobody-of-that-name/x: no such"),
+        (["run", "q.jsonl", "~nobody-of-that-name/x", "--out", "o"], 1, "q.jsonl"),
+        (["watch", "~nobody-of-that-name/x", "-p", "x"], 1, "cannot be watched"),
+        (["chat", "", "-p", "x"], 2, "an empty word is neither a model nor a clip"),
+        (["chat", "http://me:secret@host/x.mp4", "-p", "x"], 2, "http://***@host/x.mp4 is a URL"),
+        (["a b.mp4"], 2, "'a b.mp4' is no command; to ask about a clip: `aim-local chat 'a b.mp4'`"),
+        (["chat", "--help.mp4", "-p", "x"], 2, "write ./--help.mp4 for the file"),
+        (["chat", "-x.mp4", "-p", "x"], 2, "write ./-x.mp4 for the file"),
+        (["chat", "clip.mp4", "-p", "x"], 1, "clip.mp4: is a folder, although it is named as a clip"),
+        (["chat", "--video", "y" * 10000, "-p", "x"], 1, "File name too long"),
+        (["chat", "--tokens", "y" * 10000, "-p", "x"], 2, "is unknown; give off"),
+        (["y" * 10000], 2, "No such command"),
+    ],
+)  # fmt: skip
+def test_odd_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int, told: str) -> None:
+    """One line that says what to do, short, without control codes and secrets."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").mkdir()
+    for name in ("-x.mp4", "--help.mp4"):
+        (tmp_path / name).write_text("clip")
+    result = run(*args)
+    line = one_line(result, code)
+    assert told in line
+    assert "internal error" not in line
+    assert "secret" not in line
+    assert len(line) < 1500
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in line.strip())
+
+
+def test_bytes_on_stdin_that_are_not_utf8(tmp_path: Path) -> None:
+    code = f"import sys; sys.argv[1:] = ['chat']; {MAIN}"
+    found = subprocess.run([sys.executable, "-c", code], input=b"x\xff", capture_output=True, check=False, timeout=60)
+    assert (found.returncode, found.stdout) == (2, b"")
+    assert b"the question from stdin is not UTF-8 text" in found.stderr

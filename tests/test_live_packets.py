@@ -85,3 +85,19 @@ def test_after_the_end_was_given_all_that_waited_is_wanted() -> None:
     assert len(all_of(queue)) == 61  # from the key frame of 4.0 s
     queue.close()
     assert queue.get(10) is None
+
+
+def test_what_was_there_at_the_beginning() -> None:
+    """It is gone when the decoder asks for more than the last of it."""
+    queue = PacketQueue(1, end=5)
+    assert queue.has_stock
+    for i in range(3):
+        queue.put(packet(i / 10, i == 0))
+    queue.release()
+    queue.put(packet(0.3, False))
+    for _ in range(3):
+        assert queue.has_stock
+        assert queue.get(0)
+    assert queue.has_stock  # the last one is being decoded
+    assert queue.get(0)
+    assert not queue.has_stock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,3 +242,28 @@ def test_a_finished_file(llm: VisionLLM, tmp_path: Path) -> None:
         write_clip(path, n_frames=120, codec="wmv2")
         until(lambda: clock.forward(0.1) or reader._n_openings >= 2, live)
     assert said[0] == "clip.wmv is away (it ended); waiting for it"
+
+
+def test_a_full_window_of_a_file_is_its_end(llm: VisionLLM, tmp_path: Path) -> None:
+    """What was decoded on the way, from a key frame before the window, was taken for it."""
+    path = tmp_path / "c.ts"
+    for n in (19, 64):
+        path.write_bytes(whole(pieces(n)))
+        with watched(llm, str(path), ManualClock(), size=WindowSize.of(seconds=2)) as live:
+            end = (n - 3) // 5  # the last two wait for what comes behind them
+            assert times(live.wait(full=True)) == [end - 1, end]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no fifos")
+def test_a_file_that_becomes_a_fifo(llm: VisionLLM, tmp_path: Path) -> None:
+    """Opening it waited for a writer: nothing was said, and --give-up never came."""
+    path, clock, said = tmp_path / "c.ts", ManualClock(), list[str]()
+    path.write_bytes(whole(pieces(43)))
+    with watched(llm, str(path), clock, said, give_up=30.0) as live:
+        live.wait()
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "fifo").replace(path)
+        until(lambda: clock.forward(0.5) or live._failed)
+        with pytest.raises(MediaError, match="what has its name is no file"):
+            live.wait()
+    assert said == ["c.ts is away (what has its name is no file); waiting for it for 30 s at most"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +87,14 @@ def silence(connection: socket.socket) -> None:
         pass
 
 
+def byte_by_byte(connection: socket.socket) -> None:
+    """Each in time, all of them not."""
+    with contextlib.suppress(OSError):
+        for _ in range(35):
+            connection.sendall(b"\0")
+            threading.Event().wait(0.05)
+
+
 def web_server(connection: socket.socket) -> None:
     connection.recv(100)
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -99,6 +109,7 @@ def garbage(connection: socket.socket) -> None:
     ("answer", "says"),
     [
         (silence, "does not answer within 0.2 s"),
+        (byte_by_byte, "does not answer within 0.2 s"),
         (web_server, "does not answer as an RPC server does"),
         (garbage, "does not answer as an RPC server does"),
         (lambda connection: None, "no RPC server, or one of a llama.cpp much older"),
@@ -121,6 +132,8 @@ def test_nobody_is_there() -> None:
     with pytest.raises(NativeError) as error:
         VisionLLM.load(config=config("127.0.0.1:9"))
     assert "no RPC server at 127.0.0.1:9: Connection refused" in line_of(error)
+    with pytest.raises(NativeError, match="has no IPv4 address"):  # no name, for a part of it is longer than 63
+        greet(f"{'x' * 64}:1")
     with pytest.raises(NativeError, match=r"no-such-host\.invalid has no IPv4 address"):
         VisionLLM.load(config=config("no-such-host.invalid:50052"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -169,3 +171,70 @@ def test_good_lines(lines: list[bytes], data: st.DataObject) -> None:
         assert good_lines(path, lambda line: line) == lines[:n]
         assert path.read_bytes() == b"".join(line + b"\n" for line in lines[:n])
         assert good_lines(path, lambda line: None if line == lines[0] else line) == [] or not n
+
+
+# --- what is not ours, and what a disk does ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theirs", [b"my notes", b"my notes\nmore\n", b'{"a": 1}\nmore', b"\x00\xff"])
+@pytest.mark.parametrize("answers", [None, b"old\nlines"])
+def test_nothing_is_cut_from_files_that_are_not_ours(out: Path, theirs: bytes, answers: bytes | None) -> None:
+    """Their sidecar was emptied, and made ours."""
+    stats_path(out).write_bytes(theirs)
+    if answers is not None:
+        out.write_bytes(answers)
+    assert str(out) in refused(out)
+
+
+def test_a_record_that_a_kill_cut_in_its_first_line(out: Path) -> None:
+    write(out, [])
+    stats_path(out).write_bytes(stats_path(out).read_bytes()[:20])
+    assert finish(out) == set()
+    assert out.read_bytes() == whole()
+
+
+def test_a_damaged_line_in_the_middle(out: Path) -> None:
+    """What follows it is not thrown away without a word."""
+    write(out, [outcome(i) for i in range(4)])
+    lines = stats_path(out).read_bytes().split(b"\n")
+    lines[2] = lines[2][:-9]
+    stats_path(out).write_bytes(b"\n".join(lines))
+    assert f"{stats_path(out)}: line 3 is damaged" in refused(out)
+
+
+def test_answers_that_are_not_ours_keep_their_last_line(out: Path) -> None:
+    write(out, [outcome(0)])
+    out.write_bytes(b"strange\nhalf")
+    assert "line 1 is not what this run wrote" in refused(out)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no fifos")
+def test_a_fifo_is_no_place(tmp_path: Path) -> None:
+    """It hung."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(AimError, match="is no regular file"):
+        Answers(tmp_path / "fifo", MADE_FROM, IDS)
+
+
+@pytest.mark.parametrize("file", ["answers", "sidecar"])
+def test_a_disk_that_is_full_for_a_while(out: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    """Half a line stayed, and the next one went behind it: the run could not be taken up."""
+    real, full = os.write, True
+    with Answers(out, MADE_FROM, IDS) as answers:
+        fd, n = answers._stats if file == "sidecar" else answers._lines, 0
+
+        def write_some(to: int, data: bytes) -> int:
+            nonlocal n
+            n += to == fd
+            if full and to == fd and n > 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(to, data[:10] if full and to == fd else data)
+
+        answers.add(outcome(0))
+        monkeypatch.setattr(os, "write", write_some)
+        with pytest.raises(OSError, match="No space left"):
+            answers.add(outcome(1))
+        full = False
+        answers.add(outcome(2))
+    assert finish(out) >= {0, 2}
+    assert out.read_bytes() == whole()

@@ -119,3 +119,24 @@ def test_the_digest_is_of_what_is_asked(folder: Path, tmp_path_factory: pytest.T
     assert first.sha256 == same.sha256
     others = [[ASKED], [ASKED, {**ASKED, "id": "c"}], [ASKED, {**ASKED, "id": "b", "frames": 3}]]
     assert len({first.sha256, *(read_questions(write_questions(folder / "q.jsonl", r)).sha256 for r in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{"video": "clip.mp4", "question": "x", "start": 1' + "0" * 400 + "}", "start is a number of more than 300"),
+        ('{"video": "clip.mp4", "question": "x", "fps": 1' + "0" * 400 + "}", "fps is a number of more than 300"),
+        ('{"video": "clip.mp4", "question": "x", "fps": 1e400}', "fps is inf"),
+        ('{"video": "clip.mp4", "question": "x", "frames": 9999999999}', "frames is 1e+10"),
+        (json.dumps({"video": "y" * 5000 + ".mp4", "question": "x"}), "cannot be read (File name too long)"),
+        (json.dumps({"video": "a\0b.mp4", "question": "x"}), "no such file"),
+    ],
+)
+def test_odd_values_are_the_fault_of_their_line(folder: Path, row: str, told: str) -> None:
+    """They ended the whole run, as an internal error."""
+    bad, good = read(folder, row, ASKED)
+    assert isinstance(bad, Bad)
+    assert bad.reason.startswith("line 1: ")
+    assert told in bad.reason
+    assert len(bad.reason) < 500
+    assert isinstance(good, Question)

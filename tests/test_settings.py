@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from aim_local.config import LoadConfig, VisualTokenConfig
+from aim_local.config import GenerateConfig, LoadConfig, VisualTokenConfig
 from aim_local.errors import UsageError
 from aim_local.reduction.merging import average_squares, merged
 from aim_local.reduction.planner import layer_shares, merge_count
@@ -124,3 +125,19 @@ def test_average_is_another_prompt_of_the_same_size() -> None:
             llm.prefill("What is it?", [np.zeros((50, 80, 3), np.uint8)], parse_setting("average"))
     assert [len(k) for k in found["paper"].trace.kept] == [len(k) for k in found["average"].trace.kept]
     assert not np.array_equal(found["paper"].logits, found["average"].logits)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, value) for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty")
+          for value in ("1", None, float("nan"), 9.0, True)),
+        *((name, value) for name in ("seed", "top_k", "logprobs") for value in ("1", 1.5, -1, True, 2**70)),
+        ("stop", "END"), ("stop", ("",)), ("stop", (None,)),
+        ("grammar", 5), ("json_schema", "object"), ("json_schema", [1]), ("json_schema", True),
+    ],
+)  # fmt: skip
+def test_generate_options_of_odd_types(field: str, value: Any) -> None:
+    """One line that names the option, at once: not a TypeError while the answer comes."""
+    with pytest.raises(UsageError, match=f"{field} is"):
+        GenerateConfig(**{field: value})

@@ -293,8 +293,8 @@ def _check_port(address: str) -> None:
         raise ClusterError(f"{address!r} is no address of a scheduler; give one such as tcp://10.0.0.5:8786")
     try:
         socket.create_connection((host, port), timeout=_CONNECT).close()
-    except OSError as e:
-        raise _no_scheduler(address, e.strerror or str(e)) from e
+    except (OSError, UnicodeError) as e:  # the second for a name that cannot be one
+        raise _no_scheduler(address, getattr(e, "strerror", None) or str(e)) from e
 
 
 def _no_scheduler(address: str, reason: str) -> ClusterError:

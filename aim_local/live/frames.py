@@ -40,6 +40,7 @@ class Waiting:
 
     def __init__(self, room: int) -> None:
         self._frames: deque[LiveFrame] = deque(maxlen=room)
+        self._is_out = False  # whether one is being encoded
         self._change = threading.Condition()
 
     def put(self, frame: LiveFrame) -> None:
@@ -50,8 +51,16 @@ class Waiting:
     def get(self, wait: float = _WAIT) -> LiveFrame | None:
         """The oldest; None where none came in `wait` seconds."""
         with self._change:
+            self._is_out = False
             self._change.wait_for(lambda: self._frames, wait)
+            self._is_out = bool(self._frames)
             return self._frames.popleft() if self._frames else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether none waits, and the one that was given last is done."""
+        with self._change:
+            return not self._frames and not self._is_out
 
     def thin(self, rate: float, after: float, room: int) -> None:
         """Keeps those that are taken at `rate` frames a second after one at `after`; has that room from now on."""

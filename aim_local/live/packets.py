@@ -51,6 +51,7 @@ class PacketQueue:
         self._wants_key: float | None = None  # since the packet of this time, only a key frame is of use
         self._change = threading.Condition()
         self._closed = False
+        self._stock, self._is_out = 0, False  # packets that were there at the release; whether one is being decoded
         self.n_skipped = 0  # packets that were dropped because decoding was too slow
 
     def put(self, item: Arrived) -> None:
@@ -71,6 +72,7 @@ class PacketQueue:
         """All that was there has been read; from now on packets are given as they come."""
         with self._change:
             if self._end is not None and self._items:
+                self._stock = len(self._items)
                 self._seconds += max(0.0, self._items[-1].seconds - self._items[0].seconds)  # all of it is wanted
             self._end = None
             self._change.notify_all()
@@ -78,12 +80,20 @@ class PacketQueue:
     def get(self, wait: float) -> Arrived | None:
         """The next one; None where none came in `wait` seconds, or when it is closed."""
         with self._change:
+            self._stock, self._is_out = max(0, self._stock - self._is_out), False
             self._change.wait_for(lambda: self._closed or (self._items and self._end is None), wait)
             if self._closed or self._end is not None or not self._items:
                 return None
             item = self._items.popleft()
             self._n_bytes -= item.packet.size
+            self._is_out = True
             return item
+
+    @property
+    def has_stock(self) -> bool:
+        """Whether what a file held at the beginning is still to be read or decoded."""
+        with self._change:
+            return self._end is not None or self._stock > 0
 
     def close(self) -> None:
         with self._change:
@@ -115,5 +125,6 @@ class PacketQueue:
         self._drop(n)
 
     def _drop(self, n: int) -> None:
+        self._stock = max(0, self._stock - n)
         for _ in range(n):
             self._n_bytes -= self._items.popleft().packet.size

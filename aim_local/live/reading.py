@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -142,6 +143,8 @@ class Reading:
         source = self._source
         if source.kind != "file":
             return None
+        if not stat.S_ISREG(os.stat(source.url).st_mode):  # opening a fifo would wait for its writer
+            raise OSError(errno.EINVAL, "what has its name is no file")
         check_index(source.url)
         file = GrowingFile(source.url, self._closed, self._clock, self._queue.release, self._give_up)
         stack.callback(file.close)

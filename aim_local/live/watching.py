@@ -87,6 +87,7 @@ class LiveVideo:
         self._pace, self._told = Pace(size.fps), 1
         self._chooser, self._waiting = Chooser(size.fps), Waiting(size.most)
         self._queue = PacketQueue(_BEHIND) if source.is_paced else PacketQueue(_BEHIND_FILE, end=size.seconds)
+        self._has_caught_up = source.is_paced
         self._decoding = Decoding(
             self._queue,
             Timeline(is_paced=source.is_paced),
@@ -115,8 +116,9 @@ class LiveVideo:
         """Until there is a frame, or the window is full. Raises what ended the watch, CancelledError when closed."""
         told, start = False, self._clock.now()
         while True:
+            is_current = not full or self._is_current()  # before the look, which is not of earlier then
             look = self.look()
-            if look and (not full or self._is_full(look)):
+            if look and is_current and (not full or self._is_full(look)):
                 return look
             if not look and not told and self._clock.now() - start > _QUIET and not self._reading.is_away:
                 self._say(f"{self.source.name}: no picture in {_QUIET:g} s; waiting for one")
@@ -142,6 +144,11 @@ class LiveVideo:
             if look and look.end != end and not self._closed.is_set():
                 end = look.end
                 yield look
+
+    def _is_current(self) -> bool:
+        """Of a file, whether what it held at the beginning has been seen; its window is its end then."""
+        self._has_caught_up = self._has_caught_up or (not self._queue.has_stock and self._waiting.is_idle)
+        return self._has_caught_up
 
     def _is_full(self, look: Look) -> bool:
         """Also of a source that has fewer frames than are wanted."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 
 from ..errors import NativeError
 
@@ -33,7 +34,7 @@ def greet(address: str, timeout: float = TIMEOUT) -> tuple[str, int]:
     numeric = resolve(host)
     try:
         with socket.create_connection((numeric, port), timeout) as connection:
-            answer = _ask(connection)
+            answer = _ask(connection, time.monotonic() + timeout)
     except TimeoutError as e:
         raise NativeError(
             f"the RPC server at {address} does not answer within {timeout:g} s: it serves one client at a time and may "
@@ -49,18 +50,21 @@ def resolve(host: str) -> str:
     """The numeric IPv4 address of a name, which is all that ggml's RPC speaks. Raises NativeError."""
     try:
         return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
-    except OSError as e:
-        raise NativeError(
-            f"{host} has no IPv4 address ({e.strerror or e}); RPC servers are reached by IPv4 alone"
-        ) from e
+    except (OSError, UnicodeError) as e:  # the second for what cannot be a name
+        why = getattr(e, "strerror", None) or e
+        raise NativeError(f"{host:.100} has no IPv4 address ({why}); RPC servers are reached by IPv4 alone") from e
 
 
-def _ask(connection: socket.socket) -> bytes:
-    """What it answers to a greeting, fewer bytes where it closes."""
+def _ask(connection: socket.socket, deadline: float) -> bytes:
+    """What it answers to a greeting, fewer bytes where it closes. Raises TimeoutError at the deadline (monotonic)."""
     answer = b""
     try:
         connection.sendall(struct.pack("<BQ", _HELLO, len(_CAPS)) + _CAPS)
-        while len(answer) < _ANSWER.size and (part := connection.recv(_ANSWER.size - len(answer))):
+        while len(answer) < _ANSWER.size:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))  # of all of it: bytes may come one by one
+            part = connection.recv(_ANSWER.size - len(answer))
+            if not part:
+                break
             answer += part
     except (ConnectionResetError, BrokenPipeError):
         pass
