@@ -14,7 +14,6 @@ OPTIONS = {
     "n_ctx": "--ctx",
     "n_threads": "--threads",
     "n_gpu_layers": "--gpu-layers",
-    "rpc": "--rpc",
     "type_k": "--type-k",
     "type_v": "--type-v",
     "flash_attn": "--flash-attn",
