@@ -69,9 +69,7 @@ def test_partitions_are_scipys(kernel: str, seeds: range, capsys: pytest.Capture
         worst = max(worst, float(np.abs(got.rows - want).max() / np.abs(rows).max()))
         n_rows += len(rows)
     with capsys.disabled():
-        print(
-            f"\n  {kernel}: {len(seeds)} partitions of {n_rows} rows are scipy's; means differ by at most {worst:.1e}"
-        )
+        print(f"\n  {kernel}: {len(seeds)} partitions of {n_rows} rows are scipy's; means within {worst:.1e}")
     assert worst < 1e-7  # half a unit of float32: one rounding
 
 
