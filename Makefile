@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test lint llama apply refresh check sanitize bench gpu-check vulkan-check wheel wheel-check clean
+.PHONY: demo test test-all lint llama apply refresh check sanitize bench gpu-check vulkan-check wheel wheel-check clean
 
 $(VENV)/.base: pyproject.toml patches/VERSION
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# the thorough ones too: more seeds and variants of what `test` shows on a few
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m ""
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -58,7 +62,7 @@ sanitize: $(VENV)/.test
 	    { echo "error: build/sanitize/bin/lib$$lib.so has no sanitizer in it; remove build/sanitize and try again"; exit 1; }; done
 	cxx=$(SANITIZED_CXX); AIM_LOCAL_LIB=$(abspath build/sanitize/bin) \
 	    LD_PRELOAD="$$($$cxx -print-file-name=libasan.so) $$($$cxx -print-file-name=libstdc++.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest --capture=sys $(SANITIZED)
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest --capture=sys -m "" $(SANITIZED)
 
 # what this machine does, and what the demo model loses; STOCK=FOLDER has unpatched libraries of the same version, else
 # they are built once into the cache

@@ -123,7 +123,7 @@ tests() {
     while [ "$1" != -- ]; do environment+=("$1"); shift; done
     together=$("$python" -c 'import xdist; print("-n 4")' 2> /dev/null)
     step "$limit" "$name" env "${environment[@]}" "$python" -P -m pytest -p gpu_tests ${together:+$together} -q -s -rf \
-        --tb=line -p no:cacheprovider "${@:2}"
+        -m "" --tb=line -p no:cacheprovider "${@:2}"
 }
 
 export -f machine build

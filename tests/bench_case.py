@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
+from shared_folder import made_once
 
+from aim_local.lab.bench.cache import bench_folder, synthetic_clip
 from aim_local.lab.bench.session import Measured
 from aim_local.lab.bench.shapes import RandomShape, parse_shape, write_text_gguf, write_vision_gguf
 from aim_local.store.names import ModelPaths
@@ -29,6 +33,13 @@ def paths(shape: RandomShape, tmp_path_factory: pytest.TempPathFactory) -> Model
     write_text_gguf(shape, folder / "model.gguf", "q8_0")
     write_vision_gguf(shape, folder / "mmproj.gguf", "f16")
     return ModelPaths("tiny", folder / "model.gguf", folder / "mmproj.gguf")
+
+
+@pytest.fixture(autouse=True)
+def clip_is_there(user_home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The synthetic clip takes seconds to draw: once in a run, and then it is in every test's cache."""
+    made = made_once(tmp_path_factory, "bench", lambda folder: shutil.copy(synthetic_clip(8), folder))
+    shutil.copytree(made, bench_folder(), dirs_exist_ok=True)
 
 
 def measured(prefill: float, decode: float = 1.0, n_prompt: int = 100, **ms: float) -> Measured:

@@ -1,6 +1,6 @@
 """A family's checkpoint in both worlds, transformers and the runtime, and prompts that go through both.
 
-    case = open_case("internvl3", folder)
+    case = open_case("internvl3", tmp_path_factory)
     check(case, [message("user", ("image",), "Describe it.")], [picture(100, 160)])
 
 Pictures are PIL's, clips are family_checkpoints.Clip and are read by the runtime from a lossless file with their times.
@@ -20,11 +20,13 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 import torch
 from family_checkpoints import Clip, Loaded, load_family, write_family
 from limits import LIMITS
 from numpy.typing import NDArray
 from PIL import Image as Picture
+from shared_folder import made_once
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
@@ -71,14 +73,19 @@ class Case:
         return list(found) if isinstance(found, list) else [found]
 
 
-def open_case(family: str, folder: Path, **config: Any) -> Case:
+def open_case(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
     """config: of the runtime, beside float32."""
-    source = write_family(family, folder / "hf", vision=VISION.get(family)).folder
-    loaded = load_family(source)
+
+    def write(root: Path) -> None:
+        source = write_family(family, root / "hf", vision=VISION.get(family)).folder
+        convert(source, root / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
+
+    made = made_once(folders, family, write)
+    loaded = load_family(made / "hf")
     round_halves(loaded.model)
     use_pil(loaded)
-    convert(source, folder / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
-    return Case(family, folder, loaded, VisionLLM.load(folder / "gguf", config=LoadConfig(**F32 | config)))
+    llm = VisionLLM.load(made / "gguf", config=LoadConfig(**F32 | config))
+    return Case(family, folders.mktemp(family), loaded, llm)
 
 
 def round_halves(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""A tiny checkpoint through llama.cpp's own converter: the GGUF pair that people publish, in float32.
+"""Tiny checkpoints through llama.cpp's own converter: the GGUF pairs that people publish, in float32.
 
 Knows how the published folders differ from those that transformers writes today. AIM_LLAMA_TREE names an unpacked
 llama.cpp of the pinned version, to be taken before the converter that is installed with the package; without either
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 SCRIPT = """
 import sys
-tree, tests, pre, source, target, numbers = sys.argv[1:]
+tree, tests, tasks = sys.argv[1:]
 sys.path[:0] = [tree, tree + "/gguf-py", tests]
 from torchvision_ops import need_torchvision
 need_torchvision()
@@ -29,15 +28,16 @@ import torch
 from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
 from conversion.base import TextModel, gguf
 torch.set_num_threads(1)
-TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
-hparams = ModelBase.load_hparams(Path(source), False)
-for kind, name in ((ModelType.TEXT, "model.gguf"), (ModelType.MMPROJ, "mmproj.gguf")):
-    model = get_model_class(get_model_architecture(hparams, kind), mmproj=kind == ModelType.MMPROJ)
-    with torch.inference_mode():
-        made = model(Path(source), gguf.LlamaFileType.ALL_F32, Path(target) / name)
-        for key, number in (json.loads(numbers) if kind == ModelType.MMPROJ else {}).items():
-            made.gguf_writer.add_uint32(key, number)
-        made.write()
+for pre, source, target, numbers in json.loads(tasks):
+    TextModel.get_vocab_base_pre = lambda self, tokenizer, pre=pre: pre
+    hparams = ModelBase.load_hparams(Path(source), False)
+    for kind, name in ((ModelType.TEXT, "model.gguf"), (ModelType.MMPROJ, "mmproj.gguf")):
+        model = get_model_class(get_model_architecture(hparams, kind), mmproj=kind == ModelType.MMPROJ)
+        with torch.inference_mode():
+            made = model(Path(source), gguf.LlamaFileType.ALL_F32, Path(target) / name)
+            for key, number in (numbers if kind == ModelType.MMPROJ else {}).items():
+                made.gguf_writer.add_uint32(key, number)
+            made.write()
 """
 
 
@@ -48,24 +48,15 @@ class Layout:
     names: Mapping[str, str]
     pre: str
     config: Mapping[str, Any]
-    half: tuple[str, ...] = ()  # tensors that the converter rounds to half floats in any case
 
 
 LAYOUTS = {
     "smolvlm": Layout({}, "smollm", {"text_config": {"architectures": ["VLlama3ForCausalLM"]}}),
     "internvl3": Layout({"vision_tower.": "model.vision_tower.", "multi_modal": "model.multi_modal"}, "qwen2", {}),
-    "gemma3": Layout(
-        {"vision_tower.": "vision_tower.vision_model."}, "", {}, ("multi_modal_projector.mm_input_projection_weight",)
-    ),
+    "gemma3": Layout({"vision_tower.": "vision_tower.vision_model."}, "", {}),
 }
 LAYOUTS["internvl3_5"] = LAYOUTS["internvl3"]
 LAYOUTS |= dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), Layout({}, "qwen2", {}))
-
-
-@dataclass(frozen=True)
-class Pair:
-    model: Path
-    mmproj: Path
 
 
 def tree() -> Path:
@@ -81,23 +72,19 @@ def tree() -> Path:
         pytest.skip("neither the package has llama.cpp's converter, nor does AIM_LLAMA_TREE name a tree of it")
 
 
-def round_halves(family: str, model: Any) -> None:
-    """What the converter rounds is rounded in transformers' model, too."""
-    for name, parameter in model.named_parameters():
-        if any(name.endswith(half) for half in LAYOUTS[family].half):
-            with torch.no_grad():
-                parameter.copy_(parameter.half().float())
+def write_pairs(folders: Mapping[str, Path], target: Path, numbers: Mapping[str, Mapping[str, int]]) -> None:
+    """model.gguf and mmproj.gguf of every family's checkpoint, below `target`, by llama.cpp in one process.
 
-
-def upstreams_pair(family: str, folder: Path, target: Path, numbers: Mapping[str, int] | None = None) -> Pair:
-    """The checkpoint in `folder` converted into `target`, by llama.cpp. numbers: further keys of the mmproj."""
-    source = published(LAYOUTS[family], folder, target / "published")
-    tests, pre = str(Path(__file__).parent), LAYOUTS[family].pre
-    command = [sys.executable, "-c", SCRIPT, str(tree()), tests, pre, str(source), str(target)]
-    command.append(json.dumps(numbers or {}))
+    numbers: further keys of the mmproj, by family.
+    """
+    tasks = list[tuple[str, str, str, Mapping[str, int]]]()
+    for family, folder in folders.items():
+        own = target / family
+        source = published(LAYOUTS[family], folder, own / "published")
+        tasks.append((LAYOUTS[family].pre, str(source), str(own), numbers[family]))
+    command = [sys.executable, "-c", SCRIPT, str(tree()), str(Path(__file__).parent), json.dumps(tasks)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return Pair(target / "model.gguf", target / "mmproj.gguf")
 
 
 def published(layout: Layout, folder: Path, target: Path) -> Path:

@@ -1,6 +1,6 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in both worlds, converted once in a session; questions that go through both.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in both worlds, converted once in a run; questions that go through both.
 
-    case = open_qwen("qwen3_vl", root)  # a family_case.Case
+    case = open_qwen("qwen3_vl", tmp_path_factory)  # a family_case.Case
     ASKED["qwen3_vl"]["5 frames"].inputs(case)
 
 Knows how clips become files whose frames have their times. What is compared is the tests' business.
@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from family_case import F32, Case, use_pil, write_lossless
 from family_checkpoints import SPECS, Clip, Loaded, clip, load_family, message, picture, write_family
-from family_upstream import Pair, upstreams_pair
+from family_upstream import write_pairs
+from shared_folder import made_once
 
 from aim_local import FrameSampling, LoadConfig, VisionLLM
 
@@ -27,12 +28,16 @@ UNITS = {"qwen2_vl": 28, "qwen2_5_vl": 28, "qwen3_vl": 32}  # pixels of a visual
 QUESTION = "How many shapes are there?"
 
 
+def write_all(root: Path) -> None:
+    folders = {family: write_family(family, root / family / "hf").folder for family in QWEN}
+    write_pairs(folders, root, {family: limits(family) for family in QWEN})
+
+
 @cache
-def converted(family: str, root: Path) -> tuple[Loaded, Pair]:
-    folder = write_family(family, root / family / "hf").folder
+def loaded_of(folder: Path) -> Loaded:
     loaded = load_family(folder)
     use_pil(loaded)
-    return loaded, upstreams_pair(family, folder, root / family / "gguf", limits(family))
+    return loaded
 
 
 def limits(family: str) -> dict[str, int]:
@@ -42,15 +47,16 @@ def limits(family: str) -> dict[str, int]:
     return {f"aim.{kind}.{names[k]}": n for kind, size in sizes.items() for k, n in size.items()}
 
 
-def open_qwen(family: str, root: Path, **config: Any) -> Case:
+def open_qwen(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
     """config: of the runtime, beside float32."""
-    loaded, pair = converted(family, root)
-    return Case(family, root / family, loaded, VisionLLM.load(pair.model, pair.mmproj, LoadConfig(**F32 | config)))
+    made = made_once(folders, "qwen", write_all) / family
+    llm = VisionLLM.load(made / "model.gguf", made / "mmproj.gguf", LoadConfig(**F32 | config))
+    return Case(family, folders.mktemp(family), loaded_of(made / "hf"), llm)
 
 
 @pytest.fixture(scope="module", params=QWEN)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    found = open_qwen(request.param, tmp_path_factory.getbasetemp())
+    found = open_qwen(request.param, tmp_path_factory)
     with found.llm:
         yield found
 

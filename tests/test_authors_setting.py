@@ -23,6 +23,7 @@ from pruning_case import Case, Loaded  # noqa: E402
 from reference_hf import Reference as HfReference  # noqa: E402
 from reference_merging import drawn_rows, numpy_merge  # noqa: E402
 from test_pruning import check_whole_path, encode  # noqa: E402
+from thorough import few  # noqa: E402
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
@@ -124,7 +125,7 @@ def draw(seed: int, folder: Path) -> Loaded:
     return load(folder, shape, media, tokens, n_ubatch=int(rng.choice([16, 64, 512])))
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 5))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = draw(seed, tmp_path)
     with loaded.llm:

@@ -36,6 +36,7 @@ from aim_local.store.names import ModelPaths
 
 shape = bench_case.shape
 paths = bench_case.paths
+clip_is_there = bench_case.clip_is_there
 
 
 # --- both libraries --------------------------------------------------------------------------------------------------

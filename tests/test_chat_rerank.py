@@ -15,6 +15,7 @@ import runtime_case
 from pruning_case import draw
 from runtime_case import video
 from test_chat import as_messages
+from thorough import few
 from typer.testing import CliRunner
 
 from aim_local import Answer, Chat, GenerateConfig, VisionLLM, VisualTokenConfig
@@ -68,7 +69,7 @@ def same_kept(answer: Answer, fresh: Prefill) -> int:
     return len(fresh.trace.kept)
 
 
-@pytest.mark.parametrize("seed", range(N_CASES))
+@pytest.mark.parametrize("seed", few(range(N_CASES), 8))
 def test_equals_the_conversation_prefilled_anew(
     seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,8 +202,12 @@ def test_nothing_is_written_into_the_source(whole: Path, tmp_path: Path) -> None
     ("change", "line"),
     [
         (drop("chat_template.jinja"), r"has no chat_template\.jinja, nor one in .*; chat will write turns as ChatML"),
-        (drop("tokenizer_config.json"), r"has no tokenizer_config\.json, without which .*copy the file from the model"),
-        (lambda _: None, ""),
+        pytest.param(
+            drop("tokenizer_config.json"),
+            r"has no tokenizer_config\.json, without which .*copy the file from the model",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(lambda _: None, "", marks=pytest.mark.thorough),
     ],
 )
 def test_no_chat_template_is_told(change: Callable[[Path], None], line: str, whole: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from family_prompts import ASK, PROMPTS, drawn
 from family_reduced import check_merged_only
 from family_stock import check_off_is_stock
 from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
+from thorough import few
 from typer.testing import CliRunner
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
@@ -31,7 +32,7 @@ MERGED = VisualTokenConfig(0.5, prune_layers=None)
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    found = open_case("gemma3", tmp_path_factory.mktemp("gemma3"))
+    found = open_case("gemma3", tmp_path_factory)
     yield found
     found.llm.close()
 
@@ -41,7 +42,7 @@ def test_like_transformers(case: Case, prompt: str) -> None:
     check(case, *PROMPTS[prompt])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few(range(12), 4))
 def test_merged(case: Case, seed: int) -> None:
     check_merged_only(case, *drawn(seed, case.llm.model.text.n_layer, prunes=False))
 

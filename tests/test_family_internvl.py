@@ -17,6 +17,7 @@ from family_prompts import PROMPTS, drawn
 from family_reduced import check_pruned
 from family_stock import check_off_is_stock
 from family_use import check_cached, check_chat, check_explain, check_pixels, check_plan, check_without_vision
+from thorough import few
 
 from aim_local import VisualTokenConfig
 from aim_local.models.internvl import nearest_grid
@@ -26,7 +27,7 @@ PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))
 
 @pytest.fixture(scope="module", params=["internvl3", "internvl3_5"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    found = open_case(request.param, tmp_path_factory.mktemp(request.param))
+    found = open_case(request.param, tmp_path_factory)
     yield found
     found.llm.close()
 
@@ -36,7 +37,7 @@ def test_like_transformers(case: Case, prompt: str) -> None:
     check(case, *PROMPTS[prompt])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few(range(12), 4))
 def test_merged_and_pruned(case: Case, seed: int) -> None:
     check_pruned(case, *drawn(seed, case.llm.model.text.n_layer, prunes=True))
 

@@ -20,6 +20,7 @@ from family_checkpoints import picture
 from family_prompts import ASK, PROMPTS, drawn
 from family_use import SHORT, check_cached, check_explain, check_plan
 from newest_case import check, check_merged_only, open_newest
+from thorough import few
 
 from aim_local import Chat, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.config import MERGE_AUTO
@@ -56,7 +57,7 @@ def test_like_transformers(case: Case, prompt: str) -> None:
     check(case, *PROMPTS[prompt])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few(range(12), 4))
 def test_merged(case: Case, seed: int) -> None:
     check_merged_only(case, *drawn(seed, case.llm.model.text.n_layer, prunes=False))
 

@@ -148,14 +148,13 @@ def test_a_turn_that_is_stopped_is_taken_back(case: Case, name: str) -> None:
         assert np.array_equal(logits_of(chat), logits_of(calm))
 
 
-def test_a_clip_is_encoded_once(case: Case, tmp_path: Path) -> None:
+def test_a_clip_is_encoded_once(case: Case, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The second time its rows come from the store, with what the first text layers add."""
     asked = ASKED[case.family]["5 frames"]
-    root = case.folder.parent
     for tokens in (OFF, SETTINGS["early"]):
         found = []
         for _ in range(2):
-            with open_qwen(case.family, root, cache_media=True).llm as llm:
+            with open_qwen(case.family, tmp_path_factory, cache_media=True).llm as llm:
                 found.append(llm.prefill(asked.text, asked.items(case), tokens, sampling=asked.sampling))
         first, second = (f.stats for f in found)
         n_new = 3 if tokens is OFF else 0

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 import qwen_case
 from family_case import F32, Case
 from family_use import check_without_vision
-from qwen_case import ASKED, converted
+from qwen_case import ASKED
 
 from aim_local import LoadConfig, VisualTokenConfig
 from aim_local.engine.model import open_model
@@ -32,7 +32,7 @@ PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))
 @pytest.mark.parametrize("tokens", [VisualTokenConfig.off(), PRUNED], ids=["off", "pruned"])
 def test_a_plan_counts_what_is_used(case: Case, what: str, tokens: VisualTokenConfig) -> None:
     asked = ASKED[case.family][what]
-    _, pair = converted(case.family, case.folder.parent)
+    pair = case.llm.model.paths
     wanted = Request(asked.text, asked.items(case), tokens, asked.sampling, n_answer=1)
     with closing(open_model(pair.model, pair.mmproj, config=LoadConfig(**F32), weights=False)) as model:
         outcome = work_out(model, wanted, outline_all(model, wanted))
@@ -53,7 +53,7 @@ def test_explain_shows_every_pair_of_frames(case: Case) -> None:
 
 def test_bench_without_the_tower(case: Case) -> None:
     """Rows out of nothing, and a prefill that drops as many."""
-    _, pair = converted(case.family, case.folder.parent)
+    pair = case.llm.model.paths
     with Session(ModelPaths("qwen", pair.model, pair.mmproj), LoadConfig(**F32), skip_vision=True) as session:
         full, pruned = (session.run(2, tokens, n_decode=2) for tokens in (VisualTokenConfig.off(), PRUNED))
         assert full.n_visual == full.n_visual_full == pruned.n_visual_full > pruned.n_visual > 0

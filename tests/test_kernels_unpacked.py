@@ -10,7 +10,7 @@ import kernels_case
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels_case import Floats, distance, examples, normal, wide_type
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def test_every_shape(named: str, case: tuple[str, Kind]) -> None:
     block = max(32, gguf.GGML_QUANT_SIZES[case[1]][0])
     needed, far = [0.0], [0.0]
 
-    @examples
+    @settings(examples, max_examples=12)
     @given(st.integers(64, 200), st.integers(1, 1300 // block), st.integers(1, 20), st.integers(0, 2**31))
     def one(m: int, n_blocks: int, n16: int, seed: int) -> None:
         n16 += n16 % 2 if case[0] == "AMX" else 0

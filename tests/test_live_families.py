@@ -28,8 +28,8 @@ FAMILIES = ("qwen3_vl",)  # pairs of frames, each with its time in the text
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    root = tmp_path_factory.getbasetemp()
-    found = open_qwen(request.param, root) if "qwen" in request.param else open_case(request.param, root)
+    open_family = open_qwen if "qwen" in request.param else open_case
+    found = open_family(request.param, tmp_path_factory)
     with found.llm:
         yield found
 

@@ -22,6 +22,7 @@ from prompt_steps import encoded  # noqa: E402
 from pruning_case import Loaded, draw, load  # noqa: E402
 from reference_aim import Reference, Result  # noqa: E402
 from reference_merging import numpy_merge  # noqa: E402
+from thorough import few  # noqa: E402
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig  # noqa: E402
 from aim_local.convert import ConvertConfig, convert  # noqa: E402
@@ -113,7 +114,7 @@ def embed_prompt(loaded: Loaded, reference: Reference, rows: list[np.ndarray]) -
     return torch.cat(parts), flags
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 10))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(tmp_path, draw(seed))
     with loaded.llm:

@@ -21,6 +21,7 @@ from rpc_case import Relay, needs_rpc
 from staged_models import COUNTS, Models, distance, make_prompt, run, stages_of
 from test_golden import ANSWERS, CLIPS
 from test_golden import SETTINGS as GOLDEN
+from thorough import few
 from tiny_text import TextShape
 
 from aim_local import Chat, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
@@ -223,7 +224,7 @@ def talk(chat: Chat) -> list[list[int]]:
     return [chat.ask(question, [CLIPS / clip]).tokens, chat.ask("And its colour?").tokens]
 
 
-@pytest.mark.parametrize("name", ["off", "auto", "paper"])
+@pytest.mark.parametrize("name", few(["paper", "off", "auto"], 1))
 def test_a_conversation(here: VisionLLM, there: VisionLLM, name: str, tmp_path: Path) -> None:
     """Turns, saved there and gone on here and the other way round."""
     last, path = list[list[int]](), tmp_path / "talk.aimchat"

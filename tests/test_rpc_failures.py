@@ -19,6 +19,7 @@ import rpc_case
 from cli_case import MAIN, run_process
 from rpc_case import Relay, Server, needs_rpc, stranger
 from test_golden import ANSWERS, CLIPS
+from thorough import few
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.errors import AimError, ModelError, NativeError, ServerLostError, UsageError
@@ -227,17 +228,19 @@ def once(address, after):
 
 address, QUESTION, CLIP, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 n = once(address, None)
-for cut in [0, 40, 100, 200, 400, 900, 2000, n // 4, *(n * i // 24 for i in range(10, 24)), n - 2000, n - 100]:
+cuts = [0, 40, 100, 200, 400, 900, 2000, n // 4, *(n * i // 24 for i in range(10, 24)), n - 2000, n - 100]
+for cut in cuts[:: int(sys.argv[5])]:
     once(address, cut)
 print("done")
 """
 
 
 @needs_rpc
-def test_the_line_is_cut_anywhere(servers: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", few([3, 1], 1))
+def test_the_line_is_cut_anywhere(servers: tuple[str, str], tmp_path: Path, step: int) -> None:
     """While connecting, loading, reading, answering, ranking again, saving, taking up: an error of ours each time."""
     found = subprocess.run(
-        [sys.executable, "-c", CUTS, servers[0], QUESTION, str(CLIP), str(tmp_path)],
+        [sys.executable, "-c", CUTS, servers[0], QUESTION, str(CLIP), str(tmp_path), str(step)],
         capture_output=True,
         text=True,
         timeout=100,

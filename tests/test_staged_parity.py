@@ -12,6 +12,7 @@ from limits import LIMITS
 from reference_aim import Reference, last_query
 from staged_models import COUNTS, SHAPE, Models, distance, make_prompt, open_context, run
 from staged_oracle import Agreement, compare, decode_both
+from thorough import few
 from tiny_text import TextShape
 
 from aim_local.native.staged import ROW_EMBD, ROW_VISUAL, StagedContext
@@ -44,7 +45,7 @@ def draw(seed: int) -> tuple[TextShape, list[int], list[int], dict[str, Any]]:
 TOTAL = Agreement()
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 12))
 def test_parity(models: Models, seed: int) -> None:
     shape, parts, counts, options = draw(seed)
     prompt = make_prompt(shape, parts, seed)

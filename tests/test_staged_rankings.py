@@ -13,6 +13,7 @@ from reference_aim import RANKINGS, Reference
 from staged_models import COUNTS, SHAPE, Models, Prompt, distance, make_prompt, open_context, run
 from staged_oracle import Agreement, compare, decode_both
 from test_staged_parity import draw
+from thorough import few
 
 from aim_local.errors import ModelError, UsageError
 
@@ -22,7 +23,7 @@ N_CONFIGS, MOST = 30, 60
 RELATIVE_LIMIT = 2e-3  # as in test_score_kernels.py: over an even walk, scores of all sizes are as large as the largest
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 12))
 def test_parity(models: Models, seed: int) -> None:
     """Every other one with sizes; a third with a question shorter than the text behind the last visual row."""
     how = NEW[seed % 3]

@@ -16,6 +16,7 @@ from limits import LIMITS
 from reference_aim import RANKINGS, Reference
 from staged_models import Models, Prompt, distance, make_prompt, open_context, run, stages_of
 from staged_oracle import Agreement, compare, decode_both
+from thorough import few
 from tiny_text import TextShape
 
 from aim_local.errors import NativeError, UsageError
@@ -47,7 +48,7 @@ def draw(seed: int) -> tuple[TextShape, list[int], list[int], dict[str, Any]]:
     return shape, parts, counts, {"n_ubatch": r.choice([7, 32, 512])}
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 9))
 def test_parity(models: Models, seed: int) -> None:
     shape, parts, counts, options = draw(seed)
     how = HOWS[seed // 3 % len(HOWS)]

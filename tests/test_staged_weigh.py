@@ -16,6 +16,7 @@ from reference_aim import Reference, last_query
 from staged_models import COUNTS, SHAPE, Models, Prompt, distance, make_prompt, open_context, run
 from staged_oracle import Agreement, compare, decode_both
 from test_staged_parity import draw
+from thorough import few
 
 from aim_local.errors import ModelError, NativeError, UsageError
 from aim_local.native.library import llama
@@ -29,7 +30,7 @@ def oracle(models: Models, shape: Any = SHAPE) -> Reference:
     return Reference(models.twin(shape))
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 8))
 def test_parity(models: Models, seed: int) -> None:
     shape, parts, counts, options = draw(seed)
     if seed % 6 == 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thorough import few
 
 import aim_local
 from aim_local import FrameSampling, GenerateConfig, VisionLLM, VisualTokenConfig
@@ -23,7 +24,7 @@ QUESTION = "What appears in the middle?"
 FEW = FrameSampling(n_frames=2)
 SHORT = GenerateConfig(max_tokens=4)
 SETTINGS = (VisualTokenConfig.off(), VisualTokenConfig.paper())
-N_THREADS, N_CALLS, N_REPEATS = 8, 20, 20
+N_THREADS, N_REPEATS = 8, 20
 
 Call = Callable[[VisionLLM], object]
 
@@ -67,14 +68,15 @@ def drawn_calls(n: int, seed: int) -> list[Call]:
     return [draw.choice((generated, prefilled, chatted))(draw.randrange(8)) for _ in range(n)]
 
 
-def test_many_threads_get_the_serial_answers(llm: VisionLLM) -> None:
+@pytest.mark.parametrize("n_calls", few([6, 20], 1))
+def test_many_threads_get_the_serial_answers(llm: VisionLLM, n_calls: int) -> None:
     """Guards against two threads in one native context: answers, logits and kept sets are those of calls one by one."""
-    plans = [drawn_calls(N_CALLS, seed) for seed in range(N_THREADS)]
+    plans = [drawn_calls(n_calls, seed) for seed in range(N_THREADS)]
     serial = [[call(llm) for call in calls] for calls in plans]
     with ThreadPoolExecutor(N_THREADS) as pool:
         together = list(pool.map(lambda calls: [call(llm) for call in calls], plans))
     wrong = sum(a != b for one, other in zip(serial, together, strict=True) for a, b in zip(one, other, strict=True))
-    print(f"\n  {N_THREADS} threads x {N_CALLS} calls: {wrong} differ from the serial answers")
+    print(f"\n  {N_THREADS} threads x {n_calls} calls: {wrong} differ from the serial answers")
     assert not wrong
 
 
@@ -109,7 +111,7 @@ def endless(seed: int) -> Iterator[Call]:
         yield from drawn_calls(8, seed)
 
 
-@pytest.mark.parametrize("repeat", range(N_REPEATS))
+@pytest.mark.parametrize("repeat", few(range(N_REPEATS), 6))
 def test_closed_under_load(repeat: int) -> None:
     """Guards against freeing a model that another thread computes with: each of them gets one clear error."""
     llm, draw = VisionLLM.load(), random.Random(repeat)
@@ -125,7 +127,7 @@ def test_closed_under_load(repeat: int) -> None:
     llm.close()
 
 
-@pytest.mark.parametrize("repeat", range(N_REPEATS))
+@pytest.mark.parametrize("repeat", few(range(N_REPEATS), 6))
 def test_cancelled_under_load(llm: VisionLLM, repeat: int) -> None:
     """Guards what a cancelled call leaves behind: nothing; the others and the next ones answer as before."""
     draw, stop = random.Random(repeat), threading.Event()

@@ -24,6 +24,7 @@ from reference_merging import numpy_merge  # noqa: E402
 from runtime_case import one_line, video  # noqa: E402
 from test_chat_rerank import afresh, distance, logits_of, same_kept  # noqa: E402
 from test_pruning import check_greedy, check_kept, embed_prompt, oracle, visual_rows  # noqa: E402
+from thorough import few  # noqa: E402
 
 from aim_local import GenerateConfig, VisionLLM, VisualTokenConfig  # noqa: E402
 from aim_local.errors import ModelError, UsageError  # noqa: E402
@@ -59,7 +60,7 @@ def weighed(case: Case, seed: int) -> Case:
     return replace(case, tokens=replace(case.tokens, weigh="size", **layers))
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 5))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(tmp_path, weighed(draw(seed), seed))
     with loaded.llm as llm:
