@@ -15,7 +15,7 @@ from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
 from aim_local.server.wire import parse_request
 
-SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8)
+SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8, n_ctx_train=4096)
 LIMITS = Limits(n_frames=64, n_answer=1000, n_media=2)
 USER = {"role": "user", "content": "hello"}
 CLIP = {"type": "video_url", "video_url": {"url": "data:,x"}}
@@ -234,5 +234,5 @@ def test_fields_that_cannot_be_honoured(fields: dict[str, Any], param: str) -> N
 def test_media_of_a_text_model() -> None:
     request = parse_request(json.dumps({"messages": [{"role": "user", "content": [CLIP]}]}).encode())
     with pytest.raises(RequestError, match="text-only") as e:
-        understand(request, Served(("words",), has_vision=False, default_frames=0), LIMITS)
+        understand(request, Served(("words",), has_vision=False, default_frames=0, n_ctx_train=4096), LIMITS)
     assert (e.value.code, e.value.param) == ("no_vision", "messages[0].content[0]")

@@ -105,6 +105,12 @@ class TextModel:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
         return self.llama.tokenize(text, start=start, special=special)
 
+    def specials_in(self, text: str) -> list[str]:
+        """The names of special tokens that stand in it: what the tokenizer would take for turns and media."""
+        if self.tokenize(text, start=False) == self.tokenize(text, start=False, special=False):
+            return []
+        return [name for name in self.llama.special_names if name in text]
+
     @property
     def has_rotary_ids(self) -> bool:
         """Whether a row has several rotary ids (M-RoPE): of time, row and column, not its position alone."""

@@ -219,4 +219,4 @@ def about(llm: VisionLLM, name: str | None) -> About:
         "default_frames": llm.default_frames,
         "vision": llm.has_vision,
     }
-    return About(Served(names, llm.has_vision, llm.default_frames), int(time.time()), meta)
+    return About(Served(names, llm.has_vision, llm.default_frames, llm.n_ctx_train), int(time.time()), meta)
