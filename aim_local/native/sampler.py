@@ -55,11 +55,7 @@ class Sampler:
         self._chain = self._grammar = None
         if sampling.grammar:
             _check_text(sampling.grammar)
-            log.clear()
             self._aside(partial(self._read, model.vocab, sampling.grammar.encode()))
-            if not self._grammar:
-                why = " ".join(log.last_error("it does not parse").split())
-                raise UsageError(f"the grammar is no GBNF with a rule root: {why}")
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for part in _parts(model.n_vocab, sampling):
             llama.llama_sampler_chain_add(self._chain, part)
@@ -74,7 +70,11 @@ class Sampler:
         return self._aside(partial(self._draw, self._logits(context).copy()))
 
     def _read(self, vocab: Any, grammar: bytes) -> None:
+        log.clear()  # what llama.cpp says is heard in the thread that asks
         self._grammar = llama.llama_sampler_init_grammar(vocab, grammar, b"root")
+        if not self._grammar:
+            why = " ".join(log.last_error("it does not parse").split())
+            raise UsageError(f"the grammar is no GBNF with a rule root: {why}")
 
     def _draw(self, logits: NDArray[np.float32]) -> int:
         token = self._allowed(logits)

@@ -60,7 +60,8 @@ def _chat_route(app: FastAPI, service: Service, bodies: Bodies) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        job = service.submit(asked, record_of(request.scope).account, emit)
+        record = record_of(request.scope)
+        job = service.submit(asked, record.account, emit, record.owner)
         frame = Reply(about.served.names[0])
         return JobResponse(job, events, frame, service.limits.answer_s, service.leave, _looks)
 

@@ -35,9 +35,13 @@ _HEADERS = {
 
 @dataclass
 class Record:
-    """What is known of a request while it is answered. note: for the log, behind the status."""
+    """What is known of a request while it is answered. note: for the log, behind the status.
+
+    owner: the account where it is that of an API key, "" without keys.
+    """
 
     account: str = ""
+    owner: str = ""
     note: str = ""
     status: int = 0
 
@@ -140,7 +144,9 @@ class _KeyCheck:
             address = scope["client"][0] if scope.get("client") else "local"
             try:
                 given = Headers(scope=scope).get("authorization")
-                record_of(scope).account = self._guard.account(scope["path"], given, address)
+                record = record_of(scope)
+                record.account = self._guard.account(scope["path"], given, address)
+                record.owner = record.account if self._guard.keys else ""
             except RequestError as e:
                 await error_response(e)(scope, receive, send)
                 return

@@ -138,9 +138,9 @@ class Service:
         """What a request asks. Raises RequestError."""
         return understand(parse_request(body), self.served().served, self.limits)
 
-    def submit(self, asked: Asked, account: str, emit: Callable[[Event], None]) -> Job:
+    def submit(self, asked: Asked, account: str, emit: Callable[[Event], None], owner: str = "") -> Job:
         """Puts a request into the queue; its media are looked for at once. Raises RequestError: 429, 503."""
-        job = Job(asked, Client(account, asked.user), emit)
+        job = Job(asked, Client(account, asked.user, owner), emit)
         if not asked.parts:
             job.found = tuple(() for _ in asked.turns)
         self.queue.put(job)
@@ -163,7 +163,8 @@ class Service:
     def _find(self, job: Job) -> None:
         """Looks for the media of a job, which keeps its place in the queue meanwhile."""
         try:
-            scope, base = job.scope.enter_context(self._sources.request()), self._base_sampling(job.asked)
+            scope = job.scope.enter_context(self._sources.request(job.client.owner))
+            base = self._base_sampling(job.asked)
             found = tuple(
                 tuple(scope.find(part.content, part.where, job.should_stop, base) for part in turn.media)
                 for turn in job.asked.turns
