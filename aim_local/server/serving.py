@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from ..errors import UsageError
 from ..native.aside import is_busy
 from .app import make_app
+from .connections import server_config
 from .guard import Guard, check_exposed
 from .limits import Limits
 from .service import Keeping, Service
@@ -141,11 +142,7 @@ class _Run:
         for name in ("uvicorn", "asyncio"):  # they tell of clients that have gone; faults are told by Front
             logging.getLogger(name).addHandler(logging.NullHandler())
             logging.getLogger(name).propagate = False
-        config = uvicorn.Config(
-            app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-            proxy_headers=False, server_header=False, timeout_graceful_shutdown=5, backlog=128,
-        )  # fmt: skip
-        server = _Server(config)
+        server = _Server(server_config(app))
         with self._listening():
             asyncio.run(self._main(server, listener))
         if self._failure is not None:
