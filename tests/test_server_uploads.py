@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +21,7 @@ from server_files import EXAMPLES, WHERE, b64, encoded, long_gif, png, refusal, 
 
 from aim_local.server import uploads as uploads_file
 from aim_local.server.limits import Limits
+from aim_local.server.private_folder import remove_abandoned
 from aim_local.server.uploads import Upload, Uploads
 from aim_local.server.words import display_name
 
@@ -276,7 +279,8 @@ def test_an_upload_is_the_same_media_as_the_bytes_in_the_request() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="locks of folders are POSIX")
 def test_the_folder_of_a_killed_server_goes_and_that_of_a_running_one_stays(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom aim_local.server.limits import Limits\nfrom aim_local.server.uploads import Uploads\n"
+        "import sys, pathlib\nfrom aim_local.server.limits import Limits\n"
+        "from aim_local.server.uploads import Uploads\n"
         "kept = Uploads(Limits(), pathlib.Path(sys.argv[1]))\nprint(kept.scratch, flush=True)\ninput()"
     )
     command = [sys.executable, "-P", "-c", code, str(tmp_path)]

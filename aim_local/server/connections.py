@@ -8,6 +8,7 @@ how long its body may take, is for others.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -30,8 +31,13 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
 
 class Connection(H11Protocol):
     began = 0.0
-    _head: asyncio.TimerHandle | None = None
-    _stuck: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head, self._stuck = _Timer(self.loop, self._abort), _Timer(self.loop, self._abort)
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     @property
     def is_idle(self) -> bool:
@@ -42,7 +48,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.began = self.loop.time()
         self._make_room()
-        self._head = self.loop.call_later(HEAD_S, transport.abort)
+        self._head.start(HEAD_S)
 
     def _make_room(self) -> None:
         """Ends the connection that has waited longest, which is this one where all others have requests."""
@@ -57,9 +63,9 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.is_idle:
-            self._head = _cancelled(self._head)
-        elif self._head is None:
-            self._head = self.loop.call_later(HEAD_S, self.transport.abort)
+            self._head.stop()
+        elif not self._head.runs:
+            self._head.start(HEAD_S)
 
     def handle_events(self) -> None:
         super().handle_events()
@@ -70,22 +76,37 @@ class Connection(H11Protocol):
             self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
-        self._head = _cancelled(self._head)  # uvicorn's own time for the next request's first byte begins
+        self._head.stop()  # uvicorn's own time for the next request's first byte begins
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(STUCK_S, self.transport.abort)
+        self._stuck.start(STUCK_S)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stuck = _cancelled(self._stuck)
+        self._stuck.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head, self._stuck = _cancelled(self._head), _cancelled(self._stuck)
+        self._head.stop()
+        self._stuck.stop()
         super().connection_lost(exc)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+class _Timer:
+    def __init__(self, loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+        self._loop, self._action = loop, action
+        self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._handle is not None
+
+    def start(self, seconds: float) -> None:
+        self.stop()
+        self._handle = self._loop.call_later(seconds, self._action)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

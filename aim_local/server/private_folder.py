@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
-try:
+if sys.platform != "win32":  # there, what a killed server leaves stays
     import fcntl
-except ImportError:  # Windows: what a killed server leaves stays there
-    fcntl = None  # type: ignore[assignment]
 
 _PREFIX = "aim-local-files-"
 _YOUNG_S = 60.0  # one that is being made is not locked yet
@@ -39,7 +38,7 @@ class PrivateFolder:
 
 def remove_abandoned(parent: Path, young_s: float = _YOUNG_S) -> None:
     """Removes folders of this user's servers that run no more."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return
     for path in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
@@ -54,7 +53,7 @@ def remove_abandoned(parent: Path, young_s: float = _YOUNG_S) -> None:
 
 def _locked(path: Path) -> int | None:
     """The folder, open and locked; None where another process has the lock, or it is no folder."""
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     handle = -1
     try:
