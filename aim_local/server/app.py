@@ -137,7 +137,10 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, e: HTTPException) -> Response:
-        said = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not possible here"}
+        said = {
+            404: f"there is nothing at {request.url.path[:200]}",
+            405: f"{request.method[:40]} is not possible here",
+        }
         headers = dict(e.headers or {})
         if e.status_code == 405:
             headers["Allow"] = ", ".join(_methods(app, request))

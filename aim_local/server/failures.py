@@ -36,3 +36,7 @@ class RequestError(Exception):
         """The answer's JSON, in OpenAI's form."""
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param or None, "code": self.code or None}}
+
+
+def stopping() -> RequestError:
+    return RequestError(503, "the service is stopping", code="stopping", headers={"Retry-After": "10"})

@@ -5,6 +5,7 @@ Plain ASGI around the application. Knows no route.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .failures import RequestError
+from .failures import RequestError, stopping
 from .guard import Guard
 from .metrics import Metrics
 from .reply import encoded
+from .words import printable
 
 RECORD = "aim_local.record"
 _METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
@@ -68,6 +70,11 @@ def internal_error(e: BaseException) -> RequestError:
     return RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")
 
 
+def fault_line(e: BaseException) -> str:
+    """For the log: one line, whatever of a request stands in the error."""
+    return f"error: {type(e).__name__}: {printable(str(e))}"
+
+
 class Front:
     """say: takes a line for the log, None for silence. debug: tracebacks of our own faults go there too."""
 
@@ -107,6 +114,9 @@ class Front:
             await self._app(scope, receive, watched)
         except RequestError as e:
             await self._fail(e, record, scope, receive, watched)
+        except asyncio.CancelledError:  # the server stops, and this was still being read
+            await self._fail(stopping(), record, scope, receive, watched)
+            raise
         except Exception as e:
             self._metrics.failed()
             self._tell_fault(e)
@@ -120,7 +130,7 @@ class Front:
 
     def _tell_fault(self, e: Exception) -> None:
         if self._say:
-            for line in traceback.format_exception(e) if self._debug else [f"error: {type(e).__name__}: {e}"]:
+            for line in traceback.format_exception(e) if self._debug else [fault_line(e)]:
                 self._say(line.rstrip())
 
     def _note(self, scope: Scope, record: Record, seconds: float) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,12 @@ from ..errors import UsageError
 from ..media import FrameSampling
 from .asked import Asked, Served, understand
 from .conversations import MIB, Conversations
-from .failures import RequestError
+from .failures import RequestError, stopping
+from .fetchers import Fetchers
 from .jobs import Answered, Client, Event, Job
 from .limits import Limits
 from .metrics import Metrics
-from .queue import FairQueue, close_scope, stopping
+from .queue import FairQueue, close_scope
 from .sources import Sources
 from .wire import parse_request
 from .worker import Worker, refusal
@@ -28,7 +29,6 @@ from .worker import Worker, refusal
 if TYPE_CHECKING:
     from ..llm import VisionLLM
 
-_N_FETCHERS = 16  # slow addresses of one client must not hold up the others
 _POLL_S = 0.05
 
 
@@ -79,7 +79,7 @@ class Service:
         self.metrics = Metrics(self.queue.__len__)
         self.about: About | None = None
         self.state = "loading"
-        self._fetchers = ThreadPoolExecutor(_N_FETCHERS, "aim-local media")
+        self._fetchers = Fetchers()
         self._worker = Worker(load, self._conversations, self.queue, self._loaded, self._told)
 
     # --- life ---
@@ -120,7 +120,7 @@ class Service:
         while not self.is_over and time.monotonic() < deadline:
             self.cut()
             self._worker.join(_POLL_S)
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._fetchers.close()
         return self.is_over
 
     # --- requests ---
@@ -146,7 +146,7 @@ class Service:
         self.queue.put(job)
         if asked.parts:
             try:
-                self._fetchers.submit(self._find, job)
+                self._fetchers.submit(account, partial(self._find, job))
             except RuntimeError as e:  # shut down meanwhile
                 self.queue.remove(job)
                 raise stopping() from e

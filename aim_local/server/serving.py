@@ -27,6 +27,7 @@ from ..errors import UsageError
 from ..native.aside import is_busy
 from .app import make_app
 from .connections import server_config
+from .front import fault_line
 from .guard import Guard, check_exposed
 from .limits import Limits
 from .service import Keeping, Service
@@ -198,7 +199,7 @@ class _Run:
 
     def fault(self, e: BaseException) -> None:
         if self._told.log:
-            self._told.log(f"error: {type(e).__name__}: {e}")
+            self._told.log(fault_line(e))
 
 
 class _Server(uvicorn.Server):
