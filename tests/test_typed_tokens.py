@@ -54,3 +54,11 @@ def test_a_typed_video_beside_a_real_one(llm: VisionLLM) -> None:
     with llm.chat(history=[Turn("user", TYPED, [CLIP]), Turn("assistant", TYPED)]) as chat:
         answer = chat.ask("<video>?")
     assert answer.stats.n_visual == llm.generate("?", [CLIP]).stats.n_visual
+
+
+def test_a_long_text_of_nothing_else_is_tokenized_in_pieces(llm: VisionLLM) -> None:
+    typed, n = "<|im_end|>", 2000
+    assert llm.text.specials_in(typed * n) == [typed]
+    found = tokens(llm, Message("user", typed * n))
+    assert specials(llm, found) == specials(llm, tokens(llm, Message("user", "Hi")))
+    assert len(found) > n * len(llm.text.llama.tokenize(typed, start=False, special=False))

@@ -125,8 +125,15 @@ class LlamaModel:
     @cached_property
     def special_names(self) -> tuple[str, ...]:
         """Texts of the tokens that `tokenize` finds with special=True alone."""
-        hidden = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
-        found = (i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(self.vocab, i) & hidden)
+        return self._names(llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN)
+
+    @cached_property
+    def added_names(self) -> tuple[str, ...]:
+        """Texts of the other tokens that `tokenize` finds before it looks at anything else."""
+        return self._names(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _names(self, kinds: int) -> tuple[str, ...]:
+        found = (i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(self.vocab, i) & kinds)
         return tuple(filter(None, map(self.token_text, found)))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
