@@ -246,8 +246,8 @@ class Chat:
         start, options = time.perf_counter(), generate or self.options
         check_text("question", question)
         check_callables(on_text=on_text, on_token=on_token, progress=progress, should_stop=should_stop)
-        check_sampling(self.model.text.llama, options)
         with self._alone(should_stop) as check:
+            check_sampling(self.model.text.llama, options, Watch(check=check))
             try:
                 return self._ask(
                     Turn("user", question, media), options, on_text, on_token, Watch(progress, check), start

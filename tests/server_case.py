@@ -26,6 +26,7 @@ from aim_local import LoadConfig, VisionLLM
 from aim_local.errors import CancelledError
 from aim_local.results import Answer, Stats, Trace
 from aim_local.server.http.app import make_app
+from aim_local.server.http.connections import server_config
 from aim_local.server.http.guard import Guard
 from aim_local.server.limits import Limits
 from aim_local.server.media.sources import Sources
@@ -88,11 +89,7 @@ def running(
     with Uploads(limits) as uploads, socket.create_server(("127.0.0.1", 0)) as listener:
         service = Service(model, Sources(limits, uploads, **sources), limits, keeping, on_ready=lambda _: ready.set())
         app = make_app(service, uploads, Guard("127.0.0.1", tuple(keys), tuple(cors)), log.append)
-        config = uvicorn.Config(
-            app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-            proxy_headers=False, server_header=False, timeout_graceful_shutdown=5,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         service.open()

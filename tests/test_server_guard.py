@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from server_case import PATIENCE_S, HeldLLM, Running, question, running
+from server_files import png
 
 from aim_local.errors import UsageError
 from aim_local.server.failures import RequestError
+from aim_local.server.http import bodies
 from aim_local.server.http.guard import Guard, check_exposed
 from aim_local.server.limits import Limits
 
@@ -72,6 +74,11 @@ def test_a_foreign_origin_is_refused(found: Running, origin: str) -> None:
     answer = found.post(ASK, headers={"Origin": origin})
     assert error(answer, 403)["code"] == "foreign_origin"
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://a]b"])
+def test_an_origin_that_is_no_address_is_refused(found: Running, origin: str) -> None:
+    assert error(found.get("/health", headers={"Origin": origin}), 403)["code"] == "foreign_origin"
 
 
 def test_the_services_own_page_may_ask(found: Running) -> None:
@@ -209,6 +216,39 @@ def found_upload(found: Running, data: bytes) -> httpx.Response:
 def test_a_form_that_is_none_is_refused(found: Running, files: dict[str, tuple[str | None, bytes]], said: str) -> None:
     assert said in error(httpx.post(f"{found.base}/files", files=files), 400)["message"]
     assert list(found.uploads.scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(("boundary", "status"), [("X" * 71, 415), ("X" * 50_000, 415), ("", 415)])
+def test_a_boundary_that_is_none_is_refused(found: Running, boundary: str, status: int) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    error(httpx.post(f"{found.base}/files", content=b"--", headers=headers, timeout=PATIENCE_S), status)
+
+
+def test_a_parts_header_is_not_held_without_end(found: Running) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=X"}
+    form = b"--X\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 9000) for i in range(3)) + b"\r\n\r\n--X--\r\n"
+    error(httpx.post(f"{found.base}/files", content=form, headers=headers, timeout=PATIENCE_S), 400)
+
+
+def test_a_file_is_its_keys_own(keyed: Running) -> None:
+    first, other = ({"Authorization": f"Bearer {key}"} for key in (KEY, OTHER))
+    form = {"file": ("a.png", png()), "purpose": (None, "vision")}
+    id = httpx.post(f"{keyed.base}/files", files=form, headers=first, timeout=PATIENCE_S).json()["id"]
+    ask = {"messages": question("?", {"type": "image_url", "image_url": {"url": id}})}
+    assert keyed.get("/v1/files", headers=other).json()["data"] == []
+    for path in (f"/v1/files/{id}", f"/v1/files/{id}/content", f"/v1/files?after={id}"):
+        error(keyed.get(path, headers=other), 404)
+    error(httpx.delete(f"{keyed.base}/files/{id}", headers=other, timeout=PATIENCE_S), 404)
+    assert error(keyed.post(ask, headers=other), 404)["code"] == "file_not_found"
+    assert keyed.post(ask, headers=first).status_code == 200
+    assert keyed.get(f"/v1/files/{id}/content", headers=first).content == png()
+
+
+def test_slow_large_bodies_do_not_shut_out_small_ones(found: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_N_AT_ONCE", 0)
+    assert found.post(ASK).status_code == 200
+    monkeypatch.setattr(bodies, "_SMALL", 10)
+    assert error(found.post(ASK), 429)["code"] == "too_many_bytes"
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(found: Running) -> None:

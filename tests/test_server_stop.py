@@ -78,6 +78,20 @@ def test_after_the_grace_time_the_answer_is_cut_honestly() -> None:
         assert all(chunk.choices[0].finish_reason is None for chunk in said)
 
 
+def test_a_body_that_still_comes_is_told_that_the_service_stops() -> None:
+    with process("--grace", "0") as found:
+        host, port = found.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            while httpx.get(f"{found.url}/health", timeout=PATIENCE_S).status_code != 200:
+                pass
+            assert found.stop(signal.SIGTERM)[0] == 0
+            said = b"".join(iter(lambda: client.recv(2**16), b""))
+    assert said.startswith(b"HTTP/1.1 503")
+    assert b'"code":"stopping"' in said
+
+
 def test_ctrl_c_exits_130_and_a_second_one_does_not_wait() -> None:
     with process("--grace", "600") as found:
         answer = stream(found)

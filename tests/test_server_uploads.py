@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +21,7 @@ from server_files import EXAMPLES, WHERE, b64, encoded, long_gif, png, refusal, 
 
 from aim_local.server.limits import Limits
 from aim_local.server.media import uploads as uploads_file
+from aim_local.server.media.private_folder import remove_abandoned
 from aim_local.server.media.uploads import Upload, Uploads
 from aim_local.server.media.words import display_name
 
@@ -271,3 +274,26 @@ def test_an_upload_is_the_same_media_as_the_bytes_in_the_request() -> None:
         by_id, by_bytes = (scope.find(video_url(url), WHERE) for url in (kept.id, b64(png(4))))
         assert by_id.key == by_bytes.key
         assert by_id.name == "a.png"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of folders are POSIX")
+def test_the_folder_of_a_killed_server_goes_and_that_of_a_running_one_stays(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom aim_local.server.limits import Limits\n"
+        "from aim_local.server.media.uploads import Uploads\n"
+        "kept = Uploads(Limits(), pathlib.Path(sys.argv[1]))\nprint(kept.scratch, flush=True)\ninput()"
+    )
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        folder = Path(other.stdout.readline().strip())
+        (folder / "file-1").write_bytes(b"x")
+        remove_abandoned(tmp_path, 0)
+        assert folder.is_dir(), "its server runs"
+        other.kill()
+    remove_abandoned(tmp_path)
+    assert folder.is_dir(), "one that is as young may be in the making"
+    (tmp_path / "aim-local-files-link").symlink_to(Path(__file__).parent)
+    remove_abandoned(tmp_path, 0)
+    assert not folder.exists()
+    assert Path(__file__).exists()

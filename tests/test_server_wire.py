@@ -17,7 +17,7 @@ from aim_local.server.requests.asked import Asked, Defaults, Served, understand
 from aim_local.server.requests.wire import parse_request
 from aim_local.settings import parse_setting
 
-SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8)
+SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8, n_ctx_train=4096)
 LIMITS = Limits(n_frames=64, n_answer=1000, n_media=2)
 USER = {"role": "user", "content": "hello"}
 CLIP = {"type": "video_url", "video_url": {"url": "data:,x"}}
@@ -267,5 +267,16 @@ def test_fields_that_cannot_be_honoured(fields: dict[str, Any], param: str) -> N
 def test_media_of_a_text_model() -> None:
     request = parse_request(json.dumps({"messages": [{"role": "user", "content": [CLIP]}]}).encode())
     with pytest.raises(RequestError, match="text-only") as e:
-        understand(request, Served(("words",), has_vision=False, default_frames=0), LIMITS)
+        understand(request, Served(("words",), has_vision=False, default_frames=0, n_ctx_train=4096), LIMITS)
     assert (e.value.code, e.value.param) == ("no_vision", "messages[0].content[0]")
+
+
+def test_a_text_that_no_context_holds_is_refused_before_it_is_tokenized() -> None:
+    for text, is_fine in (("a" * 32 * 4096, True), ("a" * (32 * 4096 + 1), False), ("\u20ac" * 32 * 4096, False)):
+        request = parse_request(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
+        if is_fine:
+            assert understand(request, SERVED, LIMITS).turns[0].text == text
+        else:
+            with pytest.raises(RequestError, match="shorten the text") as e:
+                understand(request, SERVED, LIMITS)
+            assert (e.value.status, e.value.code) == (400, "context_length_exceeded")

@@ -98,10 +98,11 @@ def generate(
     Before its first token they come out: KeyboardInterrupt, CancelledError.
     """
     llama = context.text.llama
-    sampler = Sampler(llama, sampling_of(config))
+    watch = watch or Watch()
+    sampler = Sampler(llama, sampling_of(config), watch.check)
     stream, course = TextStream(config.stop, on_text), _Course()
     try:
-        for token in _tokens(context, sampler, config, course, on_draw, watch or Watch()):
+        for token in _tokens(context, sampler, config, course, on_draw, watch):
             course.tokens.append(token)
             if on_token and course.logprobs:
                 on_token(course.logprobs[-1])
@@ -139,10 +140,10 @@ def sampling_of(config: GenerateConfig) -> Sampling:
     )
 
 
-def check_sampling(llama: LlamaModel, config: GenerateConfig) -> None:
+def check_sampling(llama: LlamaModel, config: GenerateConfig, watch: Watch | None = None) -> None:
     """What a grammar or schema gets wrong, told before a prompt is computed. Raises UsageError."""
     if config.grammar or config.json_schema is not None:
-        Sampler(llama, sampling_of(config)).close()
+        Sampler(llama, sampling_of(config), (watch or Watch()).check).close()
 
 
 def token_logprob(llama: LlamaModel, logits: Rows, token: int, n_top: int) -> TokenLogprob:

@@ -159,7 +159,7 @@ class Model:
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (models/prompt.py)."""
-        return self.template.render(messages, answer_next=answer_next)
+        return self.template.render(messages, answer_next=answer_next, specials=self.text.specials_in)
 
     def with_config(self, config: LoadConfig) -> Self:
         """The same model with other options of its contexts; it borrows this one's towers."""

@@ -16,7 +16,7 @@ from ..media import MediaShape
 from ..models.base import Tower
 from ..models.keys import by_keys
 from ..models.pieces import MediaPiece, Part, Piece, TextPiece, VisualPart, count_text, count_visual, count_visual_full
-from ..models.prompt import split_marks
+from ..models.prompt import Letters, split_marks
 from ..native.llama import padded_cells
 from ..reduction.planner import layer_counts, layer_shares, resolve_budget
 from .model import Model
@@ -187,7 +187,7 @@ def _pieces(model: Model, rendered: str, shapes: Sequence[MediaShape], retain: f
             pieces.append(TextPiece(tuple(tokens)))
             tokens.clear()
 
-    for part in _parts(model.tower, rendered, shapes, retain):
+    for part in _parts(model, rendered, shapes, retain):
         if isinstance(part, str):
             text += part
         elif isinstance(part, MediaPiece):
@@ -201,14 +201,16 @@ def _pieces(model: Model, rendered: str, shapes: Sequence[MediaShape], retain: f
 
 
 def _parts(
-    tower: Tower | None, rendered: str, shapes: Sequence[MediaShape], retain: float
+    model: Model, rendered: str, shapes: Sequence[MediaShape], retain: float
 ) -> Iterator[str | tuple[int, ...] | MediaPiece]:
     """Texts, tokens and visual parts in order, every item laid out by its family."""
     for found in split_marks(rendered):
         if isinstance(found, str):
             yield found
-        elif tower:
-            yield from _numbered(found, tower.layout(shapes[found], retain))
+        elif isinstance(found, Letters):
+            yield tuple(model.text.tokenize(found.text, start=False, special=False))
+        elif model.tower:
+            yield from _numbered(found, model.tower.layout(shapes[found], retain))
 
 
 def _numbered(media: int, parts: list[Part]) -> Iterator[str | tuple[int, ...] | MediaPiece]:

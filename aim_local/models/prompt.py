@@ -1,7 +1,8 @@
 """From messages to prompt text with media marks, and from there to pieces.
 
 A rendered prompt is a string in which media item k stands as `mark(k)`. Knows templates and strings; tokens and
-pixels are elsewhere.
+pixels are elsewhere. What people write makes no turns and no media: a special token's name in their text stands as
+`spelled(name)`, and becomes the letters of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..media import MediaShape
 
 RAW_MARKER = "<__media__>"
 MediaKind = Literal["video", "image"]
-_MARK = re.compile("\x00(\\d+)\x00")
+_MARK = re.compile("\x00(\\d+|=[^\x00]*)\x00")
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -29,6 +30,18 @@ _CHATML = (
 def mark(index: int) -> str:
     """What stands in a rendered prompt for media item `index`."""
     return f"\x00{index}\x00"
+
+
+def spelled(name: str) -> str:
+    """What stands in a rendered prompt for a special token's name that is meant as letters."""
+    return f"\x00={name}\x00"
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Text that no special tokens are looked for in."""
+
+    text: str
 
 
 @dataclass
@@ -89,13 +102,23 @@ class ChatTemplate:
         self._tokens: dict[str, str] = {"image": image_token, "video": video_token}
         self._structured = structured and source is not None
 
-    def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
-        """The prompt text with marks, without a BOS that the tokenizer adds. Raises ModelError."""
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        answer_next: bool = True,
+        specials: Callable[[str], Sequence[str]] = lambda _: (),
+    ) -> str:
+        """The prompt text with marks, without a BOS that the tokenizer adds. Raises ModelError.
+
+        specials: the names of special tokens that stand in a text.
+        """
         ways = [self._structured_parts] if self._structured else []
         for content in (*ways, self._marked_text, self._marked_part):
             rendered = self._render(messages, content, answer_next)
             if rendered is not None:
-                return rendered.removeprefix(self._bos) if self._adds_bos else rendered
+                rendered = rendered.removeprefix(self._bos) if self._adds_bos else rendered
+                return _with_texts(rendered, [m.text for m in messages], specials)
         raise ModelError("the model's chat template drops what it is given; use raw=True or convert the model again")
 
     # three forms of a turn's content; \x01i\x01 stands for the text of turn i
@@ -129,8 +152,6 @@ class ChatTemplate:
             out = self._place_marks(out, messages)
         if any(out.count(mark(index)) != 1 for m in messages for index, _ in m.media):
             return None
-        for i, m in enumerate(messages):
-            out = out.replace(f"\x01{i}\x01", m.text.replace("\x00", ""))
         return out
 
     def _part_type(self, kind: MediaKind) -> str:
@@ -155,6 +176,17 @@ class ChatTemplate:
         return out
 
 
+def _with_texts(rendered: str, texts: Sequence[str], specials: Callable[[str], Sequence[str]]) -> str:
+    """Puts each turn's text into its place. In one go: a text that looks like a place is none."""
+
+    def text(place: re.Match[str]) -> str:
+        plain = texts[int(place[1])].replace("\x00", "")
+        names = sorted(specials(plain), key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, names)), lambda name: spelled(name[0]), plain) if names else plain
+
+    return re.sub("\x01(\\d+)\x01", text, rendered)
+
+
 def _raise(message: str) -> None:
     raise TemplateError(message)
 
@@ -172,12 +204,12 @@ def mark_raw(prompt: str, n_media: int) -> str:
     return out
 
 
-def split_marks(rendered: str) -> list[str | int]:
-    """Text pieces and media indices in order; empty pieces are left out."""
-    pieces: list[str | int] = []
+def split_marks(rendered: str) -> list[str | int | Letters]:
+    """Text pieces, media indices and spelled names in order; empty pieces are left out."""
+    pieces: list[str | int | Letters] = []
     for i, part in enumerate(_MARK.split(rendered)):
         if i % 2:
-            pieces.append(int(part))
+            pieces.append(Letters(part[1:]) if part.startswith("=") else int(part))
         elif part:
             pieces.append(part)
     return pieces

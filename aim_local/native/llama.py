@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
 from . import kernels, log
+from .aside import is_busy
 from .binding import type_number
 from .created import created, interrupted
 from .library import llama
@@ -120,6 +122,20 @@ class LlamaModel:
             found = llama.llama_tokenize(self.vocab, data, len(data), buffer, -found, start, special)
         return list(buffer[:found])
 
+    @cached_property
+    def special_names(self) -> tuple[str, ...]:
+        """Texts of the tokens that `tokenize` finds with special=True alone."""
+        return self._names(llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN)
+
+    @cached_property
+    def added_names(self) -> tuple[str, ...]:
+        """Texts of the other tokens that `tokenize` finds before it looks at anything else."""
+        return self._names(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _names(self, kinds: int) -> tuple[str, ...]:
+        found = (i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(self.vocab, i) & kinds)
+        return tuple(filter(None, map(self.token_text, found)))
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """UTF-8 bytes of one token, possibly part of a character."""
         buffer = ctypes.create_string_buffer(64)
@@ -152,7 +168,8 @@ class LlamaModel:
 
     def close(self) -> None:
         if self._model:
-            llama.llama_model_free(self._model)
+            if not is_busy():  # it would lose its vocabulary
+                llama.llama_model_free(self._model)
             self._model = None
             if self._remote:
                 self._remote.close()

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import ctypes
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, UsageError
 from . import log
+from .aside import aside, is_busy
 from .library import llama
 from .llama import LlamaModel
 
+T = TypeVar("T")
 MAX_GRAMMAR, MAX_NESTING = 1 << 20, 200
 _PAIR = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
 
@@ -41,17 +45,17 @@ class Sampling:
 
 
 class Sampler:
-    """Draws from a context's logits. `close()` frees it. Raises UsageError for a grammar that is none."""
+    """Draws from a context's logits. `close()` frees it. Raises UsageError for a grammar that is none.
 
-    def __init__(self, model: LlamaModel, sampling: Sampling) -> None:
-        self._n_vocab, self._grammar = model.n_vocab, None
+    check: raises what the work on a grammar shall end with, which may be endless (aside.py).
+    """
+
+    def __init__(self, model: LlamaModel, sampling: Sampling, check: Callable[[], None] = lambda: None) -> None:
+        self._n_vocab, self._check, self._is_left = model.n_vocab, check, False
+        self._chain = self._grammar = None
         if sampling.grammar:
             _check_text(sampling.grammar)
-            log.clear()
-            self._grammar = llama.llama_sampler_init_grammar(model.vocab, sampling.grammar.encode(), b"root")
-            if not self._grammar:
-                why = " ".join(log.last_error("it does not parse").split())
-                raise UsageError(f"the grammar is no GBNF with a rule root: {why}")
+            self._aside(partial(self._read, model.vocab, sampling.grammar.encode()))
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for part in _parts(model.n_vocab, sampling):
             llama.llama_sampler_chain_add(self._chain, part)
@@ -63,10 +67,27 @@ class Sampler:
         """
         if not self._grammar:
             return int(llama.llama_sampler_sample(self._chain, context, -1))
-        token = self._allowed(self._logits(context))
+        return self._aside(partial(self._draw, self._logits(context).copy()))
+
+    def _read(self, vocab: Any, grammar: bytes) -> None:
+        log.clear()  # what llama.cpp says is heard in the thread that asks
+        self._grammar = llama.llama_sampler_init_grammar(vocab, grammar, b"root")
+        if not self._grammar:
+            why = " ".join(log.last_error("it does not parse").split())
+            raise UsageError(f"the grammar is no GBNF with a rule root: {why}")
+
+    def _draw(self, logits: NDArray[np.float32]) -> int:
+        token = self._allowed(logits)
         llama.llama_sampler_accept(self._grammar, token)
         llama.llama_sampler_accept(self._chain, token)
         return token
+
+    def _aside(self, call: Callable[[], T]) -> T:
+        was_busy = is_busy()
+        try:
+            return aside(call, self._free, self._check)
+        finally:
+            self._is_left = is_busy() and not was_busy
 
     def _allowed(self, logits: NDArray[np.float32]) -> int:
         """A token that the grammar allows. Most draws are; the whole vocabulary is asked where one is not."""
@@ -86,6 +107,10 @@ class Sampler:
         return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
 
     def close(self) -> None:
+        if not self._is_left:  # a thread that works on it frees it
+            self._free()
+
+    def _free(self) -> None:
         for part in (self._chain, self._grammar):
             if part:
                 llama.llama_sampler_free(part)

@@ -38,6 +38,10 @@ class RequestError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param or None, "code": self.code or None}}
 
 
+def stopping() -> RequestError:
+    return RequestError(503, "the service is stopping", code="stopping", headers={"Retry-After": "10"})
+
+
 def internal_error(e: BaseException) -> RequestError:
     """A fault of ours: its kind is told, what it says may be nobody's business."""
     return RequestError(500, f"internal error: {type(e).__name__}", code="internal_error")

@@ -19,10 +19,14 @@ from .requests.asked import Asked
 
 @dataclass(frozen=True)
 class Client:
-    """Who asks, for the order of the queue. account: of the API key, or an address; user: of the request's field."""
+    """Who asks, for the order of the queue. account: of the API key, or an address; user: of the request's field.
+
+    owner: whose uploads are its own, see Upload.
+    """
 
     account: str
     user: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True)

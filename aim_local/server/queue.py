@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from .failures import RequestError
+from .failures import RequestError, stopping
 from .jobs import Job
 
 _N_TIMES = 8  # answers that the estimate of waiting looks back on
@@ -158,10 +158,6 @@ class FairQueue:
             code="queue_full",
             headers={"Retry-After": str(seconds)},
         )
-
-
-def stopping() -> RequestError:
-    return RequestError(503, "the service is stopping", code="stopping", headers={"Retry-After": "10"})
 
 
 def close_scope(job: Job) -> None:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..media import FrameSampling
 from .conversations import MIB, Conversations
-from .failures import RequestError
+from .failures import RequestError, stopping
+from .fetchers import Fetchers
 from .jobs import Answered, Client, Event, Job
 from .limits import Limits
 from .media.sources import Sources
 from .metrics import Metrics
-from .queue import FairQueue, close_scope, stopping
+from .queue import FairQueue, close_scope
 from .requests.asked import Asked, Defaults, Served, understand
 from .requests.wire import parse_request
 from .worker import Worker, refusal
@@ -28,7 +29,6 @@ from .worker import Worker, refusal
 if TYPE_CHECKING:
     from ..llm import VisionLLM
 
-_N_FETCHERS = 16  # slow addresses of one client must not hold up the others
 _POLL_S = 0.05
 
 
@@ -80,7 +80,7 @@ class Service:
         self.metrics = Metrics(self.queue.__len__)
         self.about: About | None = None
         self.state = "loading"
-        self._fetchers = ThreadPoolExecutor(_N_FETCHERS, "aim-local media")
+        self._fetchers = Fetchers()
         self._worker = Worker(load, self._conversations, self.queue, self._loaded, self._told)
 
     # --- life ---
@@ -121,7 +121,7 @@ class Service:
         while not self.is_over and time.monotonic() < deadline:
             self.cut()
             self._worker.join(_POLL_S)
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._fetchers.close()
         return self.is_over
 
     # --- requests ---
@@ -139,15 +139,15 @@ class Service:
         """What a request asks. Raises RequestError."""
         return understand(parse_request(body), self.served().served, self.limits)
 
-    def submit(self, asked: Asked, account: str, emit: Callable[[Event], None]) -> Job:
+    def submit(self, asked: Asked, account: str, emit: Callable[[Event], None], owner: str = "") -> Job:
         """Puts a request into the queue; its media are looked for at once. Raises RequestError: 429, 503."""
-        job = Job(asked, Client(account, asked.user), emit)
+        job = Job(asked, Client(account, asked.user, owner), emit)
         if not asked.parts:
             job.found = tuple(() for _ in asked.turns)
         self.queue.put(job)
         if asked.parts:
             try:
-                self._fetchers.submit(self._find, job)
+                self._fetchers.submit(account, partial(self._find, job))
             except RuntimeError as e:  # shut down meanwhile
                 self.queue.remove(job)
                 raise stopping() from e
@@ -164,7 +164,8 @@ class Service:
     def _find(self, job: Job) -> None:
         """Looks for the media of a job, which keeps its place in the queue meanwhile."""
         try:
-            scope, base = job.scope.enter_context(self._sources.request()), self._base_sampling(job.asked)
+            scope = job.scope.enter_context(self._sources.request(job.client.owner))
+            base = self._base_sampling(job.asked)
             found = tuple(
                 tuple(scope.find(part.content, part.where, job.should_stop, base) for part in turn.media)
                 for turn in job.asked.turns
@@ -220,4 +221,5 @@ def about(llm: VisionLLM, name: str | None, defaults: Defaults) -> About:
         "default_frames": defaults.frames or llm.default_frames,
         "vision": llm.has_vision,
     }
-    return About(Served(names, llm.has_vision, llm.default_frames, defaults), int(time.time()), meta)
+    served = Served(names, llm.has_vision, llm.default_frames, llm.n_ctx_train, defaults)
+    return About(served, int(time.time()), meta)

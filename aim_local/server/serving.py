@@ -24,7 +24,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import UsageError
+from ..native.aside import is_busy
 from .http.app import make_app
+from .http.connections import server_config
+from .http.front import fault_line
 from .http.guard import Guard, check_exposed
 from .limits import Limits
 from .media.sources import Sources
@@ -102,7 +105,7 @@ def serve(load: Callable[[], VisionLLM], settings: Settings, told: Told) -> int:
         )
         app = make_app(run.service, uploads, guard, told.log, debug=told.debug)
         code = run.until_stopped(app, listener)
-    if not run.service.is_over:  # a load, or a call of the native library, that cannot be stopped
+    if not run.service.is_over or is_busy():  # a load, or a call of the native library, that cannot be stopped
         sys.stdout.flush()
         os._exit(code)
     return code
@@ -147,11 +150,7 @@ class _Run:
         for name in ("uvicorn", "asyncio"):  # they tell of clients that have gone; faults are told by Front
             logging.getLogger(name).addHandler(logging.NullHandler())
             logging.getLogger(name).propagate = False
-        config = uvicorn.Config(
-            app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, access_log=False,
-            proxy_headers=False, server_header=False, timeout_graceful_shutdown=5, backlog=128,
-        )  # fmt: skip
-        server = _Server(config)
+        server = _Server(server_config(app))
         with self._listening():
             asyncio.run(self._main(server, listener))
         if self._failure is not None:
@@ -207,7 +206,7 @@ class _Run:
 
     def fault(self, e: BaseException) -> None:
         if self._told.log:
-            self._told.log(f"error: {type(e).__name__}: {e}")
+            self._told.log(fault_line(e))
 
 
 class _Server(uvicorn.Server):

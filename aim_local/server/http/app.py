@@ -62,7 +62,8 @@ def _chat_route(app: FastAPI, service: Service, bodies: Bodies) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        job = service.submit(asked, record_of(request.scope).account, emit)
+        record = record_of(request.scope)
+        job = service.submit(asked, record.account, emit, record.owner)
         frame = Reply(about.served.names[0])
         return JobResponse(job, events, frame, service.limits.answer_s, service.leave, _looks)
 
@@ -140,7 +141,7 @@ def _answer_errors(app: FastAPI) -> None:
     async def http(request: Request, e: HTTPException) -> Response:
         said = {
             404: f"there is nothing at {request.url.path[:200]}; {_WHERE}",
-            405: f"{request.method} is not possible here",
+            405: f"{request.method[:40]} is not possible here",
         }
         headers = dict(e.headers or {})
         if e.status_code == 405:

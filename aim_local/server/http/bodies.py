@@ -15,6 +15,7 @@ from ..failures import RequestError
 from ..limits import MIB
 
 _N_AT_ONCE = 4  # times the limit of one: what all requests that are being read may hold together
+_SMALL = 2**18  # bytes of a body that are always read: a few large ones that come slowly must not shut out the others
 
 
 class Bodies:
@@ -32,9 +33,9 @@ class Bodies:
         finally:
             self._held -= reader.n
 
-    def hold(self, n: int) -> None:
+    def hold(self, n: int, *, is_small: bool = False) -> None:
         """Raises RequestError where there is too much already."""
-        if self._held + n > _N_AT_ONCE * self._n_max:
+        if not is_small and self._held + n > _N_AT_ONCE * self._n_max:
             said = "too many large requests are being read; try again in 1 s"
             raise RequestError(429, said, code="too_many_bytes", headers={"Retry-After": "1", "Connection": "close"})
         self._held += n
@@ -54,7 +55,7 @@ class Reader:
                 async for chunk in request.stream():
                     if len(data) + len(chunk) > self._n_max:
                         raise too_large(self._n_max)
-                    self._bodies.hold(len(chunk))
+                    self._bodies.hold(len(chunk), is_small=len(data) + len(chunk) <= _SMALL)
                     self.n += len(chunk)
                     data += chunk
         except TimeoutError as e:

@@ -24,12 +24,14 @@ from ..media.uploads import Upload, Uploads, Writer
 from ..requests.wire import shown
 from . import schema
 from .bodies import check_length
-from .front import JsonResponse
+from .front import JsonResponse, record_of
 
 _SLACK = MIB  # of the form around the file
 _STALL_S = 60.0
 _PURPOSE = "user_data"  # until the field comes
 _MAX_FIELD = 1024
+_MAX_BOUNDARY = 70  # RFC 2046
+_MAX_HEADER = 8192  # bytes of a part's header: it is held in memory
 _CLOSE = {"Connection": "close"}  # what is left of the body is not read
 
 
@@ -46,39 +48,41 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
 
     @app.get("/v1/files", tags=["files"], responses=schema.answers(schema.FILES, *errors))
     async def files(
+        request: Request,
         purpose: str | None = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
         order: Literal["asc", "desc"] = "desc",
     ) -> Response:
         """What was uploaded."""
-        found = [upload for upload in uploads.files() if purpose in (None, upload.purpose)]
+        owner = record_of(request.scope).owner
+        found = [upload for upload in uploads.files(owner) if purpose in (None, upload.purpose)]
         if order == "asc":
             found.reverse()
         if after is not None:
-            found = found[[upload.id for upload in found].index(uploads.get(after).id) + 1 :]
+            found = found[[upload.id for upload in found].index(uploads.get(after, owner).id) + 1 :]
         data = [upload.to_dict() for upload in found[:limit]]
         return JsonResponse({"object": "list", "data": data, "has_more": len(found) > limit})
 
     @app.get("/v1/files/{id}", tags=["files"], responses=schema.answers(schema.FILE, *errors))
-    async def file(id: str) -> Response:
+    async def file(request: Request, id: str) -> Response:
         """What is known of an uploaded file."""
-        return JsonResponse(uploads.get(id).to_dict())
+        return JsonResponse(uploads.get(id, record_of(request.scope).owner).to_dict())
 
     @app.delete("/v1/files/{id}", tags=["files"], responses=schema.answers(schema.DELETED, *errors))
-    async def delete(id: str) -> Response:
+    async def delete(request: Request, id: str) -> Response:
         """Forgets an uploaded file."""
-        await asyncio.to_thread(uploads.delete, id)
+        await asyncio.to_thread(uploads.delete, id, record_of(request.scope).owner)
         return JsonResponse({"id": id, "object": "file", "deleted": True})
 
     @app.get(
         "/v1/files/{id}/content", tags=["files"],
         responses=schema.answers({"type": "string", "format": "binary"}, *errors, kind="application/octet-stream"),
     )  # fmt: skip
-    async def content(id: str) -> Response:
+    async def content(request: Request, id: str) -> Response:
         """The bytes of an uploaded file."""
         held = ExitStack()
-        upload = held.enter_context(uploads.held(id))
+        upload = held.enter_context(uploads.held(id, record_of(request.scope).owner))
         # its type is nobody's word but the uploader's: a browser must not take it for a page
         kind, done = "application/octet-stream", BackgroundTask(held.close)
         return FileResponse(upload.path, media_type=kind, filename=upload.name, background=done)
@@ -87,11 +91,12 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
 async def receive(request: Request, uploads: Uploads, limits: Limits) -> Upload:
     """Reads a form into a file that is kept. Raises RequestError, and nothing is kept."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY:
         said = "send the file as multipart/form-data, with the fields purpose and file"
         raise RequestError(415, said, headers=_CLOSE)
     check_length(request, limits.file_bytes + _SLACK)
-    with _Form(options[b"boundary"], uploads) as form:
+    with _Form(boundary, uploads, record_of(request.scope).owner) as form:
         async for chunk in _chunks(request):
             await asyncio.to_thread(form.feed, chunk)
         return await asyncio.to_thread(form.finish)
@@ -116,8 +121,8 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 class _Form:
     """A form with one file and the field purpose, in any order. `with` leaves nothing that was not finished."""
 
-    def __init__(self, boundary: bytes, uploads: Uploads) -> None:
-        self._uploads, self._whole = uploads, False
+    def __init__(self, boundary: bytes, uploads: Uploads, owner: str = "") -> None:
+        self._uploads, self._owner, self._whole = uploads, owner, False
         self._writer: Writer | None = None
         self._purpose = bytearray()
         self._header, self._value, self._place = b"", b"", b""
@@ -164,9 +169,15 @@ class _Form:
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
+        self._check_header()
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._header) + len(self._value) > _MAX_HEADER:
+            raise RequestError(400, f"a header of the form has more than {_MAX_HEADER} bytes", headers=_CLOSE)
 
     def _header_ends(self) -> None:
         if self._header.lower() == b"content-disposition":
@@ -179,7 +190,8 @@ class _Form:
         if name == "file":
             if self._writer is not None:
                 raise RequestError(400, "the form has two files; send them one by one", param="file")
-            self._writer = self._uploads.begin(options.get(b"filename", b"").decode("utf-8", "replace"), _PURPOSE)
+            filename = options.get(b"filename", b"").decode("utf-8", "replace")
+            self._writer = self._uploads.begin(filename, _PURPOSE, owner=self._owner)
             self._takes = self._writer.write
         elif name == "purpose":
             self._takes = self._take_purpose

@@ -5,6 +5,7 @@ Plain ASGI around the application. Knows no route.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..failures import RequestError, internal_error
+from ..failures import RequestError, internal_error, stopping
+from ..media.words import printable
 from ..metrics import Metrics
 from .guard import Guard
 from .reply import encoded
@@ -35,9 +37,13 @@ _HEADERS = {
 
 @dataclass
 class Record:
-    """What is known of a request while it is answered. note: for the log, behind the status."""
+    """What is known of a request while it is answered. note: for the log, behind the status.
+
+    owner: the account where it is that of an API key, "" without keys.
+    """
 
     account: str = ""
+    owner: str = ""
     note: str = ""
     status: int = 0
 
@@ -57,6 +63,11 @@ class JsonResponse(Response):
 
 def error_response(e: RequestError) -> Response:
     return JsonResponse(e.body(), e.status, e.headers)
+
+
+def fault_line(e: BaseException) -> str:
+    """For the log: one line, whatever of a request stands in the error."""
+    return f"error: {type(e).__name__}: {printable(str(e))}"
 
 
 class Front:
@@ -98,6 +109,9 @@ class Front:
             await self._app(scope, receive, watched)
         except RequestError as e:
             await self._fail(e, record, scope, receive, watched)
+        except asyncio.CancelledError:  # the server stops, and this was still being read
+            await self._fail(stopping(), record, scope, receive, watched)
+            raise
         except Exception as e:
             self._metrics.failed()
             self._tell_fault(e)
@@ -111,7 +125,7 @@ class Front:
 
     def _tell_fault(self, e: Exception) -> None:
         if self._say:
-            for line in traceback.format_exception(e) if self._debug else [f"error: {type(e).__name__}: {e}"]:
+            for line in traceback.format_exception(e) if self._debug else [fault_line(e)]:
                 self._say(line.rstrip())
 
     def _note(self, scope: Scope, record: Record, seconds: float) -> None:
@@ -135,7 +149,9 @@ class _KeyCheck:
             address = scope["client"][0] if scope.get("client") else "local"
             try:
                 given = Headers(scope=scope).get("authorization")
-                record_of(scope).account = self._guard.account(scope["path"], given, address)
+                record = record_of(scope)
+                record.account = self._guard.account(scope["path"], given, address)
+                record.owner = record.account if self._guard.keys else ""
             except RequestError as e:
                 await error_response(e)(scope, receive, send)
                 return

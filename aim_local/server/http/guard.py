@@ -57,7 +57,7 @@ class Guard:
 
     def check_origin(self, origin: str | None, host: str) -> None:
         """Raises RequestError where a web page of another origin asks that was not named."""
-        if origin is None or origin in self.cors or urlsplit(origin).netloc.lower() == host.lower():
+        if origin is None or origin in self.cors or _place(origin) == host.lower():
             return
         said = f"Origin {origin[:80]!r} may not ask; serve with --cors {origin[:80]} to let it"
         raise RequestError(403, said, code="foreign_origin")
@@ -90,6 +90,14 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if host.count(":") == 1 else host
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin in lower case, "" for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as http://[
+        return ""
 
 
 def is_address(name: str) -> bool:

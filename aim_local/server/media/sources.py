@@ -99,15 +99,19 @@ class Sources:
         self.folder = MediaFolder(media_path) if media_path is not None else None
         self.network = (network or Network()) if allow_http else None
 
-    def request(self) -> Scope:
-        """Of one request: `with sources.request() as scope: scope.find(...)`; its files go at the end of the block."""
-        return Scope(self)
+    def request(self, owner: str = "") -> Scope:
+        """Of one request: `with sources.request() as scope: scope.find(...)`; its files go at the end of the block.
+
+        owner: whose uploads it may name.
+        """
+        return Scope(self, owner)
 
 
 class Scope:
     """The media of one request. Of one thread at a time."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, owner: str = "") -> None:
+        self._owner = owner
         self._sources, self._limits, self._uploads = sources, sources.limits, sources.uploads
         self._stack = ExitStack()
         self._folder: Path | None = None
@@ -187,7 +191,7 @@ class Scope:
                 opened = self._stack.enter_context(self._sources.folder.opened(path, patience.check))
                 return _File(opened.path, opened.name, opened.digest)
             case UploadId(id):
-                upload = self._stack.enter_context(self._uploads.held(id))
+                upload = self._stack.enter_context(self._uploads.held(id, self._owner))
                 return _File(upload.path, upload.name, upload.digest)
         raise AssertionError("pictures of a clip are taken apart before")
 

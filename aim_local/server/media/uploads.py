@@ -8,13 +8,12 @@ only part of its path; the name it came with is for people. The folder can be re
 from __future__ import annotations
 
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +22,7 @@ from ..failures import RequestError
 from ..limits import Limits
 from .heads import check_head
 from .landing import Landed, Landing, disk_failure
+from .private_folder import PrivateFolder
 from .room import Room
 from .words import OPTIONS, display_name, shown, size
 
@@ -32,7 +32,10 @@ MOST_FILES = 10_000  # that are kept, however small they are
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that is kept. name: for people. n_bytes: of the file. created: seconds since 1970. digest: sha256, hex."""
+    """A file that is kept. name: for people. n_bytes: of the file. created: seconds since 1970. digest: sha256, hex.
+
+    owner: the API key it came with, as a name; "" without keys: then it is everybody's.
+    """
 
     id: str
     name: str
@@ -41,6 +44,7 @@ class Upload:
     created: int
     digest: str
     path: Path
+    owner: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """OpenAI's file object."""
@@ -96,7 +100,8 @@ class Uploads:
 
     def __init__(self, limits: Limits, parent: Path | None = None) -> None:
         self.limits, self.room = limits, Room(limits.files_bytes)
-        self._folder = Path(tempfile.mkdtemp(prefix="aim-local-files-", dir=parent))  # mode 0700
+        self._private = PrivateFolder(parent)
+        self._folder = self._private.path
         self._kept: dict[str, Upload] = {}
         self._users: dict[str, int] = {}  # of files that running requests read
         self._gone: dict[str, Upload] = {}  # deleted while somebody read them
@@ -107,45 +112,46 @@ class Uploads:
         """For files that go with their request."""
         return self._folder
 
-    def begin(self, name: str, purpose: str, n_bytes: int = 0) -> Writer:
+    def begin(self, name: str, purpose: str, n_bytes: int = 0, owner: str = "") -> Writer:
         """n_bytes: how many will come, as far as is known; what cannot fit is refused here. Raises RequestError."""
         check_purpose(purpose)
         with self._lock:
             self._check_count()
         id, created = f"file-{secrets.token_hex(16)}", int(time.time())
-        landing = Landing(self._folder / f"{id}.part", self.limits, self.room, self._no_room, n_bytes)
-        return Writer(landing, lambda whole, late: self._keep(whole, id, display_name(name), late or purpose, created))
+        no_room, path = partial(self._no_room, owner=owner), self._folder / id
+        landing = Landing(self._folder / f"{id}.part", self.limits, self.room, no_room, n_bytes)
 
-    def files(self) -> list[Upload]:
-        """All that are kept, the newest first."""
+        def keep(whole: Landed, late: str) -> Upload:
+            facts = (late or purpose, whole.n_bytes, created, whole.digest)
+            return self._keep(whole, Upload(id, display_name(name), *facts, path, owner))
+
+        return Writer(landing, keep)
+
+    def files(self, owner: str = "") -> list[Upload]:
+        """All that are kept for an owner, the newest first."""
         with self._lock:
-            return list(reversed(self._kept.values()))
+            return [upload for upload in reversed(self._kept.values()) if upload.owner == owner]
 
-    def get(self, id: str) -> Upload:
-        """Raises RequestError (404)."""
+    def get(self, id: str, owner: str = "") -> Upload:
+        """Raises RequestError (404), also for the file of another owner."""
         with self._lock:
-            if found := self._kept.get(id):
-                return found
-        raise _missing(id)
+            return self._own(id, owner)
 
-    def delete(self, id: str) -> None:
+    def delete(self, id: str, owner: str = "") -> None:
         """A request that reads the file reads on. Raises RequestError (404)."""
         with self._lock:
-            if id not in self._kept:
-                raise _missing(id)
-            upload = self._kept.pop(id)
+            upload = self._own(id, owner)
+            del self._kept[id]
             if self._users.get(id):
                 self._gone[id] = upload
                 return
         self._remove(upload)
 
     @contextmanager
-    def held(self, id: str) -> Iterator[Upload]:
+    def held(self, id: str, owner: str = "") -> Iterator[Upload]:
         """A file that stays in place until the block ends, deleted or not. Raises RequestError (404)."""
         with self._lock:
-            if id not in self._kept:
-                raise _missing(id)
-            upload = self._kept[id]
+            upload = self._own(id, owner)
             self._users[id] = self._users.get(id, 0) + 1
         try:
             yield upload
@@ -161,7 +167,7 @@ class Uploads:
 
     def close(self) -> None:
         """The folder goes, with all that is in it. Idempotent."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._private.close()
 
     def __enter__(self) -> Self:
         return self
@@ -169,14 +175,19 @@ class Uploads:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _keep(self, landed: Landed, id: str, name: str, purpose: str, created: int) -> Upload:
-        upload = Upload(id, name, purpose, landed.n_bytes, created, landed.digest, self._folder / id)
+    def _own(self, id: str, owner: str) -> Upload:
+        found = self._kept.get(id)
+        if found is None or found.owner != owner:
+            raise _missing(id)
+        return found
+
+    def _keep(self, landed: Landed, upload: Upload) -> Upload:
         try:
-            check_head(landed.path, name, self.limits)
+            check_head(landed.path, upload.name, self.limits)
             with self._lock:
                 self._check_count()
                 landed.path.rename(upload.path)
-                self._kept[id] = upload
+                self._kept[upload.id] = upload
         except BaseException as e:
             landed.path.unlink(missing_ok=True)
             self.room.give(landed.n_bytes)
@@ -193,9 +204,10 @@ class Uploads:
         if len(self._kept) >= MOST_FILES:
             raise RequestError(413, f"{MOST_FILES:,} files are kept already; delete some first", code="too_many_files")
 
-    def _no_room(self, n_bytes: int) -> RequestError:
+    def _no_room(self, n_bytes: int, owner: str) -> RequestError:
         with self._lock:
-            largest = max(self._kept.values(), key=lambda upload: upload.n_bytes, default=None)
+            own = [upload for upload in self._kept.values() if upload.owner == owner]
+            largest = max(own, key=lambda upload: upload.n_bytes, default=None)
         such = f", such as {largest.id} ({shown(largest.name)}, {size(largest.n_bytes)})," if largest else ""
         free, total = size(self.room.free), size(self.limits.files_bytes)
         return RequestError(

@@ -21,6 +21,7 @@ from .content import MediaPart, read_content
 from .wire import ChatRequest, shown
 
 T = TypeVar("T")
+MAX_BYTES_A_TOKEN = 32  # of text, on average: more than any language or code has; it is told apart in one go, and late
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Served:
-    """The model as requests see it. names: under which it may be asked for, the first is told."""
+    """The model as requests see it. names: under which it may be asked for, the first is told. n_ctx_train: tokens."""
 
     names: tuple[str, ...]
     has_vision: bool
     default_frames: int
+    n_ctx_train: int
     defaults: Defaults = Defaults()
 
 
@@ -82,6 +84,7 @@ def understand(request: ChatRequest, served: Served, limits: Limits) -> Asked:
     """Raises RequestError, naming the field."""
     _check_model(request.model, served)
     system, turns = _turns(request)
+    _check_length([system or "", *(turn.text for turn in turns)], served)
     _check_media([part for turn in turns for part in turn.media], served, limits)
     options = request.stream_options
     if options is not None and not request.stream:
@@ -147,6 +150,19 @@ def _turns(request: ChatRequest) -> tuple[str | None, tuple[AskedTurn, ...]]:
     if not turns or turns[-1].role != "user":
         raise RequestError(400, "the last message must be the user's", param="messages")
     return system or None, tuple(turns)
+
+
+def _check_length(texts: Sequence[str], served: Served) -> None:
+    """Before the tokenizer, which nothing stops: 10 MB of text take it many seconds. Raises RequestError."""
+    n_bytes, n_max = sum(len(text.encode()) for text in texts), MAX_BYTES_A_TOKEN * served.n_ctx_train
+    if n_bytes > n_max:
+        raise RequestError(
+            400,
+            f"the texts have {n_bytes:,} bytes; {served.names[0]} was trained for {served.n_ctx_train} tokens, and at "
+            f"most {MAX_BYTES_A_TOKEN} bytes for each are taken ({n_max:,}): shorten the text",
+            param="messages",
+            code="context_length_exceeded",
+        )
 
 
 def _check_media(parts: Sequence[MediaPart], served: Served, limits: Limits) -> None:
