@@ -90,10 +90,13 @@ build() {
     cmake --install "$out/cmake" --component aim_local --prefix "$out/python" > /dev/null
 }
 
-# the package as an installation lays it out, of links into the source folder
+# the package as an installation lays it out, of links into the source folder; stored rows and reports name its version
 lay_out() {
-    local source
-    mkdir -p "$package"
+    local source version
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+    mkdir -p "$package" "$out/python/aim_local-$version.dist-info"
+    printf 'Metadata-Version: 2.1\nName: aim-local\nVersion: %s\n' "$version" \
+        > "$out/python/aim_local-$version.dist-info/METADATA"
     for source in aim_local/* cli convert; do ln -sfn "$root/$source" "$package/$(basename "$source")"; done
     echo 'from aim_local.cli import main; main()' > "$out/aim-local"
 }

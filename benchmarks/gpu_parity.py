@@ -336,12 +336,11 @@ def report_group(title: str, pairs: list[tuple[Found, Found]]) -> None:
     print(f"  {title} ({len(pairs)}): {'; '.join(parts)}")
 
 
-def report_chats(folder: Path) -> None:
-    print("\nconversations of three turns")
-    for side in SIDES:
-        for name, found in read(folder, side).items():
-            if name.startswith("chat"):
-                print(f"  {side}: {name}: {found.failure or found.text}")
+def report_chats(folder: Path, side: str) -> None:
+    print(f"\n{side}: conversations of three turns")
+    for name, found in read(folder, side).items():
+        if name.startswith("chat"):
+            print(f"  {name}: {found.failure or found.text}")
 
 
 def main() -> None:
@@ -366,7 +365,7 @@ def main() -> None:
                 print(f"{side}, {part}: FAILED with exit status {done.returncode}")
         if side in ("gpu", "exact", "layers 0"):
             report(side, read(args.out, "cpu"), read(args.out, side))
-    report_chats(args.out)
+        report_chats(args.out, side)
 
 
 if __name__ == "__main__":

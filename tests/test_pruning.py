@@ -6,6 +6,7 @@ on random LLaVA-OneVision and LLaVA-1.5 checkpoints in f32 with f32 KV.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,18 @@ def full_rows(loaded: Loaded) -> list[np.ndarray]:
             if item.ndim == 4:
                 pixels = torch.tensor(item[None], dtype=torch.float32).permute(0, 1, 4, 2, 3)
                 features = loaded.model.model.get_video_features((pixels / 255 - 0.5) / 0.5).pooler_output
-                out.append(torch.cat(list(features)).numpy())
+                out.append(with_newline(loaded, torch.cat(list(features)), len(item)).numpy())
             else:
                 pixels = loaded.hf.images([item], return_tensors="pt")["pixel_values"]
                 out.append(loaded.model.get_image_features(pixel_values=pixels).pooler_output[0].numpy())
     return out
+
+
+def with_newline(loaded: Loaded, rows: Any, n_frames: int) -> Any:
+    """transformers 5.17 adds the newline later, when it puts the rows into the prompt; 5.24 has it among them."""
+    vision = loaded.model.config.vision_config
+    n_whole = n_frames * math.ceil(vision.image_size // vision.patch_size / 2) ** 2
+    return torch.cat([rows, loaded.model.model.image_newline[None]]) if len(rows) == n_whole else rows
 
 
 def visual_rows(loaded: Loaded) -> list[np.ndarray]:
