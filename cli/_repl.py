@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._ttft import Target
 
 KEYS = "Alt-Enter begins a new line; a pasted text keeps its lines. Ctrl-C stops an answer, Ctrl-D quits."
-HINT = "drop a file here to ask about it; /help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
+HINT = "drop a file to ask about it; /help lists commands, Ctrl-D quits"
 
 
 def run(

@@ -132,7 +132,7 @@ def test_such_words_in_a_question_are_asked() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "told"),
-    [("/vidoe x", "did you mean /video?"), ("/sav", "did you mean /save?"), ("/xyzzy", "/help lists the commands")],
+    [("/vidoe x", "did you mean /video?"), ("/sav", "did you mean /save?"), ("/xyzzy", "/help lists commands")],
 )
 def test_an_unknown_command_names_the_nearest(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     converse(FakeLLM(), typed)
