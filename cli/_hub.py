@@ -15,7 +15,7 @@ import typer
 
 from aim_local.errors import ModelError, UsageError
 
-from . import _extra, _log
+from . import _extra, _log, _media
 from ._progress import ByteBar
 from ._table import size
 
@@ -30,6 +30,10 @@ def ready(model: object, *, yes: bool = False, quiet: bool = False) -> None:
     """
     if not isinstance(model, str):
         return
+    if _media.has_media_suffix(model):
+        raise UsageError(
+            f"{model} is named as clips are, and a model is wanted here; `aim-local chat` asks about a clip"
+        )
     if is_missing(model):
         pull(model, None, yes=yes, quiet=quiet)
     elif not quiet:

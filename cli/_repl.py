@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._ttft import Target
 
 KEYS = "Alt-Enter begins a new line; a pasted text keeps its lines. Ctrl-C stops an answer, Ctrl-D quits."
-HINT = "drop a file here to ask about it; /help lists the commands, Ctrl-C stops an answer, Ctrl-D quits"
+HINT = "drop a file to ask about it; /help lists commands, Ctrl-D quits"
 
 
 def run(
@@ -128,12 +128,13 @@ class Repl:
         except INTERRUPTIONS:  # nothing was kept of this turn, so its media goes with the next one
             _log.say("(stopped before the answer; the question was not kept)")
             return
-        except AimError:
-            if media:
-                names = ", ".join(path.name for path, _ in self.pending)
-                _log.say(f"{names} was not kept; attach it again to ask once more")
+        except AimError as e:
+            names = ", ".join(path.name for path, _ in self.pending)
             self.detach()
-            raise
+            _log.error(e)
+            if names:
+                _log.say(f"{names} was not kept; attach it again to ask once more")
+            return
         choices = self.choices
         self.detach()
         self.last_stats = answer.stats

@@ -63,9 +63,8 @@ def compare(
 ) -> None:
     """Compare models and visual-token settings.
 
-    Accuracy, divergence, time and memory, with a verdict on what is lost. Every cell runs in a process of its own.
-    Results are kept in --out as they come: the same command again goes on where an interrupted one stopped. The
-    report is there as report.html, report.md and report.json.
+    Accuracy, divergence, time, memory, and a verdict. Every cell runs in a process of its own. Results are kept in
+    --out as they come: the same command again goes on where it stopped. The report is there as .html, .md and .json.
     """
     # 1. everything that can be wrong without a model
     suite.check()

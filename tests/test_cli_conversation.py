@@ -17,7 +17,9 @@ from fake_llm import FakeLLM, Scripted
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from aim_local import VisionLLM
 from aim_local.cli import _dropped, _interrupt, _reader, _repl, _turn
+from aim_local.cli import chat as chat_command
 from aim_local.errors import ContextError
 from aim_local.results import Stats
 
@@ -130,7 +132,7 @@ def test_such_words_in_a_question_are_asked() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "told"),
-    [("/vidoe x", "did you mean /video?"), ("/sav", "did you mean /save?"), ("/xyzzy", "/help lists the commands")],
+    [("/vidoe x", "did you mean /video?"), ("/sav", "did you mean /save?"), ("/xyzzy", "/help lists commands")],
 )
 def test_an_unknown_command_names_the_nearest(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     converse(FakeLLM(), typed)
@@ -307,3 +309,15 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         interrupts.check()
+
+
+def test_a_resumed_conversation_is_called_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after its model's file, which is model.gguf for the bundled one."""
+    with VisionLLM.load() as llm, llm.chat() as made:
+        made.ask("What?")
+        made.save(tmp_path / "talk.aimchat")
+    names: list[str] = []
+    monkeypatch.setattr(_repl, "run", lambda chat, name, *given, **options: names.append(name))
+    monkeypatch.setattr(chat_command, "question_from", lambda prompt, stdin: None)
+    assert run("chat", "--resume", tmp_path / "talk.aimchat").exit_code == 0
+    assert names == ["demo"]

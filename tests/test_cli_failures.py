@@ -75,6 +75,11 @@ def test_unknown_command() -> None:
     assert "No such command 'chit'" in one_line(run("chit"), 2)
 
 
+@pytest.mark.parametrize("words", [["serve", "clip.mp4"], ["bench", "clip.mp4"]])
+def test_a_clip_in_the_place_of_a_model(words: list[str]) -> None:
+    assert "clip.mp4 is named as clips are, and a model is wanted here" in one_line(run(*words), 2)
+
+
 def test_unknown_model_names_the_nearest() -> None:
     write_folder(store.models_folder() / "onevision")
     result = run_process("chat", "onevison", "-p", "x")

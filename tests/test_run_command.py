@@ -60,6 +60,8 @@ def test_bad_lines(folder: Path) -> None:
     assert result.stderr.splitlines()[-1] == (
         f"error: 2 of 3 questions ended in an error, see {out}; --retry-errors asks them again"
     )
+    assert "2 of 3 lines cannot be asked" in result.stderr
+    assert "answered before" not in result.stderr
     first, second, third = rows_of(out)
     assert first["error"].startswith("line 1: is not JSON")
     assert second == {"id": "2", "text": "What happens?"}

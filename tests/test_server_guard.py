@@ -303,6 +303,17 @@ def test_the_log_has_a_line_a_request_and_no_control_characters(found: Running) 
     assert found.log[1].startswith("GET /a??b?[31m 404 ")
 
 
+def test_probes_and_the_pages_files_are_not_in_the_log(found: Running) -> None:
+    found.log.clear()
+    for ask in (httpx.get, httpx.head):
+        assert ask(f"{found.url}/health").status_code == 200
+    assert httpx.head(found.url).status_code == 200
+    assert found.get("/page/app.js").status_code == 200
+    assert found.get("/page/nothing").status_code == 404
+    found.wait(lambda: len(found.log) == 2)
+    assert [line.split()[:3] for line in found.log] == [["HEAD", "/", "200"], ["GET", "/page/nothing", "404"]]
+
+
 def test_an_address_that_is_not_there_says_where_to_ask(found: Running) -> None:
     for path in ("/chat/completions", "/v1/responses", "/api/chat"):
         said = found.get(path).json()["error"]["message"]

@@ -99,6 +99,7 @@ def _model(about: About) -> dict[str, object]:
 
 
 def _health_routes(app: FastAPI, service: Service) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["service"], responses=schema.HEALTH_ANSWERS)
     async def health() -> Response:
         """Whether requests are answered."""
@@ -112,6 +113,7 @@ def _health_routes(app: FastAPI, service: Service) -> None:
 
 
 def _page_routes(app: FastAPI) -> None:
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     @app.get("/page/{name:path}", include_in_schema=False)
     async def page_file(request: Request) -> Response:

@@ -132,10 +132,15 @@ class Front:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "other")  # not the path: clients could make any number of them
         self._metrics.request(method, route, record.status or 499, seconds)
-        if self._say:
+        if self._say and not _is_noise(scope, record.status):
             path = "".join(c if c.isascii() and c.isprintable() else "?" for c in scope["path"])[:200]
             note = f", {record.note}" if record.note else ""
             self._say(f"{method} {path} {record.status or 499} {seconds * 1000:.0f} ms{note}")
+
+
+def _is_noise(scope: Scope, status: int) -> bool:
+    """What comes often and says nothing in a log: the page's files, and probes that found what they wanted."""
+    return status < 400 and scope["method"] in ("GET", "HEAD") and scope["path"].startswith(("/page/", "/health"))
 
 
 class _KeyCheck:
