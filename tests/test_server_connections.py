@@ -48,8 +48,9 @@ def is_ended(client: socket.socket) -> bool:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_asked_ahead_and_hangs_up_ends_its_work(held: tuple[HeldLLM, Running], stream: bool) -> None:
     llm, service = held
-    client = connected(service, request(stream=stream) + request("GET", "/health"))
+    client = connected(service, request(stream=stream))
     call = llm.next_call()
+    client.sendall(request("GET", "/health"))
     client.close()
     assert call.stopped.wait(PATIENCE_S)
 
