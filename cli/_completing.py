@@ -6,10 +6,15 @@ Knows names. Nothing heavy is imported: a shell asks at every Tab.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import _media
+
+# names that are not offered: an end of line would be two names, and zsh evaluates what stands behind a backslash:
+# typer's script writes "\\$(command)" for the file \$(command)
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -41,7 +46,7 @@ def paths(incomplete: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     except (OSError, RuntimeError, ValueError):  # no such folder, no such user
         return
     for entry in entries:
-        if not entry.name.startswith(begin) or (entry.name.startswith(".") and not begin):
+        if not entry.name.startswith(begin) or (entry.name.startswith(".") and not begin) or _UNSAFE.search(entry.name):
             continue
         if _is_folder(entry):
             yield f"{folder}{entry.name}/"

@@ -82,7 +82,7 @@ def media_file(help: str, *names: str) -> Any:
 
 
 def file(help: str, metavar: str = "FILE", *names: str) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, autocompletion=complete_files)
+    return typer.Option(*names, help=help, metavar=metavar, parser=parse_file, autocompletion=complete_files)
 
 
 def flag(help: str, *names: str) -> Any:

@@ -43,8 +43,11 @@ def parse_number(text: str | float) -> float:
 
 
 def parse_file(text: str | Path) -> Path:
-    """A path, or a file:// URL; no other URL. Raises BadParameter."""
+    """A path, or a file:// URL; no other URL, and not nothing, which would be this folder. Raises BadParameter."""
     from ._media import path_of
+
+    if not str(text):
+        raise typer.BadParameter("the name is empty; give one, or leave the option out")
 
     return text if isinstance(text, Path) else _told_by_typer(path_of, text)
 

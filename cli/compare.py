@@ -51,7 +51,7 @@ def compare(
     loads: Annotated[str | None, opt.text(_LOADS_HELP, "OPTION,...")] = None,
     reference: Annotated[str | None, opt.text(_REFERENCE_HELP, "'MODEL / SETTING'")] = None,
     margin: Annotated[float, opt.number(_MARGIN_HELP)] = 1.0,
-    out: Annotated[Path | None, opt.text("Folder of results. Default: compare-SUITE.", "FOLDER")] = None,
+    out: Annotated[Path | None, opt.file("Folder of results. Default: compare-SUITE.", "FOLDER")] = None,
     frames: opt.Frames = None,
     max_tokens: opt.MaxTokens = 64,
     kld_tokens: Annotated[int, opt.whole("Next-token distributions compared per question.")] = 16,

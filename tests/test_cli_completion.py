@@ -17,6 +17,7 @@ from prompt_toolkit.document import Document
 
 from aim_local import store
 from aim_local.cli import _reader, app
+from aim_local.cli._completing import paths
 
 HEAVY = ("numpy", "av", "PIL", "rich", "prompt_toolkit", "gguf", "torch", "aim_local.native.library", "aim_local.media")
 
@@ -153,3 +154,11 @@ def test_paths_from_the_root_and_from_home(folder: Path, user_home: Path) -> Non
 
 def test_every_command_is_offered() -> None:
     assert [line.strip() for line in lines("/")] == list(_reader.COMMANDS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+def test_names_that_a_shell_would_run_are_not_offered(folder: Path) -> None:
+    """zsh's _arguments evaluates what typer's script writes, which is safe but for a backslash before a dollar sign."""
+    for name in ("clip\\$(touch ran).mp4", "clip\nrm.mp4", "clip\x1b[31m.mp4", "clip$(touch ran).mp4"):
+        (folder / name).touch()
+    assert list(paths("cl", lambda name: True)) == ["clip$(touch ran).mp4", "clip.mp4", "clips/"]

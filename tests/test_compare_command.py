@@ -41,7 +41,10 @@ def test_bad_input_is_one_line(suite_file: Path, tmp_path: Path) -> None:
         ([*given, "demo", "demo"], 2, "model demo is given twice"),
         ([*given, "--out", str(tmp_path / "file" / "out")], 1, "cannot be written (Not a directory)"),
         ([*given, "--kld-tokens", "0"], 2, "--kld-tokens is 0; give 1 or more, or --no-kld"),
-        ([*given, "--margin", "0"], 2, "--margin is 0; give points of accuracy above 0 and at most 20"),
+        ([*given, "--margin", "0"], 2, "--margin is 0; give points of accuracy from 0.001 to 20"),
+        ([*given, "--margin", "1e-300"], 2, "--margin is 1e-300; give points of accuracy from 0.001 to 20"),
+        ([*given, "--margin", "nan"], 2, "--margin is nan; give points of accuracy from 0.001 to 20"),
+        ([*given, "--out", ""], 2, "the name is empty; give one"),
         ([*given, "--margin", "one"], 2, "one"),
         ([*given, "--memory-limit", "much"], 2, "'much' is no size"),
     ]

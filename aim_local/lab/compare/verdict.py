@@ -15,6 +15,7 @@ from .noninferiority import ALPHA, MIN_QUESTIONS, holm, needed_for, p_value
 from .recommendation import recommendation
 from .records import CellSummary, Paired, Report, Verdict
 
+MIN_MARGIN = 0.001  # points; 384,000 equal answers show no less
 MAX_MARGIN = 20.0  # points; beyond it "keeps its accuracy" would be no English
 _NO_REFERENCE = "nothing can be compared with the reference"  # why not is said once, by the recommendation
 _EXACT_P = 0.05  # McNemar's exact test finds a difference, however few the questions
@@ -22,8 +23,8 @@ _EXACT_P = 0.05  # McNemar's exact test finds a difference, however few the ques
 
 def check_margin(margin: float) -> None:
     """Raises UsageError for a margin that is none."""
-    if not 0 < margin <= MAX_MARGIN:  # also true for NaN
-        raise UsageError(f"--margin is {margin:g}; give points of accuracy above 0 and at most {MAX_MARGIN:g}")
+    if not MIN_MARGIN <= margin <= MAX_MARGIN:  # also true for NaN
+        raise UsageError(f"--margin is {margin:g}; give points of accuracy from {MIN_MARGIN:g} to {MAX_MARGIN:g}")
 
 
 def judged(report: Report) -> Report:
