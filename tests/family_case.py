@@ -73,14 +73,19 @@ class Case:
         return list(found) if isinstance(found, list) else [found]
 
 
-def open_case(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
-    """config: of the runtime, beside float32."""
+def converted(family: str, folders: pytest.TempPathFactory) -> Path:
+    """Below it hf, the checkpoint, and gguf, the model's folder; made once in a run."""
 
     def write(root: Path) -> None:
         source = write_family(family, root / "hf", vision=VISION.get(family)).folder
         convert(source, root / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
 
-    made = made_once(folders, family, write)
+    return made_once(folders, family, write)
+
+
+def open_case(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
+    """config: of the runtime, beside float32."""
+    made = converted(family, folders)
     loaded = load_family(made / "hf")
     round_halves(loaded.model)
     use_pil(loaded)
