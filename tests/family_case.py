@@ -27,6 +27,7 @@ from limits import LIMITS
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from shared_folder import made_once
+from upstream_conversions import write_models
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
@@ -50,6 +51,9 @@ VIDEO_LEVELS = 2.001  # of 255, between PIL's resizing and torch's
 HALVES = ("multi_modal_projector.mm_input_projection_weight",)  # that llama.cpp's converter rounds in any case
 # more of a checkpoint's vision tower: llama.cpp's converter counts a projector's layers among those of the tower
 VISION = {"internvl3": {"num_hidden_layers": 4}, "internvl3_5": {"num_hidden_layers": 4}}
+
+
+TOGETHER = ("internvl3", "internvl3_5", "smolvlm", "gemma3")  # llama.cpp's converter writes them in one process
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,14 @@ def converted(family: str, folders: pytest.TempPathFactory) -> Path:
         source = write_family(family, root / "hf", vision=VISION.get(family)).folder
         convert(source, root / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
 
+    if family in TOGETHER:
+        return made_once(folders, "together", write_together) / family
     return made_once(folders, family, write)
+
+
+def write_together(root: Path) -> None:
+    made = {f: write_family(f, root / f / "hf", vision=VISION.get(f)).folder for f in TOGETHER}
+    write_models({f"{f}/gguf": source for f, source in made.items()}, root)
 
 
 def open_case(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
