@@ -27,6 +27,7 @@ from limits import LIMITS
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from shared_folder import made_once
+from upstream_conversions import write_models
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.convert import ConvertConfig, convert
@@ -52,6 +53,9 @@ HALVES = ("multi_modal_projector.mm_input_projection_weight",)  # that llama.cpp
 VISION = {"internvl3": {"num_hidden_layers": 4}, "internvl3_5": {"num_hidden_layers": 4}}
 
 
+TOGETHER = ("internvl3", "internvl3_5", "smolvlm", "gemma3")  # llama.cpp's converter writes them in one process
+
+
 @dataclass(frozen=True)
 class Case:
     family: str
@@ -73,14 +77,26 @@ class Case:
         return list(found) if isinstance(found, list) else [found]
 
 
-def open_case(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
-    """config: of the runtime, beside float32."""
+def converted(family: str, folders: pytest.TempPathFactory) -> Path:
+    """Below it hf, the checkpoint, and gguf, the model's folder; made once in a run."""
 
     def write(root: Path) -> None:
         source = write_family(family, root / "hf", vision=VISION.get(family)).folder
         convert(source, root / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
 
-    made = made_once(folders, family, write)
+    if family in TOGETHER:
+        return made_once(folders, "together", write_together) / family
+    return made_once(folders, family, write)
+
+
+def write_together(root: Path) -> None:
+    made = {f: write_family(f, root / f / "hf", vision=VISION.get(f)).folder for f in TOGETHER}
+    write_models({f"{f}/gguf": source for f, source in made.items()}, root)
+
+
+def open_case(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
+    """config: of the runtime, beside float32."""
+    made = converted(family, folders)
     loaded = load_family(made / "hf")
     round_halves(loaded.model)
     use_pil(loaded)

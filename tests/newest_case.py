@@ -29,18 +29,24 @@ from family_prompts import PROMPTS
 from family_reduced import Rows, check_merged, compare_answers, laid_out
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from upstream_conversions import write_models
 
 from aim_local import LoadConfig, VisionLLM, VisualTokenConfig
-from aim_local.convert import ConvertConfig, convert
 from aim_local.models.pieces import TextPiece
 
 
+def write_newest(names: Sequence[str], root: Path) -> None:
+    """NAME/hf and NAME/gguf below `root`."""
+    sources = {name: write_family(name, root / name / "hf").folder for name in names}
+    for source in sources.values():
+        calm(source / "model.safetensors")
+    write_models({f"{name}/gguf": source for name, source in sources.items()}, root)
+
+
 def open_newest(name: str, folder: Path) -> Case:
-    source = write_family(name, folder / "hf").folder
-    calm(source / "model.safetensors")
-    loaded = load_family(source)
+    """folder: with what `write_newest` wrote of it."""
+    loaded = load_family(folder / "hf")
     use_pil(loaded)
-    convert(source, folder / "gguf", ConvertConfig(text_type="f32", vision_type="f32"))
     case = Case(name, folder, loaded, VisionLLM.load(folder / "gguf", config=LoadConfig(**F32)))
     round_as_ggml(case)
     draw_text_alone(case)

@@ -23,6 +23,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from thorough import few
 from tiny_text import TextShape, make_model, write_gguf
 
 TILES = Path(__file__).parents[1] / "patches" / "overlay" / "ggml" / "src" / "ggml-cpu" / "amx" / "aim-tiles.h"
@@ -93,7 +94,7 @@ def copied(address: str) -> str:
     return "; ".join([*save, *rows, "movq saved(%rip), %rax", "movq saved+8(%rip), %rcx"])
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O2", "-O3"])
+@pytest.mark.parametrize("level", few(["-O2", "-O0", "-O3"], 1))
 def test_tiles_are_loaded_as_written(tmp_path: Path, level: str) -> None:
     """Guards against a compiler that drops bytes of the configuration, which GCC does with upstream's function, and
     against configuring once per thread: each of three products has to load all 64 bytes, and to release the tiles.
@@ -123,7 +124,7 @@ def skip_without_amx() -> None:
         pytest.skip("the libraries were built without AMX")
 
 
-@pytest.mark.parametrize("other", ["release", "configure", "torch"])
+@pytest.mark.parametrize("other", few(["configure", "release", "torch"], 1))
 def test_other_users_of_the_tiles_change_nothing(tmp_path: Path, other: str) -> None:
     """Guards against tile registers that are thought to be ours from one product to the next: the same prompts give the
     same logits to the bit after other code in the thread has released them, has loaded a shape of its own, or after

@@ -33,8 +33,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield opened
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+@pytest.mark.parametrize(
+    ("size", "dark"),
+    [
+        (PHONE, True),
+        (DESKTOP, False),
+        pytest.param(PHONE, False, marks=pytest.mark.thorough),
+        pytest.param(DESKTOP, True, marks=pytest.mark.thorough),
+    ],
+)
 def test_page_is_quiet_and_fits(page: Page, comparison: Path, size: tuple[int, int], dark: bool) -> None:
     check_quiet_and_narrow(page, comparison, size, dark)
 

@@ -16,6 +16,7 @@ from typing import Any
 import compare_case
 import pytest
 from compare_case import ENVIRONMENT, SHORT, item_row, lines
+from thorough import few
 
 from aim_local import VisualTokenConfig
 from aim_local.errors import AimError
@@ -30,14 +31,19 @@ suite = compare_case.suite
 # --- interrupted -----------------------------------------------------------------------------------------------------
 
 COMPARE = [sys.executable, "-P", "-c", "from aim_local.cli import main; main()", "compare"]
+Kills = tuple[tuple[str, int], ...]
+REFERENCE, LATER = (("demo / off", 2),), (("demo / paper", 3),)  # cell, and the lines it has when the run is killed
 
 
-def test_killed_and_resumed_gives_the_same(suite_file: Path, tmp_path: Path) -> None:
-    """kill -9 once in the reference cell and once in a later one, each with a line cut in two."""
+@pytest.mark.parametrize("kills", few([LATER, (*REFERENCE, *LATER)], 1), ids=["later", "reference and later"])
+def test_killed_and_resumed_gives_the_same(
+    suite_file: Path, tmp_path: Path, kills: tuple[tuple[str, int], ...]
+) -> None:
+    """kill -9 in a cell, with a line cut in two: after the reference cell, and in the reference cell before that."""
     whole, out = tmp_path / "whole", tmp_path / "killed"
     command = [*COMPARE, "--suite", str(suite_file), "--tokens", "off,paper,random", "--max-tokens", "6", "--quiet"]
     subprocess.run([*command, "--out", str(whole)], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    for key, n in (("demo / off", 2), ("demo / paper", 3)):
+    for key, n in kills:
         items = out / "cells" / safe_name(key) / "items.jsonl"
         _kill_when([*command, "--out", str(out)], items, n)
         with open(items, "ab") as file:

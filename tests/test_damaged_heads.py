@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import damaged_heads
-from family_checkpoints import write_family
+from family_case import converted
+from thorough import few
 
-from aim_local.convert import ConvertConfig, convert
 from aim_local.errors import ModelError
 from aim_local.models.head import check_head
 from aim_local.store.gguf_header import read_header
@@ -26,13 +27,9 @@ FAMILIES = ("qwen2_5_vl", "smolvlm", "llava_next_video")  # towers of three kind
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A folder of model and mmproj for each family."""
-    folder = tmp_path_factory.mktemp("heads")
-    for family in FAMILIES:
-        source = write_family(family, folder / f"{family}-hf").folder
-        convert(source, folder / family, ConvertConfig(text_type="f32", vision_type="f32"))
-    return [folder / family for family in FAMILIES]
+def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A family's folder of model and mmproj."""
+    return lambda family: converted(family, tmp_path_factory) / "gguf"
 
 
 def bent(source: Path, key: str, name: str, path: Path) -> Path:
@@ -41,10 +38,11 @@ def bent(source: Path, key: str, name: str, path: Path) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a child per file is a fork")
-def test_every_bent_key_is_refused_or_works(pairs: list[Path]) -> None:
+@pytest.mark.parametrize("family", few(FAMILIES, ("smolvlm",)))
+def test_every_bent_key_is_refused_or_works(pair_of: Callable[[str], Path], family: str) -> None:
     env = os.environ | {"GGML_NO_BACKTRACE": "1", "OMP_THREAD_LIMIT": "1", "OMP_WAIT_POLICY": "passive"}
     run = subprocess.run(
-        [sys.executable, damaged_heads.__file__, *pairs], env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, damaged_heads.__file__, pair_of(family)], env=env, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
     found = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
@@ -52,9 +50,8 @@ def test_every_bent_key_is_refused_or_works(pairs: list[Path]) -> None:
     print(counts)
     assert [row for row in found if row[3].startswith("DIED")] == []
     assert [row for row in found if "\n" in row[3]] == []
-    assert {row[0] for row in found} == set(FAMILIES)
-    assert counts["works"] > 50
-    assert counts["head"] > 500
+    assert counts["works"] > 17
+    assert counts["head"] > 167
 
 
 @pytest.mark.parametrize(
@@ -72,9 +69,9 @@ def test_every_bent_key_is_refused_or_works(pairs: list[Path]) -> None:
     ],
 )
 def test_a_refusal_says_what_came_and_what_is_allowed(
-    pairs: list[Path], tmp_path: Path, key: str, name: str, needed: str
+    pair_of: Callable[[str], Path], tmp_path: Path, key: str, name: str, needed: str
 ) -> None:
-    path = bent(pairs[FAMILIES.index("smolvlm")] / "mmproj.gguf", key, name, tmp_path / "mmproj.gguf")
+    path = bent(pair_of("smolvlm") / "mmproj.gguf", key, name, tmp_path / "mmproj.gguf")
     with pytest.raises(ModelError) as caught:
         check_head(read_header(path))
     said = str(caught.value)
@@ -84,6 +81,6 @@ def test_a_refusal_says_what_came_and_what_is_allowed(
     assert said.endswith("The file is damaged or no mmproj: download or convert it again")
 
 
-def test_whole_files_pass(pairs: list[Path]) -> None:
-    for folder in pairs:
-        check_head(read_header(folder / "mmproj.gguf"))
+@pytest.mark.parametrize("family", few(FAMILIES, ("smolvlm", "llava_next_video")))
+def test_whole_files_pass(pair_of: Callable[[str], Path], family: str) -> None:
+    check_head(read_header(pair_of(family) / "mmproj.gguf"))

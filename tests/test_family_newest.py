@@ -19,7 +19,7 @@ from family_checkpoints import clip as drawn_clip
 from family_checkpoints import picture
 from family_prompts import ASK, PROMPTS, drawn
 from family_use import SHORT, check_cached, check_explain, check_plan
-from newest_case import check, check_merged_only, open_newest
+from newest_case import check, check_merged_only, open_newest, write_newest
 from thorough import few
 
 from aim_local import Chat, LoadConfig, VisionLLM, VisualTokenConfig
@@ -41,7 +41,9 @@ CLIP = MediaShape("video", 2, 240, 320, "", "", (0.0, 1.0), (0, 1), 2.0)
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]:
-    found = {name: open_newest(name, tmp_path_factory.mktemp(name)) for name in NAMES}
+    root = tmp_path_factory.mktemp("newest")
+    write_newest(NAMES, root)
+    found = {name: open_newest(name, root / name) for name in NAMES}
     yield found
     for case in found.values():
         case.llm.close()

@@ -28,8 +28,15 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(DESKTOP, "light", id="desktop-light"),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.thorough),
+        pytest.param(DESKTOP, "dark", id="desktop-dark", marks=pytest.mark.thorough),
+    ],
+)
 def test_the_whole_way(chromium: Page, service: PageService, size: tuple[int, int], scheme: str) -> None:
     """Upload, play, budget, ask, stream, stop, seek by time, frames; quiet, and nothing serious in any state."""
     with Tab(chromium, service, size, color_scheme=scheme).open() as tab:

@@ -147,6 +147,7 @@ def test_calibrating_measures_and_proves() -> None:
         assert make_plan(model, Request()).choice == calibration.Choice(made)
 
 
+@pytest.mark.thorough
 def test_calibrating_without_eyes_and_without_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text-only model is measured on text; one that cannot prune on merging."""
     from aim_local.lab.plan.trials import calibrate

@@ -21,6 +21,7 @@ from pruning_case import Case, Loaded, draw_tokens  # noqa: E402
 from reference_merging import numpy_merge  # noqa: E402
 from reference_ward import ward_merge  # noqa: E402
 from test_pruning import check_greedy, check_kept, embed_prompt, encode, oracle  # noqa: E402
+from thorough import few  # noqa: E402
 
 from aim_local import GenerateConfig, VisualTokenConfig  # noqa: E402
 from aim_local.reduction.planner import layer_counts, layer_shares  # noqa: E402
@@ -72,7 +73,7 @@ def merged_item(item: np.ndarray, rows: np.ndarray, loaded: Loaded) -> np.ndarra
     return np.concatenate(out)
 
 
-@pytest.mark.parametrize("seed", range(N_CONFIGS))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 6))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded, pair = draw(seed, tmp_path)
     media, tokens = loaded.case.media, loaded.case.tokens

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from cli_case import run as run_command
 from run_case import COMMAND, At, asked, demo_rows, environment, rows_of, user_folder, write_questions
+from thorough import few
 
 from aim_local import VisionLLM, VisualTokenConfig, store
 from aim_local.batch.answers import stats_path
@@ -90,9 +91,10 @@ def test_two_workers_one_killed(questions: Path, alone: bytes, tmp_path: Path) -
     assert not workers_of(os.getpid())
 
 
-def test_killed_at_any_moment_and_taken_up(questions: Path, alone: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", few([7, 8, 9], 1))
+def test_killed_at_any_moment_and_taken_up(questions: Path, alone: bytes, tmp_path: Path, seed: int) -> None:
     """SIGKILL of the run at moments from a seed: whole lines, no worker left, the same bytes in the end."""
-    out, chance, n = tmp_path / "answers.jsonl", random.Random(7), 0
+    out, chance, n = tmp_path / "answers.jsonl", random.Random(seed), 0
     for workers_asked in ("2", "1"):
         n = chance.randint(n, n + 3)
         child = start(questions, out, "--workers", workers_asked, "--quiet")

@@ -28,6 +28,12 @@ def job_of(source: Path, target: Path, types: tuple[str, str] = ("f32", "f32")) 
     return asdict(work.job(target))
 
 
+def write_models(sources: Mapping[str, Path], root: Path) -> None:
+    """NAME/model.gguf and NAME/mmproj.gguf below `root` of each checkpoint, in float32, as `convert` has them made."""
+    jobs = [job_of(source, root / name) for name, source in sources.items()]
+    run_all([{"job": job, "published": "", "theirs": []} for job in jobs])
+
+
 def run_all(tasks: Sequence[Mapping[str, Any]]) -> None:
     """Runs the tasks in a process that sees the converter and its gguf package first, as a child of `convert` does."""
     folder = converter_folder()
