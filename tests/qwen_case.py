@@ -47,9 +47,14 @@ def limits(family: str) -> dict[str, int]:
     return {f"aim.{kind}.{names[k]}": n for kind, size in sizes.items() for k, n in size.items()}
 
 
+def converted(family: str, folders: pytest.TempPathFactory) -> Path:
+    """In it hf, the checkpoint, and model.gguf and mmproj.gguf; made once in a run."""
+    return made_once(folders, "qwen", write_all) / family
+
+
 def open_qwen(family: str, folders: pytest.TempPathFactory, **config: Any) -> Case:
     """config: of the runtime, beside float32."""
-    made = made_once(folders, "qwen", write_all) / family
+    made = converted(family, folders)
     llm = VisionLLM.load(made / "model.gguf", made / "mmproj.gguf", LoadConfig(**F32 | config))
     return Case(family, folders.mktemp(family), loaded_of(made / "hf"), llm)
 

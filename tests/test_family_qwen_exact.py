@@ -43,15 +43,15 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     from family_checkpoints import picture
     from qwen_case import UNITS, converted
 
-    _, pair = converted(request.param, tmp_path_factory.getbasetemp())
+    pair = converted(request.param, tmp_path_factory)
     side = UNITS[request.param]
-    (table,) = [t.data for t in gguf.GGUFReader(pair.model).tensors if t.name == "token_embd.weight"]
+    (table,) = [t.data for t in gguf.GGUFReader(pair / "model.gguf").tensors if t.name == "token_embd.weight"]
     data = tmp_path_factory.mktemp("exact") / f"{request.param}.npz"
     np.savez(data, picture=np.asarray(picture(4 * side, 6 * side)), table=table, rows=4, cols=6)
     return pair, data
 
 
-def ours(pair: Any, given: Any, *, flash_attn: bool) -> dict[str, np.ndarray]:
+def ours(pair: Path, given: Any, *, flash_attn: bool) -> dict[str, np.ndarray]:
     from aim_local import LoadConfig
     from aim_local.models.base import TowerFile
     from aim_local.models.text import TextModel
@@ -60,8 +60,8 @@ def ours(pair: Any, given: Any, *, flash_attn: bool) -> dict[str, np.ndarray]:
     from aim_local.native.visual import TileEncoder
 
     config = LoadConfig(n_threads=1, flash_attn=flash_attn, vision_precision="exact", prefill_precision="exact")
-    text = TextModel(pair.model, config)
-    tower = TowerFile.read(pair.mmproj, text, weights=True).open()
+    text = TextModel(pair / "model.gguf", config)
+    tower = TowerFile.read(pair / "mmproj.gguf", text, weights=True).open()
     assert tower
     rows = TileEncoder(tower.handle, 1).encode(given["picture"])
     plain = LlamaContext(text.llama, N_CTX, text.options)
@@ -90,12 +90,12 @@ def test_is_what_llama_cpp_gives(files: tuple[Any, Path], flash_attn: bool, tmp_
     lib, out = os.environ.get("AIM_STOCK_LIB") or str(LIB_FOLDER), tmp_path / "stock.npz"
     env = {**os.environ, "LLAMA_CPP_LIB_PATH": lib, "MTMD_CPP_LIB": lib}
     env["PYTHONPATH"] = os.pathsep.join([str(bindings_folder()), *filter(None, sys.path)])
-    command = [sys.executable, __file__, pair.model, pair.mmproj, data, out, str(int(flash_attn))]
+    command = [sys.executable, __file__, pair / "model.gguf", pair / "mmproj.gguf", data, out, str(int(flash_attn))]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-1000:]
     want, got = dict(np.load(out)), ours(pair, np.load(data), flash_attn=flash_attn)
     apart = {k: float(np.abs(got[k] - want[k]).max() / np.abs(want[k]).max()) for k in want}
-    print(pair.model.parent.parent.name, apart)
+    print(pair.name, apart)
     assert [k for k in want if got[k].tobytes() != want[k].tobytes()] == []
 
 

@@ -29,7 +29,7 @@ FAR = 2e-3  # of the largest: llama.cpp's gelu reads a table of half floats, our
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, PartTower]]:
     """Both graphs of one file: "exact" is llama.cpp's."""
-    _, pair = converted("qwen2_5_vl", tmp_path_factory.getbasetemp())
+    made = converted("qwen2_5_vl", tmp_path_factory)
     with ExitStack() as stack:
         stack.callback(kernels.use_kernels, None)
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -37,7 +37,7 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, PartT
         patch.setattr(kernels, "resolved", lambda precision: precision)
         found: dict[str, PartTower] = {}
         for precision in ("exact", "bf16"):
-            model = opened(pair.model, pair.mmproj, precision)
+            model = opened(made / "model.gguf", made / "mmproj.gguf", precision)
             stack.callback(model.close)
             assert isinstance(model.tower, PartTower)
             found[precision] = model.tower

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from staged_models import Models, distance, stages_of  # noqa: E402
+from thorough import few  # noqa: E402
 from tiny_text import TextShape, gguf_name  # noqa: E402
 
 from aim_local.convert import quantize  # noqa: E402
@@ -52,7 +53,7 @@ def logits(model: int, precision: str, n_threads: int = 1) -> np.ndarray[Any, An
         return np.stack(found)
 
 
-@pytest.mark.parametrize("weights", ["q4_0", "q8_0", "q4_k", "q6_k", "q5_k"])
+@pytest.mark.parametrize("weights", few(["q4_0", "q8_0", "q4_k", "q6_k", "q5_k"], ("q4_0", "q4_k")))
 def test_auto_is_at_least_as_near(models: Models, tmp_path: Path, weights: str) -> None:
     path = quantize(models.path(SHAPE), tmp_path / "model.gguf", weights, threads=1).path
     truth = float_model(path, models)

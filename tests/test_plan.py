@@ -11,6 +11,7 @@ import plan_case
 import pytest
 from media_fixtures import picture, write_clip
 from PIL import Image as Picture
+from thorough import few
 
 from aim_local import FrameSampling, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.engine.model import Model, open_model
@@ -88,14 +89,15 @@ def draw(rng: np.random.Generator, n_layer: int, clips: list[Path], pictures: li
     return Request(question, media, tokens, frames, system, 1), LoadConfig(type_k=types, type_v=types, n_threads=1)
 
 
+@pytest.mark.parametrize("n", few([8, 20], 1))
 @pytest.mark.parametrize("name", ["demo", "tiny", "llava"])
 def test_counts_are_what_prefill_reports(
-    name: str, clips: list[Path], pictures: list[Path], request: pytest.FixtureRequest
+    name: str, n: int, clips: list[Path], pictures: list[Path], request: pytest.FixtureRequest
 ) -> None:
     path = None if name == "demo" else request.getfixturevalue(name)
     rng = np.random.default_rng([ord(c) for c in name])
     n_pruned = 0
-    for _ in range(20):
+    for _ in range(n):
         with closing(open_model(path, weights=False)) as plain:
             wanted, config = draw(rng, plain.text.n_layer, clips, pictures)
         with closing(open_model(path, config=config, weights=False)) as planned:
@@ -113,7 +115,7 @@ def test_counts_are_what_prefill_reports(
         assert (outcome.room.n_ctx, outcome.room.kv_bytes) == (stats.n_ctx, stats.kv_bytes)
         assert (sizes.flops["prefill"], sizes.flops["full"]) == (stats.flops, stats.flops_full)
         n_pruned += min(sizes.counts) < max(sizes.counts)
-    assert n_pruned >= 4
+    assert n_pruned >= n // 5
 
 
 def test_kv_bytes_of_an_answer(model: Model, clips: list[Path]) -> None:
@@ -150,7 +152,14 @@ def test_packets_to_decode(tmp_path: Path) -> None:
 
 
 def test_ten_minutes_take_under_two_seconds(model: Model, tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "long.mp4", n_frames=6000, size=(32, 32), ticks_per_second=10, ticks=range(6000))
+    clip = write_clip(
+        tmp_path / "long.mp4",
+        n_frames=6000,
+        size=(32, 32),
+        ticks_per_second=10,
+        ticks=range(6000),
+        pictures=[np.zeros((32, 32, 3), np.uint8)] * 6000,
+    )
     start = time.process_time()
     made = make_plan(model, Request(media=[clip]))
     assert time.process_time() - start < 2

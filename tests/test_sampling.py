@@ -131,7 +131,7 @@ def any_of(schemas: list[Any]) -> dict[str, Any]:
 SCHEMAS = st.recursive(LEAVES, lambda parts: objects(parts) | st.lists(parts, min_size=2, max_size=2).map(any_of))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schema=SCHEMAS, seed=st.integers(0, 99), temperature=st.sampled_from([0.0, 1.0, 3.0]))
 def test_an_answer_is_what_the_schema_allows(
     llm: VisionLLM, schema: dict[str, Any], seed: int, temperature: float
@@ -229,7 +229,7 @@ def lists_and_objects(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(KEYS), parts, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(KEYS), st.recursive(LEAF, lists_and_objects), max_size=4))
 def test_any_json_is_a_schema_or_an_error(schema: dict[str, Any]) -> None:
     said = ""

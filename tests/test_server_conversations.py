@@ -46,10 +46,15 @@ def talk(*turns: str, system: str | None = None, clip: Any = None) -> list[dict[
 @pytest.mark.parametrize(
     ("setting", "system"),
     [
-        (None, None), (None, "Be brief."), ("paper", None), ("paper:importance=question", "Be brief."),
-        ("ward", None), ("budget=0.3", None), ("budget=0.3", "Be brief."),
+        (None, "Be brief."),
+        ("paper", None),
+        ("budget=0.3", None),
+        pytest.param(None, None, marks=pytest.mark.thorough),
+        pytest.param("paper:importance=question", "Be brief.", marks=pytest.mark.thorough),
+        pytest.param("ward", None, marks=pytest.mark.thorough),
+        pytest.param("budget=0.3", "Be brief.", marks=pytest.mark.thorough),
     ],
-)  # fmt: skip
+)
 def test_the_answer_is_that_of_a_fresh_conversation(found: Running, setting: str | None, system: str | None) -> None:
     """Also under a budget, which is planned once however the text grows."""
     more = {} if setting is None else {"visual_tokens": setting}
