@@ -59,7 +59,7 @@ def test_a_window_is_full(llm: VisionLLM) -> None:
         assert not live._is_full(seen(live))
         station.send(live, pieces(7, rate=1, first=7, stamp=7), lead=5)
         until(lambda: live_case.end_of(live) >= 11, live)
-        assert live.wait(full=True).n_frames == 8
+        assert live.wait(full=True).n_frames in (7, 8)  # the newest may still be on its way
 
 
 def test_udp(llm: VisionLLM) -> None:

@@ -95,5 +95,5 @@ def test_the_option() -> None:
 def test_layers_that_leave_the_cpu() -> None:
     assert [LoadConfig(n_gpu_layers=n).n_layers_away for n in (None, 0, 5, -1)] == [None, 0, 5, -1]
     assert [LoadConfig(n_gpu_layers=n, rpc=["a:1"]).n_layers_away for n in (None, 5, -1)] == [-1, 5, -1]
-    with pytest.raises(UsageError, match="n_gpu_layers is 0, so rpc has nothing to compute"):
+    with pytest.raises(UsageError, match="n_gpu_layers is 0, so the RPC servers have nothing"):
         LoadConfig(n_gpu_layers=0, rpc=["a:1"])
