@@ -59,9 +59,11 @@ def test_compute_buffers_are_those_of_a_loaded_model(
     with VisionLLM.load() as llm:
         llm.prefill("What?", clips[:1], VisualTokenConfig.paper())
     log.echo_native_log(False)
-    found = re.findall(r"sched_reserve: .* compute buffer size = +([\d.]+) MiB", capsys.readouterr().err)
+    # a context may reserve again, in the place of what it had: the last line of each buffer counts
+    lines = re.findall(r"sched_reserve: +(\S+) compute buffer size = +([\d.]+) MiB", capsys.readouterr().err)
+    found = {name: float(size) for name, size in lines}
     assert found
-    assert outcome.room.compute_bytes == pytest.approx(sum(map(float, found)) * 2**20, abs=0.01 * 2**20 * len(found))
+    assert outcome.room.compute_bytes == pytest.approx(sum(found.values()) * 2**20, abs=0.01 * 2**20 * len(found))
 
 
 def test_clustering_holds_all_distances_of_a_window(model: Model, clips: list[Path]) -> None:
