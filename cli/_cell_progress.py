@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Self
 from aim_local.lab.compare.runner import Watch
 
 from . import _log
+from ._progress import QuestionBar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from aim_local.lab.compare.records import CellSummary
 
 
@@ -21,7 +20,7 @@ class CellProgress(Watch):
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._progress: Progress | None = None
+        self._bar = QuestionBar()
         self._wanted = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self._total, self._by_cell = 0, dict[str, int]()  # questions: in all, answered or passed by cell
 
@@ -36,15 +35,13 @@ class CellProgress(Watch):
         self.stop()
 
     def stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._bar.stop()
 
     # --- what the engine calls ---
 
     def note(self, line: str) -> None:
         if not self._quiet:
-            self._above(line)
+            self._bar.above(line)
 
     def start(self, total: int) -> None:
         self._total = total
@@ -55,7 +52,8 @@ class CellProgress(Watch):
     def cell(self, key: str, done: int, total: int) -> None:
         self._by_cell[key] = done
         if self._wanted and done:  # from an earlier run: the estimate must not take it for speed
-            self._bar().reset(self._bar().task_ids[0], total=self._total, completed=self._done, description=key)
+            bar = self._bar.shown("", None)
+            bar.reset(bar.task_ids[0], total=self._total, completed=self._done, description=key)
         self._show(key, self._done, self._total)
 
     def item(self, key: str) -> None:
@@ -73,24 +71,8 @@ class CellProgress(Watch):
 
     def _show(self, label: str, done: int, total: int) -> None:
         if self._wanted:
-            self._bar().update(self._bar().task_ids[0], description=label, completed=done, total=total)
-
-    def _bar(self) -> Progress:
-        if self._progress is None:
-            from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-            from ._progress import make_progress
-
-            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left, after"))
-            self._progress.add_task("", total=None)
-            self._progress.start()
-        return self._progress
-
-    def _above(self, line: str) -> None:
-        if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False)
-        else:
-            _log.say(line)
+            bar = self._bar.shown("", None)
+            bar.update(bar.task_ids[0], description=label, completed=done, total=total)
 
 
 def cell_line(summary: CellSummary) -> str:

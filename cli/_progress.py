@@ -9,6 +9,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from . import _log
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -96,3 +98,32 @@ class ByteBar:
         self._progress.add_task(self._label, total=total)
         self._progress.start()
         return self._progress
+
+
+class QuestionBar:
+    """A bar over questions on stderr with the time left, made when it is first asked for; lines go above it."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def shown(self, label: str, total: int | None, done: int = 0) -> Progress:
+        """The bar; what is given is for its beginning."""
+        if self._progress is None:
+            from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left, after"))
+            self._progress.add_task(label, total=total, completed=done)
+            self._progress.start()
+        return self._progress
+
+    def above(self, line: str) -> None:
+        """A line above the bar, or alone."""
+        if self._progress is not None:
+            self._progress.console.print(_log.printable(line), markup=False, highlight=False)
+        else:
+            _log.say(line)
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

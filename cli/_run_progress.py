@@ -12,10 +12,9 @@ from aim_local.batch.run import Watch
 from . import _log
 from ._interrupt import Interrupts
 from ._option_names import in_options
+from ._progress import QuestionBar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from aim_local.batch.job import Outcome
 
 _BETWEEN = 30.0  # seconds between two lines where stderr is no terminal
@@ -27,7 +26,7 @@ class RunProgress(Watch):
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
         self._wanted = not quiet and sys.stderr is not None and sys.stderr.isatty()
-        self._progress: Progress | None = None
+        self._bar = QuestionBar()
         self._interrupts = Interrupts()
         self._total = self._done = self._errors = self._earlier = 0
         self._began = self._told = time.monotonic()
@@ -41,15 +40,13 @@ class RunProgress(Watch):
         self.stop()
 
     def stop(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._bar.stop()
 
     # --- what the run calls ---
 
     def note(self, line: str) -> None:
         if not self._quiet:
-            self._above(f"note: {line}")
+            self._bar.above(f"note: {line}")
 
     def start(self, total: int, done: int, earlier: int) -> None:
         self._total, self._done, self._earlier = total, done, done
@@ -59,16 +56,16 @@ class RunProgress(Watch):
         if done > earlier:
             self.note(f"{done - earlier} of {total} lines cannot be asked; each is an error in the answers")
         if self._wanted and done < total:
-            self._bar()
+            self._show()
 
     def ended(self, found: Outcome) -> None:
         self._done += 1
         if found.error:
             self._errors += 1
             if not self._quiet:
-                self._above(in_options(f"{found.line['id']}: {found.error}"))
+                self._bar.above(in_options(f"{found.line['id']}: {found.error}"))
         if self._wanted:
-            self._bar().update(self._bar().task_ids[0], completed=self._done)
+            self._show()
         self.tick()
 
     def tick(self) -> None:
@@ -80,28 +77,15 @@ class RunProgress(Watch):
 
     # --- how it is shown ---
 
+    def _show(self) -> None:
+        bar = self._bar.shown("answering", self._total, self._done)
+        bar.update(bar.task_ids[0], completed=self._done)
+
     def _line(self, seconds: float) -> str:
         new = self._done - self._earlier
         left = f", about {_time(seconds / new * (self._total - self._done))} left" if new else ""
         errors = f", {self._errors} with an error" if self._errors else ""
         return f"{self._done} of {self._total} done{errors}{left}"
-
-    def _bar(self) -> Progress:
-        if self._progress is None:
-            from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-            from ._progress import make_progress
-
-            self._progress = make_progress(MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left, after"))
-            self._progress.add_task("answering", total=self._total, completed=self._done)
-            self._progress.start()
-        return self._progress
-
-    def _above(self, line: str) -> None:
-        if self._progress is not None:
-            self._progress.console.print(_log.printable(line), markup=False, highlight=False)
-        else:
-            _log.say(line)
 
 
 def _time(seconds: float) -> str:
