@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import AimError
+from ..visible import json_text
 from .clips import Seen
 from .files import append_all, append_line, cut_off, read_lines, try_lock
 from .job import Outcome
@@ -178,7 +179,7 @@ def _opened(path: Path) -> int:
 
 
 def _line(found: Outcome) -> bytes:
-    return json.dumps(found.line, ensure_ascii=False, allow_nan=False).encode()
+    return json_text(found.line).encode()
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
