@@ -1,6 +1,7 @@
 """The typer application: its commands, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of what the commands do.
+Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted, 143 terminated (SIGTERM), 129 SIGHUP. Knows nothing of
+what the commands do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typer.core import TyperGroup
 
 from . import (
     _log,
+    _signals,
     bench,
     cache,
     chat,
@@ -104,8 +106,9 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
         close_stdout()
         return 0
     if is_interruption(e):
-        _log.say("interrupted")
-        return EXIT_CODE
+        words, code = _signals.ending("interrupted", EXIT_CODE)
+        _log.say(words)
+        return code
     if isinstance(e, OSError):
         close_stdout()  # it may be what failed, and would fail again at exit
     if _log.debug:
@@ -222,4 +225,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal's encoding does not
+    _signals.listen()
     app()

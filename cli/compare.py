@@ -83,10 +83,8 @@ def compare(
         max_tokens=max_tokens, kld_tokens=0 if no_kld else kld_tokens, n_frames=frames, load=load.load_config(),
         memory_limit=memory_limit,
     )  # fmt: skip
-    settings, language = parse_list(tokens, "--tokens"), parse_list(types, "--types")
+    settings, language = _settings(tokens), parse_list(types, "--types")
     vision = parse_list(vision_types, "--vision-types")
-    for setting in settings:
-        parse_setting(setting)
     target = suite.folder if out is None else out
     # 2. the folder is ours alone before anything in it is touched: a drawn suite is written there
     with ExitStack() as stack:
@@ -113,6 +111,14 @@ def compare(
     # 4. the report
     _show(report, target, output)
     _fail(report)
+
+
+def _settings(tokens: str) -> list[str]:
+    """Raises UsageError."""
+    settings = parse_list(tokens, "--tokens")
+    for setting in settings:
+        parse_setting(setting)
+    return settings
 
 
 def _show(report: Report, out: Path, output: opt.OutputOptions) -> None:
