@@ -189,7 +189,7 @@ class EntryWriter:
             self._file.seek(0)
             self._file.write(_HEAD.pack(_MAGIC, VERSION, n_arrays, len(text), self._digest.digest()))
             self._file.flush()
-            self._part.keep()
+            self._part.keep(sync=False)  # what a power cut takes of it shows in its checksum
         except OSError as e:
             self._fail(e)
             return

@@ -39,10 +39,11 @@ class Part:
         if is_folder:
             self.at.mkdir()
 
-    def keep(self) -> None:
-        """It is whole, and takes the place of `path`; a file is on the disk first. Raises OSError."""
+    def keep(self, *, sync: bool = True) -> None:
+        """It is whole, and takes the place of `path`. sync: a file is on the disk first. Raises OSError."""
         if self.handle >= 0:
-            os.fsync(self.handle)
+            if sync:
+                os.fsync(self.handle)
             os.replace(self.at, self.path)
         elif self.path.exists():
             self._exchange()
