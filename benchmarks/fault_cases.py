@@ -154,7 +154,7 @@ def _compare() -> Case:
         if (out / "report.json").exists():
             report = json.loads((out / "report.json").read_text(encoding="utf-8"))
             done = [cell for cell in report["cells"] if cell["status"] == "done"]
-            found |= {f"cell {cell['spec']['setting']}": cell["accuracy"] for cell in done}
+            found |= {f"cell {cell['setting']}": cell["accuracy"] for cell in done}
         return found
 
     return Case("compare", lambda place: ["compare", *options, "--out", str(place / "out")], read)
@@ -189,7 +189,7 @@ def _pull() -> Case:
         snapshots = (place / "hf" / "hub").glob("models--*/snapshots/*/*")
         return found | {path.name: _sha(path) for path in snapshots if path.is_file()}
 
-    return Case("pull", lambda _: ["pull", REPO], read)
+    return Case("pull", lambda _: ["pull", REPO, "--yes"], read)
 
 
 def _chat() -> Case:

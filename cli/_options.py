@@ -29,7 +29,7 @@ from aim_local.errors import UsageError
 
 from . import _log
 from ._completing import complete_files, complete_media, complete_models, complete_words
-from ._values import parse_duration, parse_file, parse_number, parse_time, parse_whole
+from ._values import parse_duration, parse_file, parse_number, parse_time, parse_whole, parse_words
 from ._words import Given, sort_words
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ def duration(help: str, *names: str) -> Any:
 
 def text(help: str, metavar: str, *names: str, show_default: bool = True) -> Any:
     return typer.Option(*names, help=help, metavar=metavar, show_default=show_default)
+
+
+def words(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, metavar="TEXT", parser=parse_words)
 
 
 def media_file(help: str, *names: str) -> Any:
@@ -334,7 +338,7 @@ class AnswerOptions:
     temp: Annotated[float | None, number(_TEMP_HELP, "--temp")] = None
     seed: Annotated[int | None, whole("Seed for sampling. Default: a new one every time.")] = None
     max_tokens: MaxTokens = 512
-    system: Annotated[str | None, text("System prompt.", "TEXT")] = None
+    system: Annotated[str | None, words("System prompt.")] = None
 
     def generate_config(self, default_temperature: float = ONE_SHOT_TEMPERATURE) -> GenerateConfig:
         """Raises UsageError."""

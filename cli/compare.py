@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,13 +11,14 @@ import typer
 
 from aim_local.errors import AimError, UsageError
 from aim_local.settings import parse_setting
+from aim_local.visible import shell_word
 
-from . import _extra, _hub, _log
+from . import _extra, _hub, _log, _out
 from . import _options as opt
 from ._groups import Without
 from ._interrupt import INTERRUPTIONS
 from ._suite import SuiteOptions
-from ._table import print_json, print_table
+from ._table import print_table
 from ._values import parse_list, parse_size
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def compare(
             report = run_comparison(
                 questions, target, models or (), settings, types=language, vision_types=vision,
                 loads=parse_list(loads, "--loads"), reference=reference, options=options, margin=margin, watch=watch,
-                command=shlex.join(["aim-local", *sys.argv[1:]]), cluster=there, folder=folder,
+                command=" ".join(map(shell_word, ["aim-local", *sys.argv[1:]])), cluster=there, folder=folder,
             )  # fmt: skip
         except ModuleNotFoundError as e:
             raise _extra.missing(e) from e
@@ -123,13 +123,13 @@ def _settings(tokens: str) -> list[str]:
 
 def _show(report: Report, out: Path, output: opt.OutputOptions) -> None:
     if output.json:
-        print_json(report.to_dict())
+        _out.json(report.to_dict())
     else:
         from aim_local.lab.compare.markdown import TERMINAL_RIGHT, terminal_notes, terminal_rows
 
         print_table(terminal_rows(report), TERMINAL_RIGHT)
         for line in [] if output.quiet else terminal_notes(report):
-            print(line)
+            _out.line(line)
     if not output.quiet:
         _log.say(f"report: {out / 'report.html'}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, fields
 from functools import partial
@@ -13,7 +12,7 @@ import typer
 
 from aim_local.errors import UsageError
 
-from . import _extra, _hub, _log, _runtime
+from . import _extra, _hub, _log, _out, _runtime
 from . import _options as opt
 
 if TYPE_CHECKING:
@@ -188,6 +187,6 @@ def _ready(address: str, service: Service, *, as_json: bool) -> None:
     assert service.about is not None, "told when it is loaded"
     names = service.about.served.names
     if as_json:  # on one line, for whoever waits for one
-        print(json.dumps({"address": address, "model": names[0], **service.about.meta}), flush=True)
+        _out.json({"address": address, "model": names[0], **service.about.meta}, indent=None)
     else:
-        print(f"{names[0]} is served: the page {address}, for clients {address}/v1", flush=True)
+        _out.line(f"{names[0]} is served: the page {address}, for clients {address}/v1", now=True)

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from ..errors import AimError
 from ..store.locks import held, lock_beside
+from ..visible import json_text
 from .clips import Seen
 from .files import append_all, append_line, cut_off, read_lines
 from .job import Outcome
@@ -200,7 +201,7 @@ def _unwritable(path: Path, e: OSError) -> AimError:
 
 
 def _line(found: Outcome) -> bytes:
-    return json.dumps(found.line, ensure_ascii=False, allow_nan=False).encode()
+    return json_text(found.line).encode()
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

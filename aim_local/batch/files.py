@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..store.files import replaced
+from ..visible import json_text
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def append_line(fd: int, value: dict[str, Any], *, sync: bool = True) -> None:
     """One JSON object as a line of an open file, whole or not at all. sync: it is on the disk when this returns."""
-    append_all(fd, json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    append_all(fd, json_text(value).encode() + b"\n")
     if sync:
         os.fsync(fd)
 

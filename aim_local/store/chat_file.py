@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
+from ..visible import json_text
 from .digests import known_digest
 from .files import replaced
 from .names import ModelPaths
@@ -55,7 +56,7 @@ def check_suffix(path: str | Path) -> Path:
 
 def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
     """Whole or not at all. Raises TranscriptError."""
-    text = json.dumps({**header, "n_state": len(state)}, ensure_ascii=False).encode()
+    text = json_text({**header, "n_state": len(state)}).encode()
     digest = hashlib.sha256(text)
     digest.update(state)
     try:

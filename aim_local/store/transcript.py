@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import AimError, UsageError
+from ..visible import answer_text, json_text, visible
 from .files import replaced
 
 SUFFIXES = (".json", ".md")
@@ -36,12 +36,12 @@ def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model:
 
 
 def as_json(messages: Sequence[dict[str, Any]], model: str = "") -> str:
-    return json.dumps({"model": model, "messages": list(messages)}, indent=2, ensure_ascii=False, default=str) + "\n"
+    return json_text({"model": model, "messages": list(messages)}, indent=2, default=str) + "\n"
 
 
 def as_markdown(messages: Sequence[dict[str, Any]], model: str = "") -> str:
-    parts = [f"# Conversation with {model}" if model else "# Conversation"]
+    parts = [f"# Conversation with {visible(model)}" if model else "# Conversation"]
     for message in messages:
-        media = "".join(f"\n\n- `{item}`" for item in message.get("media") or ())
-        parts.append(f"**{message['role']}**{media}\n\n{message['content']}")
+        media = "".join(f"\n\n- `{visible(str(item))}`" for item in message.get("media") or ())
+        parts.append(f"**{message['role']}**{media}\n\n{answer_text(message['content'])}")
     return "\n\n".join(parts) + "\n"

@@ -25,6 +25,7 @@ from ...native.bindings import bindings_version
 from ...settings import parse_setting, refine_load
 from ...store.gguf_header import ArrayInfo, read_header
 from ...store.toy import is_toy, toy_line
+from ...visible import json_text, visible_lines
 from ..measure import machine
 from .cell import logits_path
 from .cluster import CellCluster
@@ -344,6 +345,6 @@ def write_report(report: Report, out: Path) -> None:
     from .markdown import markdown
     from .page import write_html
 
-    write_text(out / "report.json", json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(out / "report.md", markdown(report))
+    write_text(out / "report.json", json_text(report.to_dict(), indent=2) + "\n")
+    write_text(out / "report.md", visible_lines(markdown(report)))
     write_html(report, out / "report.html")
