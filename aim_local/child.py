@@ -23,6 +23,9 @@ from typing import IO, Any, Self
 
 from .errors import AimError, NativeError
 
+if sys.platform == "linux":
+    import fcntl
+
 Message = dict[str, Any]  # plain values for JSON
 
 ERROR = "error"  # the key under which a child says why it could not do what was asked
@@ -39,7 +42,8 @@ class Child:
     modules: folders in which the child finds modules before those that we see.
     log: file for its stderr, written anew; None: a temporary one. held: open file descriptors that it inherits.
 
-    Ctrl-C in the terminal is for the parent alone. A child has to end when its stdin does: then its parent is gone.
+    Ctrl-C in the terminal is for the parent alone. A child ends when its parent is gone (Lifeline), and has to end when
+    its stdin does, for systems without lifelines.
     """
 
     def __init__(
@@ -54,15 +58,17 @@ class Child:
     ) -> None:
         self.name = name
         self._errors: IO[bytes] = open(log, "w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115  (see close)
+        self._lifeline = Lifeline()
         self._process = subprocess.Popen(
             [sys.executable, "-P", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**_environment(modules), **(env or {})},
-            pass_fds=held,
+            pass_fds=(*held, *self._lifeline.inherited),
             start_new_session=True,
         )
+        self._lifeline.tie(self._process.pid)
 
     def send(self, **message: Any) -> None:
         """To a child that is gone nothing is sent; `receive` tells."""
@@ -104,6 +110,7 @@ class Child:
         """Ends the process; one that is at work is not waited for."""
         self._process.kill()
         self._process.wait()
+        self._lifeline.close()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream:
                 with contextlib.suppress(BrokenPipeError):
@@ -114,6 +121,41 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+class Lifeline:
+    """Ends a process when this one is gone, however this one ended, and whatever that one is at.
+
+    A pipe that nothing is written to: its other end is this process's alone, so that the kernel closes it with this
+    process, and then sends SIGKILL to the one that is tied to it (fcntl(2), F_SETSIG). prctl's PR_SET_PDEATHSIG would
+    end children with the thread that started them. Linux alone; elsewhere a child has its stdin to go by.
+    """
+
+    def __init__(self) -> None:
+        self._here = self._there = -1
+        if sys.platform == "linux":
+            self._there, self._here = os.pipe()
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """File descriptors that the process has to inherit."""
+        return (self._there,) if self._there >= 0 else ()
+
+    def tie(self, pid: int) -> None:
+        """Once the process is there."""
+        if sys.platform == "linux":
+            fcntl.fcntl(self._there, fcntl.F_SETOWN, pid)
+            fcntl.fcntl(self._there, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(self._there, fcntl.F_SETFL, fcntl.fcntl(self._there, fcntl.F_GETFL) | os.O_ASYNC)
+            os.close(self._there)
+            self._there = -1
+
+    def close(self) -> None:
+        """When the process has ended; one that has not, ends now. Idempotent."""
+        for end in (self._here, self._there):
+            if end >= 0:
+                os.close(end)
+        self._here = self._there = -1
 
 
 def _environment(modules: Sequence[Path]) -> dict[str, str]:

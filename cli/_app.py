@@ -1,6 +1,7 @@
 """The typer application: its commands, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of what the commands do.
+Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted, 143 terminated (SIGTERM), 129 SIGHUP. Knows nothing of
+what the commands do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aim_local import interrupts
 from . import (
     _log,
     _out,
+    _signals,
     bench,
     cache,
     chat,
@@ -107,8 +109,9 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
         close_stdout()
         return 0
     if is_interruption(e):
-        _log.say("interrupted")
-        return interrupts.EXIT_CODE
+        words, code = _signals.ending("interrupted", interrupts.EXIT_CODE)
+        _log.say(words)
+        return code
     if isinstance(e, OSError):
         close_stdout()  # it may be what failed, and would fail again at exit
     if _log.debug:
@@ -142,7 +145,7 @@ def describe(e: BaseException) -> tuple[str, int]:
 
 
 def _unwritable(e: UnicodeError) -> str:
-    """For a text that an encoding cannot hold, or bytes that are none of it; where that is known and told, it is not."""
+    """For a text that an encoding cannot hold, or bytes that are none of it, where nobody has told so before."""
     encoding, what = getattr(e, "encoding", "?"), getattr(e, "object", "")
     shown = f"{what!r:.80}" if isinstance(what, str | bytes) else "a text"
     return (
@@ -237,5 +240,6 @@ def execute() -> int:
             stream.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
     group: Any = typer.main.get_command(app)
     interrupts.listen()
+    _signals.listen()
     code: int = group.main(prog_name=completion.PROGRAM, standalone_mode=False)
     return code

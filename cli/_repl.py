@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aim_local.errors import AimError
 from aim_local.visible import rejoined, shell_word, visible
 
-from . import _answer, _log
+from . import _answer, _log, _signals
 from ._dropped import path_from, paths_in, read_line
 from ._interrupt import INTERRUPTIONS, was_stopped
 from ._media import check_media
@@ -55,9 +55,11 @@ def run(
             try:
                 repl.handle(reader.read())
             except INTERRUPTIONS:
+                _signals.check()
                 _log.say("(Ctrl-D quits)")
             except EOFError:
                 break
+            _signals.check()
     finally:
         repl.detach()
 

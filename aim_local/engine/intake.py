@@ -321,4 +321,4 @@ def _stat(source: MediaItem) -> tuple[int, ...] | None:
         found = os.stat(source)
     except OSError:
         return None  # told where the file is opened
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
 from ..visible import json_text
+from .digests import known_digest
 from .files import replaced
 from .names import ModelPaths
 from .transcript import TranscriptError
@@ -29,6 +30,7 @@ VERSION = 2  # 1 has no rows to rank visual tokens again; read as well
 _MAGIC = b"AIMCHAT\n"
 _HEAD = struct.Struct("<8sIQ32s")
 _MAX_HEADER = 1 << 30  # a damaged length must not become an attempt to read it
+_WHOLE = "sha256:"  # what a fingerprint of all bytes begins with
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
@@ -130,11 +132,14 @@ def _unreadable(path: Path, e: OSError) -> ChatFileError:
 # --- parts of the header ----------------------------------------------------------------------------------------------
 
 
-def fingerprint(path: Path) -> str:
-    """sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly: its head, its end and weights between.
+def fingerprint(*parts: Path) -> str:
+    """Of a model's file, or of all parts of one that is split: sha256 of all their bytes."""
+    digests = [known_digest(part) for part in parts]
+    return _WHOLE + (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())
 
-    A file of gigabytes is told from another in milliseconds; two that differ in single weights only are taken as one.
-    """
+
+def _sampled(path: Path) -> str:
+    """As earlier versions wrote it: sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly."""
     n_bytes = path.stat().st_size
     digest = hashlib.sha256(str(n_bytes).encode())
     with path.open("rb") as file:
@@ -162,12 +167,13 @@ def tokens_from_dict(data: dict[str, Any] | None) -> VisualTokenConfig | None:
 
 def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[str, Any]:
     """The model and how its cache is kept. name and path are for messages and for finding it, fingerprints decide."""
+    model = [path for path in paths.files if path != paths.mmproj]
     return {
         "name": paths.name,
         "architecture": architecture,
         "path": str(paths.model.absolute()),
         "mmproj": str(paths.mmproj.absolute()) if paths.mmproj else None,
-        "fingerprints": [fingerprint(p) for p in (paths.model, paths.mmproj) if p],
+        "fingerprints": [fingerprint(*model), *([fingerprint(paths.mmproj)] if paths.mmproj else [])],
         "type_k": config.type_k,
         "type_v": config.type_v,
         "flash_attn": config.flash_attn,
@@ -177,6 +183,8 @@ def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[s
 
 def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any], *, shows_media: bool) -> None:
     """Raises ChatFileError where the cache of `saved` is none of `own`'s."""
+    if not any(str(found).startswith(_WHOLE) for found in saved["fingerprints"]):  # of an earlier version
+        own = {**own, "fingerprints": [_sampled(Path(own[key])) for key in ("path", "mmproj") if own[key]]}
     if saved["fingerprints"] != own["fingerprints"]:
         raise ChatFileError(f"{path}: {_other_model(saved, own)}")
     kept, here = (_cache_types(facts) for facts in (saved, own))
