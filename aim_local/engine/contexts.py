@@ -60,12 +60,12 @@ class Context(ABC):
     @property
     @abstractmethod
     def decoder(self) -> Decoder:
-        """Raises NativeError when closed."""
+        """What it does raises ClosedError when this is closed."""
 
     @property
     @abstractmethod
     def handle(self) -> Any:
-        """The llama_context. Raises NativeError when closed."""
+        """The llama_context. Raises ClosedError when closed."""
 
     @abstractmethod
     def append(
@@ -227,7 +227,6 @@ class PlainContext(Context):
 
     @property
     def decoder(self) -> Decoder:
-        assert self._native.handle  # or it raises
         return self._native.decoder
 
     def can_rewind(self, mark: Mark) -> bool:
@@ -435,7 +434,7 @@ class PrunedContext(Context):
         plan = StagePlan(tuple(self._begins), tuple(n_text + counts[il] for il in self._begins))
         options = text.options
         self._native = StagedContext(
-            text.llama.handle,
+            text.llama.owned,
             plan,
             n_ubatch=options.n_ubatch,
             n_batch=options.n_ubatch,
@@ -447,7 +446,7 @@ class PrunedContext(Context):
             stop=text.llama.stop,
             precision=options.precision,
         )
-        self._decoder = Decoder(text.llama, self._native.ctx)
+        self._decoder = Decoder(text.llama, self._native.owned)
         self.n_ctx = n_text + n_visual
 
     def _what_to_hold(self) -> str:
@@ -458,14 +457,10 @@ class PrunedContext(Context):
 
     @property
     def decoder(self) -> Decoder:
-        if self._native.ctx is None:
-            raise NativeError("the context is closed")
         return self._decoder
 
     @property
     def handle(self) -> Any:
-        if self._native.ctx is None:
-            raise NativeError("the context is closed")
         return self._native.ctx
 
     def append(
