@@ -326,7 +326,7 @@ class LlamaContext:
     def _restore(self, state: bytearray, flags: int) -> None:
         n_set = llama.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), len(state), 0, flags)
         self._stop.check_done()
-        if n_set == 0:
+        if n_set != len(state):
             raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
 
     def close(self) -> None:
