@@ -25,7 +25,7 @@ class LoadedTower:
         self.file = file
         self._context = file.open()
         loaded = self._context
-        self._encoder = TileEncoder(loaded.handle, file.n_threads, loaded.stop) if loaded else None
+        self._encoder = TileEncoder(loaded.owned, file.n_threads, loaded.stop) if loaded else None
 
     @property
     def projector(self) -> str:

@@ -19,7 +19,7 @@ from . import cpu
 from .bindings import import_bindings
 from .installed import library_folder, library_name
 
-PATCH_VERSION = 5  # the `patch` line of patches/VERSION; a test compares the two
+PATCH_VERSION = 6  # the `patch` line of patches/VERSION; a test compares the two
 
 
 def _load() -> tuple[ModuleType, ModuleType, Path, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
-from . import kernels, log
+from . import forking, kernels, log
 from .aside import is_busy
 from .binding import type_number
 from .created import created, interrupted
 from .library import llama
+from .owned import Owned
 from .rpc import RemoteDevices
 from .stop import StopHook
 
@@ -47,7 +48,7 @@ class ContextOptions:
 
 
 class LlamaModel:
-    """A loaded llama_model. `close()` frees it; contexts made from it must be closed first.
+    """A loaded llama_model. `close()` frees it, and first what was made from it.
 
     weights=False reads the vocabulary and sizes only: contexts made from it know how large they would be, and hold
     nothing. Nothing can be computed with them. stop: ends the work of every context made from it.
@@ -61,22 +62,24 @@ class LlamaModel:
         if remote:
             self.stop.check_done = remote.check
         try:
-            self._model = self._load(n_gpu_layers, weights)
+            model = self._load(n_gpu_layers, weights)
         except BaseException:
             if remote:
                 remote.close()
             raise
+        self.owned = Owned("the model", model, partial(_free_model, remote), holder=self)
         self.n_vocab = int(llama.llama_vocab_n_tokens(self.vocab))
-        self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
-        self.n_layer = int(llama.llama_model_n_layer(self._model))
-        self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
-        self.n_window = int(llama.llama_model_n_swa(self._model))  # tokens that layers with a window see, 0 without
+        self.n_embd = int(llama.llama_model_n_embd_inp(model))
+        self.n_layer = int(llama.llama_model_n_layer(model))
+        self.n_ctx_train = int(llama.llama_model_n_ctx_train(model))
+        self.n_window = int(llama.llama_model_n_swa(model))  # tokens that layers with a window see, 0 without
         # some layers hold one state for all rows they have seen, which cannot go back
         self.is_recurrent = bool(
-            llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
+            llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
         )
 
     def _load(self, n_gpu_layers: int, weights: bool) -> Any:
+        forking.check()
         llama.llama_backend_init()
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
@@ -103,9 +106,8 @@ class LlamaModel:
 
     @property
     def handle(self) -> Any:
-        if not self._model:
-            raise NativeError("the model is closed; load it again")
-        return self._model
+        """Raises ClosedError."""
+        return self.owned.pointer
 
     @property
     def vocab(self) -> Any:
@@ -167,12 +169,14 @@ class LlamaModel:
         return bool(llama.llama_vocab_is_eog(self.vocab, token))
 
     def close(self) -> None:
-        if self._model:
-            if not is_busy():  # it would lose its vocabulary
-                llama.llama_model_free(self._model)
-            self._model = None
-            if self._remote:
-                self._remote.close()
+        self.owned.close()
+
+
+def _free_model(remote: RemoteDevices | None, model: Any) -> None:
+    if not is_busy():  # it would lose its vocabulary
+        llama.llama_model_free(model)
+    if remote:
+        remote.close()
 
 
 def padded_cells(n: int) -> int:
@@ -181,11 +185,15 @@ def padded_cells(n: int) -> int:
 
 
 class Decoder:
-    """Tokens and rows into sequence 0 of a context that somebody else owns."""
+    """Tokens and rows into sequence 0 of a context that somebody else owns. Raises ClosedError when that is closed."""
 
-    def __init__(self, model: LlamaModel, context: Any) -> None:
-        self._model, self._ctx = model, context
-        self.n_batch = int(llama.llama_n_batch(context))
+    def __init__(self, model: LlamaModel, context: Owned) -> None:
+        self._model, self._owned = model, context
+        self.n_batch = int(llama.llama_n_batch(context.pointer))
+
+    @property
+    def _ctx(self) -> Any:
+        return self._owned.pointer
 
     def tokens(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
         """At most n_batch tokens at consecutive positions; with `logits`, those after the last one can be read."""
@@ -273,23 +281,22 @@ class LlamaContext:
     """A llama_context of one sequence with a plain KV cache. Raises NativeError. `close()` frees it."""
 
     def __init__(self, model: LlamaModel, n_ctx: int, options: ContextOptions) -> None:
-        self._ctx = created(
-            lambda: llama.llama_init_from_model(model.handle, _params(n_ctx, options)), llama.llama_free
-        )
-        if not self._ctx:
+        owner = model.owned
+        ctx = created(lambda: llama.llama_init_from_model(owner.pointer, _params(n_ctx, options)), llama.llama_free)
+        if not ctx:
             model.stop.check_done()
             raise NativeError(log.last_error())
+        self.owned = Owned("the conversation's context", ctx, llama.llama_free, owner=owner, holder=self)
         self._stop = model.stop
-        model.stop.attach_context(self._ctx)
-        kernels.compute_with(self._ctx, options.precision)
-        self.n_ctx = int(llama.llama_n_ctx(self._ctx))
-        self.decoder = Decoder(model, self._ctx)
+        model.stop.attach_context(ctx)
+        kernels.compute_with(ctx, options.precision)
+        self.n_ctx = int(llama.llama_n_ctx(ctx))
+        self.decoder = Decoder(model, self.owned)
 
     @property
     def handle(self) -> Any:
-        if not self._ctx:
-            raise NativeError("the context is closed")
-        return self._ctx
+        """Raises ClosedError."""
+        return self.owned.pointer
 
     def state(self) -> bytearray:
         """The KV cache and its positions. Raises NativeError."""
@@ -319,13 +326,11 @@ class LlamaContext:
     def _restore(self, state: bytearray, flags: int) -> None:
         n_set = llama.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), len(state), 0, flags)
         self._stop.check_done()
-        if n_set == 0:
+        if n_set != len(state):
             raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
 
     def close(self) -> None:
-        if self._ctx:
-            llama.llama_free(self._ctx)
-            self._ctx = None
+        self.owned.close()
 
 
 def _params(n_ctx: int, options: ContextOptions) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, UsageError
+from ..errors import ClosedError, ModelError, UsageError
 from . import log
 from .aside import aside, is_busy
 from .library import llama
@@ -65,6 +65,8 @@ class Sampler:
 
         Raises ModelError where no token of the model continues what the grammar allows.
         """
+        if self._chain is None:
+            raise ClosedError("the sampler is closed; make another one")
         if not self._grammar:
             return int(llama.llama_sampler_sample(self._chain, context, -1))
         return self._aside(partial(self._draw, self._logits(context).copy()))

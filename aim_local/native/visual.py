@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from .binding import bind, check_size
 from .library import libmtmd
+from .owned import Owned, pointer_of
 from .status import ABORTED, MTMD, UNSUPPORTED
 from .stop import StopHook
 
@@ -151,18 +152,23 @@ def merges(context: Any) -> bool:
 class TileEncoder:
     """The vision tower and projector of a loaded mmproj, one tile at a time: what one run of it sees.
 
-    `context` is an mtmd_context pointer (mtmd_init_from_file); it must outlive the encoder and runs one tile at a time.
+    `context` is a mtmd_context, which runs one tile at a time; as a bare pointer it must outlive the encoder.
     stop: what ends it from outside, already attached to the context; what it raises comes out of encode().
     """
 
     def __init__(self, context: Any, n_threads: int = 0, stop: StopHook | None = None) -> None:
         if not self.supports(context):
             raise ModelError(f"projector {projector(context)} takes whole pictures; use mtmd_tokenize instead")
-        self._context = _pointer(context)
+        self._given: Owned | Any = context
         self.n_threads, self._stop = n_threads, stop  # 0: all cores
         self.side = MTMD.checked(_tile_side(self._context))  # pixels, of towers that take squares
         self.patches_per_side = MTMD.checked(_patches_per_side(self._context))
         self.n_embd = MTMD.checked(_n_embd(self._context))
+
+    @property
+    def _context(self) -> Any:
+        """Raises ClosedError."""
+        return _pointer(self._given)
 
     @staticmethod
     def supports(context: Any) -> bool:
@@ -237,7 +243,7 @@ def projector(context: Any) -> str:
 
 
 def _pointer(context: Any) -> Any:
-    return ctypes.cast(context, c_void_p)
+    return ctypes.cast(pointer_of(context), c_void_p)
 
 
 # --- video frames ----------------------------------------------------------------------------------------------------
