@@ -8,16 +8,23 @@ ref: llama.cpp, tools/mtmd/clip.cpp (get_u32, get_i32, get_bool, get_f32, get_st
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ..errors import ModelError
 from ..store.gguf_header import ArrayInfo, GgufHeader
 
+_CURE = "The file is damaged: download or convert it again"
+_LAYER = re.compile(r"((?:[av]\.)?blk\.)(\d+)(\..+)")  # a tensor of a layer: what stands before its number and behind it
 _MOST = (1 << 31) - 1  # llama.cpp keeps every number in an int
 _SIDE = 1 << 14  # pixels of a square's side; the largest known are 1540
 _PIXELS = 1 << 24  # a picture is scaled up to at least; the largest known are 65,536
-_WHOLE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
+WHOLE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
+MANY = tuple(f"array of {kind}" for kind in WHOLE)
 _FILTERS = 5  # PIL's numbers of filters are 0 to 5
 _SIZE_OF_BLOCKS = "v.blk.0.ln1.weight"
 _SIZE_OF_PATCHES = "v.patch_embd.weight"
@@ -50,15 +57,21 @@ class Rule:
         """In words."""
         if self.kinds[0].endswith(("text", "bool")):
             return self.kinds[0]
-        name = "a whole number" if self.kinds == _WHOLE else " or ".join(self.kinds)
+        name = "a whole number" if self.kinds == WHOLE else " or ".join(self.kinds)
+        if len(self.kinds) > len(WHOLE):
+            name = "a whole number, or one for each layer"
+        elif self.kinds == MANY:
+            name = "whole numbers"
         count = f"{self.length} of " if self.length else ""
         return f"{name}, {count}{self.least:g} to {self.most:g}"
 
     def fits(self, kind: str, value: Any) -> bool:
-        if kind not in self.kinds or isinstance(value, ArrayInfo):
+        if kind not in self.kinds:
             return False
-        if isinstance(value, str):
+        if kind.endswith("text"):
             return True
+        if isinstance(value, ArrayInfo):  # of so many numbers that they were not kept
+            return False
         values = value if isinstance(value, tuple) else (value,)
         right = len(values) == self.length or not self.length
         return right and all(math.isfinite(v) and self.least <= v <= self.most for v in values)
@@ -71,14 +84,14 @@ def _number(least: int = 0, most: int = _MOST) -> Rule:
 
 def _ours(least: int = 0, most: int = _MOST) -> Rule:
     """A number that only this package reads."""
-    return Rule(_WHOLE, least, most)
+    return Rule(WHOLE, least, most)
 
 
-_TEXT, _BOOL, _FLAG = Rule(("text",)), Rule(("bool",)), Rule(_WHOLE, 0, 1)
+TEXT, BOOL, _FLAG = Rule(("text",)), Rule(("bool",)), Rule(WHOLE, 0, 1)
 _NUMBERS = Rule(("array of int32",), -1, _MOST)
 _TOWERS = ("vision", "audio", "gen.audio")
 _OF_A_TOWER = {
-    "projector_type": _TEXT,
+    "projector_type": TEXT,
     "embedding_length": _number(1, 1 << 20),
     "feed_forward_length": _number(0, 1 << 24),
     "block_count": _number(0, 1000),
@@ -107,7 +120,7 @@ _OF_VISION = {
     "wa_pattern_mode": _NUMBERS,
     "window_size": _number(0, _SIDE),
     "swiglu_clamp": Rule(("float32",), -math.inf, math.inf),
-    "mm_patch_merge_type": _TEXT,
+    "mm_patch_merge_type": TEXT,
     "image_grid_pinpoints": Rule(("array of int32",), 1, _SIDE),
     "image_mean": Rule(("array of float32",), -1000, 1000, 3),
     "image_std": Rule(("array of float32",), 1e-6, 1000, 3),
@@ -122,8 +135,8 @@ _OF_AUDIO = (
     *("window_size", "local_block_count", "local_group_size"),
 )
 _OURS = {
-    **dict.fromkeys(("aim.family", "aim.preprocess", "aim.image_token", "aim.video_token"), _TEXT),
-    **dict.fromkeys(("aim.video.pool", "aim.video.newline"), _TEXT),
+    **dict.fromkeys(("aim.family", "aim.preprocess", "aim.image_token", "aim.video_token"), TEXT),
+    **dict.fromkeys(("aim.video.pool", "aim.video.newline"), TEXT),
     **dict.fromkeys(("aim.vision.both_ways", "aim.vision.crop_to_patches", "aim.video.times"), _FLAG),
     **dict.fromkeys((f"aim.vision.do_{what}" for what in ("center_crop", "image_splitting", "pad")), _FLAG),
     **dict.fromkeys(("aim.vision.resample", "aim.video.resample"), _ours(0, _FILTERS)),
@@ -139,29 +152,60 @@ _OURS = {
     "aim.video.ids_per_second": _ours(1, 1 << 16),
 }
 RULES = {
-    **dict.fromkeys(("general.name", "general.description", "clip.projector_type"), _TEXT),
-    **dict.fromkeys((f"clip.has_{what}_encoder" for what in ("vision", "audio", "gen_audio")), _BOOL),
-    **dict.fromkeys(("clip.use_gelu", "clip.use_silu"), _BOOL),
+    **dict.fromkeys(("general.name", "general.description", "clip.projector_type"), TEXT),
+    **dict.fromkeys((f"clip.has_{what}_encoder" for what in ("vision", "audio", "gen_audio")), BOOL),
+    **dict.fromkeys(("clip.use_gelu", "clip.use_silu"), BOOL),
     "clip.minicpmv_version": Rule(("int32",)),
     "clip.minicpmv_query_num": _number(),
     **{f"clip.{tower}.{key}": rule for tower in _TOWERS for key, rule in _OF_A_TOWER.items()},
     **{f"clip.vision.{key}": rule for key, rule in _OF_VISION.items()},
     **{f"clip.audio.{key}": _number() for key in _OF_AUDIO},
     **dict.fromkeys(("clip.audio.wa_pattern_mode", "clip.audio.rvq.codebook_size"), _NUMBERS),
-    "clip.gen.audio.model_variant": _TEXT,
+    "clip.gen.audio.model_variant": TEXT,
     **_OURS,
 }
 
 
 def check_head(header: GgufHeader) -> None:
     """Raises ModelError for a head that names what cannot be, or that its own tensors contradict."""
-    for key, value in header.metadata.items():
-        rule = RULES.get(key)
-        if rule is not None and not rule.fits(header.kinds[key], value):
-            raise damaged(header, key, f"it has to be {rule.allowed}")
+    check_rules(header, RULES)
+    check_biases(header)
     _check_tensors(header)
     _check_blocks(header)
     _check_squares(header)
+
+
+def check_rules(header: GgufHeader, rules: Mapping[str, Rule]) -> None:
+    """Raises ModelError for the first value that its key's rule does not allow."""
+    for key, value in header.metadata.items():
+        rule = rules.get(key)
+        if rule is not None and not rule.fits(header.kinds[key], value):
+            raise damaged(header, key, f"it has to be {rule.allowed}")
+
+
+def check_biases(header: GgufHeader) -> None:
+    """A bias has one number for each that its weight makes, and all layers have it or none. Raises ModelError.
+
+    Both loaders take most biases as they come: one that is missing, or short, changes answers without a word.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    places = defaultdict[tuple[str, str], set[int]](set)  # layers that have it, by what stands around their number
+    for name, shape in shapes.items():
+        weight = shapes.get(f"{name.removesuffix('.bias')}.weight", ()) if name.endswith(".bias") else ()
+        if 1 <= len(weight) <= 2 and prod(shape) != weight[-1]:
+            raise _damaged_tensor(header, name, f"has {prod(shape)} values, and its weight makes {weight[-1]}")
+        layer = _LAYER.fullmatch(name)
+        if layer:
+            places[layer[1], layer[3]].add(int(layer[2]))
+    for (begin, end), layers in places.items():
+        weights = places.get((begin, f"{end.removesuffix('.bias')}.weight"), layers)
+        if end.endswith(".bias") and weights - layers:
+            missing = min(weights - layers)
+            raise _damaged_tensor(header, f"{begin}{missing}{end}", "is missing, and other layers have it")
+
+
+def _damaged_tensor(header: GgufHeader, name: str, what: str) -> ModelError:
+    return ModelError(f"{header.path}: the tensor {name!a} {what}. {_CURE}")
 
 
 def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
@@ -171,9 +215,7 @@ def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
         value = header.metadata[key]
         shown = f"an array of {value.length}" if isinstance(value, ArrayInfo) else repr(value)
         shown = f"{shown if len(shown) <= 80 else f'{shown[:77]}...'} ({header.kinds[key]})"
-    return ModelError(
-        f"{header.path}: {key} is {shown}; {needed}. The file is damaged or no mmproj: download or convert it again"
-    )
+    return ModelError(f"{header.path}: {key} is {shown}; {needed}. {_CURE}")
 
 
 def _check_blocks(header: GgufHeader) -> None:

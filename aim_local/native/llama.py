@@ -21,6 +21,7 @@ from . import forking, kernels, log
 from .aside import is_busy
 from .binding import type_number
 from .created import created, interrupted
+from .finite import finite_logits
 from .library import llama
 from .owned import Owned
 from .rpc import RemoteDevices
@@ -241,12 +242,13 @@ class Decoder:
         raise NativeError(f"llama_decode failed with {status} at position {position}: {log.last_error()}")
 
     def logits(self) -> Rows:
-        """float32 [n_vocab], a copy of the logits after the last decoded token."""
+        """float32 [n_vocab], a copy of the logits after the last decoded token. Raises ModelError for NaN."""
         pointer = llama.llama_get_logits_ith(self._ctx, -1)  # waits for them
         self._model.stop.check_done()
         if not pointer:
             raise NativeError("no logits: nothing was decoded with logits=True")
-        return np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
+        logits = np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
+        return finite_logits(logits, self._model.path)
 
     def truncate(self, position: int) -> bool:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""

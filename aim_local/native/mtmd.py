@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError, NativeError
 from . import kernels, log, visual
 from .created import created
+from .finite import finite_rows
 from .library import llama, mtmd
 from .llama import FLASH_ATTN, LlamaModel
 from .owned import Owned, pointer_of
@@ -70,6 +71,7 @@ class MtmdContext:
         if merging[0] < 1 and not visual.merges(ctx):
             self.close()
             raise ModelError(f"{path}: this vision tower cannot merge inside; leave vision_merge at 1")
+        self.path = path
         self.stop: StopHook = model.stop
         self.stop.attach_vision(ctx)
         self.precision = kernels.precision_of(ctx)
@@ -161,7 +163,7 @@ def encode_chunk(context: MtmdContext, chunk: ImageChunk, n_embd: int) -> Rows:
         context.stop.reraise()
         raise NativeError(f"mtmd could not encode a picture: {log.last_error()}")
     pointer = mtmd.mtmd_get_output_embd(context.handle)
-    return np.ctypeslib.as_array(pointer, shape=(chunk.n_rows, n_embd)).copy()
+    return finite_rows(np.ctypeslib.as_array(pointer, shape=(chunk.n_rows, n_embd)).copy(), context.path)
 
 
 def decode_chunk(

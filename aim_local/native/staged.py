@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import AimError, ContextError, NativeError, UsageError
 from .binding import bind, check_size, type_number
 from .created import created
+from .finite import finite_logits
 from .kernels import compute_with
 from .library import libllama, llama
 from .owned import Owned, pointer_of
@@ -372,10 +373,10 @@ class StagedContext:
             self._stop.check_done()
 
     def logits(self) -> Rows:
-        """Next-token logits after the last prefill or decode, float32 [n_vocab]."""
+        """Next-token logits after the last prefill or decode, float32 [n_vocab]. Raises ModelError for NaN."""
         row = llama.llama_get_logits_ith(self.ctx, -1)  # waits for them
         self._check_done()
-        return np.ctypeslib.as_array(row, (self.n_vocab,)).copy()
+        return finite_logits(np.ctypeslib.as_array(row, (self.n_vocab,)).copy())
 
     def decode(self, token: int) -> Rows:
         """Runs one token through all layers and returns the next-token logits, float32 [n_vocab]."""

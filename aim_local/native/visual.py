@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from .binding import bind, check_size
+from .finite import finite_rows
 from .library import libmtmd
 from .owned import Owned, pointer_of
 from .status import ABORTED, MTMD, UNSUPPORTED
@@ -201,7 +202,7 @@ class TileEncoder:
         rows = np.empty((n, self.n_embd), np.float32)
         given = _float_ptr(features, n, MTMD.checked(_n_features(self._context)))
         self._done(_project(self._context, given, n, self.n_threads, rows.ctypes.data_as(_floats)))
-        return rows
+        return finite_rows(rows)
 
     def _encoded(self, tile: Pixels, width: int, run: Any, *how: int) -> Rows:
         """Rows [n, width] of what a function of the library makes of a tile."""
@@ -212,7 +213,7 @@ class TileEncoder:
         pixels = _Tile(tile.ctypes.data_as(_bytes), wide, height, len(tile) if tile.ndim == 4 else 1)
         rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), width), np.float32)
         self._done(run(self._context, ctypes.byref(pixels), *how, self.n_threads, rows.ctypes.data_as(_floats)))
-        return rows
+        return finite_rows(rows)
 
     def _done(self, status: int) -> None:
         if status == ABORTED and self._stop:
@@ -223,7 +224,7 @@ class TileEncoder:
         """The newline embedding, [n_embd]; None where the mmproj has none."""
         out = np.empty(self.n_embd, np.float32)
         status = _newline(self._context, out.ctypes.data_as(_floats))
-        return None if status == UNSUPPORTED else (MTMD.checked(status), out)[1]
+        return None if status == UNSUPPORTED else (MTMD.checked(status), finite_rows(out))[1]
 
 
 def put_class_position_last(context: Any) -> None:
