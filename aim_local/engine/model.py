@@ -23,6 +23,7 @@ from ..models.base import Tower
 from ..models.prompt import ChatTemplate, Message
 from ..models.registry import open_tower
 from ..models.reuse import NOISE
+from ..models.template_process import template_process
 from ..models.text import TextModel
 from ..native import kernels
 from ..native.cpu import this_cpu
@@ -85,6 +86,7 @@ class Model:
     @classmethod
     def open(cls, paths: store.ModelPaths, config: LoadConfig, *, weights: bool = True) -> Self:
         """weights=False: what a plan needs, read from the heads of the files. Raises ModelError."""
+        template_process().start()  # beside the loading
         with ExitStack() as stack:
             text = TextModel(paths.model, config, weights=weights)
             stack.callback(text.close)
