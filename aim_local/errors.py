@@ -17,6 +17,14 @@ class MediaError(AimError):
     """A video or picture that cannot be read."""
 
 
+class MediaBudgetError(MediaError):
+    """A video or picture that would take more work or memory than max_pixels allows."""
+
+
+class MediaMemoryError(MediaError, MemoryError):
+    """A video or picture for whose decoder there is no memory."""
+
+
 class ModelError(AimError):
     """A model file or folder that cannot be loaded, or does not fit its partner."""
 

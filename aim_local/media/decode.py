@@ -16,12 +16,14 @@ from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from aim_local.errors import MediaError, MediaMemoryError
 from aim_local.media.canvas import Canvas
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
+from aim_local.media.foreign import decoding
 from aim_local.media.index import Clip
 from aim_local.media.orientation import orientation_of
 from aim_local.media.seek import PacketTable, Segment, plan_segments
-from aim_local.media.types import Frames
+from aim_local.media.types import Frames, Indices
 
 Threads = Literal["AUTO", "SLICE"]
 
@@ -46,6 +48,13 @@ def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
     return []
 
 
+def count_decoded(clip: Clip, indices: Sequence[int] | Indices) -> int:
+    """Frames that have to be decoded for those with these numbers, ascending."""
+    if clip.table is None:
+        return int(indices[-1]) + 1
+    return sum(run.last - run.first + 1 for run in plan_segments(clip.table, [int(i) for i in indices]))
+
+
 def _walk(canvas: Canvas, path: Path, table: PacketTable, threads: Threads, damage: Damage, earlier: int = 0) -> None:
     try:
         segments = plan_segments(table, canvas.missing(), earlier=earlier)
@@ -60,7 +69,15 @@ def _put(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> None:
     # the same as frame.to_ndarray(format="rgb24"), but the scaler is set up once
     to_rgb = VideoReformatter()
     for index, frame in frames:
-        canvas.put(index, rgb(frame, to_rgb))
+        try:
+            with decoding(canvas.source, "has a frame that cannot be shown"):
+                pixels = rgb(frame, to_rgb)
+        except MediaMemoryError:
+            raise
+        except MediaError:
+            # the canvas counts and reports what never came
+            continue
+        canvas.put(index, pixels)
 
 
 def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:

@@ -18,7 +18,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
+from aim_local.media.budget import check_decoded
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
@@ -58,12 +60,13 @@ class _Times:
     warnings: tuple[str, ...] = ()
 
 
-def index_video(path: Path) -> Clip:
+def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
     """Probe a file: one pass over its packets, one decoded frame (containers without display times: all decoded).
 
-    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded.
+    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded, MediaBudgetError for one
+    that takes more than max_pixels allow (budget.py).
     """
-    with open_stream(path) as (container, stream):
+    with open_stream(path, max_pixels) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
         if not scan.pts:
@@ -78,7 +81,9 @@ def index_video(path: Path) -> Clip:
         times = _times_from_packets(scan, base, rate) if names & _TIMED_CONTAINERS else None
         announced = _cut_off(container, stream, scan, times, names)
         facts = _facts(container, stream, scan.first)
-    times = times or _times_from_decoding(path, base, rate)
+    if times is None:
+        check_decoded(path, len(scan.pts), facts.height, facts.width, max_pixels)
+        times = _times_from_decoding(path, base, rate)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
     warnings = (*facts.warnings, *announced, *damaged, *times.warnings)
     return Clip(path, _info(path, facts, times, warnings), times.table)

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from aim_local.config import MAX_PIXELS
 from aim_local.media import pictures
 from aim_local.media.arrays import as_frames
+from aim_local.media.budget import check_decoded
+from aim_local.media.decode import count_decoded
 from aim_local.media.files import check_file
 from aim_local.media.given import MediaItem
 from aim_local.media.index import Clip, index_video
@@ -78,6 +81,7 @@ class Indexed:
     kind: pictures.PictureKind | None
     clip: Clip | None
     info: VideoInfo | None
+    max_pixels: int = MAX_PIXELS
 
     def outline(self, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
         """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
@@ -89,26 +93,31 @@ class Indexed:
             return _outline_of_still(self.path, self.kind)
         chosen = plan_samples(self.info, sampling)
         if self.clip is not None:
+            check_decoded(
+                self.path, count_decoded(self.clip, chosen.indices), self.info.height, self.info.width, self.max_pixels
+            )
             return _outline_of_clip(self.path, self.clip, chosen)
         return _outline_of_frames(self.path, self.info, chosen, self.info.n_frames, len(chosen.indices))
 
 
-def index_media(item: MediaItem) -> Indexed:
+def index_media(item: MediaItem, max_pixels: int = MAX_PIXELS) -> Indexed:
     """Reads the head of an item, of a video its packets. Raises MediaError, UsageError."""
     check_item(item)
     if isinstance(item, np.ndarray):
         return Indexed(item, None, None, None, None)
     path = check_file(item)
-    kind = pictures.picture_kind(path)
+    kind = pictures.picture_kind(path, max_pixels)
     if kind is None:
-        clip = index_video(path)
-        return Indexed(item, path, None, clip, clip.info)
-    return Indexed(item, path, kind, None, pictures.animation_info(path, kind) if kind.animated else None)
+        clip = index_video(path, max_pixels)
+        return Indexed(item, path, None, clip, clip.info, max_pixels)
+    return Indexed(item, path, kind, None, pictures.animation_info(path, kind) if kind.animated else None, max_pixels)
 
 
-def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
-    """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
-    return index_media(item).outline(sampling)
+def outline_media(
+    item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING, max_pixels: int = MAX_PIXELS
+) -> Outline:
+    """What `open_media(item, sampling, max_pixels=max_pixels)` will give. Raises MediaError, UsageError."""
+    return index_media(item, max_pixels).outline(sampling)
 
 
 def _outline_of_clip(path: Path, clip: Clip, chosen: SamplePlan) -> Outline:
