@@ -6,6 +6,7 @@ Knows: PyAV, and why a file may not open. Leaves to others: what the packets mea
 from __future__ import annotations
 
 import codecs
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving; MediaError where there is none."""
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
-        container = av.open(f"file:{path}", mode="r", options=FILE_OPTIONS, metadata_errors="replace")
+        options = FILE_OPTIONS | {"correct_ts_overflow": "0"}  # clocks that go round are clock.py's business
+        container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
     except MemoryError:  # PyAV's is an FFmpegError too, and says nothing about the file; as below
         raise
     except (av.FFmpegError, OSError, ValueError) as e:
@@ -78,10 +80,10 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Dama
         return []
 
 
-def all_frames(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, in display order."""
+def all_frames(container: InputContainer, stream: VideoStream, damage: Damage, begin: int = 0) -> Iterator[VideoFrame]:
+    """Every frame that can be decoded, in display order. begin: the packet to start with."""
     stream.thread_type = "AUTO"
-    for packet in packets_of(container, stream, damage):
+    for packet in itertools.islice(packets_of(container, stream, damage), begin, None):
         yield from decode(stream, packet, damage)
     yield from decode(stream, None, damage)
 
