@@ -30,6 +30,7 @@ _TIMED_CONTAINERS = frozenset({"mov", "matroska", "webm", "mpegts", "flv"})
 _WRAPPING = frozenset({"mpegts", "mpeg"})  # their clocks have 33 bits
 # codecs whose decoders give no frame before one that is whole; others make up what a cut took away
 _CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
+_NEAR_HOLE = 4  # packets between a hole and the clip behind it: the clip's sound, and rests of the one before
 _NEVER = -(2**62)  # stands in for a stamp that a packet without a picture lacks
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
@@ -94,14 +95,8 @@ def index_video(path: Path) -> Clip:
                 " the file is damaged: copy or download it again, or re-encode it"
             )
         # a stream's fields are read here: they are gone once the container is closed
-        clock = _Ticking(
-            _time_base(stream),
-            _rate(stream),
-            bool(names & _WRAPPING),
-            stream.codec_context.has_b_frames,
-            "avi" in names,
-        )
-        times = _times_from_packets(scan, clock) if names & _TIMED_CONTAINERS else None
+        ticking = _ticking(stream, names)
+        times = _times_from_packets(scan, ticking) if names & _TIMED_CONTAINERS else None
         announced = _cut_off(container, stream, scan, times, names)
         facts = _facts(container, stream, scan.first)
     times = times or _times_from_decoding(path, scan, ticking)
@@ -192,6 +187,7 @@ class _Probe:
     def __init__(self, stream: VideoStream) -> None:
         self._stream, self._is_clean = stream, stream.codec_context.name in _CLEAN_STARTERS
         self._dts: int | None = None
+        self._hole = -_NEAR_HOLE - 1  # the last packet of which a part is missing
         self._row, self._key = 0, -1  # where the decoder began, and the first key frame since
         self._held: list[Packet[VideoStream]] = []  # before a key frame, in case there is none
         self._looking = True
@@ -200,10 +196,12 @@ class _Probe:
 
     def look(self, row: int, packet: Packet[VideoStream], damage: Damage) -> None:
         dts = packet.dts
+        self._hole = row if packet.is_corrupt else self._hole
         if dts is not None:
             # a clip that goes on under another clock needs no new decoder; one that was joined to it begins with a
-            # key frame, or with a hole
-            if self._dts is not None and dts < self._dts and (packet.is_keyframe or packet.is_corrupt):
+            # key frame, or behind a hole
+            joined = packet.is_keyframe or row - self._hole <= _NEAR_HOLE
+            if self._dts is not None and dts < self._dts and joined:
                 self._stream.codec_context.flush_buffers()
                 self._row, self._key, self._looking = row, -1, True
             self._dts = dts
