@@ -6,7 +6,7 @@ stay in the file's order and times rise. Knows plain numbers. Leaves to others: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ WRAP = 2**33  # ticks after which the clock of MPEG-TS and MPEG-PS begins anew
 _WRAPPED_S = 60.0  # longest step of a clock that went round; a longer one is another clock
 _LEAP_S, _LEAP_SHARE = 3600.0, 10  # a gap longer than that, and than ten times the rest of the clip: another clock
 _DEEPEST = 32  # frames by which a codec may shift a frame between decoding and display, with room to spare
+_MOST_DECODED = 50_000  # frames of a clip that is decoded as a whole to learn their order; half an hour
 _UNSURE = 100  # where more than one stamp in so many (and more than ten) goes back, they say nothing of the order
 
 
@@ -47,12 +48,14 @@ def clock_of_packets(
     *,
     wraps: bool = False,
     reorders: bool = True,
+    fresh: Collection[int] = (),
 ) -> Clock | None:
     """None where the stamps do not tell in which order frames are shown: the decoder knows.
 
     pts, dts: one each a packet, in file order; shown: whether a frame comes of it. per_second: ticks of a second.
     usual: ticks from a frame to the next where stamps do not say. wraps: the clock begins anew after WRAP ticks.
-    reorders: frames may be shown in another order than they are stored in.
+    reorders: frames may be shown in another order than they are stored in. fresh: packets with which a decoder can
+    begin, so that no frame before them is shown after one of theirs.
     """
     rows = np.flatnonzero(np.array(shown, dtype=bool)).astype(np.int64)
     p, d = _known(pts)[rows], _known(dts)[rows]
@@ -69,6 +72,9 @@ def clock_of_packets(
         wrapped, d = bool((unwrapped != d)[~np.isnan(d)].any()), unwrapped
     starts, strays = _starts(d)
     if _says_nothing(d[~np.isin(np.arange(len(d)), strays)]):
+        return None
+    starts_fresh = all(int(rows[first]) in fresh for first in starts[1:])
+    if reorders and len(rows) <= _MOST_DECODED and (strays or not starts_fresh or np.isnan(p).any()):
         return None
     if reorders:
         strays = [k for k in strays if _is_far(p, k, usual)]

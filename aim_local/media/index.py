@@ -284,6 +284,7 @@ def _times_from_packets(scan: _Scan, ticking: _Ticking) -> _Times | None:
         ticking.usual,
         wraps=ticking.wraps,
         reorders=ticking.reorders,
+        fresh={start.row for start in scan.starts},
     )
     if clock is None:
         return None
