@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +51,12 @@ class FlashAttn(StrEnum):
     AUTO = "auto"
     ON = "on"
     OFF = "off"
+
+
+class Pick(StrEnum):
+    AUTO = "auto"
+    TIME = "time"
+    INDEX = "index"
 
 
 class OnOff(StrEnum):
@@ -205,6 +211,10 @@ _WORDS_HELP = f"{MODEL_HELP} Any other file is a video or picture that the quest
 _VIDEO_HELP = "A video or a picture, found out by its content; may be given several times."
 _IMAGE_HELP = "The same, after those of --video."
 Frames = Annotated[int | None, whole("Frames taken from each video, evenly spread. Default: the model's own number.")]
+_PICK_HELP = (
+    "What --frames are spread over evenly: index (frame numbers, as the models' authors do), time, or auto: time where "
+    "the clip's frame rate varies much."
+)
 Words = Annotated[
     list[str] | None,
     typer.Argument(help=_WORDS_HELP, metavar="MODEL|CLIP", show_default=False, autocompletion=complete_words),
@@ -246,6 +256,12 @@ class FrameOptions:
     fps: Annotated[float | None, number("Frames per second of video instead; --frames is then the most.")] = None
     start: Annotated[float | None, time("Begin there: seconds or mm:ss.sss.")] = None
     end: Annotated[float | None, time("Stop there: seconds or mm:ss.sss.")] = None
+    pick: Annotated[Pick, text(_PICK_HELP, "auto|time|index", "--pick")] = Pick.AUTO
+
+    @property
+    def picking(self) -> Literal["auto", "time", "index"]:
+        """The library's word for `pick`."""
+        return self.pick.value
 
     def sampling(self, default_frames: int | None = None) -> FrameSampling | None:
         """None where nothing was asked. Raises UsageError.
@@ -257,7 +273,7 @@ class FrameOptions:
         from aim_local.media import FrameSampling
 
         n_frames = (default_frames or TYPICAL_FRAMES) if self.frames is None else self.frames
-        return FrameSampling(n_frames=n_frames, fps=self.fps, start=self.start, end=self.end)
+        return FrameSampling(n_frames=n_frames, fps=self.fps, start=self.start, end=self.end, pick=self.picking)
 
 
 # --- visual tokens ----------------------------------------------------------------------------------------------------

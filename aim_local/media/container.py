@@ -6,6 +6,7 @@ Knows: PyAV, and why a file may not open. Leaves to others: what the packets mea
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ def open_stream(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Inpu
     """
     check_index(path)
     options = FILE_OPTIONS | {"max_pixels": str(max(max_pixels, _GROWTH_PIXELS))}
+    options["correct_ts_overflow"] = "0"  # clocks that go round are clock.py's business
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
         container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
@@ -130,10 +132,10 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Dama
         return []
 
 
-def all_frames(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, in display order."""
+def all_frames(container: InputContainer, stream: VideoStream, damage: Damage, begin: int = 0) -> Iterator[VideoFrame]:
+    """Every frame that can be decoded, in display order. begin: the packet to start with."""
     stream.thread_type = "AUTO"
-    for packet in packets_of(container, stream, damage):
+    for packet in itertools.islice(packets_of(container, stream, damage), begin, None):
         yield from decode(stream, packet, damage)
     yield from decode(stream, None, damage)
 

@@ -29,6 +29,9 @@ from aim_local.media.sampling import plan_samples
 from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Indices, Size, Video, VideoInfo
 
+# goes up where the same file gives other frames, times or colours than before: what was encoded of it is stale
+READING = 2
+
 
 def probe_video(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> VideoInfo:
     """What a video (or animated picture) holds, from its packets, without decoding it.
