@@ -14,6 +14,7 @@ from pathlib import Path
 from fuzz import target as targets
 from fuzz.driver import Bounds, Run, replay
 from fuzz.outcome import ROOT
+from fuzz.process import BrokenTarget
 from fuzz.tally import State, table
 
 
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace, state: State) -> None:
         tally = state.tally(name, args.seed, commit())
         try:
             Run(name, tally, state, args.out, told).go(Bounds(seconds, args.mutants, args.jobs))
+        except BrokenTarget as error:
+            sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             print("interrupted: the next run goes on from here")
             return

@@ -74,8 +74,9 @@ def fault_of_line(line: str) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """The last function of ours, and the last of all where that is another's."""
-    return place(frames_of(error.__traceback__))
+    """The last function of ours, and the last of all where that is another's; of a stated cause, too."""
+    own = place(frames_of(error.__traceback__))
+    return f"{own} from {place_of(error.__cause__)}" if isinstance(error, AssertionError) and error.__cause__ else own
 
 
 def place(frames: list[str]) -> str:

@@ -77,4 +77,6 @@ def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def suffix_of(path: Path, suffixes: tuple[str, ...]) -> str:
-    return max((s for s in suffixes if path.name.endswith(s)), key=len, default=path.suffix)
+    """With the dot in front, whether or not the target's has it."""
+    found = max((s for s in suffixes if path.name.endswith(s)), key=len, default=path.suffix)
+    return f".{found.removeprefix('.')}"
