@@ -18,6 +18,7 @@ from .quantize_text import QUANTIZE_TYPES, SHORT
 from .staging import check_apart, check_space, staged_folder
 from .types import WEIGHT_TYPES, parse_type
 from .upstream import plan_upstream
+from .usable import check_usable
 from .writer import Written
 
 FORMAT = 1
@@ -106,6 +107,7 @@ def convert(
     with staged_folder(out) as stage:
         check_space(stage, work.n_bytes, out)
         files = work.write(stage, Meter(progress))
+        check_usable(Path(src), files["model"].path, files["mmproj"].path)
         (stage / MANIFEST).write_text(manifest(work, files, config), encoding="utf-8")
     return ConvertResult(
         folder=out,
