@@ -142,7 +142,7 @@ def describe(e: BaseException) -> tuple[str, int]:
 
 
 def _unwritable(e: UnicodeError) -> str:
-    """For a text that an encoding cannot hold, or bytes that are none of it; where that is known and told, it is not."""
+    """For a text that an encoding cannot hold, or bytes that are none of it, where nobody has told so before."""
     encoding, what = getattr(e, "encoding", "?"), getattr(e, "object", "")
     shown = f"{what!r:.80}" if isinstance(what, str | bytes) else "a text"
     return (
