@@ -34,6 +34,7 @@ from .errors import AimError, ClosedError, ContextError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
+from .paths import Name, home_path_of
 from .results import Answer
 from .store.chat_file import (
     ChatFileError,
@@ -457,7 +458,7 @@ class Chat:
 
     # --- a conversation as a file ---
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: Name) -> Path:
         """Writes the conversation and its KV cache to a .aimchat file, which `VisionLLM.load_chat` takes up again.
 
         The media are in it as what the model made of them, their pictures are not. Raises UsageError, TranscriptError.
@@ -489,27 +490,30 @@ class Chat:
         cls,
         model: Model,
         turns: Turns,
-        path: str | Path,
+        path: Name,
         generate: GenerateConfig | None = None,
         sampling: FrameSampling | None = None,
         rerank: bool | None = None,
     ) -> Chat:
         """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
-        saved = read_chat(path)
+        where = home_path_of(path, "the saved conversation")
+        saved = read_chat(where)
         chat = None
         try:
             header = saved.header
             options = _generate(generate, header)
             again = bool(header.get("rerank", True)) if rerank is None else rerank
             chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling, again)
-            check_identity(Path(path), header["model"], _identity(model), shows_media=bool(header["media"]))
+            check_identity(where, header["model"], _identity(model), shows_media=bool(header["media"]))
             with turns.take():
                 chat._take(header, saved.state)
         except BaseException as e:
             if chat:
                 chat._drop_cache()
             if isinstance(e, (KeyError, TypeError, ValueError, IndexError, AttributeError)):
-                raise ChatFileError(f"{path}: holds a conversation in a form this version does not know; update") from e
+                raise ChatFileError(
+                    f"{where}: holds a conversation in a form this version does not know; update"
+                ) from e
             raise
         return chat
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
+from ..paths import Name, home_path_of
 from ..visible import json_text
 from .files import replaced
 from .names import ModelPaths
@@ -44,9 +44,9 @@ class SavedChat:
     state: bytearray
 
 
-def check_suffix(path: str | Path) -> Path:
+def check_suffix(path: Name) -> Path:
     """`path`, if it ends in .aimchat. Raises UsageError."""
-    path = Path(os.path.expanduser(path))
+    path = home_path_of(path, "the saved conversation")
     if path.suffix.lower() != SUFFIX:
         raise UsageError(f"{path}: a conversation that can go on ends in {SUFFIX}; name it {path.stem}{SUFFIX}")
     return path
@@ -64,7 +64,7 @@ def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
         raise TranscriptError(f"{path}: cannot be written ({e.strerror or e}); name another file") from e
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: Name) -> dict[str, Any]:
     """What a file says of itself; its KV cache is neither read nor checked. Raises ChatFileError, UsageError."""
     path = check_suffix(path)
     try:
@@ -74,7 +74,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise _unreadable(path, e) from e
 
 
-def read_chat(path: str | Path) -> SavedChat:
+def read_chat(path: Name) -> SavedChat:
     """A whole, undamaged file. Raises ChatFileError, UsageError."""
     path = check_suffix(path)
     try:

@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_ROOM = 200  # bytes of a name, which may have 255 with what is put around it
+
+
+def begin_of(name: str) -> str:
+    """The beginning of a name that is as long as a name can be, for there is no room for more."""
+    return os.fsdecode(os.fsencode(name)[:_ROOM])
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
@@ -15,7 +22,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{begin_of(path.name)}.", dir=path.parent)
     os.close(handle)
     try:
         yield Path(name)
