@@ -34,6 +34,7 @@ from .errors import AimError, ClosedError, ContextError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
+from .paths import Name, home_path_of
 from .results import Answer
 from .store.chat_file import (
     ChatFileError,
@@ -459,7 +460,7 @@ class Chat:
 
     # --- a conversation as a file ---
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: Name) -> Path:
         """Writes the conversation and its KV cache to a .aimchat file, which `VisionLLM.load_chat` takes up again.
 
         The media are in it as what the model made of them, their pictures are not. Raises UsageError, TranscriptError.
@@ -491,25 +492,26 @@ class Chat:
         cls,
         model: Model,
         turns: Turns,
-        path: str | Path,
+        path: Name,
         generate: GenerateConfig | None = None,
         sampling: FrameSampling | None = None,
         rerank: bool | None = None,
     ) -> Chat:
         """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
-        header = read_header(path)
+        where = home_path_of(path, "the saved conversation")
+        header = read_header(where)
         with turns.take():
             try:
-                check_identity(Path(path), header["model"], _identity(model), shows_media=bool(header["media"]))
+                check_identity(where, header["model"], _identity(model), shows_media=bool(header["media"]))
                 if header["cache"]:
                     check_fits(model, header["cache"], header["n_state"])
                 chat = cls._of_header(model, turns, header, generate, sampling, rerank)
             except (ChatFileError, ContextError, UsageError) as e:
-                raise_damaged(path)
-                raise e if isinstance(e, ChatFileError) else ChatFileError(f"{path}: {e}") from e
-            saved = read_chat(path)
+                raise_damaged(where)
+                raise e if isinstance(e, ChatFileError) else ChatFileError(f"{where}: {e}") from e
+            saved = read_chat(where)
             if saved.header != header:
-                raise ChatFileError(f"{path}: was replaced while it was read; try again")
+                raise ChatFileError(f"{where}: was replaced while it was read; try again")
             chat._take_cache(header, saved.state)
         return chat
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aim_local.store import MANIFEST, MMPROJ, MODEL
+from aim_local.visible import visible
 
 from .checkpoint import open_checkpoint
 from .errors import ConvertError
@@ -126,7 +127,7 @@ def convert(
 def plan_work(src: Path, config: ConvertConfig) -> Work:
     """What the conversion of `src` will write. Reads headers and small files; raises ConvertError."""
     checkpoint = open_checkpoint(src)
-    name = config.name or src.resolve().name
+    name = visible(config.name or src.resolve().name)  # it goes into files, whose strings are UTF-8
     family = upstream_family(checkpoint.config)
     if family is None:
         tower = open_checkpoint(Path(config.vision_tower)) if config.vision_tower else None

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 from .. import store
@@ -29,6 +28,7 @@ from ..native import kernels
 from ..native.cpu import this_cpu
 from ..native.devices import gpu_names, has_gpu
 from ..native.installed import library_files
+from ..paths import Name
 from ..store.digests import known_digest
 from ..store.encoded import EncodedStore
 from ..store.toy import is_demo_clip, is_toy
@@ -187,8 +187,8 @@ class Model:
 
 
 def open_model(
-    model: str | Path | None = None,
-    mmproj: str | Path | None = None,
+    model: Name | None = None,
+    mmproj: Name | None = None,
     config: LoadConfig | None = None,
     *,
     weights: bool = True,

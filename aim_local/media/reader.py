@@ -28,12 +28,13 @@ from aim_local.media.index import Clip, index_video
 from aim_local.media.sampling import plan_samples
 from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Indices, Size, Video, VideoInfo
+from aim_local.paths import Name
 
 # goes up where the same file gives other frames, times or colours than before: what was encoded of it is stale
 READING = 2
 
 
-def probe_video(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> VideoInfo:
+def probe_video(path: Name, max_pixels: int = MAX_PIXELS) -> VideoInfo:
     """What a video (or animated picture) holds, from its packets, without decoding it.
 
     AVI, MPEG-PS and raw streams do not say when their frames are shown: these are decoded once to count them.
@@ -45,7 +46,7 @@ def probe_video(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> V
 
 
 def read_video(
-    path: str | os.PathLike[str],
+    path: Name,
     sampling: FrameSampling = DEFAULT_SAMPLING,
     progress: Progress | None = None,
     resize: Size | None = None,
@@ -69,7 +70,7 @@ def read_video(
     return found
 
 
-def read_image(path: str | os.PathLike[str], digest: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(path: Name, digest: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """A still picture (of an animated one the first frame, with a warning). Raises MediaError.
 
     Colours as by Pillow's convert("RGB"), which drops alpha, as transformers does; 16-bit grey keeps its high byte.
@@ -156,7 +157,7 @@ def _opened_array(item: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Op
     return Opened(shape, lambda keep, progress, on_frame: media_of_array(item, sampling, kind, keep, on_frame))
 
 
-def _opened_image(path: str | os.PathLike[str], digest: str | None, max_pixels: int) -> Opened:
+def _opened_image(path: Name, digest: str | None, max_pixels: int) -> Opened:
     image = read_image(path, digest, max_pixels)
     return Opened(image.shape, lambda keep, progress, on_frame: image)
 
@@ -210,7 +211,7 @@ def _video(info: VideoInfo, frames: Frames, indices: Indices, warnings: tuple[st
 
 def check_item(item: object) -> None:
     """UsageError for anything but a path or an array."""
-    if not isinstance(item, str | os.PathLike | np.ndarray):
+    if not isinstance(item, str | bytes | os.PathLike | np.ndarray):
         raise UsageError(f"media is {type(item).__name__}; give {ALLOWED}")
 
 

@@ -66,7 +66,7 @@ def load_backends(base: ctypes.CDLL, ggml: ctypes.CDLL, folder: Path) -> tuple[s
     ggml.ggml_backend_load_all_from_path.restype = None
     base.ggml_log_set(collect, None)
     try:
-        ggml.ggml_backend_load_all_from_path(str(folder).encode())
+        ggml.ggml_backend_load_all_from_path(os.fsencode(folder))
     finally:
         base.ggml_log_set(log_type(), None)  # ggml's own again
     found = re.findall(r"loaded \S+ backend from (.+)", "".join(lines))

@@ -7,6 +7,7 @@ above. A decode that fails or is stopped leaves the context as it was before.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -93,7 +94,7 @@ class LlamaModel:
         go_on = llama.llama_progress_callback(lambda progress, data: not interrupted())
         params.progress_callback = go_on
         model = created(
-            lambda: llama.llama_model_load_from_file(str(self.path).encode(), params), llama.llama_model_free
+            lambda: llama.llama_model_load_from_file(os.fsencode(self.path), params), llama.llama_model_free
         )
         try:
             self.stop.check_done()

@@ -6,6 +6,7 @@ Towers that we run tile by tile go through visual.py on the same context.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class MtmdContext:
         def load() -> Any:
             kernels.load_with(vision_precision)
             visual.load_merging(*merging)
-            return mtmd.mtmd_init_from_file(str(path).encode(), model.handle, params)
+            return mtmd.mtmd_init_from_file(os.fsencode(path), model.handle, params)
 
         ctx = created(load, mtmd.mtmd_free)
         if not ctx:

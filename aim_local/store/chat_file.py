@@ -2,8 +2,8 @@
 
 Layout: magic, format version, length of the header, sha256 of all that follows; the header (JSON: model, options,
 messages, what the cache holds item by item); the KV state as llama.cpp wrote it, and behind it, where visual tokens are
-pruned, the rows to rank them again. Knows the file and the plain data in it, of which chat_header.py says what there can
-be; which contexts are made from it is chat.py's business.
+pruned, the rows to rank them again. Knows the file and the plain data in it, of which chat_header.py says what there
+can be; which contexts are made from it is chat.py's business.
 
 Anybody may have written a file, so it is believed step by step: its lengths before anything is read, its header before
 its state is, its checksum before the state goes to llama.cpp. It names a model, but no file is opened for that.
@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
+from ..paths import Name, home_path_of
 from ..visible import json_text
 from .chat_header import MAX_HEADER, check_header
 from .digests import known_digest
@@ -52,9 +53,9 @@ class SavedChat:
     state: bytearray
 
 
-def check_suffix(path: str | Path) -> Path:
+def check_suffix(path: Name) -> Path:
     """`path`, if it ends in .aimchat. Raises UsageError."""
-    path = Path(os.path.expanduser(path))
+    path = home_path_of(path, "the saved conversation")
     if path.suffix.lower() != SUFFIX:
         raise UsageError(f"{path}: a conversation that can go on ends in {SUFFIX}; name it {path.stem}{SUFFIX}")
     return path
@@ -72,14 +73,14 @@ def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
         raise TranscriptError(f"{path}: cannot be written ({e.strerror or e}); name another file") from e
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: Name) -> dict[str, Any]:
     """What a file says of itself, checked by chat_header.py; its KV cache is not read. Raises ChatFileError, UsageError."""
     path = check_suffix(path)
     with _opened(path) as file:
         return _read_header(path, file)[0]
 
 
-def read_chat(path: str | Path) -> SavedChat:
+def read_chat(path: Name) -> SavedChat:
     """A whole, undamaged file. Raises ChatFileError, UsageError."""
     path = check_suffix(path)
     with _opened(path) as file:
@@ -98,7 +99,7 @@ def read_chat(path: str | Path) -> SavedChat:
     return SavedChat(header, state)
 
 
-def raise_damaged(path: str | Path) -> None:
+def raise_damaged(path: Name) -> None:
     """Where something is wrong with what a file says: raises ChatFileError if that is since it does not fit its checksum.
 
     A file of more than 1 GiB is not read for that.
