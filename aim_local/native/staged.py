@@ -21,6 +21,7 @@ from .binding import bind, check_size, type_number
 from .created import created
 from .kernels import compute_with
 from .library import libllama, llama
+from .room import check_room, graph_bytes
 from .status import ABORTED, LLAMA
 from .stop import StopHook
 
@@ -227,6 +228,7 @@ class StagedContext:
         params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
         params.no_perf = False
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
+        check_room(graph_bytes(llama.llama_model_n_layer(model)))
         ctx = created(lambda: _context_init(model, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
         if not ctx:
             if stop:
@@ -320,6 +322,7 @@ class StagedContext:
             select=_native_selector(select, raised) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,
         )
+        check_room()
         status = _prefill(self.ctx, ctypes.byref(params))
         if raised:
             raise raised[0]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from .binding import bind, check_size
 from .library import libmtmd
+from .room import check_room
 from .status import ABORTED, MTMD, UNSUPPORTED
 from .stop import StopHook
 
@@ -205,6 +206,7 @@ class TileEncoder:
         height, wide = tile.shape[-3:-1]
         pixels = _Tile(tile.ctypes.data_as(_bytes), wide, height, len(tile) if tile.ndim == 4 else 1)
         rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), width), np.float32)
+        check_room()
         self._done(run(self._context, ctypes.byref(pixels), *how, self.n_threads, rows.ctypes.data_as(_floats)))
         return rows
 
