@@ -157,7 +157,7 @@ class Lifeline:
         return (self._there,) if self._there >= 0 else ()
 
     def tied(self, arguments: Sequence[str]) -> list[str]:
-        """Arguments of Python that do what `arguments`, ["-m", module] or ["-c", code], do in a process that is tied."""
+        """Arguments of Python that do what ["-m", module] or ["-c", code] do, in a process that is tied."""
         return ["-c", _TIED, str(self._there), *arguments] if self._there >= 0 else list(arguments)
 
     def started(self) -> None:
