@@ -23,12 +23,26 @@ from typing import IO, Any, Self
 
 from .errors import AimError, NativeError
 
-if sys.platform == "linux":
-    import fcntl
-
 Message = dict[str, Any]  # plain values for JSON
 
 ERROR = "error"  # the key under which a child says why it could not do what was asked
+# the first that a child does; one whose parent is gone already ends
+_TIED = """
+import fcntl, os, runpy, select, signal, sys
+line, how, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(line, fcntl.F_SETSIG, signal.SIGKILL)
+fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+gone = select.poll()
+gone.register(line, 0)
+if gone.poll(0):
+    os._exit(1)
+sys.argv = sys.argv[3:]
+if how == "-m":
+    runpy.run_module(what, run_name="__main__", alter_sys=True)
+else:
+    exec(what, {"__name__": "__main__"})
+"""
 _LAST_WORDS = 300  # characters of a dead child's last line
 
 
@@ -60,7 +74,7 @@ class Child:
         self._errors: IO[bytes] = open(log, "w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115  (see close)
         self._lifeline = Lifeline()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", *arguments],
+            [sys.executable, "-P", *self._lifeline.tied(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -68,7 +82,7 @@ class Child:
             pass_fds=(*held, *self._lifeline.inherited),
             start_new_session=True,
         )
-        self._lifeline.tie(self._process.pid)
+        self._lifeline.started()
 
     def send(self, **message: Any) -> None:
         """To a child that is gone nothing is sent; `receive` tells."""
@@ -136,11 +150,12 @@ class Child:
 
 
 class Lifeline:
-    """Ends a process when this one is gone, however this one ended, and whatever that one is at.
+    """Ends a child when this process is gone, however it ended, and whatever the child is at.
 
     A pipe that nothing is written to: its other end is this process's alone, so that the kernel closes it with this
-    process, and then sends SIGKILL to the one that is tied to it (fcntl(2), F_SETSIG). prctl's PR_SET_PDEATHSIG would
-    end children with the thread that started them. Linux alone; elsewhere a child has its stdin to go by.
+    process, and then sends SIGKILL to the child, which has asked for that (fcntl(2), F_SETSIG) before anything else.
+    prctl's PR_SET_PDEATHSIG would end children with the thread that started them. Linux alone; elsewhere a child has
+    its stdin to go by.
     """
 
     def __init__(self) -> None:
@@ -150,24 +165,25 @@ class Lifeline:
 
     @property
     def inherited(self) -> tuple[int, ...]:
-        """File descriptors that the process has to inherit."""
+        """File descriptors that the child has to inherit."""
         return (self._there,) if self._there >= 0 else ()
 
-    def tie(self, pid: int) -> None:
-        """Once the process is there."""
-        if sys.platform == "linux":
-            fcntl.fcntl(self._there, fcntl.F_SETOWN, pid)
-            fcntl.fcntl(self._there, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(self._there, fcntl.F_SETFL, fcntl.fcntl(self._there, fcntl.F_GETFL) | os.O_ASYNC)
+    def tied(self, arguments: Sequence[str]) -> list[str]:
+        """Arguments of Python that do what ["-m", module] or ["-c", code] do, in a process that is tied."""
+        return ["-c", _TIED, str(self._there), *arguments] if self._there >= 0 else list(arguments)
+
+    def started(self) -> None:
+        """The child has its end."""
+        if self._there >= 0:
             os.close(self._there)
-            self._there = -1
+        self._there = -1
 
     def close(self) -> None:
-        """When the process has ended; one that has not, ends now. Idempotent."""
-        for end in (self._here, self._there):
-            if end >= 0:
-                os.close(end)
-        self._here = self._there = -1
+        """Once the child has ended; one that has not, ends now. Idempotent."""
+        self.started()
+        if self._here >= 0:
+            os.close(self._here)
+        self._here = -1
 
 
 def _environment(modules: Sequence[Path]) -> dict[str, str]:

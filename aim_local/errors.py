@@ -1,5 +1,7 @@
 """Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
 
+import errno
+
 MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says what to do
 
 
@@ -66,3 +68,15 @@ class ContextError(AimError):
 
 class SuiteError(AimError):
     """A suite of questions that cannot be read, or is not what a suite must be."""
+
+
+_NO_MEMORY = ("failed to map segment", "annot allocate memory", "annot create shared object")
+
+
+def is_out_of_memory(e: BaseException) -> bool:
+    """Whether what was raised, by Python, the system or the loader of a library, says that there was no memory."""
+    if isinstance(e, OSError):
+        return e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
+    if isinstance(e, ImportError):
+        return any(words in str(e) for words in _NO_MEMORY)
+    return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))

@@ -10,8 +10,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,6 +52,15 @@ class Case:
     inputs: Callable[[Path], None] = lambda _: None
 
 
+@dataclass(frozen=True)
+class Truth:
+    """An undisturbed run: its seconds, results and files."""
+
+    seconds: float
+    found: Found
+    names: set[str]
+
+
 class Started:
     """A command that runs. said: its stderr, once it has ended."""
 
@@ -69,9 +81,9 @@ class Started:
 
 
 def names(place: Path) -> set[str]:
-    """All there is in a place, but for what the try itself wrote."""
+    """All there is in a place, but for what the try itself wrote and what remembers sums of files that are not new."""
     found = {str(path.relative_to(place)) for path in place.rglob("*")}
-    return {name for name in found if not re.match(r"(stderr|typed)-\d+$", name)}
+    return {name for name in found if not re.search(r"^(stderr|typed)-\d+$|digests\.json$", name)}
 
 
 def remaining(mark: str) -> list[int]:
@@ -101,7 +113,8 @@ def all_cases(scratch: Path) -> Iterator[tuple[list[Case], Hub]]:
         "mmproj-Toy-f16.gguf": (demo / "mmproj.gguf").read_bytes(),
     }
     with ExitStack() as stack:
-        stack.enter_context(serving(hub))
+        server = stack.enter_context(serving(hub))
+        vars(server)["handle_error"] = lambda *_: None  # clients that are killed are no faults of the hub
         yield [_convert(_checkpoint(scratch)), _quantize(demo), _compare(), _run(), _pull(), _chat(), _store()], hub
 
 
@@ -234,3 +247,18 @@ def one_try(scratch: Path, case: Case) -> Path:
             case.inputs(place)
             return place
     raise AssertionError("no place is free")
+
+
+def undisturbed(case: Case, scratch: Path, hub: Hub) -> Truth:
+    place, begin = one_try(scratch, case), time.monotonic()
+    started = Started(case, place, hub, uuid.uuid4().hex)
+    code = started.process.wait()
+    seconds = time.monotonic() - begin
+    assert code == 0, f"{case.name} fails undisturbed: {started.said}"
+    truth = Truth(seconds, case.read(place), names(place))
+    shutil.rmtree(place)
+    return truth
+
+
+def changed(found: Found, wanted: Found) -> str:
+    return str({key: (found.get(key), wanted.get(key)) for key in found | wanted if found.get(key) != wanted.get(key)})

@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_cases import Case, Found, Hub, Started, all_cases, names, one_try, remaining
+from fault_cases import Case, Hub, Started, Truth, all_cases, changed, names, one_try, remaining, undisturbed
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 EXITS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
@@ -30,15 +30,6 @@ ORPHAN_S = 2.0
 PARTS = (".aim-part", ".incomplete")  # how what is not whole is called
 RESUMED = (".incomplete",)  # is kept for the next run
 FAULTS = ("taken as good", "left behind", "next run", "orphans", "ending")
-
-
-@dataclass(frozen=True)
-class Truth:
-    """An undisturbed run: its seconds, results and files."""
-
-    seconds: float
-    found: Found
-    names: set[str]
 
 
 @dataclass
@@ -75,17 +66,6 @@ def main() -> int:
     return int(any(row.faults for row in rows.values()))
 
 
-def undisturbed(case: Case, scratch: Path, hub: Hub) -> Truth:
-    place, begin = one_try(scratch, case), time.monotonic()
-    started = Started(case, place, hub, uuid.uuid4().hex)
-    code = started.process.wait()
-    seconds = time.monotonic() - begin
-    assert code == 0, f"{case.name} fails undisturbed: {started.said}"
-    truth = Truth(seconds, case.read(place), names(place))
-    shutil.rmtree(place)
-    return truth
-
-
 def kill_one(
     case: Case, truth: Truth, number: signal.Signals, scratch: Path, hub: Hub, rng: random.Random, row: Row
 ) -> None:
@@ -109,7 +89,7 @@ def kill_one(
         found = case.read(place)
         if found != truth.found:
             row.note("next run", f"another result: {changed(found, truth.found)}")
-        extra = {name for name in names(place) - truth.names if "digests.json" not in name}
+        extra = names(place) - truth.names
         if extra:
             row.note("left behind", f"after the next run: {sorted(extra)[:3]}")
     shutil.rmtree(place)
@@ -161,10 +141,6 @@ def check_left(place: Path, row: Row, when: str, kept: tuple[str, ...]) -> None:
     left = parts(place, kept)
     if left:
         row.note("left behind", f"{when}: {left[:3]}")
-
-
-def changed(found: Found, wanted: Found) -> str:
-    return str({key: (found.get(key), wanted.get(key)) for key in found | wanted if found.get(key) != wanted.get(key)})
 
 
 def show(rows: dict[str, Row]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
+from ..store.gguf_files import parts
 from . import forking, kernels, log
 from .aside import is_busy
 from .binding import type_number
@@ -25,6 +26,7 @@ from .created import created, interrupted
 from .finite import finite_logits
 from .library import llama
 from .owned import Owned
+from .room import check_room, file_bytes, graph_bytes
 from .rpc import RemoteDevices
 from .stop import StopHook
 
@@ -91,6 +93,7 @@ class LlamaModel:
         devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
         if handles:
             params.devices = ctypes.addressof(devices)
+        check_room(file_bytes(parts(self.path)) if weights else 0, 0)
         go_on = llama.llama_progress_callback(lambda progress, data: not interrupted())
         params.progress_callback = go_on
         model = created(
@@ -228,6 +231,7 @@ class Decoder:
             llama.llama_set_causal_attn(self._ctx, True)
 
     def _decode(self, batch: Any, position: int) -> None:
+        check_room()
         log.clear()
         try:
             status = llama.llama_decode(self._ctx, batch)
@@ -284,6 +288,7 @@ class LlamaContext:
     """A llama_context of one sequence with a plain KV cache. Raises NativeError. `close()` frees it."""
 
     def __init__(self, model: LlamaModel, n_ctx: int, options: ContextOptions) -> None:
+        check_room(graph_bytes(model.n_layer))
         owner = model.owned
         ctx = created(lambda: llama.llama_init_from_model(owner.pointer, _params(n_ctx, options)), llama.llama_free)
         if not ctx:

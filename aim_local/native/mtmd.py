@@ -23,6 +23,7 @@ from .finite import finite_rows
 from .library import llama, mtmd
 from .llama import FLASH_ATTN, LlamaModel
 from .owned import Owned, pointer_of
+from .room import VISION_GRAPH, check_room, file_bytes
 from .stop import StopHook
 
 MARKER = "<__media__>"
@@ -62,6 +63,7 @@ class MtmdContext:
             visual.load_merging(*merging)
             return mtmd.mtmd_init_from_file(os.fsencode(path), model.handle, params)
 
+        check_room(file_bytes([path]) + VISION_GRAPH)
         ctx = created(load, mtmd.mtmd_free)
         if not ctx:
             raise ModelError(f"{path}: does not load: {log.last_error()}")
@@ -159,6 +161,7 @@ class Chunks:
 
 def encode_chunk(context: MtmdContext, chunk: ImageChunk, n_embd: int) -> Rows:
     """Visual rows of a chunk, float32 [n_rows, n_embd]. Raises NativeError."""
+    check_room()
     log.clear()
     if mtmd.mtmd_encode_chunk(context.handle, pointer_of(chunk.handle)) != 0:
         context.stop.reraise()
@@ -174,6 +177,7 @@ def decode_chunk(
     after = llama.llama_pos(0)
     data = np.ascontiguousarray(rows, dtype=np.float32)
     pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    check_room()
     log.clear()
     status = mtmd.mtmd_helper_decode_image_chunk(
         context.handle, llama_context, pointer_of(chunk.handle), pointer, position, 0, n_batch, ctypes.byref(after),

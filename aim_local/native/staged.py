@@ -23,6 +23,7 @@ from .finite import finite_logits
 from .kernels import compute_with
 from .library import libllama, llama
 from .owned import Owned, pointer_of
+from .room import check_room, graph_bytes
 from .status import ABORTED, LLAMA
 from .stop import StopHook
 
@@ -242,6 +243,7 @@ class StagedContext:
         params.no_perf = False
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
         address = pointer_of(model)
+        check_room(graph_bytes(llama.llama_model_n_layer(address)))
         ctx = created(lambda: _context_init(address, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
         if not ctx:
             if stop:
@@ -340,6 +342,7 @@ class StagedContext:
             select=_native_selector(select, raised) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,
         )
+        check_room()
         status = _prefill(self.ctx, ctypes.byref(params))
         if raised:
             raise raised[0]

@@ -21,6 +21,7 @@ from .binding import bind, check_size
 from .finite import finite_rows
 from .library import libmtmd
 from .owned import Owned, pointer_of
+from .room import check_room
 from .status import ABORTED, MTMD, UNSUPPORTED
 from .stop import StopHook
 
@@ -212,6 +213,7 @@ class TileEncoder:
         height, wide = tile.shape[-3:-1]
         pixels = _Tile(tile.ctypes.data_as(_bytes), wide, height, len(tile) if tile.ndim == 4 else 1)
         rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), width), np.float32)
+        check_room()
         self._done(run(self._context, ctypes.byref(pixels), *how, self.n_threads, rows.ctypes.data_as(_floats)))
         return finite_rows(rows)
 
