@@ -30,7 +30,7 @@ from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_
 from .engine.read import Begun, Media, Reading, check_media
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch, check_callables
-from .errors import AimError, ClosedError, ContextError, UsageError
+from .errors import AimError, ClosedError, ContextError, NativeError, ServerLostError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
@@ -496,7 +496,7 @@ class Chat:
         sampling: FrameSampling | None = None,
         rerank: bool | None = None,
     ) -> Chat:
-        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
+        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError."""
         header = read_header(path)
         with turns.take():
             try:
@@ -510,7 +510,12 @@ class Chat:
             saved = read_chat(path)
             if saved.header != header:
                 raise ChatFileError(f"{path}: was replaced while it was read; try again")
-            chat._take_cache(header, saved.state)
+            try:
+                chat._take_cache(header, saved.state)
+            except (ServerLostError, ClosedError):
+                raise
+            except NativeError as e:
+                raise ChatFileError(f"{path}: {e}") from e
         return chat
 
     @classmethod

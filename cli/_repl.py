@@ -194,6 +194,7 @@ class Repl:
 
     def _save(self, rest: str) -> None:
         from aim_local.store.chat_file import SUFFIX
+        from aim_local.store.chat_model import typed
         from aim_local.store.transcript import save_transcript
 
         if not rest:
@@ -205,7 +206,8 @@ class Repl:
         path = path_from(rest)
         if path.suffix.lower() == SUFFIX:
             self.chat.save(path)
-            _log.say(f"saved {path}; go on with: aim-local chat --resume {shlex.quote(str(path))}")
+            again = ["aim-local", "chat", *typed(self.chat.model.paths), "--resume", str(path)]
+            _log.say(f"saved {path}; go on with: {shlex.join(again)}")
         else:
             _log.say(f"saved {save_transcript(path, self.chat.messages, self.model)}")
 
