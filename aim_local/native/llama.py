@@ -75,9 +75,7 @@ class LlamaModel:
         self.n_ctx_train = int(llama.llama_model_n_ctx_train(model))
         self.n_window = int(llama.llama_model_n_swa(model))  # tokens that layers with a window see, 0 without
         # some layers hold one state for all rows they have seen, which cannot go back
-        self.is_recurrent = bool(
-            llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
-        )
+        self.is_recurrent = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
 
     def _load(self, n_gpu_layers: int, weights: bool) -> Any:
         forking.check()

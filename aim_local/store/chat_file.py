@@ -2,8 +2,8 @@
 
 Layout: magic, format version, length of the header, sha256 of all that follows; the header (JSON: model, options,
 messages, what the cache holds item by item); the KV state as llama.cpp wrote it, and behind it, where visual tokens are
-pruned, the rows to rank them again. Knows the file and the plain data in it, of which chat_header.py says what there can
-be; which contexts are made from it is chat.py's business.
+pruned, the rows to rank them again. Knows the file and the plain data in it, of which chat_header.py says what there
+can be; which contexts are made from it is chat.py's business.
 
 Anybody may have written a file, so it is believed step by step: its lengths before anything is read, its header before
 its state is, its checksum before the state goes to llama.cpp. It names a model, but no file is opened for that.
@@ -18,8 +18,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
@@ -70,7 +71,10 @@ def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What a file says of itself, checked by chat_header.py; its KV cache is not read. Raises ChatFileError, UsageError."""
+    """What a file says of itself, as chat_header.py lets it through; its KV cache is not read.
+
+    Raises ChatFileError, UsageError.
+    """
     path = check_suffix(path)
     with _opened(path) as file:
         return _read_header(path, file)[0]
@@ -96,7 +100,7 @@ def read_chat(path: str | Path) -> SavedChat:
 
 
 def raise_damaged(path: str | Path) -> None:
-    """Where something is wrong with what a file says: raises ChatFileError if that is since it does not fit its checksum.
+    """Where what a file says is wrong: raises ChatFileError if that is since it does not fit its checksum.
 
     A file of more than 1 GiB is not read for that.
     """
@@ -109,7 +113,7 @@ def raise_damaged(path: str | Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
     """Raises ChatFileError, also while it is read."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for a writer
@@ -120,7 +124,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise _unreadable(path, e) from e
 
 
-def _digest(file: BinaryIO, text: bytes) -> bytes:
+def _digest(file: BufferedReader, text: bytes) -> bytes:
     """sha256 of the header and all that follows it in the file."""
     digest = hashlib.sha256(text)
     while part := file.read(_CHUNK):
@@ -128,7 +132,7 @@ def _digest(file: BinaryIO, text: bytes) -> bytes:
     return digest.digest()
 
 
-def _read_text(path: Path, file: BinaryIO) -> tuple[bytes, bytes]:
+def _read_text(path: Path, file: BufferedReader) -> tuple[bytes, bytes]:
     """The header as it stands there, and the sha256 of it and the state."""
     head = file.read(_HEAD.size)
     if head[: len(_MAGIC)] != _MAGIC:
@@ -148,7 +152,7 @@ def _read_text(path: Path, file: BinaryIO) -> tuple[bytes, bytes]:
     return text, wanted
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], bytes, bytes]:
+def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytes, bytes]:
     """The header, checked, as it stands there, and the sha256 of it and the state."""
     text, wanted = _read_text(path, file)
     n_here = os.fstat(file.fileno()).st_size - file.tell()

@@ -29,7 +29,25 @@ _KINDS = {
     "sizes": VisualTokenConfig(merge_by="ward", merge_retain=0.2, weigh="size", prune_layers="late"),
 }
 _NUMBERS = (0, 1, -1, 2, 7, 255, 2**15, 2**20, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64, -(2**31), 10**30)
-_VALUES = (None, True, False, "", "x", "auto", "\ud800", "\0", "../../x", 0.5, -0.0, 1e308, [], {}, [[]], [1, 2], {"a": 1})
+_VALUES = (
+    None,
+    True,
+    False,
+    "",
+    "x",
+    "auto",
+    "\ud800",
+    "\0",
+    "../../x",
+    0.5,
+    -0.0,
+    1e308,
+    [],
+    {},
+    [[]],
+    [1, 2],
+    {"a": 1},
+)
 
 
 @functools.cache
