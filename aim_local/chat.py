@@ -547,7 +547,9 @@ class Chat:
             self._cache = Cache.from_dict(self.model, data, state, hold=hold, n_answer=n_answer)
 
     def close(self) -> None:
-        """Frees the KV cache; a model that is closed has freed it already."""
+        """Frees the KV cache; a model that is closed has freed it already, and in a forked process it is the parent's."""
+        if self._turns.is_forked:
+            return
         try:
             with self._alone():
                 self._drop_cache()

@@ -5,6 +5,7 @@ A mutant's checksum and lengths are put right after most changes, so that the ch
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -118,35 +119,31 @@ def _places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 
 def _change_json(header: Any, rng: random.Random) -> Any:
-    if not isinstance(header, dict) or not header:
-        return rng.choice(_VALUES)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        places = _places(header, [])
-        if not places:
-            break
-        container, key = rng.choice(places)
-        how = rng.randrange(7)
-        if how == 0:
+        if not isinstance(header, dict) or not header:
+            return copy.deepcopy(rng.choice(_VALUES))
+        container, key = rng.choice(_places(header, []))
+        other, place = rng.choice(_places(header, []))
+        container[key] = _other_value(container[key], copy.deepcopy(other[place]), rng)
+        if rng.random() < 0.2:
             del container[key]
-        elif how == 1:
-            container[key] = rng.choice(_VALUES)
-        elif how == 2:
-            container[key] = rng.choice(_NUMBERS)
-        elif how == 3 and isinstance(container[key], list):
-            container[key] = container[key] * rng.choice([0, 2, 1000])
-        elif how == 4 and isinstance(container, dict):
-            container[rng.choice(["new", "", "n_state"])] = rng.choice(_VALUES)
-        elif how == 5 and isinstance(container[key], int | float):
-            container[key] = container[key] + rng.choice([1, -1, 0.5, 1000])
-        elif isinstance(container[key], str):
-            container[key] = container[key] * rng.choice([0, 2, 5000])
-        else:
-            other, place = rng.choice(places)
-            container[key] = other[place] if other is not container else None
-    try:
-        return json.loads(json.dumps(header))
-    except ValueError:  # a circle
-        return {}
+        elif rng.random() < 0.1 and isinstance(container, dict):
+            container[rng.choice(["new", "", "n_state"])] = copy.deepcopy(rng.choice(_VALUES))
+    return header
+
+
+def _other_value(value: Any, other: Any, rng: random.Random) -> Any:
+    """other: a value from elsewhere in the header."""
+    how = rng.randrange(6)
+    if how == 0:
+        return copy.deepcopy(rng.choice(_VALUES))
+    if how == 1:
+        return rng.choice(_NUMBERS)
+    if how == 2 and isinstance(value, int | float):
+        return value + rng.choice([1, -1, 0.5, 1000])
+    if how in (3, 4) and isinstance(value, str | list) and len(value) < 5000:
+        return value * rng.choice([0, 2, 1000])
+    return other
 
 
 def _change_cells(header: Any, rng: random.Random) -> None:
