@@ -30,7 +30,7 @@ from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_
 from .engine.read import Begun, Media, Reading, check_media
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch, check_callables
-from .errors import AimError, ClosedError, ContextError, UsageError
+from .errors import AimError, ClosedError, ContextError, NativeError, ServerLostError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
@@ -497,7 +497,7 @@ class Chat:
         sampling: FrameSampling | None = None,
         rerank: bool | None = None,
     ) -> Chat:
-        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
+        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError."""
         where = home_path_of(path, "the saved conversation")
         header = read_header(where)
         with turns.take():
@@ -512,7 +512,12 @@ class Chat:
             saved = read_chat(where)
             if saved.header != header:
                 raise ChatFileError(f"{where}: was replaced while it was read; try again")
-            chat._take_cache(header, saved.state)
+            try:
+                chat._take_cache(header, saved.state)
+            except (ServerLostError, ClosedError):
+                raise
+            except NativeError as e:
+                raise ChatFileError(f"{where}: {e}") from e
         return chat
 
     @classmethod
@@ -544,7 +549,9 @@ class Chat:
             self._cache = Cache.from_dict(self.model, data, state, hold=hold, n_answer=n_answer)
 
     def close(self) -> None:
-        """Frees the KV cache; a model that is closed has freed it already."""
+        """Frees the KV cache; a model that is closed has freed it already, and in a forked process it is the parent's."""
+        if self._turns.is_forked:
+            return
         try:
             with self._alone():
                 self._drop_cache()

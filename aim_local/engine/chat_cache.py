@@ -104,7 +104,7 @@ def check_fits(model: Model, data: dict[str, Any], n_state: int) -> None:
     least, most = _state_bounds(text, last, is_pruned=data["rooms"] is not None)
     if not least <= n_state <= most:
         raise ContextError(
-            f"the saved KV cache has {n_state} bytes, one of {last.n_cells} tokens has {least} to {most} with this model"
+            f"the saved KV cache has {n_state} bytes, with this model {last.n_cells} tokens take {least} to {most}"
         )
 
 

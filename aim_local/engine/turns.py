@@ -86,7 +86,7 @@ class Turns:
 
     def tidy(self) -> None:
         """Does what is to be done between turns, where nobody has the turn; who has it does so at its end."""
-        if os.getpid() != self._process:
+        if self.is_forked:
             return
         call = _Call()
         try:
@@ -100,8 +100,13 @@ class Turns:
                 self._leave(call)
                 raise
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked from the one that loaded the model: what it sees here is its parent's."""
+        return os.getpid() != self._process
+
     def _check_caller(self) -> None:
-        if os.getpid() != self._process:
+        if self.is_forked:
             raise UsageError(
                 f"{self._name} was loaded before this process was forked, and cannot compute here; load it in this "
                 'process, or start it with multiprocessing\'s "spawn"'
@@ -156,7 +161,7 @@ class Turns:
         Raises UsageError in a callback of a running call of this thread. Frees nothing in a forked process: what it
         sees there is its parent's.
         """
-        if os.getpid() != self._process:
+        if self.is_forked:
             return
         if self._is_inside():
             raise UsageError(

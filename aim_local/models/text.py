@@ -107,7 +107,8 @@ class TextModel:
         """Why visual tokens cannot be pruned in it, "" if they can."""
         if self.llama.is_recurrent:
             return "some of its layers are recurrent, and layers that see fewer tokens are made for KV caches alone"
-        return staged.unsupported_reason(self.llama.handle)
+        with self.llama.owned.using() as model:
+            return staged.unsupported_reason(model)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""

@@ -1,7 +1,7 @@
 """Forks of a process that computes: the child can load a model of its own.
 
-OpenMP keeps the threads of a computation for the next one, and a fork does not copy threads: a child that computes would
-wait for them for ever. They are let go before each fork, and come back with the next computation.
+OpenMP keeps the threads of a computation for the next one, and a fork does not copy threads: a child that computes
+would wait for them for ever. They are let go before each fork, and come back with the next computation.
 """
 
 from __future__ import annotations

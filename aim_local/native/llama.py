@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -78,9 +79,7 @@ class LlamaModel:
         self.n_ctx_train = int(llama.llama_model_n_ctx_train(model))
         self.n_window = int(llama.llama_model_n_swa(model))  # tokens that layers with a window see, 0 without
         # some layers hold one state for all rows they have seen, which cannot go back
-        self.is_recurrent = bool(
-            llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
-        )
+        self.is_recurrent = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
 
     def _load(self, n_gpu_layers: int, weights: bool) -> Any:
         forking.check()
@@ -116,17 +115,24 @@ class LlamaModel:
 
     @property
     def vocab(self) -> Any:
+        """In the model's turn. Raises ClosedError."""
         return llama.llama_model_get_vocab(self.handle)
+
+    @contextmanager
+    def _using_vocab(self) -> Iterator[Any]:
+        with self.owned.using() as model:
+            yield llama.llama_model_get_vocab(model)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
         data = text.encode("utf-8")
         n = len(data) + 16
         buffer = (ctypes.c_int32 * n)()
-        found = llama.llama_tokenize(self.vocab, data, len(data), buffer, n, start, special)
-        if found < 0:
-            buffer = (ctypes.c_int32 * -found)()
-            found = llama.llama_tokenize(self.vocab, data, len(data), buffer, -found, start, special)
+        with self._using_vocab() as vocab:
+            found = llama.llama_tokenize(vocab, data, len(data), buffer, n, start, special)
+            if found < 0:
+                buffer = (ctypes.c_int32 * -found)()
+                found = llama.llama_tokenize(vocab, data, len(data), buffer, -found, start, special)
         return list(buffer[:found])
 
     @cached_property
@@ -140,16 +146,18 @@ class LlamaModel:
         return self._names(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def _names(self, kinds: int) -> tuple[str, ...]:
-        found = (i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(self.vocab, i) & kinds)
+        with self._using_vocab() as vocab:
+            found = [i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(vocab, i) & kinds]
         return tuple(filter(None, map(self.token_text, found)))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """UTF-8 bytes of one token, possibly part of a character."""
         buffer = ctypes.create_string_buffer(64)
-        n = llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-        if n < 0:
-            buffer = ctypes.create_string_buffer(-n)
-            n = llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        with self._using_vocab() as vocab:
+            n = llama.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
+            if n < 0:
+                buffer = ctypes.create_string_buffer(-n)
+                n = llama.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:n]
 
     def token_text(self, token: int) -> str:
@@ -158,20 +166,24 @@ class LlamaModel:
 
     @property
     def bos_text(self) -> str:
-        return self.token_text(llama.llama_vocab_bos(self.vocab))
+        with self._using_vocab() as vocab:
+            return self.token_text(llama.llama_vocab_bos(vocab))
 
     @property
     def adds_bos(self) -> bool:
         """Whether `tokenize` puts that token in front of what begins a prompt."""
-        return bool(llama.llama_vocab_get_add_bos(self.vocab))
+        with self._using_vocab() as vocab:
+            return bool(llama.llama_vocab_get_add_bos(vocab))
 
     @property
     def eos_text(self) -> str:
-        return self.token_text(llama.llama_vocab_eos(self.vocab))
+        with self._using_vocab() as vocab:
+            return self.token_text(llama.llama_vocab_eos(vocab))
 
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a turn."""
-        return bool(llama.llama_vocab_is_eog(self.vocab, token))
+        with self._using_vocab() as vocab:
+            return bool(llama.llama_vocab_is_eog(vocab, token))
 
     def close(self) -> None:
         self.owned.close()

@@ -1,13 +1,16 @@
 """Native objects that are freed once, and refused afterwards: after their owner's end too, and in a forked process.
 
-A pointer that was freed crashes whatever is given it, so nothing keeps one: who needs it asks here each time.
+A pointer that was freed crashes whatever is given it, so nothing keeps one: who needs it asks here each time. What is
+called without the model's turn, as its tokenizer is, holds it meanwhile against a close() in another thread.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ClosedError, NativeError
@@ -32,6 +35,7 @@ class Owned:
         self._what, self._free, self._owner, self._process = what, free, owner, os.getpid()
         self._pointers = [pointer]  # a list: taking the last one out of it is one step for all threads
         self._made: dict[Owned, None] = {}  # from this one
+        self._lock, self._n_users = threading.RLock(), 0
         if owner is not None:
             owner._made[self] = None
         if holder is not None:
@@ -50,20 +54,37 @@ class Owned:
         except IndexError:
             raise ClosedError(f"{self._what} is closed; load the model, or begin the conversation, again") from None
 
-    @property
-    def is_closed(self) -> bool:
-        return not self._pointers
+    @contextmanager
+    def using(self) -> Iterator[Any]:
+        """The pointer, which is not freed inside the block. Raises as `pointer` does."""
+        with self._lock:
+            pointer = self.pointer
+            self._n_users += 1
+        try:
+            yield pointer
+        finally:
+            with self._lock:
+                self._n_users -= 1
+                is_last = not self._n_users and not self._pointers
+            if is_last:  # it was closed meanwhile
+                self._free_all(pointer)
 
     def close(self) -> None:
-        """Frees what was made from it, then itself. Idempotent, from any thread."""
+        """Frees what was made from it, then itself; where it is in use, when that ends. Idempotent, from any thread."""
         if os.getpid() != self._process:
             return
+        with self._lock:
+            try:
+                pointer = self._pointers.pop()
+            except IndexError:
+                return
+            is_used = bool(self._n_users)
+        if not is_used:
+            self._free_all(pointer)
+
+    def _free_all(self, pointer: Any) -> None:
         for made in list(self._made):
             made.close()
-        try:
-            pointer = self._pointers.pop()
-        except IndexError:
-            return
         self._free(pointer)
         if self._owner is not None:
             self._owner._made.pop(self, None)

@@ -146,8 +146,9 @@ def compute_bytes(ctx: int) -> int:
 
 
 def check_state(ctx: int, n_pos: int, n_cells: int, n_visual: int) -> None:
-    """After any llama_context took a state from outside: it holds n_cells rows at positions below n_pos, n_visual of them
-    visual. Raises NativeError where it does not, and empties it.
+    """After any llama_context took a state from outside: it holds n_cells rows at positions below n_pos.
+
+    n_visual of them are visual. Raises NativeError where that is not so, and empties it.
     """
     try:
         LLAMA.checked(_check_state(ctx, n_pos, n_cells, n_visual))
@@ -208,11 +209,11 @@ class StageInfo:
 class StagedContext:
     """A llama_context with a staged KV cache, sequence 0. Owns the native context: use `with` or close().
 
-    model: a loaded llama_model; where it is given as an address alone, it has to outlive this. stop: what ends its calls
-    from outside; whatever it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a name of HOLDS, what a later
-    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank" or
-    "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a
-    plan that cannot be, NativeError for what llama.cpp refuses.
+    model: a loaded llama_model; where it is given as an address alone, it has to outlive this. stop: what ends its
+    calls from outside; whatever it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a
+    name of HOLDS, what a later prefill needs to rank earlier rows again: "rows" where the first stage's last layer does
+    not rank by "pagerank" or "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be
+    staged, UsageError for a plan that cannot be, NativeError for what llama.cpp refuses.
     """
 
     def __init__(

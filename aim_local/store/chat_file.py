@@ -18,8 +18,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
@@ -74,7 +75,10 @@ def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
 
 
 def read_header(path: Name) -> dict[str, Any]:
-    """What a file says of itself, checked by chat_header.py; its KV cache is not read. Raises ChatFileError, UsageError."""
+    """What a file says of itself, as chat_header.py lets it through; its KV cache is not read.
+
+    Raises ChatFileError, UsageError.
+    """
     path = check_suffix(path)
     with _opened(path) as file:
         return _read_header(path, file)[0]
@@ -100,7 +104,7 @@ def read_chat(path: Name) -> SavedChat:
 
 
 def raise_damaged(path: Name) -> None:
-    """Where something is wrong with what a file says: raises ChatFileError if that is since it does not fit its checksum.
+    """Where what a file says is wrong: raises ChatFileError if that is since it does not fit its checksum.
 
     A file of more than 1 GiB is not read for that.
     """
@@ -113,7 +117,7 @@ def raise_damaged(path: Name) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
     """Raises ChatFileError, also while it is read."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for a writer
@@ -124,7 +128,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise _unreadable(path, e) from e
 
 
-def _digest(file: BinaryIO, text: bytes) -> bytes:
+def _digest(file: BufferedReader, text: bytes) -> bytes:
     """sha256 of the header and all that follows it in the file."""
     digest = hashlib.sha256(text)
     while part := file.read(_CHUNK):
@@ -132,7 +136,7 @@ def _digest(file: BinaryIO, text: bytes) -> bytes:
     return digest.digest()
 
 
-def _read_text(path: Path, file: BinaryIO) -> tuple[bytes, bytes]:
+def _read_text(path: Path, file: BufferedReader) -> tuple[bytes, bytes]:
     """The header as it stands there, and the sha256 of it and the state."""
     head = file.read(_HEAD.size)
     if head[: len(_MAGIC)] != _MAGIC:
@@ -152,7 +156,7 @@ def _read_text(path: Path, file: BinaryIO) -> tuple[bytes, bytes]:
     return text, wanted
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], bytes, bytes]:
+def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytes, bytes]:
     """The header, checked, as it stands there, and the sha256 of it and the state."""
     text, wanted = _read_text(path, file)
     n_here = os.fstat(file.fileno()).st_size - file.tell()

@@ -7,6 +7,7 @@ it has been checked here. What only the model can tell, as how many layers it ha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ..config import IMPORTANCE, KV_TYPES, MERGE_BY, WEIGH
@@ -148,7 +149,7 @@ def _check_media(messages: Sequence[Mapping[str, Any]], media: Sequence[Mapping[
 
 def _check_cache(cache: Mapping[str, Any], n_media: int, n_messages: int) -> None:
     shares, items, marks = cache["shares"], cache["items"], cache["marks"]
-    if any(later > earlier for earlier, later in zip(shares, shares[1:], strict=False)):
+    if any(later > earlier for earlier, later in pairwise(shares)):
         raise SchemaError("cache.shares rise from one layer to the next")
     if len(marks) != len(items) + 1 or marks[0] != [0, 0, 0]:
         raise SchemaError(f"cache has {len(marks)} marks for {len(items)} tokens and media, and begins at {marks[0]}")

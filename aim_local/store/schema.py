@@ -109,13 +109,13 @@ def record(needed: Mapping[str, Rule], extra: Mapping[str, Rule] | None = None) 
 
     def check(value: object, where: str) -> None:
         if not isinstance(value, dict):
-            raise refused(value, where, "an object")
+            raise refused(value, where or "the header", "an object")
         for key in needed:
             if key not in value:
-                raise SchemaError(f"{where} has no {key!r}")
+                raise SchemaError(f"{where or 'the header'} has no {key!r}")
         for key, item in value.items():
             if key not in rules:
-                raise SchemaError(f"{where} has {key!r:.60}, which this version does not know")
+                raise SchemaError(f"{where or 'the header'} has {key!r:.60}, which this version does not know")
             rules[key](item, f"{where}.{key}" if where else key)
 
     return check
