@@ -222,4 +222,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an answer may hold what a terminal's encoding does not
+    from aim_local.native import aborts  # here: shell completion has no need of it
+
+    aborts.exit_with(1)
     app()

@@ -35,9 +35,12 @@ def answer(message: Message) -> Message:
 
 
 def _step(kind: str, path: bytes, n_threads: int) -> int:
+    status: int
     if kind == "weights":
-        return _weights(path, n_threads)
-    return _text(path) if kind == "text" else _vision(path)
+        status = _weights(path, n_threads)
+    else:
+        status = _text(path) if kind == "text" else _vision(path)
+    return status
 
 
 if __name__ == "__main__":
