@@ -27,6 +27,7 @@ _CALLERS = re.compile(r"^(?:\w+: +|error loading [\w ]+: +)+")  # llama.cpp's ow
 _REASONS = {
     "id_to_token.size() == token_to_id.size()": "two tokens of its vocabulary have the same text",
     "model vocab missing newline token": "its tokenizer.ggml.model does not fit its vocabulary, which has no newline",
+    "unordered_map::at": "its tokenizer.ggml.model does not fit its vocabulary, which lacks bytes",
 }
 
 
