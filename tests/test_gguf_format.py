@@ -14,6 +14,7 @@ from fuzz.targets.gguf import ARRAY, Entry, File, written
 from aim_local import store
 from aim_local.errors import ModelError
 from aim_local.store.gguf_header import read_architecture, read_header
+from aim_local.store.memory import memory_needed
 
 NAME = "blk.0.attn_q.bias"
 
@@ -124,3 +125,19 @@ def test_bad_entries_hide_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [name for name, problem in found.items() if problem is None] == ["demo", "infinite"]
     assert not any("\n" in problem for problem in found.values() if problem)
     assert store.find_entry("nested").problem == found["nested"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("qwen2.block_count", bent.text("twelve")),
+        ("qwen2.attention.head_count", bent.number("float32", float("nan"))),
+        ("qwen2.embedding_length", bent.array("float32", *[1.0] * 2000)),
+    ],
+)
+def test_how_much_memory_a_lie_takes(key: str, value: dict[str, int | bytes], tmp_path: Path) -> None:
+    path = bent.save(bent.with_key(bent.whole("model"), key, value), tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match=f"{key} is no number"):
+        memory_needed(store.ModelPaths("a", path, None))
+    none = bent.save(bent.with_key(bent.whole("model"), "qwen2.attention.head_count_kv", bent.array("int32")), path)
+    assert memory_needed(store.ModelPaths("a", none, None)) > 0

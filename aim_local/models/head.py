@@ -156,6 +156,7 @@ _OURS = {
     "aim.video.longest_edge": _ours(1, _SIDE),
     "aim.vision.min_tiles": _ours(0, 256),
     "aim.vision.max_tiles": _ours(1, 256),
+    "aim.vision.crop_size": _ours(),  # of the first converters; nothing reads it
     "aim.video.n_frames": _ours(1, 1 << 16),
     "aim.video.pool_stride": _ours(1, 1 << 10),
     "aim.video.ids_per_second": _ours(1, 1 << 16),

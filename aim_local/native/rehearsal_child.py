@@ -25,22 +25,15 @@ _weights = bind(libmtmd, "aim_check_weights", [c_char_p, c_int32])
 
 def answer(message: Message) -> Message:
     """What is wrong with a model's files, "" for nothing."""
+    n_threads = int(message["n_threads"])
+    steps = {"text": _text, "vision": _vision, "weights": lambda path: _weights(path, n_threads)}
     for kind, path in message["steps"]:
         log.clear()
         try:
-            MTMD.checked(_step(kind, os.fsencode(path), int(message["n_threads"])))
+            MTMD.checked(steps[kind](os.fsencode(path)))
         except AimError as e:
             return {"wrong": " ".join(log.last_error(str(e)).split())}
     return {"wrong": ""}
-
-
-def _step(kind: str, path: bytes, n_threads: int) -> int:
-    status: int
-    if kind == "weights":
-        status = _weights(path, n_threads)
-    else:
-        status = _text(path) if kind == "text" else _vision(path)
-    return status
 
 
 if __name__ == "__main__":
