@@ -70,8 +70,15 @@ class File:
 
 
 def seeds(folder: Path) -> list[Path]:
+    """The bundled model's first three layers, and its mmproj."""
     source = Path(__file__).parents[3] / "aim_local" / "data" / "model"
-    return [Path(shutil.copy(source / name, folder)) for name in ("model.gguf", "mmproj.gguf")]
+    whole = parse((source / "model.gguf").read_bytes())
+    entries = [replace(e, value=struct.pack("<I", 3)) if e.key == b"qwen2.block_count" else e for e in whole.entries]
+    kept = (b"blk.0.", b"blk.1.", b"blk.2.")
+    tensors = [t for t in whole.tensors if not t.name.startswith(b"blk.") or t.name[:6] in kept]
+    small = folder / "model.gguf"
+    small.write_bytes(written(replace(whole, entries=tuple(entries), tensors=tuple(tensors))))
+    return [small, Path(shutil.copy(source / "mmproj.gguf", folder))]
 
 
 def read(path: Path) -> None:
@@ -86,9 +93,9 @@ def read(path: Path) -> None:
     bundled = Path(aim_local.__path__[0]) / "data" / "model"
     model, mmproj = (bundled / "model.gguf", path) if is_mmproj(path) else (path, bundled / "mmproj.gguf")
     assert store.resolve(model, mmproj).model.is_file()
-    picture = np.full((90, 120, 3), 99, np.uint8)
+    picture = np.full((112, 112, 3), 99, np.uint8)
     with VisionLLM.load(model, mmproj, LoadConfig(n_threads=1)) as llm:
-        answer = llm.generate("What is it?", [picture], generate=GenerateConfig(max_tokens=3))
+        answer = llm.generate("What is it?", [picture], generate=GenerateConfig(max_tokens=2))
         assert "\ufffd\ufffd" not in answer.text
         filled = llm.prefill("What is it?", [picture], tokens=VisualTokenConfig.paper())
         assert np.isfinite(filled.logits).all()
