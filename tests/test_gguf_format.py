@@ -12,6 +12,9 @@ import pytest
 from fuzz.targets.gguf import ARRAY, Entry, File, written
 
 from aim_local import store
+from aim_local.convert.errors import ConvertError
+from aim_local.convert.quantize import quantize
+from aim_local.convert.quantize_vision import quantize_vision
 from aim_local.errors import ModelError
 from aim_local.store.gguf_header import read_architecture, read_header
 from aim_local.store.memory import memory_needed
@@ -125,6 +128,17 @@ def test_bad_entries_hide_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [name for name, problem in found.items() if problem is None] == ["demo", "infinite"]
     assert not any("\n" in problem for problem in found.values() if problem)
     assert store.find_entry("nested").problem == found["nested"]
+
+
+@pytest.mark.parametrize("name", ["100,000 arrays in arrays", "a key twice", "one over the other", "2^27 keys"])
+def test_the_quantisers_read_no_other_format(name: str, tmp_path: Path) -> None:
+    path = bent.save(BENDS[name][0](bent.whole("model")), tmp_path / "model.gguf")
+    with pytest.raises(ConvertError, match="is not a readable GGUF"):
+        quantize(path, tmp_path / "out.gguf", "q8_0")
+    text = bent.with_key(bent.whole("mmproj"), "general.description", bent.text(b"\xff\xfe"))
+    with pytest.raises(ConvertError, match=r"'general\.description' is a text that is not UTF-8"):
+        quantize_vision(bent.save(text, path), tmp_path / "out.gguf", "q8_0")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,8 @@ def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
         value = header.metadata[key]
         shown = f"an array of {value.length}" if isinstance(value, ArrayInfo) else repr(value)
         shown = f"{shown if len(shown) <= 80 else f'{shown[:77]}...'} ({header.kinds[key]})"
-    return ModelError(f"{header.path}: {key} is {shown}; {needed}. {_CURE}")
+    named = key if key.isprintable() else ascii(key)
+    return ModelError(f"{header.path}: {named} is {shown}; {needed}. {_CURE}")
 
 
 def _check_blocks(header: GgufHeader) -> None:

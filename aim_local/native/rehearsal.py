@@ -49,9 +49,14 @@ def rehearse(headers: Sequence[GgufHeader], kind: str, *, weights: bool) -> None
         return
     wrong = _try(steps, LIMIT_S + sum(header.n_bytes for header in headers) / _BYTES_PER_S)
     if wrong:
-        words = next((words for part, words in _REASONS.items() if part in wrong), _CALLERS.sub("", wrong))
+        words = next((words for part, words in _REASONS.items() if part in wrong), _plain(wrong))
         raise ModelError(f"{path} does not load: {words}; {_CURE}")
     look.note(weights=weights or look.knows_weights)
+
+
+def _plain(wrong: str) -> str:
+    """A reason of llama.cpp's, which may quote the file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _CALLERS.sub("", wrong))
 
 
 def _try(steps: list[tuple[str, str]], limit_s: float) -> str:

@@ -211,7 +211,7 @@ int32_t aim_check_weights(const char * path, int32_t n_threads) {
         const int64_t n = gguf_get_n_tensors(head.get());
         std::atomic<int64_t> next { 0 }, bad { n };
         const auto work = [&] {
-            std::unique_ptr<FILE, file_closer> file(fopen(path, "rb"));
+            std::unique_ptr<FILE, file_closer> file(ggml_fopen(path, "rb"));
             std::vector<uint8_t> part(1 << 20); // stays in a core's cache
             for (int64_t i = next++; i < n && i < bad; i = next++) {
                 if (!file || !is_finite(file.get(), head.get(), i, part)) {
