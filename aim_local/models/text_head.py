@@ -11,9 +11,9 @@ import math
 from typing import Any
 
 from ..store.gguf_header import ArrayInfo, GgufHeader
-from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, damaged
+from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, check_types, damaged
 
-_EPSILON, _FACTOR = Rule(("float32",), 0, 1), Rule(("float32",), 0, 1e6)
+_EPSILON, _FACTOR = Rule(("float32",), 0, 0.1), Rule(("float32",), 0, 1e6)
 
 
 def _number(least: int = 0, most: int = (1 << 31) - 1) -> Rule:
@@ -92,6 +92,7 @@ def check_text_head(header: GgufHeader) -> None:
             raise damaged(header, key, "it has to be a number")
     _check_heads(header)
     _check_vocabulary(header)
+    check_types(header)
     check_biases(header)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -18,13 +19,15 @@ from ..store.gguf_header import GgufHeader
 from ..store.seen import Look
 from .installed import library_files
 
-_LIMIT_S = 60.0  # for a head; the largest take less than 2 s
+LIMIT_S = 60.0  # for a head; the largest take less than 2 s
 _BYTES_PER_S = 20e6  # of weights, from the slowest disk
-_CURE = "the file is damaged: download or convert it again"
+_CURE = "the file is damaged, or of a kind that this version does not know: download or convert it again"
+_CALLERS = re.compile(r"^(?:\w+: +|error loading [\w ]+: +)+")  # llama.cpp's own functions, in front of its reasons
 # what upstream takes for granted, in words
 _REASONS = {
     "id_to_token.size() == token_to_id.size()": "two tokens of its vocabulary have the same text",
     "model vocab missing newline token": "its tokenizer.ggml.model does not fit its vocabulary, which has no newline",
+    "unordered_map::at": "its tokenizer.ggml.model does not fit its vocabulary, which lacks bytes",
 }
 
 
@@ -44,11 +47,16 @@ def rehearse(headers: Sequence[GgufHeader], kind: str, *, weights: bool) -> None
         steps += [("weights", file) for file in files]
     if not steps:
         return
-    wrong = _try(steps, _LIMIT_S + sum(header.n_bytes for header in headers) / _BYTES_PER_S)
+    wrong = _try(steps, LIMIT_S + sum(header.n_bytes for header in headers) / _BYTES_PER_S)
     if wrong:
-        words = next((words for part, words in _REASONS.items() if part in wrong), wrong)
-        raise ModelError(f"{path}: {words}; {_CURE}")
+        words = next((words for part, words in _REASONS.items() if part in wrong), _plain(wrong))
+        raise ModelError(f"{path} does not load: {words}; {_CURE}")
     look.note(weights=weights or look.knows_weights)
+
+
+def _plain(wrong: str) -> str:
+    """A reason of llama.cpp's, which may quote the file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _CALLERS.sub("", wrong))
 
 
 def _try(steps: list[tuple[str, str]], limit_s: float) -> str:
@@ -68,7 +76,7 @@ def _try(steps: list[tuple[str, str]], limit_s: float) -> str:
         finally:
             timer.cancel()
         if said is None:
-            return f"it takes over {limit_s:.0f} s to load" if late.is_set() else f"it does not load: {child.death()}"
+            return f"it takes over {limit_s:.0f} s to load" if late.is_set() else child.death()
     if "wrong" not in said:
         raise NativeError(f"a model file cannot be tried out: {said}; reinstall aim-local")
     return str(said["wrong"])

@@ -25,19 +25,15 @@ _weights = bind(libmtmd, "aim_check_weights", [c_char_p, c_int32])
 
 def answer(message: Message) -> Message:
     """What is wrong with a model's files, "" for nothing."""
+    n_threads = int(message["n_threads"])
+    steps = {"text": _text, "vision": _vision, "weights": lambda path: _weights(path, n_threads)}
     for kind, path in message["steps"]:
         log.clear()
         try:
-            MTMD.checked(_step(kind, os.fsencode(path), int(message["n_threads"])))
+            MTMD.checked(steps[kind](os.fsencode(path)))
         except AimError as e:
             return {"wrong": " ".join(log.last_error(str(e)).split())}
     return {"wrong": ""}
-
-
-def _step(kind: str, path: bytes, n_threads: int) -> int:
-    if kind == "weights":
-        return _weights(path, n_threads)
-    return _text(path) if kind == "text" else _vision(path)
 
 
 if __name__ == "__main__":

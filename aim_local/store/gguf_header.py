@@ -91,7 +91,7 @@ class GgufHeader:
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         for tensor in self.tensors:
-            name = _type_name(tensor.type)
+            name = type_name(tensor.type)
             counts[name] += 1
             block, size = gguf.GGML_QUANT_SIZES.get(tensor.type, (1, 1))
             sizes[name] += prod(tensor.shape) // block * size
@@ -108,7 +108,7 @@ class GgufHeader:
         return max(0, max(ends) - self.n_bytes)
 
 
-def _type_name(number: int) -> str:
+def type_name(number: int) -> str:
     import gguf
 
     try:
@@ -221,7 +221,7 @@ def _alignment(metadata: dict[str, Any], kinds: dict[str, str]) -> int:
 
 
 def _check_layout(tensors: tuple[TensorInfo, ...], alignment: int) -> None:
-    """Tensors lie one behind the other, in their order, each at a multiple of the alignment, as llama.cpp wants them."""
+    """As llama.cpp wants it: tensors lie one behind the other, each at a multiple of the alignment."""
     import gguf
 
     end = 0
@@ -230,10 +230,12 @@ def _check_layout(tensors: tuple[TensorInfo, ...], alignment: int) -> None:
         if not block:
             raise _DamagedError(f"the tensor {tensor.name!a} is of type {tensor.type}, which there is not")
         if tensor.shape[0] % block:
-            kind = _type_name(tensor.type)
+            kind = type_name(tensor.type)
             raise _DamagedError(f"the tensor {tensor.name!a} has rows of {tensor.shape[0]}, {kind} is by {block}")
         if tensor.offset != end:
-            raise _DamagedError(f"the tensor {tensor.name!a} begins at {tensor.offset}, the one before it ends at {end}")
+            raise _DamagedError(
+                f"the tensor {tensor.name!a} begins at {tensor.offset}, the one before it ends at {end}"
+            )
         end += prod(tensor.shape) // block * size
         end += -end % alignment
 

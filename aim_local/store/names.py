@@ -294,8 +294,9 @@ def read_manifest(folder: Path) -> dict[str, str]:
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {key: Path(str(value["path"])).name for key, value in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ModelError(f"{path}: cannot be read as a model's manifest ({e}); convert the checkpoint again") from e
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        why = "it is nested too deep" if isinstance(e, RecursionError) else str(e)
+        raise ModelError(f"{path}: cannot be read as a model's manifest ({why}); convert the checkpoint again") from e
 
 
 def _file(path: Path) -> ModelPaths:
@@ -355,7 +356,7 @@ def _entry(name: str, folder: Path, bundled: bool) -> ModelEntry:
         problem = (
             f"{cut[0].path.name} lacks {cut[0].missing_bytes()} bytes; convert or download it again" if cut else None
         )
-    except ModelError as e:
+    except (ModelError, OSError) as e:
         return ModelEntry(name, folder, bundled, problem=str(e).removeprefix(f"{name}: "))
     types = {"model": sum((Counter(head.types()) for head in language), Counter[str]())}
     return ModelEntry(
