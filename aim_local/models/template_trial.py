@@ -7,10 +7,6 @@ from .prompt import ChatTemplate, MediaKind, Message
 
 _SYSTEM, _QUESTION = Message("system", "Be brief."), Message("user", "What is it?")
 _ANSWER = Message("assistant", "A cat.")
-    Message("system", "Be brief."),
-    Message("user", "What is it?"),
-    Message("assistant", "A cat."),
-)
 
 
 def _shown(kind: MediaKind, index: int = 0) -> Message:
