@@ -135,7 +135,7 @@ class Child:
                     stream.close()
 
     def forget(self) -> None:
-        """In a process that was forked from the parent: gives up its copies of the pipes, which keep the child alive."""
+        """In a process that was forked from the parent: gives up its ends of the pipes, which keep the child alive."""
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (self._process.stdin, self._process.stdout):
             if stream:

@@ -86,6 +86,9 @@ class Work(Protocol):
     def write(self, stage: Path, meter: Meter) -> dict[str, Written]:
         """Both files, "model" and "mmproj", written into `stage`."""
 
+    def written_notes(self, files: Mapping[str, Written]) -> tuple[str, ...]:
+        """Notes that only the files can tell."""
+
     def facts(self, files: Mapping[str, Written]) -> dict[str, str]:
         """What the manifest says of the model itself: text_architecture, projector."""
 
@@ -109,6 +112,7 @@ def convert(
         check_space(stage, work.n_bytes, out)
         files = work.write(stage, Meter(progress))
         check_usable(Path(src), files["model"].path, files["mmproj"].path)
+        more = work.written_notes(files)
         (stage / MANIFEST).write_text(manifest(work, files, config), encoding="utf-8")
     return ConvertResult(
         folder=out,
@@ -119,7 +123,7 @@ def convert(
         tensors={k: f.tensors for k, f in files.items()},
         n_bytes={k: f.n_bytes for k, f in files.items()},
         types={k: f.types for k, f in files.items()},
-        notes=work.notes,
+        notes=(*work.notes, *more),
         seconds=time.monotonic() - started,
     )
 

@@ -49,6 +49,7 @@ class TemplateProcess:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: Child | None = None
+        self._ready = False  # it has said so: the time that its start takes is not the template's
         self._others: list[Child] = []  # of the processes that this one was forked from
 
     def start(self) -> None:
@@ -90,6 +91,7 @@ class TemplateProcess:
         if self._child and not self._child.is_alive:  # ended from outside, between two texts
             self.close()
         if self._child is None:
+            self._ready = False
             try:
                 self._child = Child("the process of the chat template", ["-m", _MODULE], env=_ENVIRONMENT)
             except OSError as e:
@@ -98,6 +100,9 @@ class TemplateProcess:
 
     def _asked(self, wall_s: float, message: Sent) -> Sent:
         child, late = self._started(), threading.Event()
+        if not self._ready and child.receive() is None:
+            raise NativeError(f"{child.name}: {child.death()}")
+        self._ready = True
 
         def end() -> None:
             late.set()

@@ -127,6 +127,7 @@ def main() -> None:
     parent = Parent()
     inbox = parent.inbox()  # ends with the parent
     bound()
+    parent.say(ready=True)
     for message in inbox:
         parent.say(**answer(message))
 
