@@ -38,7 +38,9 @@ def check_decoded(name: object, n_frames: int, height: int, width: int, max_pixe
     total = n_frames * height * width
     if total > CLIP * max_pixels:
         came = f"{n_frames:,} frames of {width} x {height} = {total:,} pixels have to be decoded for the chosen frames"
-        raise _beyond(name, came, CLIP * max_pixels, math.ceil(total / CLIP), "choose fewer frames or a shorter range, ")
+        raise _beyond(
+            name, came, CLIP * max_pixels, math.ceil(total / CLIP), "choose fewer frames or a shorter range, "
+        )
 
 
 def _beyond(name: object, came: str, allowed: int, wanted: int, less: str = "") -> MediaBudgetError:

@@ -113,9 +113,7 @@ def index_media(item: MediaItem, max_pixels: int = MAX_PIXELS) -> Indexed:
     return Indexed(item, path, kind, None, pictures.animation_info(path, kind) if kind.animated else None, max_pixels)
 
 
-def outline_media(
-    item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING, max_pixels: int = MAX_PIXELS
-) -> Outline:
+def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING, max_pixels: int = MAX_PIXELS) -> Outline:
     """What `open_media(item, sampling, max_pixels=max_pixels)` will give. Raises MediaError, UsageError."""
     return index_media(item, max_pixels).outline(sampling)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.ExifTags
@@ -58,10 +59,9 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
 
     Raises MediaError for damage, MediaBudgetError for one that takes more than max_pixels allow (budget.py).
     """
-    image = _open(path)
-    if image is None:
-        return None
-    with image:
+    with _opened_if_any(path) as image:
+        if image is None:
+            return None
         name, size = image.format or "", (image.height, image.width)
         check_frame(path, f"a picture ({name})", *size, max_pixels)
         if name == "GIF":
@@ -116,22 +116,30 @@ def _count_pages(image: PIL.Image.Image) -> int:
     return n
 
 
-def _open(path: Path) -> PIL.Image.Image | None:
+@contextmanager
+def _opened_if_any(path: Path) -> Iterator[PIL.Image.Image | None]:
     """As PIL.Image.open, without its bound on pixels: that is one for the whole program, ours is budget.py."""
-    with decoding(path):
-        PIL.Image.init()
-        with path.open("rb") as file:
-            head = file.read(16)
-        for name in _FORMATS:
-            make, accepts = PIL.Image.OPEN[name]
-            if not accepts or accepts(head) is True:
-                try:
-                    return make(str(path), "")
-                except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
-                    too_large = f"{path}: the picture is too large for Pillow ({reason(e)}); scale it down first"
-                    raise MediaBudgetError(too_large) from e
-                except _NOT_THIS:
-                    continue
+    with ExitStack() as stack:
+        with decoding(path):
+            PIL.Image.init()
+            image = _identified(path, stack.enter_context(path.open("rb")))
+        yield stack.enter_context(image) if image else None
+
+
+def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
+    head = file.read(16)
+    for name in _FORMATS:
+        make, accepts = PIL.Image.OPEN[name]
+        if accepts and accepts(head) is not True:
+            continue
+        file.seek(0)
+        try:
+            return make(file, str(path))
+        except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
+            told = f"{path}: the picture is too large for Pillow ({reason(e)}); scale it down first"
+            raise MediaBudgetError(told) from e
+        except _NOT_THIS:
+            continue
     return None
 
 
@@ -218,10 +226,9 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
-    image = _open(path)
-    if image is None:
-        raise MediaError(f"{path}: cannot be read as a picture any more; copy or download it again")
-    with image:
+    with _opened_if_any(path) as image:
+        if image is None:
+            raise MediaError(f"{path}: cannot be read as a picture any more; copy or download it again")
         yield image
 
 

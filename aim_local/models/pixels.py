@@ -86,12 +86,15 @@ def _pinpoints(flat: Sequence[int], side: int) -> tuple[tuple[int, int], ...]:
 
 
 def plan_image(height: int, width: int, config: PreprocessConfig, patches: int) -> AnyresPlan:
-    """Tiles and tokens of one image of any resolution. `patches`: per tile side. Raises ModelError for too many tiles."""
+    """Tiles and tokens of one image of any resolution. `patches`: per tile side.
+
+    Raises ModelError where a file asks for more tiles, or larger ones, than any model has.
+    """
     found = AnyresPlan.of(height, width, config.side, patches, config.pinpoints, config.max_tiles)
-    if found.n_tiles > MAX_TILES:
+    if found.n_tiles > MAX_TILES or found.best_h * found.best_w > MAX_RESIZED:
         raise ModelError(
-            f"the mmproj cuts a picture of {width}x{height} into {found.n_tiles:,} tiles, at most {MAX_TILES} are"
-            " allowed; its image_grid_pinpoints are damaged: convert it again"
+            f"the mmproj cuts a picture of {width}x{height} into {found.n_tiles:,} tiles of {config.side} pixels, at"
+            f" most {MAX_TILES} are allowed; its image_grid_pinpoints are damaged: convert it again"
         )
     return found
 
@@ -175,7 +178,7 @@ def center_crop(image: Pixels, side: int) -> Pixels:
 def resize_padded(image: Pixels, config: PreprocessConfig) -> Pixels:
     """Centred on a square of the mean colour, then resized.
 
-    As `resize` does, all rows are resized before all columns, and so a few rows of the square are there at a time.
+    Pillow resizes the rows of a square before its columns, and so a few of its rows are here at a time.
     """
     height, width = image.shape[:2]
     side = max(height, width)
