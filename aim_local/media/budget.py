@@ -14,11 +14,15 @@ from aim_local.errors import MediaBudgetError
 STEPS = 8  # so many times max_pixels are stepped through: an animated picture from its first frame, scans of a JPEG
 CLIP = 512  # so many times max_pixels are decoded of a clip: 4,100 frames of 8K, 66,000 of 1080p
 MAX_PACKETS = 4_000_000  # of a clip's index: a day at 46 frames a second
-_LEAST = 2**16  # pixels as which a step counts at least: it takes time of its own, however small its frame is
+MAX_SIDE = 2**20  # pixels of a row or column: Pillow cannot take much longer ones
+_LEAST = 2**17  # pixels as which a step counts at least: it takes time of its own, however small its frame is
 
 
 def check_frame(name: object, what: str, height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
-    """what: "a picture (PNG)". Raises MediaBudgetError for one that is too large."""
+    """what: "a picture (PNG)". Raises MediaBudgetError for one that is too large, or too long."""
+    if max(height, width) > MAX_SIDE:
+        came = f"{name}: {what} of {width} x {height} pixels; a side has at most {MAX_SIDE:,}"
+        raise MediaBudgetError(f"{came}: crop it first")
     if height * width > max_pixels:
         came = f"{what} of {width} x {height} = {height * width:,} pixels"
         raise _beyond(name, came, max_pixels, height * width)

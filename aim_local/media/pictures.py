@@ -5,6 +5,7 @@ Knows: formats, EXIF orientation, colour modes, frame delays. Leaves to others: 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,12 +26,14 @@ from aim_local.media.claims import gif_frames
 from aim_local.media.foreign import decoding, reason
 from aim_local.media.jpeg_scans import count_scans
 from aim_local.media.types import Frames, Size, VideoInfo
+from aim_local.native.tiff import silence_libtiff
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)  # of a reader whose format a file is not, as in Pillow
 _MOST_PAGES = 1000  # that are counted
+_MOST_FRAMES = 200_000  # of a GIF that are counted; more than may be stepped through
 _LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
 _STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
@@ -81,11 +84,13 @@ def _check_gif(path: Path, max_pixels: int) -> None:
     """A frame beyond Pillow's own bound is where Pillow stops: what is before it is used, as with other damage."""
     last = 2 * (PIL.Image.MAX_IMAGE_PIXELS or max_pixels)
     with decoding(path):
-        for n, (height, width) in enumerate(gif_frames(path), 1):
+        n, size = 0, (1, 1)
+        for height, width in itertools.islice(gif_frames(path), _MOST_FRAMES):
             if height * width > last:
                 break
-            check_frame(path, "a picture (GIF)", height, width, max_pixels)
-            check_steps(path, "frames", n, height, width, max_pixels)
+            n, size = n + 1, (height, width)
+    check_frame(path, "a picture (GIF)", *size, max_pixels)
+    check_steps(path, "frames", n, *size, max_pixels)
 
 
 def _n_frames(path: Path, image: PIL.Image.Image) -> int:
@@ -120,6 +125,7 @@ def _count_pages(image: PIL.Image.Image) -> int:
 def _opened_if_any(path: Path) -> Iterator[PIL.Image.Image | None]:
     """As PIL.Image.open, without its bound on pixels: that is one for the whole program, ours is budget.py."""
     with ExitStack() as stack:
+        silence_libtiff()
         with decoding(path):
             PIL.Image.init()
             image = _identified(path, stack.enter_context(path.open("rb")))

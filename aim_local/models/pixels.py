@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]
 
 LANCZOS, BILINEAR, BICUBIC = 1, 2, 3  # PIL's numbers
 _STRIP = 1 << 22  # pixels that are worked on at a time
+MAX_PADDED = 1 << 29  # pixels, with what is padded beside them
 MAX_RESIZED = 1 << 27  # pixels; LLaVA-1.5 resizes a whole strip before it cuts the middle out
 KINDS = ("onevision", "anyres", "clip-center-crop")
 ANYRES = (
@@ -184,7 +185,7 @@ def resize_padded(image: Pixels, config: PreprocessConfig) -> Pixels:
     side = max(height, width)
     colour = np.array([int(m * 255) for m in config.mean], np.uint8)
     new_h, new_w = clip_size(side, side, config)
-    if side * max(new_h, new_w) > MAX_RESIZED:
+    if height * side > MAX_PADDED or side * max(new_h, new_w) > MAX_RESIZED:
         raise MediaError(f"a picture of {width}x{height} is too large to be padded to a square; crop it first")
     top, left = (side - height) // 2, (side - width) // 2
     blank = resize(np.broadcast_to(colour, (1, side, 3)), 1, new_w, config.resample)  # a row above or below the picture
