@@ -20,7 +20,7 @@ import PIL.TiffImagePlugin
 
 from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
-from aim_local.media.budget import check_frame, check_steps
+from aim_local.media.budget import check_frame, check_scans, check_steps
 from aim_local.media.canvas import Canvas
 from aim_local.media.claims import gif_frames
 from aim_local.media.foreign import decoding, reason
@@ -72,11 +72,11 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         n_frames = _n_frames(path, image)
         kind = PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, size)
     if kind.animated:
-        check_steps(path, "frames", n_frames, *size, max_pixels)
+        check_steps(path, n_frames, *size, max_pixels)
     if name in ("JPEG", "MPO"):
         with decoding(path):
             n_scans = count_scans(path)
-        check_steps(path, "scans", n_scans, *size, max_pixels)
+        check_scans(path, n_scans, *size, max_pixels)
     return kind
 
 
@@ -90,7 +90,7 @@ def _check_gif(path: Path, max_pixels: int) -> None:
                 break
             n, size = n + 1, (height, width)
     check_frame(path, "a picture (GIF)", *size, max_pixels)
-    check_steps(path, "frames", n, *size, max_pixels)
+    check_steps(path, n, *size, max_pixels)
 
 
 def _n_frames(path: Path, image: PIL.Image.Image) -> int:
