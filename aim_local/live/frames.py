@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from av.video.reformatter import VideoReformatter
 
+from aim_local.errors import MediaError
 from aim_local.live.choose import Chooser
 from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.timeline import Timeline
-from aim_local.errors import MediaError
 from aim_local.media.container import Damage, decode
 from aim_local.media.decode import rgb
 from aim_local.media.foreign import decoding

@@ -21,7 +21,6 @@ Fit = Callable[[Frames], Frames]  # one frame uint8 [h, w, 3] -> what is kept of
 
 # more than that in one array is a wish for a smaller request, not for swapping
 MAX_FRAME_BYTES = 4 * 2**30
-_STRIP = 2**22  # pixels that are resized at a time
 
 
 @dataclass(frozen=True)
@@ -132,25 +131,9 @@ class Canvas:
 
 
 def resize_rgb(pixels: Frames, size: Size, resample: int = PIL.Image.Resampling.BICUBIC) -> Frames:
-    """uint8 [h, w, 3] -> uint8 [H, W, 3], Pillow's filters as in transformers' processors; same size: untouched.
-
-    Pillow resizes rows, then columns. So a large picture's rows are given to it in strips: the same bytes, without a
-    copy of the whole picture in Pillow's form.
-    """
-    height, width = pixels.shape[:2]
-    if (height, width) == size:
+    """uint8 [h, w, 3] -> uint8 [H, W, 3], Pillow's filters as in transformers' processors; same size: untouched."""
+    if pixels.shape[:2] == size:
         return pixels
-    n_rows = max(1, _STRIP // width)
-    if n_rows >= height or resample == PIL.Image.Resampling.NEAREST:
-        return _resized(pixels, size, resample)
-    narrow = np.empty((height, size[1], 3), np.uint8)
-    for top in range(0, height, n_rows):
-        strip = pixels[top : top + n_rows]
-        narrow[top : top + n_rows] = _resized(strip, (len(strip), size[1]), resample)
-    return _resized(narrow, size, resample)
-
-
-def _resized(pixels: Frames, size: Size, resample: int) -> Frames:
     image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(image.resize((size[1], size[0]), PIL.Image.Resampling(resample)))
 

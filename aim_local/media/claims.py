@@ -100,7 +100,9 @@ def _check_mp4(file: BinaryIO, path: Path, n_file: int) -> None:
             tracks.append(_Track())
         if kind in _TABLES:
             if end - start > _MOST_BYTES:
-                raise _refused(path, f"has an index of {(end - start) >> 20:,} MiB; that is more than a film of a day needs")
+                raise _refused(
+                    path, f"has an index of {(end - start) >> 20:,} MiB; that is more than a film of a day needs"
+                )
             file.seek(start)
             tracks[-1].add(kind, file.read(end - start))
     claimed, in_chunks = sum(track.n_index for track in tracks), max(track.n_in_chunks for track in tracks)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
 from av.packet import Packet
@@ -37,6 +38,9 @@ FILE_OPTIONS = {
 
 # a frame that is larger than the file's head says is damage, unless it is no larger than this: some streams change size
 _GROWTH_PIXELS = 2**24
+_NO_MEMORY = "no memory for the video decoder and its threads"
+_SPARE = 64 << 20  # bytes
+_MARGIN = 128  # pixels that codecs round sides up to
 _THREAD_BYTES = 512 << 20  # of frames that the decoder's threads work on at the same time
 _MOST_THREADS = 16  # FFmpeg's own bound
 
@@ -78,8 +82,8 @@ def prepare(stream: VideoStream, name: Path | str, max_pixels: int) -> None:
     """
     codec = stream.codec_context
     check_frame(name, f"a video ({codec.name}) with frames", codec.height, codec.width, max_pixels)
-    coded = (codec.width + 128) * (codec.height + 128)
-    codec.options = {"max_pixels": str(max(coded, min(max_pixels, _GROWTH_PIXELS)))}
+    coded = (codec.width + _MARGIN) * (codec.height + _MARGIN)
+    codec.options = {"max_pixels": str(max(coded, _GROWTH_PIXELS))}
     codec.thread_count = n_threads(codec.height, codec.width)
 
 
@@ -125,11 +129,24 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Dama
     """
     try:
         return [frame for frame in stream.decode(packet) if not frame.is_corrupt]
-    except (MemoryError, BlockingIOError) as e:
-        raise MediaMemoryError("no memory for the video decoder and its threads") from e
-    except Exception:
-        damage.n_packets += 1
-        return []
+    except BlockingIOError as e:
+        raise MediaMemoryError(_NO_MEMORY) from e
+    except MemoryError as e:
+        if not _has_memory(16 * stream.codec_context.height * stream.codec_context.width + _SPARE):
+            raise MediaMemoryError(_NO_MEMORY) from e
+    except Exception:  # told apart by nobody: damage
+        pass
+    damage.n_packets += 1
+    return []
+
+
+def _has_memory(n_bytes: int) -> bool:
+    """FFmpeg says that there is no memory where a damaged packet claims a frame beyond its bounds, too."""
+    try:
+        np.empty(n_bytes, np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def all_frames(container: InputContainer, stream: VideoStream, damage: Damage, begin: int = 0) -> Iterator[VideoFrame]:

@@ -37,7 +37,9 @@ def decoding(name: object, failed: str = "is a damaged picture") -> Iterator[Non
 
 
 def no_memory(name: object) -> MediaMemoryError:
-    return MediaMemoryError(f"{name}: there is no memory for its decoder; free some, or scale it down (damaged: copy it)")
+    return MediaMemoryError(
+        f"{name}: there is no memory for its decoder; free some, or scale it down (damaged: copy it)"
+    )
 
 
 def reason(e: BaseException) -> str:

@@ -84,8 +84,8 @@ class _Times:
 def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
     """Probe a file: one pass over its packets, one decoded frame (containers without display times: all decoded).
 
-    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded, MediaBudgetError for one
-    that takes more than max_pixels allow (budget.py).
+    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded, MediaBudgetError for
+    one that takes more than max_pixels allow (budget.py).
     """
     with open_stream(path, max_pixels) as (container, stream):
         names = set(container.format.name.split(","))

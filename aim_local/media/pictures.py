@@ -5,11 +5,13 @@ Knows: formats, EXIF orientation, colour modes, frame delays. Leaves to others: 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.ExifTags
@@ -18,18 +20,20 @@ import PIL.TiffImagePlugin
 
 from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
-from aim_local.media.budget import check_frame, check_steps
+from aim_local.media.budget import check_frame, check_scans, check_steps
 from aim_local.media.canvas import Canvas
 from aim_local.media.claims import gif_frames
 from aim_local.media.foreign import decoding, reason
 from aim_local.media.jpeg_scans import count_scans
 from aim_local.media.types import Frames, Size, VideoInfo
+from aim_local.native.tiff import silence_libtiff
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)  # of a reader whose format a file is not, as in Pillow
 _MOST_PAGES = 1000  # that are counted
+_MOST_FRAMES = 200_000  # of a GIF that are counted; more than may be stepped through
 _LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
 _STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
@@ -58,10 +62,9 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
 
     Raises MediaError for damage, MediaBudgetError for one that takes more than max_pixels allow (budget.py).
     """
-    image = _open(path)
-    if image is None:
-        return None
-    with image:
+    with _opened_if_any(path) as image:
+        if image is None:
+            return None
         name, size = image.format or "", (image.height, image.width)
         check_frame(path, f"a picture ({name})", *size, max_pixels)
         if name == "GIF":
@@ -69,11 +72,11 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         n_frames = _n_frames(path, image)
         kind = PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, size)
     if kind.animated:
-        check_steps(path, "frames", n_frames, *size, max_pixels)
+        check_steps(path, n_frames, *size, max_pixels)
     if name in ("JPEG", "MPO"):
         with decoding(path):
             n_scans = count_scans(path)
-        check_steps(path, "scans", n_scans, *size, max_pixels)
+        check_scans(path, n_scans, *size, max_pixels)
     return kind
 
 
@@ -81,11 +84,13 @@ def _check_gif(path: Path, max_pixels: int) -> None:
     """A frame beyond Pillow's own bound is where Pillow stops: what is before it is used, as with other damage."""
     last = 2 * (PIL.Image.MAX_IMAGE_PIXELS or max_pixels)
     with decoding(path):
-        for n, (height, width) in enumerate(gif_frames(path), 1):
+        n, size = 0, (1, 1)
+        for height, width in itertools.islice(gif_frames(path), _MOST_FRAMES):
             if height * width > last:
                 break
-            check_frame(path, "a picture (GIF)", height, width, max_pixels)
-            check_steps(path, "frames", n, height, width, max_pixels)
+            n, size = n + 1, (height, width)
+    check_frame(path, "a picture (GIF)", *size, max_pixels)
+    check_steps(path, n, *size, max_pixels)
 
 
 def _n_frames(path: Path, image: PIL.Image.Image) -> int:
@@ -116,22 +121,31 @@ def _count_pages(image: PIL.Image.Image) -> int:
     return n
 
 
-def _open(path: Path) -> PIL.Image.Image | None:
+@contextmanager
+def _opened_if_any(path: Path) -> Iterator[PIL.Image.Image | None]:
     """As PIL.Image.open, without its bound on pixels: that is one for the whole program, ours is budget.py."""
-    with decoding(path):
-        PIL.Image.init()
-        with path.open("rb") as file:
-            head = file.read(16)
-        for name in _FORMATS:
-            make, accepts = PIL.Image.OPEN[name]
-            if not accepts or accepts(head) is True:
-                try:
-                    return make(str(path), "")
-                except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
-                    too_large = f"{path}: the picture is too large for Pillow ({reason(e)}); scale it down first"
-                    raise MediaBudgetError(too_large) from e
-                except _NOT_THIS:
-                    continue
+    with ExitStack() as stack:
+        silence_libtiff()
+        with decoding(path):
+            PIL.Image.init()
+            image = _identified(path, stack.enter_context(path.open("rb")))
+        yield stack.enter_context(image) if image else None
+
+
+def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
+    head = file.read(16)
+    for name in _FORMATS:
+        make, accepts = PIL.Image.OPEN[name]
+        if accepts and accepts(head) is not True:
+            continue
+        file.seek(0)
+        try:
+            return make(file, str(path))
+        except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
+            told = f"{path}: the picture is too large for Pillow ({reason(e)}); scale it down first"
+            raise MediaBudgetError(told) from e
+        except _NOT_THIS:
+            continue
     return None
 
 
@@ -218,10 +232,9 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
-    image = _open(path)
-    if image is None:
-        raise MediaError(f"{path}: cannot be read as a picture any more; copy or download it again")
-    with image:
+    with _opened_if_any(path) as image:
+        if image is None:
+            raise MediaError(f"{path}: cannot be read as a picture any more; copy or download it again")
         yield image
 
 

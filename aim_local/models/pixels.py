@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]
 
 LANCZOS, BILINEAR, BICUBIC = 1, 2, 3  # PIL's numbers
 _STRIP = 1 << 22  # pixels that are worked on at a time
+MAX_PADDED = 1 << 29  # pixels, with what is padded beside them
 MAX_RESIZED = 1 << 27  # pixels; LLaVA-1.5 resizes a whole strip before it cuts the middle out
 KINDS = ("onevision", "anyres", "clip-center-crop")
 ANYRES = (
@@ -86,12 +87,15 @@ def _pinpoints(flat: Sequence[int], side: int) -> tuple[tuple[int, int], ...]:
 
 
 def plan_image(height: int, width: int, config: PreprocessConfig, patches: int) -> AnyresPlan:
-    """Tiles and tokens of one image of any resolution. `patches`: per tile side. Raises ModelError for too many tiles."""
+    """Tiles and tokens of one image of any resolution. `patches`: per tile side.
+
+    Raises ModelError where a file asks for more tiles, or larger ones, than any model has.
+    """
     found = AnyresPlan.of(height, width, config.side, patches, config.pinpoints, config.max_tiles)
-    if found.n_tiles > MAX_TILES:
+    if found.n_tiles > MAX_TILES or found.best_h * found.best_w > MAX_RESIZED:
         raise ModelError(
-            f"the mmproj cuts a picture of {width}x{height} into {found.n_tiles:,} tiles, at most {MAX_TILES} are"
-            " allowed; its image_grid_pinpoints are damaged: convert it again"
+            f"the mmproj cuts a picture of {width}x{height} into {found.n_tiles:,} tiles of {config.side} pixels, at"
+            f" most {MAX_TILES} are allowed; its image_grid_pinpoints are damaged: convert it again"
         )
     return found
 
@@ -175,13 +179,13 @@ def center_crop(image: Pixels, side: int) -> Pixels:
 def resize_padded(image: Pixels, config: PreprocessConfig) -> Pixels:
     """Centred on a square of the mean colour, then resized.
 
-    As `resize` does, all rows are resized before all columns, and so a few rows of the square are there at a time.
+    Pillow resizes the rows of a square before its columns, and so a few of its rows are here at a time.
     """
     height, width = image.shape[:2]
     side = max(height, width)
     colour = np.array([int(m * 255) for m in config.mean], np.uint8)
     new_h, new_w = clip_size(side, side, config)
-    if side * max(new_h, new_w) > MAX_RESIZED:
+    if height * side > MAX_PADDED or side * max(new_h, new_w) > MAX_RESIZED:
         raise MediaError(f"a picture of {width}x{height} is too large to be padded to a square; crop it first")
     top, left = (side - height) // 2, (side - width) // 2
     blank = resize(np.broadcast_to(colour, (1, side, 3)), 1, new_w, config.resample)  # a row above or below the picture

@@ -15,7 +15,8 @@ class Limits:
     """body_bytes: of a JSON request. file_bytes: of an uploaded, decoded or fetched file; files_bytes: of all kept.
 
     fetch_s: for a file from an address, redirects included. n_media: items of a request. n_frames: of a clip, asked or
-    given as pictures. n_pixels: of a frame or picture, before it is fitted (LoadConfig.max_pixels). n_answer: tokens of an answer.
+    given as pictures. n_pixels: of a frame or picture, before it is fitted, as in LoadConfig.max_pixels. n_answer:
+    tokens of an answer.
     n_waiting: requests in the queue, without the one that is computed. answer_s: from a request's arrival to its end.
     """
 
