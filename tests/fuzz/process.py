@@ -29,8 +29,8 @@ class BrokenTarget(Exception):
 class Child:
     """Of one target. folder: its own, for seeds, mutants, user state and its log."""
 
-    def __init__(self, name: str, folder: Path, seed: int, memory_mib: int) -> None:
-        self.name, self.folder, self.seed, self.memory_mib = name, folder, seed, memory_mib
+    def __init__(self, name: str, folder: Path, seed: int, memory_mib: int, *, hang_s: float = HANG_S) -> None:
+        self.name, self.folder, self.seed, self.memory_mib, self._hang_s = name, folder, seed, memory_mib, hang_s
         self._process: subprocess.Popen[bytes] | None = None
         self._n_read, self._rest = 0, b""
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class Child:
         begin = time.monotonic()
         process.stdin.write(json.dumps(what).encode() + b"\n")
         process.stdin.flush()
-        told = self._line(HANG_S, base)
+        told = self._line(self._hang_s, base)
         self._n_read += 1
         if isinstance(told, dict):
             if "broken" in told:
