@@ -29,8 +29,19 @@ class BrokenTarget(Exception):
 class Child:
     """Of one target. folder: its own, for seeds, mutants, user state and its log."""
 
-    def __init__(self, name: str, folder: Path, seed: int, memory_mib: int, *, hang_s: float = HANG_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        seed: int,
+        memory_mib: int,
+        *,
+        hang_s: float = HANG_S,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        """given: further variables of its environment."""
         self.name, self.folder, self.seed, self.memory_mib, self._hang_s = name, folder, seed, memory_mib, hang_s
+        self._given = given or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._n_read, self._rest = 0, b""
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +80,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.folder,
-            env={**os.environ, **own_state(self.folder)},
+            env={**os.environ, **own_state(self.folder), **self._given},
             start_new_session=True,  # Ctrl-C is for the driver, which ends its children
         )
         self._rest, self._n_read = b"", 0

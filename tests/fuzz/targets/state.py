@@ -342,9 +342,11 @@ def encoded(folder: Path) -> bytes:
 
 
 def answered() -> list[Any]:
-    from compare_case import item_row
+    from aim_local.lab.compare.records import ItemResult
+    from aim_local.results import Stats
 
-    return [item_row(item.id, right=bool(n % 2), scored="A") for n, item in enumerate(suite().items)]
+    stats = Stats(n_visual=4, n_visual_full=8, ttft_ms=1.0, n_generated=2, decode_ms=1.0).to_dict()
+    return [ItemResult(i.id, "A", [1], "A", bool(n % 2), [0.5], [True], stats) for n, i in enumerate(suite().items)]
 
 
 @cache
