@@ -96,7 +96,7 @@ static void add_names(names & loaded, const clip_ctx * ctx) {
 
 // limits of a matrix's input and output, which clip reads as numbers
 static bool is_limit(const std::string & name, const names & loaded) {
-    for (const std::string end : { ".input_max", ".input_min", ".output_max", ".output_min" }) {
+    for (const std::string & end : std::vector<std::string> { ".input_max", ".input_min", ".output_max", ".output_min" }) {
         if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0) {
             return loaded.count(name.substr(0, name.size() - end.size()) + ".weight") > 0;
         }
@@ -117,7 +117,7 @@ static void check_all_loaded(const char * path, const names & loaded, bool hears
 }
 
 static const ggml_tensor * source_of(const ggml_tensor * t, const names & loaded) {
-    for (; t; t = t->view_src ? t->view_src : t->op == GGML_OP_CONT || t->op == GGML_OP_CPY || t->op == GGML_OP_CAST ? t->src[0] : nullptr) {
+    for (; t; t = t->view_src ? t->view_src : t->op == GGML_OP_CONT ? t->src[0] : nullptr) {
         if (loaded.count(t->name)) {
             return t;
         }
@@ -126,7 +126,8 @@ static const ggml_tensor * source_of(const ggml_tensor * t, const names & loaded
 }
 
 // ggml repeats what is added or multiplied until it fits: half a bias, twice, is as good to it as a bias
-static void check_no_repeats(ggml_cgraph * graph, const names & loaded) {
+// and adds numbers of float32 alone
+static void check_added(ggml_cgraph * graph, const names & loaded) {
     for (int i = 0; i < ggml_graph_n_nodes(graph); i++) {
         const ggml_tensor * node = ggml_graph_node(graph, i);
         if (node->op != GGML_OP_ADD && node->op != GGML_OP_MUL && node->op != GGML_OP_SUB && node->op != GGML_OP_DIV) {
@@ -134,6 +135,9 @@ static void check_no_repeats(ggml_cgraph * graph, const names & loaded) {
         }
         const ggml_tensor * given = node->src[1];
         const ggml_tensor * weight = source_of(given, loaded);
+        if (weight && given->type != GGML_TYPE_F32 && node->type == GGML_TYPE_F32) {
+            aim_fail(AIM_STATUS_UNSUPPORTED, "its tensor '%s' is of type %s, and f32 is needed", weight->name, ggml_type_name(given->type));
+        }
         for (int d = 0; weight && d < GGML_MAX_DIMS; d++) {
             if (given->ne[d] != node->ne[d] && given->ne[d] != 1) {
                 aim_fail(AIM_STATUS_UNSUPPORTED, "its tensor '%s' has %d values in a place for %d", weight->name, int(given->ne[d]), int(node->ne[d]));
@@ -170,7 +174,7 @@ int32_t aim_rehearse_vision(const char * path) {
             add_names(loaded, ctx);
         }
         check_all_loaded(path, loaded, made.all.ctx_a != nullptr);
-        check_no_repeats(aim_clip_graph(vision), loaded);
+        check_added(aim_clip_graph(vision), loaded);
         return AIM_STATUS_OK;
     });
 }
@@ -207,7 +211,7 @@ int32_t aim_check_weights(const char * path, int32_t n_threads) {
         const int64_t n = gguf_get_n_tensors(head.get());
         std::atomic<int64_t> next { 0 }, bad { n };
         const auto work = [&] {
-            std::unique_ptr<FILE, file_closer> file(fopen(path, "rb"));
+            std::unique_ptr<FILE, file_closer> file(ggml_fopen(path, "rb"));
             std::vector<uint8_t> part(1 << 20); // stays in a core's cache
             for (int64_t i = next++; i < n && i < bad; i = next++) {
                 if (!file || !is_finite(file.get(), head.get(), i, part)) {
