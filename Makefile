@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test test-all lint llama apply refresh check fuzz sanitize bench gpu-check vulkan-check wheel wheel-check clean
+.PHONY: demo test test-all lint llama apply refresh check fuzz faults sanitize bench gpu-check vulkan-check wheel wheel-check clean
 
 $(VENV)/.base: pyproject.toml patches/VERSION
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,11 @@ MINUTES ?= 10
 SEED    ?= 1
 fuzz: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target $(TARGET))
+
+# each call of open, write, fsync, rename, mmap and malloc fails once during what writes and reads files; see tests/fuzz
+MOST ?= 40
+faults: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m fuzz.faults --most $(MOST)
 
 # our C++ under address and undefined-behaviour sanitizers, on the tests that compare it with other implementations
 # python is linked with neither library: asan has to be there first, and without libstdc++ beside it finds no throw to watch

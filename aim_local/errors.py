@@ -1,6 +1,7 @@
 """Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
 
 import errno
+from .visible import visible
 
 MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says what to do
 
@@ -8,13 +9,14 @@ MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says wha
 class AimError(Exception):
     """Base of every error of ours; the command line prints its message alone and exits with `exit_code`.
 
-    What a message quotes may be of any length: `str` leaves out the middle of one that is too long to read.
+    What a message quotes may be of any length and hold anything: `str` leaves out the middle of one that is too long to
+    read, and has escapes for what a terminal acts on.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        line = super().__str__()
+        line = visible(super().__str__())
         if len(line) <= MAX_LINE:
             return line
         return f"{line[: MAX_LINE - _END - 5]} ... {line[-_END:]}"

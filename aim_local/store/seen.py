@@ -17,6 +17,7 @@ from pathlib import Path
 from .files import replaced
 from .gguf_header import GgufHeader, head_sha256
 from .names import bundled_folder, cache_folder
+from .plain_json import parsed_object
 
 _MOST = 512  # models that are remembered
 _here: dict[str, list[object]] = {}  # what this process saw
@@ -73,7 +74,6 @@ def _memory() -> Path:
 
 def _read() -> dict[str, object]:
     try:
-        found = json.loads(_memory().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parsed_object(_memory().read_bytes())
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -46,7 +46,7 @@ def outcome_of(read: Callable[[Path], None], path: Path) -> Outcome:
     try:
         read(path)
     except AimError as error:
-        line = shown(str(error))
+        line = str(error)
         fault = fault_of_line(line)
         kind, place, told = ("line", f"{fault}, {place_of(error)}", repr(line)) if fault else (REFUSED, "", line)
     except BaseException as error:  # SystemExit and KeyboardInterrupt are findings, too
@@ -58,15 +58,6 @@ def outcome_of(read: Callable[[Path], None], path: Path) -> Outcome:
     else:
         kind, place, told = ANSWER, "", ""
     return Outcome(kind, place, told, time.perf_counter() - begin)
-
-
-def shown(line: str) -> str:
-    """As the command line prints it, with escapes for what acts on a terminal."""
-    try:
-        from aim_local.visible import visible
-    except ImportError:
-        return line.encode("ascii", "backslashreplace").decode().translate(dict.fromkeys([*range(32), 127], "?"))
-    return visible(line)
 
 
 def fault_of_line(line: str) -> str:

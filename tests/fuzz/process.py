@@ -29,8 +29,19 @@ class BrokenTarget(Exception):
 class Child:
     """Of one target. folder: its own, for seeds, mutants, user state and its log."""
 
-    def __init__(self, name: str, folder: Path, seed: int, memory_mib: int) -> None:
-        self.name, self.folder, self.seed, self.memory_mib = name, folder, seed, memory_mib
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        seed: int,
+        memory_mib: int,
+        *,
+        hang_s: float = HANG_S,
+        given: Mapping[str, str] | None = None,
+    ) -> None:
+        """given: further variables of its environment."""
+        self.name, self.folder, self.seed, self.memory_mib, self._hang_s = name, folder, seed, memory_mib, hang_s
+        self._given = given or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._n_read, self._rest = 0, b""
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +80,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.folder,
-            env={**os.environ, **own_state(self.folder)},
+            env={**os.environ, **own_state(self.folder), **self._given},
             start_new_session=True,  # Ctrl-C is for the driver, which ends its children
         )
         self._rest, self._n_read = b"", 0
@@ -87,7 +98,7 @@ class Child:
         begin = time.monotonic()
         process.stdin.write(json.dumps(what).encode() + b"\n")
         process.stdin.flush()
-        told = self._line(HANG_S, base)
+        told = self._line(self._hang_s, base)
         self._n_read += 1
         if isinstance(told, dict):
             if "broken" in told:

@@ -11,7 +11,7 @@ from pathlib import Path
 from media_fixtures import write_clip
 
 from fuzz.damage import damage_bytes, damage_json, json_text
-from fuzz.outcome import fault_of_line, shown
+from fuzz.outcome import fault_of_line
 
 SUFFIXES = (".run.jsonl", ".suite.jsonl", ".videomme.jsonl", ".json")
 SHORT = 80
@@ -74,7 +74,7 @@ def read(path: Path) -> None:
         file = shutil.copy(path, folder / name)
         if path.name.endswith(".run.jsonl"):
             asked = check_clips(read_questions(file))
-            assert not any(fault_of_line(shown(line.reason)) for line in asked.bad), asked.bad
+            assert not any(fault_of_line(line.reason) for line in asked.bad), asked.bad
             assert len(asked.sha256) == 64
             refuse_bad(file, asked)
             return
