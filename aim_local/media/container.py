@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from aim_local.errors import MediaError
 from aim_local.media.files import KNOWN_KINDS
+from aim_local.media.joined import Spliced
 
 # libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
 FILE_OPTIONS = {
@@ -39,18 +40,26 @@ class Damage:
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its main video stream, closed on leaving; MediaError where there is none."""
+def open_stream(path: Path, cuts: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its main video stream, closed on leaving; MediaError where there is none.
+
+    cuts: bytes that are left out, see joined.py.
+    """
+    given = closing(Spliced(path, cuts)) if cuts else nullcontext(f"file:{path}")
+    with given as source, _opened(path, source) as container:
+        yield container, main_stream(container, path)
+
+
+def _opened(path: Path, source: str | Spliced) -> InputContainer:
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
         options = FILE_OPTIONS | {"correct_ts_overflow": "0"}  # clocks that go round are clock.py's business
-        container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
+        opened: InputContainer = av.open(source, mode="r", options=options, metadata_errors="replace")
+        return opened
     except MemoryError:  # PyAV's is an FFmpegError too, and says nothing about the file; as below
         raise
     except (av.FFmpegError, OSError, ValueError) as e:
         raise MediaError(f"{path}: {_why_not(path)}") from e
-    with container:
-        yield container, main_stream(container, path)
 
 
 def packets_of(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet[VideoStream]]:

@@ -19,8 +19,11 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from aim_local.errors import MediaError
+from aim_local.media import interlace
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
+from aim_local.media.interlace import Fields, fields_of
+from aim_local.media.joined import later_flv_headers, mp4_parts
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
 from aim_local.media.types import Indices, Seconds, VideoInfo
@@ -31,21 +34,28 @@ _WRAPPING = frozenset({"mpegts", "mpeg"})  # their clocks have 33 bits
 # codecs whose decoders give no frame before one that is whole; others make up what a cut took away
 _CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
 _NEAR_HOLE = 4  # packets between a hole and the clip behind it: the clip's sound, and rests of the one before
+_FLV_REST = 64  # bytes that may stand behind the last packet of a file that ends there
 _NEVER = -(2**62)  # stands in for a stamp that a packet without a picture lacks
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
+
+
+_Cuts = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A probed video file. table: None where packets do not tell the frames, which are then counted while decoding.
 
-    begin: the packet that decoding starts with, where there is no table.
+    begin: the packet that decoding starts with, where there is no table. cuts: bytes to leave out, see joined.py.
+    fields: where it is interlaced as far as its first frame tells.
     """
 
     path: Path
     info: VideoInfo
     table: PacketTable | None
     begin: int = 0
+    cuts: _Cuts = ()
+    fields: Fields | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class _Scan:
     shown: list[bool] = field(default_factory=list)
     first: VideoFrame | None = None
     starts: list[_Start] = field(default_factory=list)
+    end: int = 0  # byte behind the last packet, as far as known
     damage: Damage = field(default_factory=Damage)
 
 
@@ -84,7 +95,15 @@ def index_video(path: Path) -> Clip:
 
     Raises MediaError for a file that is no video, has no pictures, or none that can be decoded.
     """
-    with open_stream(path) as (container, stream):
+    clip, end = _indexed(path)
+    if clip.info.container == "flv" and end < path.stat().st_size and (cuts := later_flv_headers(path)):
+        clip, _ = _indexed(path, cuts)
+    return clip
+
+
+def _indexed(path: Path, cuts: _Cuts = ()) -> tuple[Clip, int]:
+    """The clip, and where in the file its last packet ends."""
+    with open_stream(path, cuts) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
         if not scan.pts:
@@ -99,10 +118,25 @@ def index_video(path: Path) -> Clip:
         times = _times_from_packets(scan, ticking) if names & _TIMED_CONTAINERS else None
         announced = _cut_off(container, stream, scan, times, names)
         facts = _facts(container, stream, scan.first)
-    times = times or _times_from_decoding(path, scan, ticking)
+        fields = fields_of(stream.codec_context, scan.first)
+    times = times or _times_from_decoding(path, cuts, scan, ticking)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
-    warnings = (*facts.warnings, *announced, *damaged, *times.warnings)
-    return Clip(path, _info(path, facts, times, warnings), times.table, times.begin)
+    interlaced = [interlace.NOTE] if fields else []
+    warnings = (
+        *facts.warnings,
+        *interlaced,
+        *announced,
+        *damaged,
+        *times.warnings,
+        *(_films(path) if "mov" in names else ()),
+    )
+    return Clip(path, _info(path, facts, times, warnings), times.table, times.begin, cuts, fields), scan.end
+
+
+def _films(path: Path) -> list[str]:
+    if (n := mp4_parts(path)) < 2:
+        return []
+    return [f"the file is {n} films joined end to end, of which players see the first: give the others as files"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +201,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     scan, probe = _Scan(), _Probe(stream)
     is_vp8 = stream.codec_context.name == "vp8"
     for row, packet in enumerate(packets_of(container, stream, scan.damage)):
+        scan.end = max(scan.end, (packet.pos or 0) + packet.size + _FLV_REST)
         scan.pts.append(packet.pts)
         scan.dts.append(packet.dts)
         scan.durations.append(packet.duration or 0)
@@ -331,10 +366,10 @@ def _lost_notes(n_lost: int, n_parts: int) -> list[str]:
     return [f"{where} inside a group of pictures: left out {frames} that cannot be decoded"]
 
 
-def _times_from_decoding(path: Path, scan: _Scan, ticking: _Ticking) -> _Times:
+def _times_from_decoding(path: Path, cuts: _Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
     pts: list[int | None] = []
     duration, begin = 0, scan.starts[0].key if scan.starts else 0
-    with open_stream(path) as (container, stream):
+    with open_stream(path, cuts) as (container, stream):
         for frame in all_frames(container, stream, Damage(), begin):
             pts.append(frame.pts)
             duration = frame.duration

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aim_local.media import pictures
 from aim_local.media.arrays import as_frames
+from aim_local.media.decode import needed
 from aim_local.media.files import check_file
 from aim_local.media.given import MediaItem
 from aim_local.media.index import Clip, index_video
@@ -117,7 +118,7 @@ def _outline_of_clip(path: Path, clip: Clip, chosen: SamplePlan) -> Outline:
         n_decoded = info.n_frames + int(chosen.indices[-1]) + 1
         found = _outline_of_frames(path, info, chosen, info.n_frames, n_decoded)
         return replace(found, n_counted=info.n_frames)
-    runs = plan_segments(clip.table, list(chosen.indices))
+    runs = plan_segments(clip.table, needed(clip, chosen.indices.tolist()))
     n_decoded = sum(run.last - run.first + 1 for run in runs)
     found = _outline_of_frames(path, info, chosen, len(clip.table.pts), n_decoded)
     return replace(found, n_jumps=sum(run.first > 0 for run in runs))
