@@ -1,25 +1,29 @@
 """Picture files, still or animated, through Pillow.
 
-Knows: formats, EXIF orientation, colour modes, frame delays. Leaves to others: videos, and which frames are wanted.
+Knows: formats and frame delays. Leaves to others: orientation (exif.py), colours (colours.py), videos, and which frames
+are wanted.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 import PIL.TiffImagePlugin
 
 from aim_local.errors import MediaError
 from aim_local.media.canvas import Canvas
+from aim_local.media.colours import depth_warnings, to_rgb
+from aim_local.media.exif import turn_of
+from aim_local.media.files import is_av1_picture
 from aim_local.media.types import Frames, Size, VideoInfo
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
@@ -32,7 +36,6 @@ _DAMAGE = (
 )  # fmt: skip
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # where a PNG may keep an orientation besides its eXIf chunk
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_EXIF_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -54,7 +57,7 @@ class PictureKind:
 def picture_kind(path: Path) -> PictureKind | None:
     """What picture the file holds by its content, None for anything else (a video, perhaps)."""
     try:
-        image = PIL.Image.open(path, formats=_FORMATS)
+        image = _identified(path)
     except PIL.Image.DecompressionBombError as e:
         raise MediaError(f"{path}: the picture is too large ({e}); scale it down first") from e
     except PIL.UnidentifiedImageError:
@@ -71,27 +74,37 @@ def picture_kind(path: Path) -> PictureKind | None:
         return PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, (image.height, image.width))
 
 
+def _identified(path: Path) -> PIL.Image.Image:
+    try:
+        return PIL.Image.open(path, formats=_FORMATS)
+    except PIL.UnidentifiedImageError:
+        if not is_av1_picture(path):
+            raise
+    # Pillow asks for one of four major brands; the compatible ones tell as much
+    data = path.read_bytes()
+    return PIL.Image.open(io.BytesIO(data[:8] + b"avif" + data[12:]), formats=("AVIF",))
+
+
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
     """The (first) picture: uint8 [H, W, 3] RGB, orientation applied, and warnings; MediaError for damage."""
     with _opened(path) as image:
-        return _rgb(path, image), page_warnings(kind)
+        pixels, warnings = _rgb(path, image)
+        return pixels, (*page_warnings(kind), *warnings)
 
 
 def pixels_of(image: PIL.Image.Image) -> Frames:
     """An open picture as `read_picture` gives one. Raises MediaError."""
-    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)
+    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)[0]
 
 
 def picture_size(path: Path) -> Size:
     """(height, width) that `read_picture` gives, from the file's header. Raises MediaError."""
     with _opened(path) as image:
-        _check_mode(path, image.mode)
         try:
             width, height = _stored_size(image)
-            turned = _exif(path, image).get(PIL.ExifTags.Base.Orientation) in _TURNED
         except _DAMAGE as e:
             raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
-        return (width, height) if turned else (height, width)
+        return (width, height) if turn_of(image, partial(_exif, path, image)).swaps else (height, width)
 
 
 def page_warnings(kind: PictureKind) -> tuple[str, ...]:
@@ -106,7 +119,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     """An animated (or still: one frame) picture as a clip; its frames are stepped through once for their delays."""
     delays: list[int] = []
     with _opened(path) as image:
-        first = _rgb(path, image)
+        first, said = _rgb(path, image)
         mode = image.mode
         for index in range(kind.n_frames):
             try:
@@ -117,6 +130,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
             delays.append(_delay(image) if kind.animated else 0)
     ends = np.cumsum(delays, dtype=np.float64) / 1000.0
     lost = kind.n_frames - len(delays)
+    cut = (f"the animation is damaged: its last {lost} of {kind.n_frames} frames are left out",) if lost else ()
     return VideoInfo(
         source=str(path),
         container=kind.format.lower(),
@@ -130,7 +144,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
         fps=len(delays) / float(ends[-1]) if ends[-1] > 0 else 0.0,
         timestamps=ends - np.array(delays) / 1000.0,
         has_audio=False,
-        warnings=(f"the animation is damaged: its last {lost} of {kind.n_frames} frames are left out",) if lost else (),
+        warnings=(*cut, *said),
     )
 
 
@@ -140,7 +154,7 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
         for index in canvas.missing():
             try:
                 image.seek(index)
-                pixels = _rgb(path, image)
+                pixels, _ = _rgb(path, image)
             except (*_DAMAGE, MediaError):
                 # the canvas counts and reports what never came
                 continue
@@ -150,18 +164,20 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
     try:
-        image = PIL.Image.open(path, formats=_FORMATS)
+        image = _identified(path)
     except _DAMAGE as e:
         raise MediaError(f"{path}: cannot be read as a picture ({e}); copy or download it again") from e
     with image:
         yield image
 
 
-def _rgb(path: Path, image: PIL.Image.Image) -> Frames:
+def _rgb(path: Path, image: PIL.Image.Image) -> tuple[Frames, tuple[str, ...]]:
+    """uint8 [H, W, 3] as displayed, and warnings."""
     try:
         image.load()
-        turned = PIL.ImageOps.exif_transpose(image)
-        return _to_rgb(path, turned)
+        turn = turn_of(image, image.getexif)
+        pixels = to_rgb(path, image)
+        return turn.apply(pixels), (*turn.warnings, *depth_warnings(path, image))
     except _DAMAGE as e:
         raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
 
@@ -195,29 +211,6 @@ def _png_has_late_exif(path: Path) -> bool:
                 return True
             file.seek(start + n_bytes + 4)  # a checksum follows the data
     return False
-
-
-def _check_mode(path: Path, mode: str) -> None:
-    if mode == "F":
-        raise MediaError(f"{path}: has floating-point pixels; save it with 8 or 16 bits per channel")
-
-
-def _to_rgb(path: Path, image: PIL.Image.Image) -> Frames:
-    if image.mode.startswith("I"):
-        return _high_byte(path, np.asarray(image))
-    _check_mode(path, image.mode)
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        # the same colours; straight to RGB Pillow complains about the alpha values it drops
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
-
-
-def _high_byte(path: Path, grey: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Frames:
-    # pillow's convert("RGB") saturates 16-bit grey to white above 255
-    values = grey.astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise MediaError(f"{path}: has 32-bit grey values; save it with 8 or 16 bits per channel")
-    return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _delay(image: PIL.Image.Image) -> int:
