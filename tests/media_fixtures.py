@@ -230,9 +230,8 @@ def restamp_ts(source: Path, target: Path, change: Callable[[int], int | None]) 
 
 
 def _add_to_stamp(data: bytearray, at: int, added: int) -> None:
-    old = (
-        (data[at] >> 1 & 7) << 30 | data[at + 1] << 22 | data[at + 2] >> 1 << 15 | data[at + 3] << 7 | data[at + 4] >> 1
-    )
+    old = (data[at] >> 1 & 7) << 30 | data[at + 1] << 22 | data[at + 2] >> 1 << 15
+    old |= data[at + 3] << 7 | data[at + 4] >> 1
     new = (old + added) % 2**33
     data[at] = data[at] & 0xF0 | new >> 29 & 0xE | 1
     data[at + 1], data[at + 2] = new >> 22 & 0xFF, new >> 14 & 0xFE | 1

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from aim_local.errors import MediaError
 from aim_local.media.files import KNOWN_KINDS
-from aim_local.media.joined import Spliced
+from aim_local.media.joined import Cuts, Spliced
 
 # libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
 FILE_OPTIONS = {
@@ -40,7 +40,7 @@ class Damage:
 
 
 @contextmanager
-def open_stream(path: Path, cuts: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_stream(path: Path, cuts: Cuts = ()) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving; MediaError where there is none.
 
     cuts: bytes that are left out, see joined.py.

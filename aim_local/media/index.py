@@ -23,7 +23,7 @@ from aim_local.media import interlace
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.interlace import Fields, fields_of
-from aim_local.media.joined import later_flv_headers, mp4_parts
+from aim_local.media.joined import Cuts, later_flv_headers, later_matroska_heads, mp4_parts
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
 from aim_local.media.types import Indices, Seconds, VideoInfo
@@ -39,9 +39,6 @@ _NEVER = -(2**62)  # stands in for a stamp that a packet without a picture lacks
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
 
-_Cuts = tuple[tuple[int, int], ...]
-
-
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A probed video file. table: None where packets do not tell the frames, which are then counted while decoding.
@@ -54,7 +51,7 @@ class Clip:
     info: VideoInfo
     table: PacketTable | None
     begin: int = 0
-    cuts: _Cuts = ()
+    cuts: Cuts = ()
     fields: Fields | None = None
 
 
@@ -96,12 +93,15 @@ def index_video(path: Path) -> Clip:
     Raises MediaError for a file that is no video, has no pictures, or none that can be decoded.
     """
     clip, end = _indexed(path)
-    if clip.info.container == "flv" and end < path.stat().st_size and (cuts := later_flv_headers(path)):
-        clip, _ = _indexed(path, cuts)
-    return clip
+    cuts: Cuts = ()
+    if clip.info.container == "flv" and end < path.stat().st_size:
+        cuts = later_flv_headers(path)
+    elif "matroska" in clip.info.container:
+        cuts = later_matroska_heads(path)
+    return _indexed(path, cuts)[0] if cuts else clip
 
 
-def _indexed(path: Path, cuts: _Cuts = ()) -> tuple[Clip, int]:
+def _indexed(path: Path, cuts: Cuts = ()) -> tuple[Clip, int]:
     """The clip, and where in the file its last packet ends."""
     with open_stream(path, cuts) as (container, stream):
         names = set(container.format.name.split(","))
@@ -366,7 +366,7 @@ def _lost_notes(n_lost: int, n_parts: int) -> list[str]:
     return [f"{where} inside a group of pictures: left out {frames} that cannot be decoded"]
 
 
-def _times_from_decoding(path: Path, cuts: _Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
+def _times_from_decoding(path: Path, cuts: Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
     pts: list[int | None] = []
     duration, begin = 0, scan.starts[0].key if scan.starts else 0
     with open_stream(path, cuts) as (container, stream):
