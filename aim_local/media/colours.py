@@ -44,7 +44,7 @@ def on_white(image: PIL.Image.Image) -> Frames:
 
 def depth_warnings(path: Path, image: PIL.Image.Image) -> tuple[str, ...]:
     """What a loaded picture of 16-bit grey leaves open."""
-    if not image.mode.startswith("I;16") or _bits(path, image) is not None:
+    if not image.mode.startswith("I;16") or _bits(path, image) is not None or _is_inverted(image):
         return ()
     most = int(np.asarray(image).max())
     if not 255 < most <= _DARK:
@@ -78,7 +78,7 @@ def _from_grey(path: Path, image: PIL.Image.Image) -> Frames:
         grey = _from_floats(path, image, values.astype(np.float64))
     else:
         grey = _from_whole(path, image, values.astype(np.int64))
-    if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+    if _is_inverted(image):
         grey = 255 - grey
     if isinstance(key, int):
         grey = np.where(values == key, 255, grey).astype(np.uint8)
@@ -114,6 +114,10 @@ def _from_floats(path: Path, image: PIL.Image.Image, values: NDArray[np.float64]
             " is black and what white; scale them to 0..1, or save it with 8 or 16 bits per channel"
         )
     return np.round((values - low) / (high - low) * 255).astype(np.uint8)
+
+
+def _is_inverted(image: PIL.Image.Image) -> bool:
+    return bool(_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
 def _limit(image: PIL.Image.Image, tags: tuple[int, int]) -> float | None:
