@@ -1,9 +1,42 @@
 """The command line: parse, call the library, print. `aim-local` runs `main`.
 
-Modules that start with an underscore are shared; every other one is a command. Nothing heavy is imported here:
-`aim-local --help` answers at once.
+Modules that start with an underscore are shared; every other one is a command. Nothing is imported here but what a
+Ctrl-C needs that comes while the rest is imported. Nothing heavy is imported there: `aim-local --help` answers at once.
 """
 
-from ._app import app, main
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from aim_local import interrupts
+from aim_local.errors import is_out_of_memory
+
+if TYPE_CHECKING:
+    from ._app import app as app
 
 __all__ = ["app", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ._app import app
+
+    return app
+
+
+def main() -> None:
+    """Entry point of `aim-local`."""
+    interrupts.run(_execute)
+
+
+def _execute() -> int:
+    try:
+        from ._app import execute
+    except (MemoryError, ImportError, OSError) as e:
+        if not is_out_of_memory(e):
+            raise
+        os.write(2, b"error: not enough memory to start; raise what this process may have (ulimit -v)\n")
+        return 1
+    return execute()

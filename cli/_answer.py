@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _log
+from . import _log, _out
 from ._option_names import in_options
-from ._table import print_json
 
 if TYPE_CHECKING:
     from aim_local import Answer, Stats
@@ -87,4 +86,4 @@ def print_answer_json(
         "toy": answer.toy,
         "stats": answer.stats.to_dict(),
     }
-    print_json(found | ({"ttft": ttft} if ttft else {}))
+    _out.json(found | ({"ttft": ttft} if ttft else {}))

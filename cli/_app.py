@@ -1,6 +1,7 @@
 """The typer application: its commands, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of what the commands do.
+Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted, 143 terminated (SIGTERM), 129 SIGHUP. Knows nothing of
+what the commands do.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import contextlib
 import errno
 import io
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -17,8 +17,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from aim_local import interrupts
+
 from . import (
     _log,
+    _out,
+    _signals,
     bench,
     cache,
     chat,
@@ -37,7 +41,7 @@ from . import (
     watch,
 )
 from ._groups import flat
-from ._interrupt import EXIT_CODE, INTERRUPTIONS, is_interruption
+from ._interrupt import INTERRUPTIONS, is_interruption
 
 
 class AimGroup(TyperGroup):
@@ -83,12 +87,16 @@ class AimGroup(TyperGroup):
         word = args[0]
         if word not in self.commands and not word.startswith("-") and has_media_suffix(word):
             from aim_local.errors import UsageError
+            from aim_local.visible import shell_word
 
-            raise UsageError(f"{word!r} is no command; to ask about a clip: `aim-local chat {shlex.quote(word)}`")
+            raise UsageError(f"{word!r} is no command; to ask about a clip: `aim-local chat {shell_word(word)}`")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        from aim_local.native.room import check_start
+
         try:
+            check_start()
             return super().invoke(ctx)
         except BrokenPipeError as e:  # typer would make other exit codes of these
             return report(e)
@@ -104,14 +112,13 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
         close_stdout()
         return 0
     if is_interruption(e):
-        _log.say("interrupted")
-        return EXIT_CODE
+        words, code = _signals.ending("interrupted", interrupts.EXIT_CODE)
+        _log.say(words)
+        return code
     if isinstance(e, OSError):
         close_stdout()  # it may be what failed, and would fail again at exit
     if _log.debug:
-        import traceback
-
-        traceback.print_exception(e)
+        _log.trace(e)
     message, code = describe(e)
     _log.error(f"{message}{file_hint(args)}" if code == 2 else message)
     return code
@@ -119,15 +126,17 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
 
 def describe(e: BaseException) -> tuple[str, int]:
     """(one line, exit code) for an exception."""
-    from aim_local.errors import AimError
+    from aim_local.errors import AimError, is_out_of_memory
 
     if isinstance(e, AimError):
         return str(e), e.exit_code
     # typer's own errors; older typers take them from click, newer ones carry a copy: told by what they offer
     if hasattr(e, "format_message") and hasattr(e, "exit_code"):
         return f"{_usage(e)}{help_hint(e)}", int(e.exit_code)
-    if isinstance(e, MemoryError):
-        return "not enough memory; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
+    if is_out_of_memory(e):
+        return f"not enough memory{_limit()}; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
+    if isinstance(e, UnicodeError):
+        return _unwritable(e), 1
     if isinstance(e, OSError) and e.errno == errno.ENAMETOOLONG:
         name = str(e.filename or "what was given")
         return f"{name if len(name) <= 80 else f'{name[:60]}...'}: the name is too long; give a shorter one", 2
@@ -136,6 +145,23 @@ def describe(e: BaseException) -> tuple[str, int]:
     text = " ".join(str(e).split())
     hint = "" if _log.debug else "; run again with --debug for details"
     return f"internal error: {type(e).__name__}{': ' + text if text else ''}{hint}", 1
+
+
+def _limit() -> str:
+    """That there is a limit which can be raised, where there is one."""
+    from aim_local.native.room import address_room
+
+    return "" if address_room() is None else " is allowed to this process (ulimit -v, -d)"
+
+
+def _unwritable(e: UnicodeError) -> str:
+    """For a text that an encoding cannot hold, or bytes that are none of it, where nobody has told so before."""
+    encoding, what = getattr(e, "encoding", "?"), getattr(e, "object", "")
+    shown = f"{what!r:.80}" if isinstance(what, str | bytes) else "a text"
+    return (
+        f"{shown} cannot be written or read as {encoding}; rename the file, write the text in UTF-8, or set "
+        "PYTHONUTF8=1 where the system's own encoding is another"
+    )
 
 
 def _usage(e: Any) -> str:
@@ -174,7 +200,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        print(f"aim-local {version('aim-local')}")
+        _out.own(f"aim-local {version('aim-local')}")
         raise typer.Exit
 
 
@@ -193,7 +219,7 @@ def _root(
     aim-local models --known                        which models can be had
     """
     if ctx.invoked_subcommand is None:
-        print(ctx.get_help())
+        _out.own(ctx.get_help())
 
 
 for _command in (
@@ -217,9 +243,16 @@ for _command in (
     app.command()(flat(_command))
 
 
-def main() -> None:
-    """Entry point of `aim-local`."""
+def execute() -> int:
+    """The command line of this process; its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an answer may hold what a terminal's encoding does not
-    app()
+            stream.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
+    from aim_local.native import aborts  # here: shell completion has no need of it
+
+    aborts.exit_with(1)
+    group: Any = typer.main.get_command(app)
+    interrupts.listen()
+    _signals.listen()
+    code: int = group.main(prog_name=completion.PROGRAM, standalone_mode=False)
+    return code

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aim_local.lab.compare.runner import Watch
+from aim_local.visible import visible
 
 from . import _log
 from ._progress import QuestionBar
@@ -53,7 +54,7 @@ class CellProgress(Watch):
         self._by_cell[key] = done
         if self._wanted and done:  # from an earlier run: the estimate must not take it for speed
             bar = self._bar.shown("", None)
-            bar.reset(bar.task_ids[0], total=self._total, completed=self._done, description=key)
+            bar.reset(bar.task_ids[0], total=self._total, completed=self._done, description=visible(key))
         self._show(key, self._done, self._total)
 
     def item(self, key: str) -> None:
@@ -72,7 +73,7 @@ class CellProgress(Watch):
     def _show(self, label: str, done: int, total: int) -> None:
         if self._wanted:
             bar = self._bar.shown("", None)
-            bar.update(bar.task_ids[0], description=label, completed=done, total=total)
+            bar.update(bar.task_ids[0], description=visible(label), completed=done, total=total)
 
 
 def cell_line(summary: CellSummary) -> str:

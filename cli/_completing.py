@@ -6,15 +6,16 @@ Knows names. Nothing heavy is imported: a shell asks at every Tab.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from aim_local.visible import is_visible
+
 from . import _media
 
-# names that are not offered: an end of line would be two names, and zsh evaluates what stands behind a backslash:
-# typer's script writes "\\$(command)" for the file \$(command)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+# in no name that is offered, nor what cannot be seen: an end of line would be two names, and zsh evaluates what stands
+# behind a backslash: typer's script writes "\\$(command)" for the file \$(command)
+_UNSAFE = "\\"
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -46,12 +47,20 @@ def paths(incomplete: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     except (OSError, RuntimeError, ValueError):  # no such folder, no such user
         return
     for entry in entries:
-        if not entry.name.startswith(begin) or (entry.name.startswith(".") and not begin) or _UNSAFE.search(entry.name):
+        if (
+            not entry.name.startswith(begin)
+            or (entry.name.startswith(".") and not begin)
+            or not _is_offered(entry.name)
+        ):
             continue
         if _is_folder(entry):
             yield f"{folder}{entry.name}/"
         elif wanted(entry.name):
             yield f"{folder}{entry.name}"
+
+
+def _is_offered(name: str) -> bool:
+    return _UNSAFE not in name and is_visible(name)
 
 
 def _is_gguf(name: str) -> bool:

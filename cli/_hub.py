@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from aim_local.errors import ModelError, UsageError
 
-from . import _extra, _log, _media
+from . import _extra, _log, _media, _out
 from ._progress import ByteBar
 from ._table import size
 
@@ -126,5 +124,5 @@ def _ask(plan: Pull, others: Sequence[str]) -> None:
         )
     if others:
         _log.say(also)
-    if not typer.confirm("download?", default=True, err=True):
+    if not _out.confirm("download?", default=True):
         raise UsageError("nothing was downloaded")

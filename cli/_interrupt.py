@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from aim_local.results import Stats
 
-EXIT_CODE = 130
 INTERRUPTIONS: tuple[type[BaseException], ...] = (KeyboardInterrupt,)  # what stopped work ends with
 
 

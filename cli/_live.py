@@ -5,7 +5,6 @@ Knows the terminal. The source and its window are aim_local.live's business.
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections import deque
@@ -17,11 +16,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from aim_local.errors import AimError, CancelledError
+from aim_local.visible import rejoined
 
-from . import _answer, _log
+from . import _answer, _log, _out, _signals
 from ._interrupt import INTERRUPTIONS, check_answer, was_stopped
 from ._reader import PlainReader, make_reader
-from ._turn import Turn, printable
+from ._turn import Turn
 
 if TYPE_CHECKING:
     from aim_local import Answer, VisionLLM
@@ -100,10 +100,10 @@ class Asker:
         with self._stopping.answering(), Turn(bars=False, text=False) as turn:
             answer = self._ask(turn, look, question)
         if self._shown.json:
-            print(json.dumps(self._facts(look, question, answer), ensure_ascii=False, allow_nan=False), flush=True)
+            _out.json(self._facts(look, question, answer), indent=None)
         else:
-            text = " ".join(printable(answer.text).split()) or "(no answer)"
-            print(f"{_clock(look)} [{described(look)}] {text}", flush=True)
+            text = " ".join(_out.answer(answer.text).split()) or "(no answer)"
+            _out.line(f"{_clock(look)} [{described(look)}] {text}", now=True)
             self.notes(answer)
         check_answer(answer.stats)
 
@@ -211,7 +211,7 @@ def converse(live: LiveVideo, asker: Asker, notices: Notices, *, quiet: bool) ->
     while True:
         try:
             with notices.waiting(is_edited):
-                line = reader.read().strip()
+                line = rejoined(reader.read().strip())
         except EOFError:
             return
         if line in ("/quit", "/exit", "quit", "exit"):
@@ -234,6 +234,7 @@ def _answered(live: LiveVideo, asker: Asker, question: str, last: list[str]) -> 
     try:
         return [_answer.stats_line(asker.streamed(look, question).stats)]
     except INTERRUPTIONS:
+        _signals.check()
         _log.say("(stopped before the answer)")
     except AimError as e:
         _log.error(e)
@@ -260,5 +261,6 @@ def _toolbar(live: LiveVideo) -> str:
     try:
         look = live.look()
     except AimError as e:
-        return str(e)
-    return f"{live.source.name}: {described(look)}, {look.n_frames} frames" if look else f"{live.source.name}: opening"
+        return _log.one_line(str(e))
+    name = _log.one_line(live.source.name)
+    return f"{name}: {described(look)}, {look.n_frames} frames" if look else f"{name}: opening"

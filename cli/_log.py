@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+
+from aim_local.visible import visible, visible_lines
 
 from ._option_names import in_options
 
 debug = False
 _told = set[str]()  # warnings that are said once in a run
 _LONGEST = 600  # characters of a word; a path may have many
+_BREAK = re.compile(r"\s*\n\s*|\t")  # between the lines of a library's message
 _INDENT = "  "  # of a message's second line on a terminal
 
 
@@ -28,19 +32,39 @@ def reset() -> None:
 
 def say(line: str) -> None:
     """One line on stderr; a message of several lines becomes one. A terminal's width breaks it between words."""
-    if sys.stderr is None:  # closed by the caller (2>&-)
-        return
-    text = " ".join(shortened(word) for word in printable(line).split())
-    if sys.stderr.isatty():
+    text = " ".join(shortened(word) for word in one_line(line).split(" ") if word)
+    if sys.stderr is not None and sys.stderr.isatty():
         from ._wrap import columns, filled
 
         text = filled(text, columns(sys.stderr), _INDENT)
-    print(text, file=sys.stderr, flush=True)
+    _write(f"{text}\n")
 
 
-def printable(text: str) -> str:
-    """`text` with control codes as \\x1b: neither a file's name nor a model drives the terminal."""
-    return "".join(c if c.isspace() or not (ord(c) < 32 or 127 <= ord(c) < 160) else f"\\x{ord(c):02x}" for c in text)
+def one_line(text: str) -> str:
+    """`text` in one line that shows all of its characters: neither a file's name nor a model drives the terminal."""
+    return visible(_BREAK.sub(" ", text))
+
+
+def trace(e: BaseException) -> None:
+    """The traceback of an error, for --debug."""
+    import traceback
+
+    _write(visible_lines("".join(traceback.format_exception(e))))
+
+
+def prompt(text: str) -> None:
+    """What stands before the user's words where they come as plain lines; a line end where they ended."""
+    _write(text)
+
+
+def table(line: str) -> None:
+    """One line of ours whose blanks are kept."""
+    _write(f"{line}\n")
+
+
+def _write(text: str) -> None:
+    if sys.stderr is not None:  # closed by the caller (2>&-)
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def shortened(word: str) -> str:

@@ -18,6 +18,7 @@ from aim_local import settings
 from aim_local.config import (
     IMPORTANCE,
     KV_TYPES,
+    MAX_PIXELS,
     MERGE_BY,
     VISION_PRECISIONS,
     WEIGH,
@@ -29,7 +30,7 @@ from aim_local.errors import UsageError
 
 from . import _log
 from ._completing import complete_files, complete_media, complete_models, complete_words
-from ._values import parse_duration, parse_file, parse_number, parse_time, parse_whole
+from ._values import parse_duration, parse_file, parse_number, parse_time, parse_whole, parse_words
 from ._words import Given, sort_words
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ def text(help: str, metavar: str, *names: str, show_default: bool = True) -> Any
     return typer.Option(*names, help=help, metavar=metavar, show_default=show_default)
 
 
+def words(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, metavar="TEXT", parser=parse_words)
+
+
 def media_file(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, metavar="FILE", parser=parse_file, autocompletion=complete_media)
 
@@ -124,6 +129,10 @@ _GPU_HELP = (
     "Text layers on the GPU, with the vision tower: -1 for all, 0 for none. Default: all where a GPU is there "
     "(an integrated one only if asked)."
 )
+_PIXELS_HELP = (
+    "Most pixels of a picture or of a clip's frame; what is decoded one after the other is bounded by multiples of it "
+    "(docs/media.md)."
+)
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
@@ -164,6 +173,7 @@ class LoadOptions:
     ] = 0.5
     frame_tokens: Annotated[int | None, whole(_FRAME_TOKENS_HELP)] = None
     vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
+    max_pixels: Annotated[int, whole(_PIXELS_HELP, "--max-pixels")] = MAX_PIXELS
     no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
     yes: Annotated[bool, flag(_YES_HELP, "--yes")] = False
 
@@ -181,6 +191,7 @@ class LoadOptions:
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
             reuse_frames=self.vision_reuse.value,
+            max_pixels=self.max_pixels,
             cache_media=not self.no_cache,
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
             vision_precision=self.vision_precision.lower(),
@@ -223,17 +234,17 @@ class MediaOptions:
         """Whether anything was given."""
         return bool(self.words or self.video or self.image)
 
-    def given(self) -> Given:
+    def given(self, max_pixels: int) -> Given:
         """The model and all files: those without an option first, then --video, then --image.
 
         What cannot be read is told before a model takes its time to load. Raises MediaError, UsageError.
         """
-        found, files = sort_words(self.words or []), list[Path]()
+        found, files = sort_words(self.words or [], max_pixels), list[Path]()
         if self.video or self.image:
             from ._media import check_media
 
-            files += [check_media(path, "video") for path in self.video or ()]
-            files += [check_media(path, "image") for path in self.image or ()]
+            files += [check_media(path, "video", max_pixels) for path in self.video or ()]
+            files += [check_media(path, "image", max_pixels) for path in self.image or ()]
         return Given(found.model, [*found.files, *files])
 
 
@@ -350,7 +361,7 @@ class AnswerOptions:
     temp: Annotated[float | None, number(_TEMP_HELP, "--temp")] = None
     seed: Annotated[int | None, whole("Seed for sampling. Default: a new one every time.")] = None
     max_tokens: MaxTokens = 512
-    system: Annotated[str | None, text("System prompt.", "TEXT")] = None
+    system: Annotated[str | None, words("System prompt.")] = None
 
     def generate_config(self, default_temperature: float = ONE_SHOT_TEMPERATURE) -> GenerateConfig:
         """Raises UsageError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import _out
 from ._option_names import in_options
 from ._table import print_table
 from ._ttft import choice_line
@@ -18,11 +19,11 @@ _SHOWN_TIMES = 8
 
 def show_plan(made: Forecast) -> None:
     _show_counts(made)
-    print()
+    _out.line()
     _show_stages(made)
-    print()
+    _out.line()
     _show_memory(made)
-    print()
+    _out.line()
     _show_time(made)
 
 
@@ -31,12 +32,12 @@ def _show_counts(made: Forecast) -> None:
 
     sizes = made.outcome.sizes
     for facts in made.to_dict()["media"]:
-        print(_media_line(facts))
+        _out.line(_media_line(facts))
     reduced = f", {sizes.n_visual} after merging" if sizes.n_visual != sizes.n_visual_full else ""
-    print(f"prompt      {sizes.n_text} text tokens, {sizes.n_visual_full} visual tokens{reduced}")
+    _out.line(f"prompt      {sizes.n_text} text tokens, {sizes.n_visual_full} visual tokens{reduced}")
     layers = ", ".join(f"{value} x {n}" for value, n in runs(sizes.rows))
-    print(f"per layer   {layers} (tokens x layers); ranked after layers {_layers(sizes.scored)}")
-    print(f"context     {made.outcome.room.n_ctx} tokens")
+    _out.line(f"per layer   {layers} (tokens x layers); ranked after layers {_layers(sizes.scored)}")
+    _out.line(f"context     {made.outcome.room.n_ctx} tokens")
 
 
 def _media_line(facts: dict[str, object]) -> str:
@@ -69,7 +70,7 @@ def _show_stages(made: Forecast) -> None:
     rows = [(name, work.get(name, "-"), _time(seconds.get(name))) for name in names]
     print_table([("STAGE", "WORK", "TIME"), *rows, ("first token", "", _time(made.first_token_s))], right=(2,))
     if "decode" in seconds:
-        print(f"then {1 / seconds['decode']:.1f} tokens/s" if seconds["decode"] > 0 else "then: no time measured")
+        _out.line(f"then {1 / seconds['decode']:.1f} tokens/s" if seconds["decode"] > 0 else "then: no time measured")
 
 
 def _flop(n: float) -> str:
@@ -93,26 +94,26 @@ def _show_memory(made: Forecast) -> None:
     print_table([("MEMORY", "BYTES"), *rows], right=(1,))
     held = made.outcome.room.held_bytes
     if held:
-        print(f"a conversation holds {gigabytes(held)} more, to rank these visual tokens again for later questions")
-    print(in_options(made.verdict))
+        _out.line(f"a conversation holds {gigabytes(held)} more, to rank these visual tokens again for later questions")
+    _out.line(in_options(made.verdict))
     if made.advice:
-        print(made.advice)
+        _out.line(made.advice)
 
 
 def _show_time(made: Forecast) -> None:
     if made.ttft:
-        print("decoding runs beside the tower, so the stages may add up to more than the time to the first token")
-        print(choice_line(made.ttft))
+        _out.line("decoding runs beside the tower, so the stages may add up to more than the time to the first token")
+        _out.line(choice_line(made.ttft))
         return
     found, reason = made.choice.calibration, made.choice.reason
     if found is None:
-        print(f"no estimate of time: {reason}")
+        _out.line(f"no estimate of time: {reason}")
         return
-    print(_quality(found))
+    _out.line(_quality(found))
     if made.choice.scaled:
-        print("that is another model: its rates are carried over by work, which is rough")
+        _out.line("that is another model: its rates are carried over by work, which is rough")
     if reason:
-        print(reason)
+        _out.line(reason)
 
 
 def _quality(found: Calibration) -> str:
@@ -141,4 +142,4 @@ def show_calibration(made: Calibration) -> None:
         for t in made.trials
     ]
     print_table([("SETTING", "", "MEASURED", "PREDICTED", "ERROR"), *rows], right=(2, 3, 4))
-    print(_quality(made))
+    _out.line(_quality(made))

@@ -58,7 +58,7 @@ def make_progress(*columns: Any) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn("{task.description:<14}"),
+        TextColumn("{task.description:<14}", markup=False),
         BarColumn(),
         *(columns or (MofNCompleteColumn(),)),
         TimeElapsedColumn(),
@@ -119,7 +119,7 @@ class QuestionBar:
     def above(self, line: str) -> None:
         """A line above the bar, or alone."""
         if self._progress is not None:
-            self._progress.console.print(_log.printable(line), markup=False, highlight=False)
+            self._progress.console.print(_log.one_line(line), markup=False, highlight=False)
         else:
             _log.say(line)
 

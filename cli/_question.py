@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from aim_local.errors import UsageError
+from aim_local.visible import rejoined
 
 from . import _answer, _log
 from ._interrupt import check_answer
+from ._reader import keeping_bytes
 from ._turn import Turn
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ def question_from(prompt: str | None, stdin: TextIO | None) -> str | None:
         return None
     source = "-p" if prompt is not None else "stdin"
     try:
-        text = prompt if prompt is not None else stdin.read() if stdin is not None else ""
-        text.encode()  # bytes of an argument that are not UTF-8 are halves of surrogate pairs
+        text = prompt if prompt is not None else keeping_bytes(stdin).read() if stdin is not None else ""
+        text = rejoined(text)
+        text.encode()  # bytes that are not UTF-8 are halves of surrogate pairs
     except UnicodeError as e:
         raise UsageError(f"the question from {source} is not UTF-8 text; write it in UTF-8") from e
     if not text.strip():

@@ -5,13 +5,15 @@ Knows prompt-toolkit. What a line means is _repl.py's business.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from . import _log
 from ._completing import complete_files, complete_media
 from ._media import unquoted
 
@@ -56,14 +58,21 @@ def make_reader(toolbar: Callable[[], str]) -> Reader:
     return PlainReader()
 
 
+def keeping_bytes(stream: TextIO) -> TextIO:
+    """`stream`, whose bytes that are not text come as halves of surrogate pairs instead of ending it."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
+    return stream
+
+
 class PlainReader:
     """Lines of stdin; the prompt goes to stderr, so that stdout holds answers only."""
 
     def read(self) -> str:
-        print(PROMPT, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        _log.prompt(PROMPT)
+        line = keeping_bytes(sys.stdin).readline()
         if not line:
-            print(file=sys.stderr)
+            _log.prompt("\n")
             raise EOFError
         return line
 

@@ -6,15 +6,15 @@ Knows what a line means. How lines are read is _reader.py's business; the model 
 from __future__ import annotations
 
 import difflib
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aim_local.errors import AimError
+from aim_local.visible import rejoined, shell_word, visible
 
-from . import _answer, _log
+from . import _answer, _log, _signals
 from ._dropped import path_from, paths_in, read_line
 from ._interrupt import INTERRUPTIONS, was_stopped
 from ._media import check_media
@@ -55,9 +55,11 @@ def run(
             try:
                 repl.handle(reader.read())
             except INTERRUPTIONS:
+                _signals.check()
                 _log.say("(Ctrl-D quits)")
             except EOFError:
                 break
+            _signals.check()
     finally:
         repl.detach()
 
@@ -87,7 +89,7 @@ class Repl:
 
     def handle(self, line: str) -> None:
         """One line of the user's. Our errors are told and the conversation goes on."""
-        line = line.strip()
+        line = rejoined(line.strip())
         if not line:
             return
         word, _, rest = line.partition(" ")
@@ -119,6 +121,9 @@ class Repl:
         return {Path(path).resolve() for path in (*sources, *(path for path, _ in self.pending))}
 
     def ask(self, question: str) -> None:
+        from aim_local.models.prompt import check_text
+
+        check_text("the question", question)  # before its files go with it
         media = [ahead for _, ahead in self.pending]
         try:
             with Turn(bars=not self.quiet) as turn:
@@ -166,7 +171,7 @@ class Repl:
         said = []
         for path, ahead in self.pending:
             done, total = ahead.progress
-            said.append(f"{path.name}: {f'{done} of {total} frames ready' if total else 'opening'}")
+            said.append(f"{visible(path.name)}: {f'{done} of {total} frames ready' if total else 'opening'}")
         return "  ".join(said)
 
     def _attach(self, rest: str) -> None:
@@ -194,6 +199,7 @@ class Repl:
 
     def _save(self, rest: str) -> None:
         from aim_local.store.chat_file import SUFFIX
+        from aim_local.store.chat_model import typed
         from aim_local.store.transcript import save_transcript
 
         if not rest:
@@ -205,7 +211,8 @@ class Repl:
         path = path_from(rest)
         if path.suffix.lower() == SUFFIX:
             self.chat.save(path)
-            _log.say(f"saved {path}; go on with: aim-local chat --resume {shlex.quote(str(path))}")
+            again = ["aim-local", "chat", *typed(self.chat.model.paths), "--resume", str(path)]
+            _log.say(f"saved {path}; go on with: {' '.join(map(shell_word, again))}")
         else:
             _log.say(f"saved {save_transcript(path, self.chat.messages, self.model)}")
 
@@ -215,7 +222,7 @@ class Repl:
         lines += ["A path in the line, typed or dropped, attaches that file; Tab completes names.", KEYS]
         for line in lines:
             indent = " " * (column if line.startswith("/") else 2)
-            print(filled(line, columns(sys.stderr), indent), file=sys.stderr)
+            _log.table(filled(line, columns(sys.stderr), indent))
 
     def _quit(self, rest: str) -> None:
         self.done = True

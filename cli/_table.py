@@ -1,31 +1,29 @@
-"""Results on stdout: aligned columns and JSON. Plain text, so that it can be piped."""
+"""Results in aligned columns. Plain text, so that it can be piped."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
+from aim_local.visible import visible
 
-def print_json(value: Any) -> None:
-    """One JSON value on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+from . import _out
 
 
 def print_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Columns as wide as their widest cell; those in `right` are numbers. The first row is the heading."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        _out.line("  ".join(cells).rstrip())
 
 
 def print_markdown(rows: Sequence[Sequence[str]]) -> None:
     """The same as a Markdown table, for documents."""
     for number, row in enumerate(rows):
-        print(f"| {' | '.join(cell.strip() for cell in row)} |")
+        _out.line(f"| {' | '.join(cell.strip() for cell in row)} |")
         if number == 0:
-            print("|---" * len(row) + "|")
+            _out.line("|---" * len(row) + "|")
 
 
 def size(n_bytes: float) -> str:

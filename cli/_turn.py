@@ -9,6 +9,7 @@ import sys
 from types import TracebackType
 from typing import Self
 
+from . import _out
 from ._interrupt import Interrupts
 from ._progress import Bars
 from ._wrap import Wrapper, columns
@@ -22,7 +23,7 @@ class Turn:
         self._interrupts = Interrupts()
         self._text = text
         self._at_line_start = True
-        self._on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._on_terminal = _out.on_terminal()
         self._wrapper = Wrapper(self._write, lambda: columns(sys.stdout))
 
     def __enter__(self) -> Self:
@@ -34,7 +35,7 @@ class Turn:
         self._interrupts.__exit__(kind, e, trace)
         self._wrapper.finish()
         if not self._at_line_start:
-            print(flush=True)
+            _out.piece("\n")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         self._bars(stage, done, total)
@@ -46,8 +47,8 @@ class Turn:
         return False
 
     def on_text(self, piece: str) -> None:
-        """The bars go before the first piece; a terminal gets whole words, its lines' ends, and no control codes."""
-        text = printable(piece) if self._on_terminal else piece
+        """The bars go before the first piece; a terminal gets whole words, and its lines' ends."""
+        text = _out.answer(piece)
         if self._text and text:
             self._bars.stop()
             if self._on_terminal:
@@ -58,9 +59,4 @@ class Turn:
 
     def _write(self, text: str) -> None:
         self._at_line_start = text.endswith("\n")
-        print(text, end="", flush=True)
-
-
-def printable(text: str) -> str:
-    """`text` without control codes: a model must not be able to drive the terminal."""
-    return "".join(c for c in text if c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160))
+        _out.piece(text)

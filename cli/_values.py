@@ -14,6 +14,7 @@ import typer
 
 from aim_local import settings
 from aim_local.errors import UsageError
+from aim_local.visible import rejoined
 
 # [[hours:]minutes:]seconds; seconds after a colon are below 60, minutes after one too
 _TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):(?=[0-5]?\d(?:\.|$)))?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
@@ -50,6 +51,14 @@ def parse_file(text: str | Path) -> Path:
         raise typer.BadParameter("the name is empty; give one, or leave the option out")
 
     return text if isinstance(text, Path) else _told_by_typer(path_of, text)
+
+
+def parse_words(text: str) -> str:
+    """What a model shall read. Raises BadParameter for bytes that are not UTF-8."""
+    whole = rejoined(text)
+    if any("\ud800" <= c <= "\udfff" for c in whole):
+        raise typer.BadParameter(f"{text!r:.80} is not UTF-8 text; write it in UTF-8")
+    return whole
 
 
 def parse_time(text: str | float) -> float:

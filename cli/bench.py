@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from . import _hub, _log
+from . import _hub, _log, _out
 from . import _options as opt
 from ._groups import Without
 from ._option_names import in_options
-from ._table import print_json, print_markdown, print_table
+from ._table import print_markdown, print_table
 from ._values import parse_frames, parse_list
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def bench(
     _hub.ready(model, **load.asking(output))
     result = run_bench(config, (lambda line: None) if output.quiet else _log.say)
     if output.json:
-        print_json(result.to_dict())
+        _out.json(result.to_dict())
     else:
         _print(result, markdown)
 
@@ -77,16 +77,16 @@ def bench(
 def _print(result: BenchResult, markdown: bool) -> None:
     facts = result.to_dict()
     machine = facts["machine"]
-    print(f"{result.paths.name} on {machine['processor']}, {machine['physical_cores']} cores, {machine['system']}")
+    _out.line(f"{result.paths.name} on {machine['processor']}, {machine['physical_cores']} cores, {machine['system']}")
     rounds = f"{result.config.rounds} rounds after {result.config.warm_up} of warm-up"
-    print(f"median (low..high) of {rounds}; {' '.join(facts['command'])}")
+    _out.line(f"median (low..high) of {rounds}; {' '.join(facts['command'])}")
     for rows in result.tables():
-        print()
+        _out.line()
         if markdown:
             print_markdown(rows)
         else:
             print_table(rows, right=range(1, len(rows[0])))
     if result.notes:
-        print()
+        _out.line()
     for note in result.notes:
-        print(f"- {in_options(note)}")
+        _out.line(f"- {in_options(note)}")

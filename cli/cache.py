@@ -7,10 +7,10 @@ from typing import Annotated
 
 from aim_local.errors import ModelError
 
-from . import _log
+from . import _log, _out
 from . import _options as opt
 from ._groups import Without
-from ._table import print_json, print_table, size
+from ._table import print_table, size
 
 
 def cache(
@@ -35,10 +35,10 @@ def cache(
     if output.json:
         listed = [{"source": e.source, "path": str(e.path), "bytes": e.n_bytes, "used": e.used} for e in entries]
         plain = {"folder": str(store.folder), "cap": store.cap, "bytes": total, "entries": listed}
-        print_json(plain if removed is None else {**plain, "removed": removed[0]})
+        _out.json(plain if removed is None else {**plain, "removed": removed[0]})
         return
     if removed is not None:
-        print(f"removed {removed[0]} encoded clips, {size(removed[1])}")
+        _out.line(f"removed {removed[0]} encoded clips, {size(removed[1])}")
         return
     if entries:
         rows = [(time.strftime("%Y-%m-%d %H:%M", time.localtime(e.used)), size(e.n_bytes), e.source) for e in entries]

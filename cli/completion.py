@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from . import _out
 from ._groups import Without
 from ._options import OutputOptions
-from ._table import print_json
 
 PROGRAM = "aim-local"
 VARIABLE = "_AIM_LOCAL_COMPLETE"
@@ -37,9 +37,9 @@ def completion(
     """
     script = completion_script(shell)
     if output.json:
-        print_json({"shell": shell.value, "script": script})
+        _out.json({"shell": shell.value, "script": script})
     else:
-        print(script)
+        _out.own(script)
 
 
 def completion_script(shell: Shell) -> str:

@@ -10,10 +10,10 @@ import typer
 
 from aim_local.config import KV_TYPES
 
-from . import _extra, _log
+from . import _extra, _log, _out
 from . import _options as opt
 from ._progress import ByteBar
-from ._table import print_json, print_table, size, types
+from ._table import print_table, size, types
 
 if TYPE_CHECKING:
     from aim_local.convert import ConvertResult
@@ -50,7 +50,7 @@ def convert(
     except ModuleNotFoundError as e:
         raise _extra.missing(e) from e
     if output.json:
-        print_json(asdict(result))
+        _out.json(asdict(result))
         return
     _print(result)
     if not output.quiet:
@@ -76,7 +76,7 @@ def _print(result: ConvertResult) -> None:
         rows.append((str(path), str(result.tensors[key]), size(result.n_bytes[key]), types(result.types[key])))
     print_table(rows, right=(1, 2))
     total = sum(result.n_bytes.values())
-    print(f"{result.name} ({result.architecture}): {size(total)} in {result.seconds:.1f} s")
+    _out.line(f"{result.name} ({result.architecture}): {size(total)} in {result.seconds:.1f} s")
 
 
 def _name_for(result: ConvertResult, out: Path | None) -> str:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from . import _out
 from ._groups import Without
 from ._options import OutputOptions
-from ._table import print_json
 
 
 def doctor(*, output: Annotated[OutputOptions, Without("quiet")]) -> None:
@@ -20,14 +20,14 @@ def doctor(*, output: Annotated[OutputOptions, Without("quiet")]) -> None:
 
     report = examine()
     if output.json:
-        print_json(report.to_dict())
+        _out.json(report.to_dict())
     else:
         for section, facts in report.sections.items():
-            print(f"{section}:")
+            _out.line(f"{section}:")
             for name, value in facts.items():
-                print(f"  {name:<18} {value}")
-        print("problems:" if report.problems else "problems: none")
+                _out.line(f"  {name:<18} {value}")
+        _out.line("problems:" if report.problems else "problems: none")
         for problem in report.problems:
-            print(f"  - {problem.what}; {problem.cure}")
+            _out.line(f"  - {problem.what}; {problem.cure}")
     if report.problems:
         raise typer.Exit(1)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from aim_local.errors import UsageError
 
-from . import _log, _runtime
+from . import _log, _out, _runtime
 from . import _options as opt
 from ._groups import Without
 from ._interrupt import check_answer
 from ._output_files import output_files
-from ._table import print_json
 from ._turn import Turn
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class TokenOptions(opt.TokenOptions):
 def explain(
     *,
     media: opt.MediaOptions,
-    prompt: Annotated[str | None, opt.text(_PROMPT_HELP, "TEXT", "--prompt", "-p")] = None,
+    prompt: Annotated[str | None, opt.words(_PROMPT_HELP, "--prompt", "-p")] = None,
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: TokenOptions,
@@ -57,7 +56,7 @@ def explain(
     # 1. everything that can be wrong without the model
     if prompt is None or not prompt.strip():
         raise UsageError("the question is missing; give one: -p 'What happens?'")
-    model, files = media.given()
+    model, files = media.given(load.max_pixels)
     if not files:
         raise UsageError("nothing to explain without a picture; give a clip: aim-local explain clip.mp4 -p ...")
     frames.sampling()
@@ -88,10 +87,10 @@ def _print(found: Explanation, written: dict[str, Path], output: opt.OutputOptio
     if not output.quiet:
         _log.warn(found.answer.warnings)
     if output.json:
-        print_json({**report(found), "files": {kind: str(path) for kind, path in written.items()}})
+        _out.json({**report(found), "files": {kind: str(path) for kind, path in written.items()}})
         return
     for line in heading(found)[1:]:
         if not (output.quiet and line.startswith("Note:")):
-            print(line)
+            _out.line(line)
     for path in written.values():
-        print(f"wrote {path}")
+        _out.line(f"wrote {path}")

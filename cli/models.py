@@ -9,10 +9,10 @@ import typer
 
 from aim_local.errors import UsageError
 
-from . import _log
+from . import _log, _out
 from . import _options as opt
 from ._groups import Without
-from ._table import count, print_json, print_table, size, types
+from ._table import count, print_table, size, types
 
 if TYPE_CHECKING:
     from aim_local.hub import Removal
@@ -63,7 +63,7 @@ def _list(as_json: bool) -> None:
 
     entries = store.list_models()
     if as_json:
-        print_json({"store": str(store.models_folder()), "models": [entry.to_dict() for entry in entries]})
+        _out.json({"store": str(store.models_folder()), "models": [entry.to_dict() for entry in entries]})
         return
     if entries:
         heading = ("NAME", "ARCHITECTURE", "PARAMS", "SIZE", "LANGUAGE", "VISION", "PATH")
@@ -94,7 +94,7 @@ def _known(as_json: bool) -> None:
 
     here = {known.name: _here(known.name) for known in known_models()}
     if as_json:
-        print_json({"known": [{**known.__dict__, "here": here[known.name] == "is here"} for known in known_models()]})
+        _out.json({"known": [{**known.__dict__, "here": here[known.name] == "is here"} for known in known_models()]})
         return
     heading = ("NAME", "DOWNLOAD", "MEMORY", "LANGUAGE", "REPOSITORY", "")
     rows = [
@@ -130,7 +130,7 @@ def _info(name: str, as_json: bool) -> None:
     memory = memory_needed(paths)
     if as_json:
         listed = [{"path": str(path), "bytes": path.stat().st_size} for path in paths.files]
-        print_json({**entry.to_dict(), "files": listed, "memory": memory})
+        _out.json({**entry.to_dict(), "files": listed, "memory": memory})
         return
     lines = [("name", entry.name), ("architecture", _architecture(entry)), ("parameters", count(entry.n_params))]
     lines += [("language", f"{entry.quantisation or '?'} ({types((entry.types or {})['model'])})")]
@@ -152,7 +152,7 @@ def _remove(name: str, yes: bool, as_json: bool) -> None:
         _log.say(f"{removal.name}: {removal.folder}{goes}{_staying(removal)}")
         if not (sys.stdin is not None and sys.stdin.isatty()):
             raise UsageError(f"nobody can be asked without a terminal; add --yes to remove {removal.name}")
-        if not typer.confirm(f"remove {removal.name} and free {size(removal.n_bytes)}?", default=False, err=True):
+        if not _out.confirm(f"remove {removal.name} and free {size(removal.n_bytes)}?", default=False):
             raise UsageError("nothing was removed")
     hub.remove(removal)
     if as_json:
@@ -162,9 +162,9 @@ def _remove(name: str, yes: bool, as_json: bool) -> None:
             "kept": list(removal.kept),
             "foreign": list(removal.foreign),
         }
-        print_json(told)
+        _out.json(told)
         return
-    print(f"removed {removal.name}, {size(removal.n_bytes)} freed{_staying(removal)}")
+    _out.line(f"removed {removal.name}, {size(removal.n_bytes)} freed{_staying(removal)}")
     for kept in removal.kept:
         _log.say(f"note: {kept} stays, another model needs it")
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from aim_local.errors import UsageError
 
-from . import _hub, _log, _runtime
+from . import _hub, _log, _out, _runtime
 from . import _options as opt
 from ._groups import Without
 from ._plan_text import show_calibration, show_plan
-from ._table import print_json
 from ._ttft import MEASURING, check
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def plan(
     *,
     media: opt.MediaOptions,
-    prompt: Annotated[str | None, opt.text("The question. Default: a short one.", "TEXT", "--prompt", "-p")] = None,
+    prompt: Annotated[str | None, opt.words("The question. Default: a short one.", "--prompt", "-p")] = None,
     mmproj: opt.Mmproj = None,
     frames: opt.FrameOptions,
     tokens: opt.TokenOptions,
@@ -42,7 +41,7 @@ def plan(
     some minutes and stores how fast it is here.
     """
     config = load.load_config()
-    model, files = media.given()
+    model, files = media.given(config.max_pixels)
     if calibrate:
         if files or prompt is not None or ttft is not None:
             brings = "--calibrate brings its own clips; drop yours, -p and --ttft, then plan with them"
@@ -74,7 +73,7 @@ def plan(
         else:
             made = make_ttft_plan(opened, _pacer(opened, config, output).choose(request, ttft))
     if output.json:
-        print_json(made.to_dict())
+        _out.json(made.to_dict())
         return
     show_plan(made)
     if not output.quiet:
@@ -107,7 +106,7 @@ def _calibrate(model: str | None, mmproj: Path | None, config: LoadConfig, outpu
         made = calibrate(llm, progress)
     path = calibration.save(made)
     if output.json:
-        print_json({"path": str(path), **made.to_dict()})
+        _out.json({"path": str(path), **made.to_dict()})
         return
     show_calibration(made)
-    print(f"stored in {path}")
+    _out.line(f"stored in {path}")

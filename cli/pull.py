@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from . import _hub, _log
+from . import _hub, _log, _out
 from . import _options as opt
-from ._table import print_json, print_table, size
+from ._table import print_table, size
 
 _REPO_HELP = (
     "OWNER/NAME, OWNER/NAME:QUANT (such as Q4_K_M or Q8_0), or a name from `aim-local models --known`, with :QUANT or "
@@ -35,7 +35,7 @@ def pull(
     pulled = _hub.pull(model, name, yes=yes, quiet=output.quiet)
     entry = store.find_entry(pulled.name)
     if output.json:
-        print_json(entry.to_dict())
+        _out.json(entry.to_dict())
         return
     files = [pulled.paths.model, *([pulled.paths.mmproj] if pulled.paths.mmproj else [])]
     print_table([("FILE", "SIZE"), *((str(path), size(path.stat().st_size)) for path in files)], right=(1,))

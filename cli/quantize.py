@@ -10,10 +10,10 @@ import typer
 
 from aim_local.config import KV_TYPES
 
-from . import _extra, _hub
+from . import _extra, _hub, _out
 from . import _options as opt
 from ._progress import ByteBar
-from ._table import print_json, print_table, size, types
+from ._table import print_table, size, types
 
 DEFAULT = "q4_k_m"
 _SRC_HELP = "A language GGUF, a model folder, or a name in the store, with f32, f16 or bf16 weights."
@@ -49,7 +49,7 @@ def quantize(
         else:
             result = converter.quantize(source, target, type or DEFAULT, bar, threads, vision_type)
     if output.json:
-        print_json(asdict(result))
+        _out.json(asdict(result))
         return
     rows = [("FILE", "BEFORE", "AFTER", "TYPES")]
     rows.append((str(result.model), size(result.n_bytes_before), size(result.n_bytes), types(result.types)))

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from aim_local.config import LoadConfig
 from aim_local.errors import NativeError, UsageError
 
-from . import _log
+from . import _log, _out
 from . import _options as opt
-from ._table import print_json
 
 if TYPE_CHECKING:
     from aim_local.native.rpc_server import RpcServer
@@ -50,7 +49,7 @@ def rpc_server(
     server = RpcServer(numeric, port, n_threads)
     if output.json:
         with redirect_stdout(server.stdout):
-            print_json(_facts(server, n_threads))
+            _out.json(_facts(server, n_threads))
         server.stdout.flush()
     else:
         offered = ", ".join(f"{found.name} ({found.memory()[0] / 2**30:.1f} GiB)" for found in server.devices)

@@ -10,10 +10,9 @@ import typer
 
 from aim_local.errors import AimError, UsageError
 
-from . import _hub, _log
+from . import _hub, _log, _out
 from . import _options as opt
 from ._interrupt import INTERRUPTIONS
-from ._table import print_json
 
 if TYPE_CHECKING:
     from aim_local.batch.job import Settings
@@ -146,7 +145,7 @@ def _on_cluster(
 def _show(summary: Summary, output: opt.OutputOptions) -> None:
     """Raises AimError where a question ended in an error."""
     if output.json:
-        print_json(summary.to_dict())
+        _out.json(summary.to_dict())
     elif not output.quiet:
         earlier = f" ({summary.n_earlier} of them before)" if summary.n_earlier else ""
         _log.say(f"{summary.n_answered} of {summary.n_questions} answered{earlier}: {summary.out}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import AimError, SuiteError, UsageError
+from ..errors import AimError, MediaBudgetError, SuiteError, UsageError
 from ..media.types import PICKS, Pick
 from ..settings import parse_setting
 from .rows import Row, as_row, numbered, parse
@@ -199,6 +199,8 @@ def clip_problem(clips: Sequence[Clip]) -> str:
             path = check_file(clip.path)
             if clip.kind == "image" and picture_kind(path) is None:
                 probe_video(path)  # a clip, then, which is as good; else its error is the right one
+        except MediaBudgetError:
+            continue  # told by the answer: how much is allowed is the model's option
         except AimError as e:
             return f"{clip.kind} {as_written(str(e), clips)}"
     return ""

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import interrupts
 from ..errors import AimError
+from ..visible import visible
 
 if TYPE_CHECKING:
     from ..llm import VisionLLM
     from .sides import Case, Side
-
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,17 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-browser", action="store_true", help="open no browser, print the page's path only")
     asked = parser.parse_args(arguments)
     try:
+        interrupts.listen()
         from .show import run  # takes its time, in which Ctrl-C may come
 
         return run(asked.out, write_page, may_open=not asked.no_browser)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return INTERRUPTED
+        return interrupts.EXIT_CODE
     except AimError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {visible(str(e))}", file=sys.stderr)
     except OSError as e:
         reason = f"{e.filename or asked.out}: {e.strerror or e}"
-        print(f"error: {reason}; name another folder for the page with --out", file=sys.stderr)
+        print(f"error: {visible(reason)}; name another folder for the page with --out", file=sys.stderr)
     return 1
 
 
@@ -52,4 +53,4 @@ def write_page(llm: VisionLLM, case: Case, side: Side, out: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

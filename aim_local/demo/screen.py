@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ..visible import answer_text
 from .sides import Side
 
 SIDE_BY_SIDE = 76  # columns from which two panels fit
@@ -96,7 +97,7 @@ def _doing(side: Side) -> str:
 
 def _printable(text: str) -> str:
     """No control codes from a model on the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return answer_text(" ".join(text.split()), terminal=True)
 
 
 def plain_line(side: Side) -> str:

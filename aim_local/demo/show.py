@@ -17,6 +17,7 @@ from rich.live import Live
 from ..llm import VisionLLM
 from ..store.known import KnownModel, known_models
 from ..store.names import bundled_folder
+from ..visible import visible
 from .clips import is_right
 from .desktop import has_desktop, open_page
 from .screen import board, is_plain, outcome, plain_line, print_text
@@ -74,7 +75,7 @@ def show_sides(console: Console, llm: VisionLLM, case: Case, plain: bool) -> tup
 def _show_page(console: Console, page: Path, may_open: bool) -> None:
     opened = ", in your browser" if may_open and open_page(page) else ""
     print_text(console, f"\nWhich pieces of the frames it kept, layer by layer{opened}:")
-    print(f"  {page.resolve()}")
+    print(f"  {visible(str(page.resolve()))}")
 
 
 def _own_clip(console: Console) -> None:

@@ -187,7 +187,9 @@ class Intake:
         if self.media:
             shape = self.media.shape
         else:
-            self._opened = open_item(self.source, self._sampling, digest=digest)
+            self._opened = open_item(
+                self.source, self._sampling, digest=digest, max_pixels=self.model.config.max_pixels
+            )
             shape = self._opened.shape
         near_px = tower.patch_px if self.model.config.reuse_frames == "near" else 0
         seen = Seen(shape.kind, self._shared, near_px)
@@ -322,4 +324,4 @@ def _stat(source: MediaItem) -> tuple[int, ...] | None:
         found = os.stat(source)
     except OSError:
         return None  # told where the file is opened
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

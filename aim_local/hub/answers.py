@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from ..errors import HubError
-from ..store.foreign_names import is_visible, stays_inside
+from ..store.foreign_names import stays_inside
+from ..visible import is_visible
 
 UNKNOWN = -1  # a size that the listing does not tell
 TAKEN = (".gguf", ".safetensors", ".json", ".jinja", ".model", ".txt")  # endings of what a model can be made of

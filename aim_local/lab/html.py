@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from html import escape
+from html import escape as escape_markup
 from typing import Any
+
+from ..visible import visible
 
 __all__ = ["embed_json", "escape", "page"]
 
@@ -52,6 +54,11 @@ summary { cursor: pointer; padding: .35rem 0; }
 svg { max-width: 100%; }
 @media (max-width: 600px) { main { padding: 14px 14px 40px; } h1 { font-size: 1.35rem; } }
 """
+
+
+def escape(text: str) -> str:
+    """Plain text as HTML; what cannot be seen, or turns the text behind it, as an escape (aim_local/visible.py)."""
+    return escape_markup(visible(text, keep="\n\t\u200c\u200d"))
 
 
 def page(title: str, body: str, css: str = "", script: str = "") -> str:

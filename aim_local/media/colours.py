@@ -6,7 +6,11 @@ scaled by the depth that the file says. Leaves to others: opening files and orie
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,23 @@ _PNG_HEAD = 8
 _DARK = 4095  # 16-bit values that stay below look nearly black, and are 12 bits more likely
 
 
-def to_rgb(path: Path, image: PIL.Image.Image) -> Frames:
-    """uint8 [H, W, 3]. Raises MediaError for pixels whose range is not known."""
+@dataclass(frozen=True)
+class Colours:
+    """to_rgb: from a picture, or rows of it cut out, to uint8 [h, w, 3]; warnings: what the file leaves open."""
+
+    to_rgb: Callable[[PIL.Image.Image], Frames]
+    warnings: tuple[str, ...] = ()
+
+
+def colours_of(path: Path, image: PIL.Image.Image) -> Colours:
+    """Of a loaded picture. Raises MediaError for pixels whose range is not known."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_grey(path, image)
+        grey = _grey_of(path, image)
+        return Colours(partial(_from_grey, grey, image.info.get("transparency")), _depth_warnings(path, image))
+    return Colours(_from_colours)
+
+
+def _from_colours(image: PIL.Image.Image) -> Frames:
     if image.mode == "LAB":
         image = _from_lab(image)
     if image.has_transparency_data:
@@ -42,14 +59,16 @@ def on_white(image: PIL.Image.Image) -> Frames:
     return np.asarray(PIL.Image.alpha_composite(ground, image).convert("RGB"))
 
 
-def depth_warnings(path: Path, image: PIL.Image.Image) -> tuple[str, ...]:
-    """What a loaded picture of 16-bit grey leaves open."""
+def _depth_warnings(path: Path, image: PIL.Image.Image) -> tuple[str, ...]:
     if not image.mode.startswith("I;16") or _bits(path, image) is not None or _is_inverted(image):
         return ()
-    most = int(np.asarray(image).max())
+    most = _extremes(image)[1]
     if not 255 < most <= _DARK:
         return ()
-    return (f"its 16-bit values go up to {most} only, and the file does not say that it has fewer bits: it looks dark",)
+    said = (
+        f"its 16-bit values go up to {most:.0f} only, and the file does not say that it has fewer bits: it looks dark"
+    )
+    return (said,)
 
 
 def _with_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -70,50 +89,63 @@ def _from_lab(image: PIL.Image.Image) -> PIL.Image.Image:
     return found
 
 
-def _from_grey(path: Path, image: PIL.Image.Image) -> Frames:
-    """Grey of 16 or 32 bits or of floats: [H, W] -> uint8 [H, W, 3]."""
+def _from_grey(grey: Callable[[NDArray[Any]], NDArray[np.uint8]], key: object, image: PIL.Image.Image) -> Frames:
+    """Grey of 16 or 32 bits or of floats: [h, w] -> uint8 [h, w, 3]. key: the value that is transparent."""
     values = np.asarray(image)
-    key = image.info.get("transparency")
-    if image.mode == "F":
-        grey = _from_floats(path, image, values.astype(np.float64))
-    else:
-        grey = _from_whole(path, image, values.astype(np.int64))
-    if _is_inverted(image):
-        grey = 255 - grey
+    found = grey(values)
     if isinstance(key, int):
-        grey = np.where(values == key, 255, grey).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+        found = np.where(values == key, np.uint8(255), found)
+    return np.repeat(found[..., None], 3, axis=2)
 
 
-def _from_whole(path: Path, image: PIL.Image.Image, values: NDArray[np.int64]) -> NDArray[np.uint8]:
-    least, most = int(values.min()), int(values.max())
-    bits = _bits(path, image)
-    if bits is None or most >= 2**bits:
-        bits = 16  # PNG asks writers to scale values up; Pillow does so with JPEG 2000 and PGM
+def _grey_of(path: Path, image: PIL.Image.Image) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
+    """From values of more than 8 bits to 8. Raises MediaError."""
+    scale: Callable[[NDArray[Any]], NDArray[np.uint8]] = _high_byte
+    if image.mode == "F":
+        scale = partial(_scaled, *_range(path, image))
+    elif (bits := _whole_bits(path, image)) < 16:
+        scale = partial(_scaled, 0.0, 2.0**bits - 1)
+    return (lambda values: 255 - scale(values)) if _is_inverted(image) else scale
+
+
+def _high_byte(values: NDArray[Any]) -> NDArray[np.uint8]:
+    # pillow's convert("RGB") saturates 16-bit grey to white above 255
+    return (values.astype(np.int64) >> 8).astype(np.uint8)
+
+
+def _scaled(low: float, high: float, values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.round((values.astype(np.float64) - low) / (high - low) * 255).astype(np.uint8)
+
+
+def _whole_bits(path: Path, image: PIL.Image.Image) -> int:
+    least, most = _extremes(image)
     if least < 0 or most > 65535:
         raise MediaError(f"{path}: has 32-bit grey values; save it with 8 or 16 bits per channel")
-    if bits == 16:
-        # pillow's convert("RGB") saturates 16-bit grey to white above 255
-        return (values >> 8).astype(np.uint8)
-    top = 2**bits - 1
-    scaled: NDArray[np.int64] = (values * 255 + top // 2) // top
-    return scaled.astype(np.uint8)
+    bits = _bits(path, image)
+    # PNG asks writers to scale values up; Pillow does so with JPEG 2000 and PGM
+    return 16 if bits is None or most >= 2**bits else bits
 
 
-def _from_floats(path: Path, image: PIL.Image.Image, values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    if not np.isfinite(values).all():
-        raise MediaError(
-            f"{path}: has floating-point pixels that are no numbers; save it with 8 or 16 bits per channel"
-        )
+def _range(path: Path, image: PIL.Image.Image) -> tuple[float, float]:
+    """The values of black and white in a picture of floats."""
+    least, most = _extremes(image)
+    if not math.isfinite(least) or not math.isfinite(most):
+        raise MediaError(f"{path}: has pixels that are no numbers (NaN); save it with 8 or 16 bits per channel")
     low, high = _limit(image, _LEAST), _limit(image, _MOST)
     if low is None or high is None or not low < high:
         low, high = 0.0, 1.0  # as float pictures are usually written
-    if values.min() < low or values.max() > high:
+    if least < low or most > high:
         raise MediaError(
-            f"{path}: has floating-point pixels from {values.min():.4g} to {values.max():.4g}, and does not say what"
-            " is black and what white; scale them to 0..1, or save it with 8 or 16 bits per channel"
+            f"{path}: has floating-point pixels from {least:.4g} to {most:.4g}, and does not say what is black and what"
+            " white; scale them to 0..1, or save it with 8 or 16 bits per channel"
         )
-    return np.round((values - low) / (high - low) * 255).astype(np.uint8)
+    return low, high
+
+
+def _extremes(image: PIL.Image.Image) -> tuple[float, float]:
+    """The least and the highest value; NaN where there is one."""
+    values = np.asarray(image)
+    return float(values.min()), float(values.max())
 
 
 def _is_inverted(image: PIL.Image.Image) -> bool:

@@ -16,13 +16,15 @@ from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from aim_local.errors import MediaError, MediaMemoryError
 from aim_local.media.canvas import Canvas
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
+from aim_local.media.foreign import decoding
 from aim_local.media.index import Clip
 from aim_local.media.interlace import NOTE, Fields, deinterlaced, with_neighbours
 from aim_local.media.orientation import orientation_of
 from aim_local.media.seek import PacketTable, Segment, plan_segments
-from aim_local.media.types import Frames
+from aim_local.media.types import Frames, Indices
 
 Threads = Literal["AUTO", "SLICE"]
 _Packet: TypeAlias = "Packet[VideoStream]"
@@ -53,9 +55,17 @@ def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
     return notes
 
 
-def needed(clip: Clip, indices: Sequence[int]) -> list[int]:
-    """Display indices of the frames that must come out of the decoder for `indices`."""
-    return with_neighbours(indices, clip.info.n_frames) if clip.fields else list(indices)
+def needed(clip: Clip, indices: Sequence[int] | Indices) -> list[int]:
+    """Display indices of the frames that must come out of the decoder for `indices`, ascending."""
+    wanted = [int(i) for i in indices]
+    return with_neighbours(wanted, clip.info.n_frames) if clip.fields else wanted
+
+
+def count_decoded(clip: Clip, indices: Sequence[int] | Indices) -> int:
+    """Frames that have to be decoded for those with these numbers, ascending."""
+    if clip.table is None:
+        return needed(clip, indices)[-1] + 1
+    return sum(run.last - run.first + 1 for run in plan_segments(clip.table, needed(clip, indices)))
 
 
 def _put_progressive(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> int:
@@ -66,7 +76,7 @@ def _put_progressive(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -
         if frame.interlaced_frame:
             n_left += 1
         else:
-            canvas.put(index, rgb(frame, to_rgb))
+            _put(canvas, index, frame, to_rgb)
     return n_left
 
 
@@ -74,7 +84,19 @@ def _put_whole(canvas: Canvas, clip: Clip, fields: Fields, threads: Threads, dam
     wanted, to_rgb = canvas.missing(), VideoReformatter()
     frames = _frames(clip, with_neighbours(wanted, clip.info.n_frames), threads, damage, earlier)
     for index, frame in deinterlaced(frames, frozenset(wanted), fields):
-        canvas.put(index, rgb(frame, to_rgb))
+        _put(canvas, index, frame, to_rgb)
+
+
+def _put(canvas: Canvas, index: int, frame: VideoFrame, to_rgb: VideoReformatter) -> None:
+    try:
+        with decoding(canvas.source, "has a frame that cannot be shown"):
+            pixels = rgb(frame, to_rgb)
+    except MediaMemoryError:
+        raise
+    except MediaError:
+        # the canvas counts and reports what never came
+        return
+    canvas.put(index, pixels)
 
 
 def _frames(
@@ -85,11 +107,9 @@ def _frames(
     if table is None:
         yield from _counted_frames(clip, indices, damage)
         return
-    came = set[int]()
+    came, segments = set[int](), plan_segments(table, indices, earlier=earlier)
     try:
-        for index, frame in _frames_by_packet(
-            clip, table, plan_segments(table, indices, earlier=earlier), threads, damage
-        ):
+        for index, frame in _frames_by_packet(clip, table, segments, threads, damage):
             came.add(index)
             yield index, frame
     except _MissedKeyFrame:
@@ -107,7 +127,7 @@ def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
 
 def _counted_frames(clip: Clip, wanted: Sequence[int], damage: Damage) -> Iterator[tuple[int, VideoFrame]]:
     left = set(wanted)
-    with open_stream(clip.path, clip.cuts) as (container, stream):
+    with open_stream(clip.path, cuts=clip.cuts) as (container, stream):
         for index, frame in enumerate(all_frames(container, stream, damage, clip.begin)):
             if index in left:
                 left.remove(index)
@@ -120,7 +140,7 @@ def _frames_by_packet(
     clip: Clip, table: PacketTable, segments: Sequence[Segment], threads: Threads, damage: Damage
 ) -> Iterator[tuple[int, VideoFrame]]:
     row_of = {int(pts): row for row, pts in enumerate(table.pts)}
-    with open_stream(clip.path, clip.cuts) as (container, stream):
+    with open_stream(clip.path, cuts=clip.cuts) as (container, stream):
         stream.thread_type = threads
         counted = _counted_packets(packets_of(container, stream, damage), table)
         for number, segment in enumerate(segments):

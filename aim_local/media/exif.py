@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import PIL.ExifTags
 import PIL.Image
 
@@ -39,15 +38,23 @@ class Turn(NamedTuple):
         """Whether height and width change places."""
         return self.orientation >= _SWAP_FROM
 
-    def apply(self, pixels: Frames) -> Frames:
-        """uint8 [H, W, 3] as stored -> uint8 [H, W, 3] as displayed."""
-        turned = pixels.transpose(1, 0, 2) if self.swaps else pixels
+    def displayed(self, stored: Frames) -> Frames:
+        """[h, w, 3] as stored -> a view of it as displayed, [H, W, 3]."""
+        turned = stored.transpose(1, 0, 2) if self.swaps else stored
+        return self._flipped(turned)
+
+    def stored(self, displayed: Frames) -> Frames:
+        """The inverse of `displayed`."""
+        back = self._flipped(displayed)
+        return back.transpose(1, 0, 2) if self.swaps else back
+
+    def _flipped(self, pixels: Frames) -> Frames:
         flip_x, flip_y = _FLIPS[self.orientation]
-        return np.ascontiguousarray(turned[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+        return pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 
 
-def turn_of(image: PIL.Image.Image, read: Callable[[], PIL.Image.Exif]) -> Turn:
-    """Of an open picture. read: gives its EXIF data."""
+def turn_of(read: Callable[[], PIL.Image.Exif]) -> Turn:
+    """Of an open picture. read: gives its EXIF data. Raises MemoryError."""
     try:
         found: object = read().get(PIL.ExifTags.Base.Orientation)
     except MemoryError:

@@ -6,13 +6,13 @@ Knows: the file system. Leaves to others: what is inside the file.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aim_local.errors import MediaError
+from aim_local.paths import Name, path_of
 
 KNOWN_KINDS = "videos (MP4, MOV, MKV, WebM, AVI, TS, GIF ...) and images (JPEG, PNG, WebP, AVIF, TIFF, BMP)"
 # FFmpeg opens pictures in boxes as a film of tiles; Pillow reads those that hold AV1, and no others
@@ -25,9 +25,9 @@ _FILM_BRANDS = frozenset({b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", 
 _MOST_BRANDS = 4096  # bytes
 
 
-def check_file(path: str | os.PathLike[str]) -> Path:
+def check_file(path: Name) -> Path:
     """The path of a readable file that is not empty; MediaError for anything else."""
-    checked = Path(path)
+    checked = path_of(path, "media")
     try:
         if not checked.exists():
             raise MediaError(f"{checked}: no such file; check the name and the folder (here: {Path.cwd()})")

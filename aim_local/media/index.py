@@ -18,8 +18,10 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
 from aim_local.media import interlace
+from aim_local.media.budget import check_decoded
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.interlace import Fields, fields_of
@@ -87,23 +89,24 @@ class _Times:
     begin: int = 0
 
 
-def index_video(path: Path) -> Clip:
+def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
     """Probe a file: one pass over its packets, one decoded frame (containers without display times: all decoded).
 
-    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded.
+    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded, MediaBudgetError for
+    one that takes more than max_pixels allow (budget.py).
     """
-    clip, end = _indexed(path)
+    clip, end = _indexed(path, max_pixels)
     cuts: Cuts = ()
     if clip.info.container == "flv" and end < path.stat().st_size:
         cuts = later_flv_headers(path)
     elif "matroska" in clip.info.container:
         cuts = later_matroska_heads(path)
-    return _indexed(path, cuts)[0] if cuts else clip
+    return _indexed(path, max_pixels, cuts)[0] if cuts else clip
 
 
-def _indexed(path: Path, cuts: Cuts = ()) -> tuple[Clip, int]:
+def _indexed(path: Path, max_pixels: int, cuts: Cuts = ()) -> tuple[Clip, int]:
     """The clip, and where in the file its last packet ends."""
-    with open_stream(path, cuts) as (container, stream):
+    with open_stream(path, max_pixels, cuts) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
         if not scan.pts:
@@ -119,7 +122,9 @@ def _indexed(path: Path, cuts: Cuts = ()) -> tuple[Clip, int]:
         announced = _cut_off(container, stream, scan, times, names)
         facts = _facts(container, stream, scan.first)
         fields = fields_of(stream.codec_context, scan.first)
-    times = times or _times_from_decoding(path, cuts, scan, ticking)
+    if times is None:
+        check_decoded(path, len(scan.pts), facts.height, facts.width, max_pixels)
+        times = _times_from_decoding(path, cuts, scan, ticking)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
     interlaced = [interlace.NOTE] if fields else []
     warnings = (
@@ -369,7 +374,7 @@ def _lost_notes(n_lost: int, n_parts: int) -> list[str]:
 def _times_from_decoding(path: Path, cuts: Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
     pts: list[int | None] = []
     duration, begin = 0, scan.starts[0].key if scan.starts else 0
-    with open_stream(path, cuts) as (container, stream):
+    with open_stream(path, cuts=cuts) as (container, stream):
         for frame in all_frames(container, stream, Damage(), begin):
             pts.append(frame.pts)
             duration = frame.duration

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from ..visible import visible_lines
 from .library import llama, mtmd
 
 _ERROR, _CONT = 4, 5  # enum ggml_log_level
@@ -32,7 +33,7 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
     if _lines.level >= _ERROR and line.strip():
         _lines.errors.append(line.strip())
     if _echo["on"] and _lines.level >= _echo["least"]:
-        sys.stderr.write(line)
+        sys.stderr.write(visible_lines(line))
 
 
 _callback = llama.llama_log_callback(_on_log)  # kept: ctypes callbacks die with their last reference

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ..errors import AimError
 from .files import replaced
+from .locks import held, lock_beside
 from .names import data_folder
 
 
@@ -20,7 +23,7 @@ def note_fetched(entry: Path) -> None:
     record = _record()
     record.parent.mkdir(parents=True, exist_ok=True)
     # one line, appended: pulls that run at the same time do not lose each other's
-    with record.open("a", encoding="utf-8") as out:
+    with _alone(record), record.open("a", encoding="utf-8") as out:
         out.write(json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n")
 
 
@@ -31,11 +34,18 @@ def was_fetched(entry: Path) -> bool:
 
 def forget_fetched(entries: Collection[Path]) -> None:
     """Entries and blobs that were removed. Raises OSError."""
-    gone, lines = {str(entry.resolve()) for entry in entries}, _lines()
-    left = [line for line in lines if line[0] not in gone]
-    if len(left) < len(lines):
+    gone = {str(entry.resolve()) for entry in entries}
+    if not any(line[0] in gone for line in _lines()):
+        return
+    with _alone(_record()):
+        left = [line for line in _lines() if line[0] not in gone]
         with replaced(_record()) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in left), encoding="utf-8")
+
+
+def _alone(record: Path) -> AbstractContextManager[object]:
+    """Waits until no other process writes the record."""
+    return held(lock_beside(record), AimError, wait=True, stays=False)
 
 
 def _record() -> Path:

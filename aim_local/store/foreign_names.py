@@ -1,17 +1,16 @@
-"""Texts that others wrote, before they are shown or become a path: a hub's answers, hub.json of a copied folder."""
+"""Names that others wrote, before they become a path: a hub's answers, hub.json of a copied folder."""
 
 from __future__ import annotations
 
-import unicodedata
-
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, bidi and other format characters, lone surrogates, line ends
-
-
-def is_visible(text: str) -> bool:
-    """Whether no character of it does anything to a terminal or hides."""
-    return not any(unicodedata.category(c) in _UNPRINTABLE for c in text)
+_LONGEST_PART, _MOST_PARTS = 255, 32  # bytes of a name on every common file system; folders within folders
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file's name, with / between its parts, leads to no place outside the folder it is read in."""
-    return "\\" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+    """Whether a file's name, with / between its parts, leads to no place outside the folder it is read in.
+
+    A name that no file system would take leads nowhere: asking about it raises OSError, so it is none either.
+    """
+    parts = [part.encode("utf-8", "surrogatepass") for part in name.split("/")]
+    if "\\" in name or any(part in (b"", b".", b"..") for part in parts):
+        return False
+    return max(map(len, parts)) <= _LONGEST_PART and len(parts) <= _MOST_PARTS

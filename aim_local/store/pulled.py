@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
+from ..visible import is_visible
 from .files import replaced
-from .foreign_names import is_visible, stays_inside
+from .foreign_names import stays_inside
 
 ORIGIN = "hub.json"
 _FORMAT = 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import AimError, UsageError
+from ..paths import Name, home_path_of
+from ..visible import answer_text, json_text, visible
 from .files import replaced
 
 SUFFIXES = (".json", ".md")
@@ -18,12 +18,12 @@ class TranscriptError(AimError):
     """A transcript that cannot be written."""
 
 
-def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model: str = "") -> Path:
+def save_transcript(path: Name, messages: Sequence[dict[str, Any]], model: str = "") -> Path:
     """Write `messages` ({"role", "content", "media"}) to `path`, as JSON or Markdown by its suffix; returns the path.
 
     Raises UsageError for another suffix, TranscriptError where the file cannot be written.
     """
-    path = Path(os.path.expanduser(path))
+    path = home_path_of(path, "the transcript")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: a transcript ends in {' or '.join(SUFFIXES)}; add one of them")
     as_text = as_json if path.suffix.lower() == ".json" else as_markdown
@@ -36,12 +36,12 @@ def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model:
 
 
 def as_json(messages: Sequence[dict[str, Any]], model: str = "") -> str:
-    return json.dumps({"model": model, "messages": list(messages)}, indent=2, ensure_ascii=False, default=str) + "\n"
+    return json_text({"model": model, "messages": list(messages)}, indent=2, default=str) + "\n"
 
 
 def as_markdown(messages: Sequence[dict[str, Any]], model: str = "") -> str:
-    parts = [f"# Conversation with {model}" if model else "# Conversation"]
+    parts = [f"# Conversation with {visible(model)}" if model else "# Conversation"]
     for message in messages:
-        media = "".join(f"\n\n- `{item}`" for item in message.get("media") or ())
-        parts.append(f"**{message['role']}**{media}\n\n{message['content']}")
+        media = "".join(f"\n\n- `{visible(str(item))}`" for item in message.get("media") or ())
+        parts.append(f"**{message['role']}**{media}\n\n{answer_text(message['content'])}")
     return "\n\n".join(parts) + "\n"

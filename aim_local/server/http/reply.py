@@ -5,13 +5,13 @@ Knows the form. Takes what the library returns.
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...results import STAGES, Stats, TokenLogprob
+from ...visible import json_text
 from ..jobs import Answered, Moved, Said
 
 Json = dict[str, object]
@@ -135,7 +135,7 @@ def _round(value: float) -> float:
 
 def encoded(data: object) -> bytes:
     """JSON without spaces, as every answer of ours."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return json_text(data, separators=(",", ":")).encode()
 
 
 def event(data: object) -> bytes:

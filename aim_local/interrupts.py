@@ -1,0 +1,76 @@
+"""A program's whole life under Ctrl-C: whenever it comes, the program ends with exit code 130 and without a traceback.
+
+For our programs (`aim-local`, `python -m aim_local.demo`), from their first line to the end of the process. Importing
+the library changes no handler: what a Ctrl-C does in somebody else's program is theirs to say. Knows signals; what the
+program does is a function to it. Nothing heavy is imported here, it is the first that is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+EXIT_CODE = 130
+_AGAIN_S = 0.05  # between a Ctrl-C that was lost and the next try
+
+
+def run(program: Callable[[], int]) -> NoReturn:
+    """Runs a program to its exit code, and ends the process with it; with 130 where Ctrl-C stopped it.
+
+    While `program` runs, it calls `listen` when it has begun what an interrupt has to end in order: from then on
+    Ctrl-C raises KeyboardInterrupt. Before and afterwards it ends the process at once: there is nothing to lose.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or another's
+        signal.signal(signal.SIGINT, _leave)
+    sys.excepthook, sys.unraisablehook = _excepthook, _unraisable
+    code = EXIT_CODE
+    try:
+        try:
+            code = program()
+        finally:
+            _stop_listening()
+    except KeyboardInterrupt:  # a second one, while the first was told
+        _stop_listening()
+    sys.exit(code)
+
+
+def listen() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt, for a program that `run` has started."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _stop_listening() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process at once: imports and the interpreter's own end are not asked whether they can be interrupted."""
+    with contextlib.suppress(OSError):  # stderr may be closed
+        os.write(2, b"interrupted\n")
+    os._exit(EXIT_CODE)
+
+
+def _excepthook(kind: type[BaseException], e: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        _leave(signal.SIGINT, None)
+    sys.__excepthook__(kind, e, trace)
+
+
+def _unraisable(lost: Any) -> None:
+    """A KeyboardInterrupt that was raised where Python can raise nothing (a finalizer, a callback) comes once more."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    import _thread
+    import threading
+
+    again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
