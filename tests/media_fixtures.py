@@ -5,7 +5,7 @@ Knows: how to make clips whose frames tell their own index, and how to damage fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -191,3 +191,48 @@ def decode_all(path: Path) -> Pixels:
     """Reference: every frame, decoded in order, uint8 [n, H, W, 3]."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def join(target: Path, *parts: Path) -> Path:
+    """Files one behind the other, as `cat` does it."""
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
+
+
+def cut_ts(source: Path, target: Path, packets: int) -> Path:
+    """A transport stream without its first packets, of 188 bytes each."""
+    target.write_bytes(source.read_bytes()[188 * packets :])
+    return target
+
+
+def restamp_ts(source: Path, target: Path, change: Callable[[int], int | None]) -> Path:
+    """A transport stream with other stamps: change(number of the picture in file order) is added to its PTS and DTS.
+
+    Ticks of 90 kHz, modulo 2^33; None takes the stamps away. The pictures are in PID 256, as FFmpeg writes them.
+    """
+    data, number = bytearray(source.read_bytes()), 0
+    for at in range(0, len(data), 188):
+        begins, pid = data[at + 1] & 0x40, (data[at + 1] & 31) << 8 | data[at + 2]
+        if pid != 256 or not begins:
+            continue
+        head = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+        assert data[head : head + 3] == b"\0\0\1"
+        n_stamps, added = {2: 1, 3: 2}.get(data[head + 7] >> 6, 0), change(number)
+        if added is None:
+            data[head + 7] &= 0x3F
+            data[head + 9 : head + 9 + data[head + 8]] = b"\xff" * data[head + 8]
+        else:
+            for place in range(head + 9, head + 9 + 5 * n_stamps, 5):
+                _add_to_stamp(data, place, added)
+        number += 1
+    target.write_bytes(data)
+    return target
+
+
+def _add_to_stamp(data: bytearray, at: int, added: int) -> None:
+    old = (data[at] >> 1 & 7) << 30 | data[at + 1] << 22 | data[at + 2] >> 1 << 15
+    old |= data[at + 3] << 7 | data[at + 4] >> 1
+    new = (old + added) % 2**33
+    data[at] = data[at] & 0xF0 | new >> 29 & 0xE | 1
+    data[at + 1], data[at + 2] = new >> 22 & 0xFF, new >> 14 & 0xFE | 1
+    data[at + 3], data[at + 4] = new >> 7 & 0xFF, new << 1 & 0xFE | 1

@@ -8,28 +8,42 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from aim_local.errors import UsageError
 from aim_local.media.canvas import Canvas, Keep, OnFrame
+from aim_local.media.colours import on_white
 from aim_local.media.files import digest_array
 from aim_local.media.types import Frames, FrameSampling, Image, Video
 
 Kind = Literal["auto", "video", "image"]
 
-ARRAY_SHAPES = "a video is uint8 [T, H, W, 3] in RGB, an image uint8 [H, W, 3]"
+ARRAY_SHAPES = "a video is uint8 [T, H, W, 3] in RGB, an image uint8 [H, W, 3]; or 4 channels, RGBA"
 
 
 def as_frames(array: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Frames:
-    """The array as a video uint8 [T, H, W, 3] or an image uint8 [H, W, 3], as `kind` asks. Raises UsageError."""
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or array.size == 0:
+    """The array as a video uint8 [T, H, W, 3] or an image uint8 [H, W, 3], as `kind` asks. Raises UsageError.
+
+    Of 4 channels the last is alpha: what is transparent becomes white.
+    """
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] not in (3, 4) or array.size == 0:
         raise UsageError(f"media is an array {array.dtype} {list(array.shape)}; {ARRAY_SHAPES}, none of them empty")
+    if array.shape[-1] == 4:
+        array = opaque(array)
     if array.ndim == 3 and kind != "video":
         return array
     if kind == "image":
         raise UsageError(f"media is an array {list(array.shape)}, a video; an image is uint8 [H, W, 3]")
     check_whole(sampling)
     return array if array.ndim == 4 else array[None]
+
+
+def opaque(array: NDArray[np.uint8]) -> Frames:
+    """uint8 [..., H, W, 4] RGBA -> uint8 [..., H, W, 3] over white."""
+    pictures = np.ascontiguousarray(array).reshape(-1, *array.shape[-3:])
+    found = np.stack([on_white(PIL.Image.fromarray(picture)) for picture in pictures])
+    return found.reshape(*array.shape[:-1], 3)
 
 
 def check_whole(sampling: FrameSampling) -> None:

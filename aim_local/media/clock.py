@@ -70,7 +70,7 @@ def clock_of_packets(
         unwrapped = _unwrapped(d, per_second)
         p = p + WRAP * np.round(np.nan_to_num((unwrapped - p) / WRAP))
         wrapped, d = bool((unwrapped != d)[~np.isnan(d)].any()), unwrapped
-    starts, strays = _starts(d)
+    starts, strays = _starts(d, per_second)
     if _says_nothing(d[~np.isin(np.arange(len(d)), strays)]):
         return None
     starts_fresh = all(int(rows[first]) in fresh for first in starts[1:])
@@ -84,10 +84,9 @@ def clock_of_packets(
         return None
     order = np.concatenate([o for o in ordered if o is not None])
     sizes = [last - first for first, last in _spans(starts, len(rows))]
-    ticks, n_guessed, leaps = _rising(p[order], np.cumsum([0, *sizes[:-1]]), usual, per_second)
-    begins = sorted({*(int(rows[first]) for first in starts), *(int(rows[order[i:]].min()) for i in leaps)})
-    is_plain = len(begins) == 1 and not n_guessed and not wrapped
-    return Clock(rows[order], ticks, tuple(begins), n_guessed, is_plain)
+    ticks, n_guessed = _rising(p[order], np.cumsum([0, *sizes[:-1]]), usual)
+    is_plain = len(starts) == 1 and not n_guessed and not wrapped
+    return Clock(rows[order], ticks, tuple(int(rows[first]) for first in starts), n_guessed, is_plain)
 
 
 def clock_of_frames(pts: Stamps, per_second: float, usual: float) -> Clock | None:
@@ -95,11 +94,11 @@ def clock_of_frames(pts: Stamps, per_second: float, usual: float) -> Clock | Non
     p = _known(pts)
     if len(set(p[~np.isnan(p)].tolist())) < min(2, len(p)):
         return None
-    starts, strays = _starts(p)
+    starts, strays = _starts(p, per_second)
     p[strays] = np.nan
-    ticks, n_guessed, leaps = _rising(p, np.array(starts), usual, per_second)
-    parts = tuple(sorted({*starts, *leaps}))
-    return Clock(np.arange(len(p), dtype=np.int64), ticks, parts, n_guessed, len(parts) == 1 and not n_guessed)
+    ticks, n_guessed = _rising(p, np.array(starts), usual)
+    is_plain = len(starts) == 1 and not n_guessed
+    return Clock(np.arange(len(p), dtype=np.int64), ticks, tuple(starts), n_guessed, is_plain)
 
 
 def clock_notes(clock: Clock) -> tuple[str, ...]:
@@ -143,22 +142,22 @@ def _is_far(p: _Known, place: int, usual: float) -> bool:
 def _unwrapped(d: _Known, per_second: float) -> _Known:
     """Stamps in file order without the steps of a clock that went round."""
     known = np.flatnonzero(~np.isnan(d))
-    steps = np.diff(d[known]) + WRAP
-    turns = np.concatenate([[0], np.cumsum((steps >= 0) & (steps <= _WRAPPED_S * per_second))])
+    steps, near = np.diff(d[known]), _WRAPPED_S * per_second
+    turns = (np.abs(steps + WRAP) <= near).astype(np.int64) - (np.abs(steps - WRAP) <= near)
     found = d.copy()
-    found[known] += WRAP * turns
+    found[known] += WRAP * np.concatenate([[0], np.cumsum(turns)])
     return found
 
 
-def _starts(d: _Known) -> tuple[list[int], list[int]]:
-    """(where the clock begins: 0, and wherever it goes back; stamps that stand alone among others).
+def _starts(d: _Known, per_second: float) -> tuple[list[int], list[int]]:
+    """(where the clock begins: 0, and wherever it goes back or far ahead; stamps that stand alone among others).
 
     d: in an order in which the stamps of one clock do not fall.
     """
     known = np.flatnonzero(~np.isnan(d))
     values = d[known]
     if not (np.diff(values) < 0).any():
-        return [0], []
+        return [0, *(int(known[i]) for i in _leaps(values, per_second))], []
     starts, strays = [0], list[int]()
     before, last = -np.inf, values[0]  # the two stamps that count before this one
     for k in range(1, len(values)):
@@ -173,7 +172,11 @@ def _starts(d: _Known) -> tuple[list[int], list[int]]:
         else:
             starts.append(int(known[k]))
             before, last = -np.inf, value
-    return starts, strays
+    left = np.setdiff1d(known, strays)
+    for first, end in _spans(starts, len(d)):
+        part = left[(left >= first) & (left < end)]
+        starts += [int(part[i]) for i in _leaps(d[part], per_second)]
+    return sorted(starts), strays
 
 
 def _in_order(p: _Known, first: int, last: int) -> Indices | None:
@@ -189,20 +192,13 @@ def _in_order(p: _Known, first: int, last: int) -> Indices | None:
     return (first + order).astype(np.int64)
 
 
-def _rising(
-    p: _Known, starts: Indices, usual: float, per_second: float
-) -> tuple[NDArray[np.float64], int, tuple[int, ...]]:
-    """(times from 0 in ticks, how many of them are guessed, where a leap was taken out), of stamps in display order.
+def _rising(p: _Known, starts: Indices, usual: float) -> tuple[NDArray[np.float64], int]:
+    """(times from 0 in ticks, how many of them are guessed), of stamps in display order.
 
     starts: int64, places where parts begin. One part goes on from the other after a usual gap.
     """
     spans = _spans([int(s) for s in starts], len(p))
     own = [_own(p[first:last]) for first, last in spans]
-    leaps = [_leap(part, per_second) for part in own] if len(spans) == 1 else []
-    if leaps and leaps[0] is not None:
-        cut = int(leaps[0])
-        ticks, n_guessed, _ = _rising(p, np.array([0, cut]), usual, per_second)
-        return ticks, n_guessed, (cut,)
     gaps = np.concatenate([np.diff(part[~np.isnan(part)]) / np.diff(np.flatnonzero(~np.isnan(part))) for part in own])
     gap = float(np.median(gaps)) if len(gaps) else usual
     found, end = list[NDArray[np.float64]](), 0.0
@@ -211,7 +207,7 @@ def _rising(
         found.append(filled - filled[0] + end)
         end = float(found[-1][-1]) + gap
     n_guessed = sum(int(np.isnan(part).sum()) for part in own)
-    return np.concatenate(found), n_guessed, ()
+    return np.concatenate(found), n_guessed
 
 
 def _own(part: _Known) -> _Known:
@@ -220,16 +216,14 @@ def _own(part: _Known) -> _Known:
     return np.where(part > highest, part, np.nan)
 
 
-def _leap(part: _Known, per_second: float) -> int | None:
-    """Where a gap is so long that it can only be another clock."""
-    known = np.flatnonzero(~np.isnan(part))
-    gaps = np.diff(part[known])
-    if not len(gaps):
-        return None
+def _leaps(values: NDArray[np.float64], per_second: float) -> list[int]:
+    """Places in rising stamps before which a gap is so long that it can only be another clock."""
+    if len(values) < 3:
+        return []
+    gaps = np.diff(values)
     at = int(gaps.argmax())
-    rest = part[known[-1]] - part[known[0]] - gaps[at]
-    is_leap = len(gaps) > 1 and gaps[at] > _LEAP_S * per_second and gaps[at] > _LEAP_SHARE * rest
-    return int(known[at + 1]) if is_leap else None
+    rest = values[-1] - values[0] - gaps[at]
+    return [at + 1] if gaps[at] > _LEAP_S * per_second and gaps[at] > _LEAP_SHARE * rest else []
 
 
 def _filled(part: _Known, gap: float) -> NDArray[np.float64]:

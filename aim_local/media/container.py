@@ -9,7 +9,7 @@ import codecs
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from aim_local.media.budget import MAX_PACKETS, check_frame
 from aim_local.media.claims import check_index
 from aim_local.media.files import KNOWN_KINDS
 from aim_local.media.foreign import no_memory, reason
+from aim_local.media.joined import Cuts, Spliced
 
 # libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
 FILE_OPTIONS = {
@@ -54,25 +55,34 @@ class Damage:
 
 
 @contextmanager
-def open_stream(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_stream(
+    path: Path, max_pixels: int = MAX_PIXELS, cuts: Cuts = ()
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving.
 
     Raises MediaError where there is none, MediaBudgetError for frames of more than max_pixels.
+
+    cuts: bytes that are left out, see joined.py.
     """
     check_index(path)
+    given = closing(Spliced(path, cuts)) if cuts else nullcontext(f"file:{path}")
+    with given as source, _opened(path, source, max_pixels) as container:
+        stream = main_stream(container, path)
+        prepare(stream, path, max_pixels)
+        yield container, stream
+
+
+def _opened(path: Path, source: str | Spliced, max_pixels: int) -> InputContainer:
     options = FILE_OPTIONS | {"max_pixels": str(max(max_pixels, _GROWTH_PIXELS))}
     options["correct_ts_overflow"] = "0"  # clocks that go round are clock.py's business
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
-        container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
+        opened: InputContainer = av.open(source, mode="r", options=options, metadata_errors="replace")
+        return opened
     except MemoryError as e:  # PyAV's is an FFmpegError too
         raise no_memory(path) from e
     except Exception as e:
         raise MediaError(f"{path}: {_why_not(path)}") from e
-    with container:
-        stream = main_stream(container, path)
-        prepare(stream, path, max_pixels)
-        yield container, stream
 
 
 def prepare(stream: VideoStream, name: Path | str, max_pixels: int) -> None:

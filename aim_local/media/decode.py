@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -22,6 +21,7 @@ from aim_local.media.canvas import Canvas
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.foreign import decoding
 from aim_local.media.index import Clip
+from aim_local.media.interlace import NOTE, Fields, deinterlaced, with_neighbours
 from aim_local.media.orientation import orientation_of
 from aim_local.media.seek import PacketTable, Segment, plan_segments
 from aim_local.media.types import Frames, Indices
@@ -36,50 +36,87 @@ class _MissedKeyFrame(Exception):
 
 def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
     """Put every frame the canvas misses that can be decoded, as decoding the whole file gives it; returns warnings."""
-    damage = Damage()
-    if clip.table is None:
-        _put(canvas, _counted_frames(clip, canvas.missing(), damage))
-    else:
-        _walk(canvas, clip.path, clip.table, "AUTO", damage)
-        if canvas.missing():
-            # one key frame sooner: with periodic intra refresh a key frame alone is no clean start
-            # in one thread: after damage, frame threads may swallow good neighbours
-            _walk(canvas, clip.path, clip.table, "SLICE", Damage(), earlier=1)
+    damage, notes, fields = Damage(), list[str](), clip.fields
+    if fields is None:
+        n_fields = _put_progressive(canvas, _frames(clip, canvas.missing(), "AUTO", damage))
+        if n_fields:  # the first frame of the clip did not say so
+            fields, notes = Fields(), [NOTE]
+    if fields is not None:
+        _put_whole(canvas, clip, fields, "AUTO", damage)
+    if clip.table is not None and canvas.missing():
+        # one key frame sooner: with periodic intra refresh a key frame alone is no clean start
+        # in one thread: after damage, frame threads may swallow good neighbours
+        if fields is None:
+            _put_progressive(canvas, _frames(clip, canvas.missing(), "SLICE", Damage(), earlier=1))
+        else:
+            _put_whole(canvas, clip, fields, "SLICE", Damage(), earlier=1)
     if damage.n_packets > len(canvas.missing()):
-        return ["the file is damaged near the chosen frames; some may show traces of it"]
-    return []
+        return [*notes, "the file is damaged near the chosen frames; some may show traces of it"]
+    return notes
+
+
+def needed(clip: Clip, indices: Sequence[int] | Indices) -> list[int]:
+    """Display indices of the frames that must come out of the decoder for `indices`, ascending."""
+    wanted = [int(i) for i in indices]
+    return with_neighbours(wanted, clip.info.n_frames) if clip.fields else wanted
 
 
 def count_decoded(clip: Clip, indices: Sequence[int] | Indices) -> int:
     """Frames that have to be decoded for those with these numbers, ascending."""
     if clip.table is None:
-        return int(indices[-1]) + 1
-    return sum(run.last - run.first + 1 for run in plan_segments(clip.table, [int(i) for i in indices]))
+        return needed(clip, indices)[-1] + 1
+    return sum(run.last - run.first + 1 for run in plan_segments(clip.table, needed(clip, indices)))
 
 
-def _walk(canvas: Canvas, path: Path, table: PacketTable, threads: Threads, damage: Damage, earlier: int = 0) -> None:
+def _put_progressive(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> int:
+    """Puts frames as they are; returns how many were left for being interlaced."""
+    # the same as frame.to_ndarray(format="rgb24"), but the scaler is set up once
+    to_rgb, n_left = VideoReformatter(), 0
+    for index, frame in frames:
+        if frame.interlaced_frame:
+            n_left += 1
+        else:
+            _put(canvas, index, frame, to_rgb)
+    return n_left
+
+
+def _put_whole(canvas: Canvas, clip: Clip, fields: Fields, threads: Threads, damage: Damage, earlier: int = 0) -> None:
+    wanted, to_rgb = canvas.missing(), VideoReformatter()
+    frames = _frames(clip, with_neighbours(wanted, clip.info.n_frames), threads, damage, earlier)
+    for index, frame in deinterlaced(frames, frozenset(wanted), fields):
+        _put(canvas, index, frame, to_rgb)
+
+
+def _put(canvas: Canvas, index: int, frame: VideoFrame, to_rgb: VideoReformatter) -> None:
     try:
-        segments = plan_segments(table, canvas.missing(), earlier=earlier)
-        _put(canvas, _frames_by_packet(path, table, segments, threads, damage))
+        with decoding(canvas.source, "has a frame that cannot be shown"):
+            pixels = rgb(frame, to_rgb)
+    except MediaMemoryError:
+        raise
+    except MediaError:
+        # the canvas counts and reports what never came
+        return
+    canvas.put(index, pixels)
+
+
+def _frames(
+    clip: Clip, indices: Sequence[int], threads: Threads, damage: Damage, earlier: int = 0
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Those of the frames that can be decoded, with their display indices, ascending."""
+    table = clip.table
+    if table is None:
+        yield from _counted_frames(clip, indices, damage)
+        return
+    came, segments = set[int](), plan_segments(table, indices, earlier=earlier)
+    try:
+        for index, frame in _frames_by_packet(clip, table, segments, threads, damage):
+            came.add(index)
+            yield index, frame
     except _MissedKeyFrame:
         # the container's own index is wrong or absent: decode from the start
-        segments = plan_segments(table, canvas.missing(), seek_cost=len(table.pts))
-        _put(canvas, _frames_by_packet(path, table, segments, threads, damage))
-
-
-def _put(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> None:
-    # the same as frame.to_ndarray(format="rgb24"), but the scaler is set up once
-    to_rgb = VideoReformatter()
-    for index, frame in frames:
-        try:
-            with decoding(canvas.source, "has a frame that cannot be shown"):
-                pixels = rgb(frame, to_rgb)
-        except MediaMemoryError:
-            raise
-        except MediaError:
-            # the canvas counts and reports what never came
-            continue
-        canvas.put(index, pixels)
+        left = [index for index in indices if index not in came]
+        segments = plan_segments(table, left, seek_cost=len(table.pts))
+        yield from _frames_by_packet(clip, table, segments, threads, damage)
 
 
 def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
@@ -90,7 +127,7 @@ def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
 
 def _counted_frames(clip: Clip, wanted: Sequence[int], damage: Damage) -> Iterator[tuple[int, VideoFrame]]:
     left = set(wanted)
-    with open_stream(clip.path) as (container, stream):
+    with open_stream(clip.path, cuts=clip.cuts) as (container, stream):
         for index, frame in enumerate(all_frames(container, stream, damage, clip.begin)):
             if index in left:
                 left.remove(index)
@@ -100,10 +137,10 @@ def _counted_frames(clip: Clip, wanted: Sequence[int], damage: Damage) -> Iterat
 
 
 def _frames_by_packet(
-    path: Path, table: PacketTable, segments: Sequence[Segment], threads: Threads, damage: Damage
+    clip: Clip, table: PacketTable, segments: Sequence[Segment], threads: Threads, damage: Damage
 ) -> Iterator[tuple[int, VideoFrame]]:
     row_of = {int(pts): row for row, pts in enumerate(table.pts)}
-    with open_stream(path) as (container, stream):
+    with open_stream(clip.path, cuts=clip.cuts) as (container, stream):
         stream.thread_type = threads
         counted = _counted_packets(packets_of(container, stream, damage), table)
         for number, segment in enumerate(segments):

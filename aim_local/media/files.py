@@ -15,8 +15,14 @@ from aim_local.errors import MediaError
 from aim_local.paths import Name, path_of
 
 KNOWN_KINDS = "videos (MP4, MOV, MKV, WebM, AVI, TS, GIF ...) and images (JPEG, PNG, WebP, AVIF, TIFF, BMP)"
-# HEIF brands: FFmpeg opens these as a film of tiles, Pillow not at all
-_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+# FFmpeg opens pictures in boxes as a film of tiles; Pillow reads those that hold AV1, and no others
+_AV1_BRANDS = frozenset({b"avif", b"avis"})
+_BOXED_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1", b"miaf",
+     b"j2ki", b"j2is", b"jpeg", b"jpgs", b"avci", b"avcs", b"vvic", b"evbi", b"1pic", b"MiHE", b"MiHB", b"MiHA"}
+)  # fmt: skip
+_FILM_BRANDS = frozenset({b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"qt  ", b"M4V ", b"dash"})
+_MOST_BRANDS = 4096  # bytes
 
 
 def check_file(path: Name) -> Path:
@@ -32,12 +38,28 @@ def check_file(path: Name) -> Path:
         if checked.stat().st_size == 0:
             raise MediaError(f"{checked}: is empty (0 bytes); copy or download it again")
         with checked.open("rb") as file:
-            head = file.read(12)
+            head = file.read(_MOST_BRANDS)
     except (OSError, ValueError) as e:
         raise MediaError(f"{checked}: cannot be read ({_reason(e)}); check its name and permissions") from e
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+    major, others = brands(head)
+    if major in _BOXED_BRANDS and not _AV1_BRANDS & {major, *others}:
         raise MediaError(f"{checked}: is a HEIC/HEIF picture, which is not supported; export it as JPEG or PNG")
     return checked
+
+
+def brands(head: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    """(major brand, compatible brands) of a file of boxes, by its first bytes; (b"", ()) of any other."""
+    if head[4:8] != b"ftyp":
+        return b"", ()
+    n = min(int.from_bytes(head[:4], "big"), len(head))
+    return head[8:12], tuple(head[at : at + 4] for at in range(16, n - 3, 4))
+
+
+def is_av1_picture(path: Path) -> bool:
+    """Whether a file of boxes says that it holds a picture in AV1, whatever its major brand. Raises OSError."""
+    with path.open("rb") as file:
+        major, others = brands(file.read(_MOST_BRANDS))
+    return major not in _FILM_BRANDS and bool(_AV1_BRANDS & {major, *others})
 
 
 def digest_file(path: Path) -> str:

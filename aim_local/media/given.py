@@ -15,7 +15,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from aim_local.errors import UsageError
-from aim_local.media.arrays import check_whole
+from aim_local.media.arrays import check_whole, opaque
 from aim_local.media.pictures import pixels_of
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling
 from aim_local.paths import Name, path_of
@@ -43,7 +43,7 @@ def take(item: Given, sampling: FrameSampling = DEFAULT_SAMPLING) -> Taken:
     An iterator is read once, and no further than sampling.n_frames. Raises UsageError.
     """
     if isinstance(item, np.ndarray):
-        return Taken(item)
+        return Taken(opaque(item) if _has_alpha(item) else item)
     if isinstance(item, str | bytes | os.PathLike):
         return Taken(path_of(item, "media"))
     if isinstance(item, PIL.Image.Image):
@@ -54,6 +54,10 @@ def take(item: Given, sampling: FrameSampling = DEFAULT_SAMPLING) -> Taken:
         check_whole(sampling)
         return _from_iterator(item, sampling.n_frames)
     raise UsageError(f"media is {type(item).__name__}; give {ALLOWED}")
+
+
+def _has_alpha(array: NDArray[Any]) -> bool:
+    return array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] == 4 and array.size > 0
 
 
 def _from_iterator(frames: Iterator[Frame], most: int | None) -> Taken:
@@ -86,10 +90,10 @@ def _picture(frame: object, number: int) -> Frames:
         return pixels_of(frame)
     if not isinstance(frame, np.ndarray):
         what = f"{type(frame).__name__}"
-    elif frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+    elif frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or not frame.size:
         what = f"an array {frame.dtype} {list(frame.shape)}"
     else:
-        return frame
+        return opaque(frame) if frame.shape[2] == 4 else frame
     raise UsageError(f"frame {number} of a clip is {what}; a frame is uint8 [H, W, 3] in RGB, or a picture of Pillow's")
 
 

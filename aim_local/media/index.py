@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
+from aim_local.media import interlace
 from aim_local.media.budget import check_decoded
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
+from aim_local.media.interlace import Fields, fields_of
+from aim_local.media.joined import Cuts, later_flv_headers, later_matroska_heads, mp4_parts
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
 from aim_local.media.types import Indices, Seconds, VideoInfo
@@ -33,6 +36,7 @@ _WRAPPING = frozenset({"mpegts", "mpeg"})  # their clocks have 33 bits
 # codecs whose decoders give no frame before one that is whole; others make up what a cut took away
 _CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
 _NEAR_HOLE = 4  # packets between a hole and the clip behind it: the clip's sound, and rests of the one before
+_FLV_REST = 64  # bytes that may stand behind the last packet of a file that ends there
 _NEVER = -(2**62)  # stands in for a stamp that a packet without a picture lacks
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
@@ -41,13 +45,16 @@ _HDR_CURVES = {16: "PQ", 18: "HLG"}
 class Clip:
     """A probed video file. table: None where packets do not tell the frames, which are then counted while decoding.
 
-    begin: the packet that decoding starts with, where there is no table.
+    begin: the packet that decoding starts with, where there is no table. cuts: bytes to leave out, see joined.py.
+    fields: where it is interlaced as far as its first frame tells.
     """
 
     path: Path
     info: VideoInfo
     table: PacketTable | None
     begin: int = 0
+    cuts: Cuts = ()
+    fields: Fields | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class _Scan:
     shown: list[bool] = field(default_factory=list)
     first: VideoFrame | None = None
     starts: list[_Start] = field(default_factory=list)
+    end: int = 0  # byte behind the last packet, as far as known
     damage: Damage = field(default_factory=Damage)
 
 
@@ -87,7 +95,18 @@ def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
     Raises MediaError for a file that is no video, has no pictures, or none that can be decoded, MediaBudgetError for
     one that takes more than max_pixels allow (budget.py).
     """
-    with open_stream(path, max_pixels) as (container, stream):
+    clip, end = _indexed(path, max_pixels)
+    cuts: Cuts = ()
+    if clip.info.container == "flv" and end < path.stat().st_size:
+        cuts = later_flv_headers(path)
+    elif "matroska" in clip.info.container:
+        cuts = later_matroska_heads(path)
+    return _indexed(path, max_pixels, cuts)[0] if cuts else clip
+
+
+def _indexed(path: Path, max_pixels: int, cuts: Cuts = ()) -> tuple[Clip, int]:
+    """The clip, and where in the file its last packet ends."""
+    with open_stream(path, max_pixels, cuts) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
         if not scan.pts:
@@ -102,12 +121,27 @@ def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
         times = _times_from_packets(scan, ticking) if names & _TIMED_CONTAINERS else None
         announced = _cut_off(container, stream, scan, times, names)
         facts = _facts(container, stream, scan.first)
+        fields = fields_of(stream.codec_context, scan.first)
     if times is None:
         check_decoded(path, len(scan.pts), facts.height, facts.width, max_pixels)
-        times = _times_from_decoding(path, scan, ticking)
+        times = _times_from_decoding(path, cuts, scan, ticking)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
-    warnings = (*facts.warnings, *announced, *damaged, *times.warnings)
-    return Clip(path, _info(path, facts, times, warnings), times.table, times.begin)
+    interlaced = [interlace.NOTE] if fields else []
+    warnings = (
+        *facts.warnings,
+        *interlaced,
+        *announced,
+        *damaged,
+        *times.warnings,
+        *(_films(path) if "mov" in names else ()),
+    )
+    return Clip(path, _info(path, facts, times, warnings), times.table, times.begin, cuts, fields), scan.end
+
+
+def _films(path: Path) -> list[str]:
+    if (n := mp4_parts(path)) < 2:
+        return []
+    return [f"the file is {n} films joined end to end, of which players see the first: give the others as files"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +206,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     scan, probe = _Scan(), _Probe(stream)
     is_vp8 = stream.codec_context.name == "vp8"
     for row, packet in enumerate(packets_of(container, stream, scan.damage)):
+        scan.end = max(scan.end, (packet.pos or 0) + packet.size + _FLV_REST)
         scan.pts.append(packet.pts)
         scan.dts.append(packet.dts)
         scan.durations.append(packet.duration or 0)
@@ -336,10 +371,10 @@ def _lost_notes(n_lost: int, n_parts: int) -> list[str]:
     return [f"{where} inside a group of pictures: left out {frames} that cannot be decoded"]
 
 
-def _times_from_decoding(path: Path, scan: _Scan, ticking: _Ticking) -> _Times:
+def _times_from_decoding(path: Path, cuts: Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
     pts: list[int | None] = []
     duration, begin = 0, scan.starts[0].key if scan.starts else 0
-    with open_stream(path) as (container, stream):
+    with open_stream(path, cuts=cuts) as (container, stream):
         for frame in all_frames(container, stream, Damage(), begin):
             pts.append(frame.pts)
             duration = frame.duration

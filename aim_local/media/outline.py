@@ -17,7 +17,7 @@ from aim_local.config import MAX_PIXELS
 from aim_local.media import pictures
 from aim_local.media.arrays import as_frames
 from aim_local.media.budget import check_decoded
-from aim_local.media.decode import count_decoded
+from aim_local.media.decode import count_decoded, needed
 from aim_local.media.decode_memory import animation_bytes, clip_bytes, still_bytes
 from aim_local.media.files import check_file
 from aim_local.media.given import MediaItem
@@ -131,7 +131,7 @@ def _outline_of_clip(path: Path, clip: Clip, chosen: SamplePlan) -> Outline:
         found = _outline_of_frames(path, info, chosen, n_packets, info.n_frames + n_chosen)
         return replace(found, n_counted=info.n_frames, n_decoder_bytes=n_bytes)
     found = _outline_of_frames(path, info, chosen, n_packets, n_chosen)
-    runs = plan_segments(clip.table, list(chosen.indices))
+    runs = plan_segments(clip.table, needed(clip, chosen.indices))
     return replace(found, n_jumps=sum(run.first > 0 for run in runs), n_decoder_bytes=n_bytes)
 
 

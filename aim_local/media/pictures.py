@@ -1,20 +1,22 @@
 """Picture files, still or animated, through Pillow.
 
-Knows: formats, EXIF orientation, colour modes, frame delays. Leaves to others: videos, and which frames are wanted.
+Knows: formats and frame delays. Leaves to others: orientation (exif.py), colours (colours.py), videos, and which frames
+are wanted.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
 import PIL.TiffImagePlugin
 
@@ -23,6 +25,9 @@ from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
 from aim_local.media.budget import check_frame, check_scans, check_steps
 from aim_local.media.canvas import Canvas
 from aim_local.media.claims import gif_frames
+from aim_local.media.colours import colours_of
+from aim_local.media.exif import turn_of
+from aim_local.media.files import is_av1_picture
 from aim_local.media.foreign import decoding, reason
 from aim_local.media.jpeg_scans import count_scans
 from aim_local.media.types import Frames, Size, VideoInfo
@@ -38,7 +43,6 @@ _LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
 _STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # where a PNG may keep an orientation besides its eXIf chunk
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_EXIF_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -146,28 +150,32 @@ def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
             raise MediaBudgetError(told) from e
         except _NOT_THIS:
             continue
+    if is_av1_picture(path):
+        # Pillow asks for one of four major brands; the compatible ones tell as much
+        data = path.read_bytes()
+        return PIL.Image.OPEN["AVIF"][0](io.BytesIO(data[:8] + b"avif" + data[12:]), str(path))
     return None
 
 
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
     """The (first) picture: uint8 [H, W, 3] RGB, orientation applied, and warnings; MediaError for damage."""
     with _opened(path) as image:
-        return _rgb(path, image), page_warnings(kind)
+        pixels, warnings = _rgb(path, image)
+        return pixels, (*page_warnings(kind), *warnings)
 
 
 def pixels_of(image: PIL.Image.Image) -> Frames:
     """An open picture as `read_picture` gives one. Raises MediaError."""
-    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)
+    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)[0]
 
 
 def picture_size(path: Path) -> Size:
     """(height, width) that `read_picture` gives, from the file's header. Raises MediaError."""
     with _opened(path) as image:
-        _check_mode(path, image.mode)
         with decoding(path):
             width, height = _stored_size(image)
-            turned = _exif(path, image).get(PIL.ExifTags.Base.Orientation) in _TURNED
-        return (width, height) if turned else (height, width)
+            swaps = turn_of(partial(_exif, path, image)).swaps
+        return (width, height) if swaps else (height, width)
 
 
 def page_warnings(kind: PictureKind) -> tuple[str, ...]:
@@ -183,7 +191,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     """An animated (or still: one frame) picture as a clip; its frames are stepped through once for their delays."""
     delays: list[int] = []
     with _opened(path) as image:
-        first = _rgb(path, image)
+        first, said = _rgb(path, image)
         mode = image.mode
         for index in range(kind.n_frames):
             try:
@@ -197,6 +205,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
             delays.append(_delay(image) if kind.animated else 0)
     ends = np.cumsum(delays, dtype=np.float64) / 1000.0
     lost = kind.n_frames - len(delays)
+    cut = (f"the animation is damaged: its last {lost} of {kind.n_frames} frames are left out",) if lost else ()
     return VideoInfo(
         source=str(path),
         container=kind.format.lower(),
@@ -210,7 +219,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
         fps=len(delays) / float(ends[-1]) if ends[-1] > 0 else 0.0,
         timestamps=ends - np.array(delays) / 1000.0,
         has_audio=False,
-        warnings=(f"the animation is damaged: its last {lost} of {kind.n_frames} frames are left out",) if lost else (),
+        warnings=(*cut, *said),
     )
 
 
@@ -221,7 +230,7 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
             try:
                 with decoding(path):
                     image.seek(index)
-                pixels = _rgb(path, image)
+                pixels, _ = _rgb(path, image)
             except MediaMemoryError:
                 raise
             except MediaError:
@@ -238,33 +247,22 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
         yield image
 
 
-def _rgb(path: Path, image: PIL.Image.Image) -> Frames:
-    """uint8 [H, W, 3], orientation applied."""
+def _rgb(path: Path, image: PIL.Image.Image) -> tuple[Frames, tuple[str, ...]]:
+    """uint8 [H, W, 3], orientation applied, and warnings."""
     with decoding(path):
         image.load()
-        turn = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+        turn, colours = turn_of(image.getexif), colours_of(path, image)
+        said = (*turn.warnings, *colours.warnings)
         width, height = image.size
         n_rows = max(1, _STRIP // max(1, width))
         if n_rows >= height:
-            return np.ascontiguousarray(_as_displayed(_to_rgb(path, image), turn))
-        found = np.empty((width, height, 3) if turn in _TURNED else (height, width, 3), np.uint8)
-        stored = _as_stored(found, turn)
+            return np.ascontiguousarray(turn.displayed(colours.to_rgb(image))), said
+        found = np.empty((width, height, 3) if turn.swaps else (height, width, 3), np.uint8)
+        stored = turn.stored(found)
         for top in range(0, height, n_rows):
             strip = image.crop((0, top, width, min(height, top + n_rows)))
-            stored[top : top + n_rows] = _to_rgb(path, strip)
-        return found
-
-
-def _as_displayed(stored: Frames, turn: object) -> Frames:
-    """[h, w, 3] as stored -> a view of it as EXIF's orientation `turn` shows it, [H, W, 3]."""
-    turned = stored.transpose(1, 0, 2) if turn in _TURNED else stored
-    return turned[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
-
-
-def _as_stored(displayed: Frames, turn: object) -> Frames:
-    """The inverse of `_as_displayed`."""
-    back = displayed[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
-    return back.transpose(1, 0, 2) if turn in _TURNED else back
+            stored[top : top + n_rows] = colours.to_rgb(strip)
+        return found, said
 
 
 def _stored_size(image: PIL.Image.Image) -> tuple[int, int]:
@@ -296,29 +294,6 @@ def _png_has_late_exif(path: Path) -> bool:
                 return True
             file.seek(start + n_bytes + 4)  # a checksum follows the data
     return False
-
-
-def _check_mode(path: Path, mode: str) -> None:
-    if mode == "F":
-        raise MediaError(f"{path}: has floating-point pixels; save it with 8 or 16 bits per channel")
-
-
-def _to_rgb(path: Path, image: PIL.Image.Image) -> Frames:
-    if image.mode.startswith("I"):
-        return _high_byte(path, np.asarray(image))
-    _check_mode(path, image.mode)
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        # the same colours; straight to RGB Pillow complains about the alpha values it drops
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
-
-
-def _high_byte(path: Path, grey: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Frames:
-    # pillow's convert("RGB") saturates 16-bit grey to white above 255
-    values = grey.astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise MediaError(f"{path}: has 32-bit grey values; save it with 8 or 16 bits per channel")
-    return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _delay(image: PIL.Image.Image) -> int:

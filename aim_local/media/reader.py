@@ -73,7 +73,7 @@ def read_video(
 def read_image(path: Name, digest: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """A still picture (of an animated one the first frame, with a warning). Raises MediaError.
 
-    Colours as by Pillow's convert("RGB"), which drops alpha, as transformers does; 16-bit grey keeps its high byte.
+    Colours as by Pillow's convert("RGB"); what is transparent shows white, more than 8 bits are scaled (colours.py).
     """
     checked = check_file(path)
     kind = pictures.picture_kind(checked, max_pixels)

@@ -1,0 +1,151 @@
+"""Files that are several files joined end to end, in containers that libav reads only the first of.
+
+Knows: FLV and Matroska, of whose later parts all but the pictures is skipped, and MP4, of which only the first part can
+be read. Leaves to others: what the parts hold. Transport streams, MPEG-PS and raw streams go on by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+FLV_HEADER = b"FLV\x01"
+_FLV_TAG, _FLV_TRAILER = 11, 4  # bytes before and after a tag's data
+_SEGMENT, _CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+_MOST_BOXES = 10_000
+
+Cuts = tuple[tuple[int, int], ...]
+
+
+def later_flv_headers(path: Path) -> Cuts:
+    """(first byte, bytes) of every header behind the first. Raises OSError."""
+    found, size = list[tuple[int, int]](), path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at + _FLV_TAG <= size:
+            file.seek(at)
+            head = file.read(_FLV_TAG)
+            if head[:4] == FLV_HEADER:
+                n = int.from_bytes(head[5:9], "big") + _FLV_TRAILER
+                found.append((at, n))
+            elif head[0] & 0x1F in (8, 9, 18):  # sound, pictures, a script
+                n = _FLV_TAG + int.from_bytes(head[1:4], "big") + _FLV_TRAILER
+            else:
+                break
+            at += n
+    return tuple(found[1:])
+
+
+def later_matroska_heads(path: Path) -> Cuts:
+    """(first byte, bytes) of all that stands between the clusters of the first segment and those of later ones.
+
+    Of segments that do not tell their size, none. Raises OSError.
+    """
+    cuts, size = list[tuple[int, int]](), path.stat().st_size
+    with path.open("rb") as file:
+        at, begin = 0, -1  # begin: of what is cut next, behind the last cluster
+        while (element := _element(file, at)) and element.end <= size:
+            if element.id == _SEGMENT:
+                clusters = _clusters(file, element)
+                if not clusters:
+                    break
+                if begin >= 0:
+                    cuts.append((begin, clusters[0] - begin))
+                # of the first segment libav reads what stands behind its clusters, too
+                begin = element.end if begin < 0 else clusters[1]
+            at = element.end
+    return tuple(cuts)
+
+
+class _Element(NamedTuple):
+    """An element of EBML. data: its first byte behind the head; end: the byte behind it."""
+
+    id: bytes
+    data: int
+    end: int
+
+
+def _element(file: BinaryIO, at: int) -> _Element | None:
+    """The one that begins at byte `at`; None where there is none, or one of unknown size."""
+    file.seek(at)
+    head = file.read(12)
+    if len(head) < 5 or not head[0]:
+        return None
+    n_id = 9 - head[0].bit_length()
+    first = head[n_id] if n_id < len(head) else 0
+    n_size = 9 - first.bit_length()
+    if n_id > 4 or not first or len(head) < n_id + n_size:
+        return None
+    value = int.from_bytes(head[n_id : n_id + n_size], "big") - (1 << 7 * n_size)
+    if value == (1 << 7 * n_size) - 1:
+        return None
+    data = at + n_id + n_size
+    return _Element(head[:n_id], data, data + value)
+
+
+def _clusters(file: BinaryIO, segment: _Element) -> tuple[int, int] | None:
+    """(first byte, byte behind) of a segment's clusters; None where they cannot be told."""
+    first, end, at = -1, -1, segment.data
+    while at < segment.end:
+        child = _element(file, at)
+        if child is None:
+            return None
+        if child.id == _CLUSTER:
+            first, end = (at if first < 0 else first), child.end
+        at = child.end
+    return (first, end) if first >= 0 else None
+
+
+def mp4_parts(path: Path) -> int:
+    """How many films stand in a file of boxes (MP4, MOV): a film is one `moov`. Raises OSError."""
+    n_films, at, size = 0, 0, path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(_MOST_BOXES):
+            file.seek(at)
+            head = file.read(16)
+            if len(head) < 8:
+                break
+            n_bytes, name = struct.unpack(">I4s", head[:8])
+            n_films += name == b"moov"
+            if n_bytes == 1 and len(head) == 16:
+                n_bytes = int.from_bytes(head[8:], "big")
+            if n_bytes < 8 or at + n_bytes >= size:
+                break
+            at += n_bytes
+    return n_films
+
+
+class Spliced:
+    """A file without some ranges of its bytes, as far as libav reads one. cuts: (first byte, bytes), ascending."""
+
+    def __init__(self, path: Path, cuts: Cuts) -> None:
+        self._file: BinaryIO = path.open("rb")
+        self.name = str(path)
+        starts = [0, *(at + n for at, n in cuts)]
+        ends = [*(at for at, _ in cuts), path.stat().st_size]
+        self._spans = list(zip(starts, ends, strict=True))
+        self._size, self._at = sum(end - start for start, end in self._spans), 0
+
+    def read(self, n: int) -> bytes:
+        left = self._at
+        for start, end in self._spans:
+            if left < end - start:
+                self._file.seek(start + left)
+                data = self._file.read(min(n, end - start - left))
+                self._at += len(data)
+                return data
+            left -= end - start
+        return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        self._file.close()
