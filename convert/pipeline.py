@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aim_local.store import MANIFEST, MMPROJ, MODEL
+from aim_local.store.manifest import note_contents
 
 from .checkpoint import open_checkpoint
 from .errors import ConvertError
@@ -107,6 +108,7 @@ def convert(
         check_space(stage, work.n_bytes, out)
         files = work.write(stage, Meter(progress))
         (stage / MANIFEST).write_text(manifest(work, files, config), encoding="utf-8")
+    note_contents(out, {file.path.name: file.sha256 for file in files.values()})
     return ConvertResult(
         folder=out,
         model=out / MODEL,

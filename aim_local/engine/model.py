@@ -30,6 +30,7 @@ from ..native.devices import gpu_names, has_gpu
 from ..native.installed import library_files
 from ..store.digests import known_digest
 from ..store.encoded import EncodedStore
+from ..store.manifest import check_contents
 from ..store.toy import is_demo_clip, is_toy
 
 
@@ -77,6 +78,8 @@ class Model:
     @classmethod
     def open(cls, paths: store.ModelPaths, config: LoadConfig, *, weights: bool = True) -> Self:
         """weights=False: what a plan needs, read from the heads of the files. Raises ModelError."""
+        if weights:
+            check_contents(paths)
         with ExitStack() as stack:
             text = TextModel(paths.model, config, weights=weights)
             stack.callback(text.close)
