@@ -57,7 +57,8 @@ _NO_MEMORY = ("failed to map segment", "annot allocate memory", "annot create sh
 def is_out_of_memory(e: BaseException) -> bool:
     """Whether what was raised, by Python, the system or the loader of a library, says that there was no memory."""
     if isinstance(e, OSError):
-        return e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
+        is_av = type(e).__module__.startswith("av.") and e.errno == errno.EAGAIN  # no room for a thread's stack
+        return is_av or e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
     if isinstance(e, ImportError):
         return any(words in str(e) for words in _NO_MEMORY)
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))
