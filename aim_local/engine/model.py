@@ -78,14 +78,14 @@ class Model:
     @classmethod
     def open(cls, paths: store.ModelPaths, config: LoadConfig, *, weights: bool = True) -> Self:
         """weights=False: what a plan needs, read from the heads of the files. Raises ModelError."""
-        if weights:
-            check_contents(paths)
         with ExitStack() as stack:
             text = TextModel(paths.model, config, weights=weights)
             stack.callback(text.close)
             tower = open_tower(paths.mmproj, text, weights=weights) if paths.mmproj else None
             if tower:
                 stack.callback(tower.close)
+            if weights:  # after what is wrong with a head, which says more
+                check_contents(paths)
             found = cls(paths, text.config, text, tower, make_template(text, tower), Contexts())
             stack.pop_all()
         return found
