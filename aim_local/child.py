@@ -106,6 +106,10 @@ class Child:
             raise NativeError(f"{self.name}: {answer[ERROR]}")
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def wait(self) -> int:
         """Its exit code, once it has ended; below zero: the signal that ended it."""
         return self._process.wait()
@@ -129,6 +133,14 @@ class Child:
             if stream:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+    def forget(self) -> None:
+        """In a process that was forked from the parent: gives up its ends of the pipes, which keep the child alive."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                os.dup2(nothing, stream.fileno(), inheritable=False)
+        os.close(nothing)
 
     def __enter__(self) -> Self:
         return self

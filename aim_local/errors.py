@@ -2,11 +2,25 @@
 
 import errno
 
+from .visible import visible
+
+MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says what to do
+
 
 class AimError(Exception):
-    """Base of every error of ours; the command line prints its message alone and exits with `exit_code`."""
+    """Base of every error of ours; the command line prints its message alone and exits with `exit_code`.
+
+    What a message quotes may be of any length and hold anything: `str` leaves out the middle of one that is too long to
+    read, and has escapes for what a terminal acts on.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        line = visible(super().__str__())
+        if len(line) <= MAX_LINE:
+            return line
+        return f"{line[: MAX_LINE - _END - 5]} ... {line[-_END:]}"
 
 
 class UsageError(AimError):
@@ -17,6 +31,14 @@ class UsageError(AimError):
 
 class MediaError(AimError):
     """A video or picture that cannot be read."""
+
+
+class MediaBudgetError(MediaError):
+    """A video or picture that would take more work or memory than max_pixels allows."""
+
+
+class MediaMemoryError(MediaError, MemoryError):
+    """A video or picture for whose decoder there is no memory."""
 
 
 class ModelError(AimError):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +28,7 @@ from .errors import UsageError
 from .media import FrameSampling, MediaShape
 from .models.prompt import Message, check_text, mark_raw, references, system_message
 from .models.text import TextModel
+from .paths import Name
 from .results import Answer, Prefill, Scored
 from .store.toy import toy_line
 
@@ -82,12 +82,11 @@ class VisionLLM:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.turns = Turns(model.name, model.text.llama.stop)
+        self.turns = Turns(model.name, model.text.llama.stop, model.contexts.free_dropped)
+        model.contexts.on_drop = self.turns.tidy
 
     @classmethod
-    def load(
-        cls, model: str | Path | None = None, mmproj: str | Path | None = None, config: LoadConfig | None = None
-    ) -> Self:
+    def load(cls, model: Name | None = None, mmproj: Name | None = None, config: LoadConfig | None = None) -> Self:
         """Loads weights.
 
         model: name in the local store, GGUF path, or folder written by `convert`; None is the bundled demo model.
@@ -246,7 +245,7 @@ class VisionLLM:
 
     def load_chat(
         self,
-        path: str | Path,
+        path: Name,
         generate: GenerateConfig | None = None,
         sampling: FrameSampling | None = None,
         *,

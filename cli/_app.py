@@ -248,6 +248,9 @@ def execute() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
+    from aim_local.native import aborts  # here: shell completion has no need of it
+
+    aborts.exit_with(1)
     group: Any = typer.main.get_command(app)
     interrupts.listen()
     _signals.listen()

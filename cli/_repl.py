@@ -199,6 +199,7 @@ class Repl:
 
     def _save(self, rest: str) -> None:
         from aim_local.store.chat_file import SUFFIX
+        from aim_local.store.chat_model import typed
         from aim_local.store.transcript import save_transcript
 
         if not rest:
@@ -210,7 +211,8 @@ class Repl:
         path = path_from(rest)
         if path.suffix.lower() == SUFFIX:
             self.chat.save(path)
-            _log.say(f"saved {path}; go on with: aim-local chat --resume {shell_word(str(path))}")
+            again = ["aim-local", "chat", *typed(self.chat.model.paths), "--resume", str(path)]
+            _log.say(f"saved {path}; go on with: {' '.join(map(shell_word, again))}")
         else:
             _log.say(f"saved {save_transcript(path, self.chat.messages, self.model)}")
 

@@ -7,6 +7,7 @@ What the names mean is names.py's business.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -26,6 +27,7 @@ DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "F16": np.float16, "BF16"
 ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
 # keys of config.json that change when the same model is saved anew
 SAVING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
+_HALF = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of a pair of surrogates, as JSON writes them
 MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
 
 
@@ -97,7 +99,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, whose values are of the kinds that the file's name promises."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # a half without the other is no character
     except RecursionError as e:
         raise ConvertError(f"{path} nests objects too deep to be read; download it again") from e
     except (OSError, ValueError) as e:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from aim_local.store import MANIFEST, MMPROJ, MODEL
 from aim_local.store.manifest import note_contents
+from aim_local.visible import visible
 
 from .checkpoint import open_checkpoint
 from .errors import ConvertError
@@ -19,6 +20,7 @@ from .quantize_text import QUANTIZE_TYPES, SHORT
 from .staging import check_apart, check_space, staged_folder
 from .types import WEIGHT_TYPES, parse_type
 from .upstream import plan_upstream
+from .usable import check_usable
 from .writer import Written
 
 FORMAT = 1
@@ -85,6 +87,9 @@ class Work(Protocol):
     def write(self, stage: Path, meter: Meter) -> dict[str, Written]:
         """Both files, "model" and "mmproj", written into `stage`."""
 
+    def written_notes(self, files: Mapping[str, Written]) -> tuple[str, ...]:
+        """Notes that only the files can tell."""
+
     def facts(self, files: Mapping[str, Written]) -> dict[str, str]:
         """What the manifest says of the model itself: text_architecture, projector."""
 
@@ -107,6 +112,8 @@ def convert(
     with staged_folder(out) as stage:
         check_space(stage, work.n_bytes, out)
         files = work.write(stage, Meter(progress))
+        check_usable(Path(src), files["model"].path, files["mmproj"].path)
+        more = work.written_notes(files)
         (stage / MANIFEST).write_text(manifest(work, files, config), encoding="utf-8")
     note_contents(out, {file.path.name: file.sha256 for file in files.values()})
     return ConvertResult(
@@ -118,7 +125,7 @@ def convert(
         tensors={k: f.tensors for k, f in files.items()},
         n_bytes={k: f.n_bytes for k, f in files.items()},
         types={k: f.types for k, f in files.items()},
-        notes=work.notes,
+        notes=(*work.notes, *more),
         seconds=time.monotonic() - started,
     )
 
@@ -126,7 +133,7 @@ def convert(
 def plan_work(src: Path, config: ConvertConfig) -> Work:
     """What the conversion of `src` will write. Reads headers and small files; raises ConvertError."""
     checkpoint = open_checkpoint(src)
-    name = config.name or src.resolve().name
+    name = visible(config.name or src.resolve().name)  # it goes into files, whose strings are UTF-8
     family = upstream_family(checkpoint.config)
     if family is None:
         tower = open_checkpoint(Path(config.vision_tower)) if config.vision_tower else None

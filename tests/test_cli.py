@@ -12,9 +12,10 @@ from cli_case import MAIN, one_line, run, run_process
 from gguf_files import write_folder
 
 from aim_local import store
-from aim_local.cli import _docs, _turn, app
+from aim_local.cli import _docs, app
 from aim_local.cli._answer import stats_line
 from aim_local.results import Stats
+from aim_local.visible import answer_text
 
 REPO = Path(__file__).parent.parent
 
@@ -137,7 +138,7 @@ def test_stats_line_is_compact() -> None:
 
 
 def test_a_model_cannot_drive_the_terminal() -> None:
-    assert _turn.printable("a\x1b[2J\tb\r\n\x9bc\x7f") == "a[2J\tb\nc"
+    assert answer_text("a\x1b[2J\tb\r\n\x9bc\x7f", terminal=True) == "a[2J\tb\nc"
 
 
 def test_home_is_untouched() -> None:

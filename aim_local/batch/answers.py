@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from ..errors import AimError
 from ..store.locks import held, lock_beside
+from ..store.plain_json import fits, parsed_object, record_of
 from ..visible import json_text
 from .clips import Seen
 from .files import append_all, append_line, cut_off, read_lines
@@ -81,12 +82,20 @@ class Answers:
             if row.get(_AGAIN):
                 self.done = {index: found for index, found in self.done.items() if not found.error}
                 continue
-            try:
-                found = Outcome(**row)
-            except TypeError as e:
-                raise self._no_record() from e
+            found = self._outcome(row)
             self.done[found.index] = found
         self._recover()
+
+    def _outcome(self, row: dict[str, Any]) -> Outcome:
+        """Of a question of this run. Raises AimError for anything else."""
+        try:
+            found = record_of(Outcome, row)
+        except ValueError as e:
+            raise self._no_record() from e
+        is_ours = 0 <= found.index < len(self._ids) and found.line.get("id") == self._ids[found.index]
+        if not is_ours or not fits(found.facts.get("clips", []), list[list[int | str]]):
+            raise self._no_record()
+        return found
 
     def _check_record(self, rows: Sequence[dict[str, Any]], cut: bytes) -> None:
         """Nothing is cut from a file that is not ours; and of ours only the line that a kill left in part."""
@@ -206,10 +215,9 @@ def _line(found: Outcome) -> bytes:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        return parsed_object(line)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _count(path: Path) -> int:

@@ -284,8 +284,8 @@ def _connected(address: str) -> Client:
 
 def _check_port(address: str) -> None:
     """Raises ClusterError where nobody listens: Dask's client would try again and again until its time is over."""
-    place = urlsplit(address if "://" in address else f"tcp://{address}")
     try:
+        place = urlsplit(address if "://" in address else f"tcp://{address}")
         host, port = place.hostname, place.port
     except ValueError as e:
         raise ClusterError(f"{address!r} is no address of a scheduler; give one such as tcp://10.0.0.5:8786") from e

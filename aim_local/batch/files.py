@@ -6,13 +6,13 @@ Knows files. What a line means is its owner's business.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..store.files import replaced
+from ..store.plain_json import parsed_object
 from ..visible import json_text
 
 T = TypeVar("T")
@@ -27,10 +27,9 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; empty where there is none that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parsed_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def append_line(fd: int, value: dict[str, Any], *, sync: bool = True) -> None:

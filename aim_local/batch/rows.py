@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +102,23 @@ class Row:
         return self.optional_text("id", "a text or a whole number") or str(n)
 
     def names(self, key: str, needed: str) -> tuple[str, ...]:
-        """A text or a list of texts, at least one."""
-        if not isinstance(self.fields.get(key), list):
+        """A file's name or a list of names, at least one.
+
+        Bytes of a name that are not UTF-8 stand as \\udc80 to \\udcff, as in the JSON that we write (PEP 383).
+        """
+        given = self.fields.get(key)
+        if given is None:
             return (self.text(key, needed),)
-        names = self.texts(key, needed)
-        if not names:
+        if not isinstance(given, list):
+            return (self._name(key, given, needed),)
+        if not given:
             raise self.fault(f"{key} is an empty list; it must be {needed}")
-        return names
+        return tuple(self._name(f"{key}[{i}]", value, "a text") for i, value in enumerate(given))
+
+    def _name(self, key: str, value: object, needed: str) -> str:
+        plain = re.sub("[\udc80-\udcff]", "?", value) if isinstance(value, str) else value
+        self._checked(key, plain, needed)
+        return str(value)
 
     def _checked(self, key: str, value: object, needed: str) -> str:
         if not isinstance(value, str):

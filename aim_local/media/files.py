@@ -6,22 +6,22 @@ Knows: the file system. Leaves to others: what is inside the file.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aim_local.errors import MediaError
+from aim_local.paths import Name, path_of
 
 KNOWN_KINDS = "videos (MP4, MOV, MKV, WebM, AVI, TS, GIF ...) and images (JPEG, PNG, WebP, AVIF, TIFF, BMP)"
 # HEIF brands: FFmpeg opens these as a film of tiles, Pillow not at all
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
-def check_file(path: str | os.PathLike[str]) -> Path:
+def check_file(path: Name) -> Path:
     """The path of a readable file that is not empty; MediaError for anything else."""
-    checked = Path(path)
+    checked = path_of(path, "media")
     try:
         if not checked.exists():
             raise MediaError(f"{checked}: no such file; check the name and the folder (here: {Path.cwd()})")

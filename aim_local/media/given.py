@@ -18,9 +18,10 @@ from aim_local.errors import UsageError
 from aim_local.media.arrays import check_whole
 from aim_local.media.pictures import pixels_of
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling
+from aim_local.paths import Name, path_of
 
 Frame = NDArray[Any] | PIL.Image.Image
-Given = str | os.PathLike[str] | Frame | Sequence[Frame] | Iterator[Frame]
+Given = Name | Frame | Sequence[Frame] | Iterator[Frame]
 MediaItem = str | os.PathLike[str] | NDArray[Any]
 
 ALLOWED = (
@@ -41,8 +42,10 @@ def take(item: Given, sampling: FrameSampling = DEFAULT_SAMPLING) -> Taken:
 
     An iterator is read once, and no further than sampling.n_frames. Raises UsageError.
     """
-    if isinstance(item, str | os.PathLike | np.ndarray):
+    if isinstance(item, np.ndarray):
         return Taken(item)
+    if isinstance(item, str | bytes | os.PathLike):
+        return Taken(path_of(item, "media"))
     if isinstance(item, PIL.Image.Image):
         return Taken(pixels_of(item))
     if isinstance(item, Sequence) and not isinstance(item, str | bytes | bytearray | memoryview):

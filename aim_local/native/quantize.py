@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,4 +23,4 @@ def quantize_file(source: str, target: str, file_type: int, n_threads: int, say:
     params = llama.llama_model_quantize_default_params()
     params.ftype = file_type
     params.nthread = n_threads
-    return int(llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)))
+    return int(llama.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)))

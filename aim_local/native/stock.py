@@ -52,7 +52,7 @@ class StockLibrary:
         """Raises NativeError."""
         params = self._llama.llama_model_default_params()
         params.n_gpu_layers = options.n_gpu_layers
-        model = self._llama.llama_model_load_from_file(path.encode(), params)
+        model = self._llama.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise NativeError(f"{path} does not load in the unpatched library")
         return StockModel(self._llama, model, options)
@@ -62,7 +62,7 @@ def load_backends(lib: ctypes.CDLL) -> None:
     """Those that are files of their own, as in llama.cpp's released binaries; others come with libggml."""
     load = getattr(lib, "ggml_backend_load_all_from_path", None)
     if load is not None and not hasattr(lib, "ggml_backend_cpu_reg"):
-        load(os.environ["LLAMA_CPP_LIB_PATH"].encode())
+        load(os.fsencode(os.environ["LLAMA_CPP_LIB_PATH"]))
 
 
 class StockModel:
@@ -122,7 +122,7 @@ class StockTower:
         params = self._mtmd.mtmd_context_params_default()
         params.use_gpu, params.n_threads = options.n_gpu_layers > 0, options.n_threads
         params.print_timings = params.warmup = False
-        self._ctx = self._mtmd.mtmd_init_from_file(path.encode(), model, params)
+        self._ctx = self._mtmd.mtmd_init_from_file(os.fsencode(path), model, params)
         if not self._ctx:
             raise NativeError(f"{path} does not load in the unpatched library")
 

@@ -8,6 +8,7 @@ ours. Without a line a file stays.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import AimError
 from .files import replaced
 from .locks import held, lock_beside
 from .names import data_folder
+from .plain_json import parsed
 
 
 def note_fetched(entry: Path) -> None:
@@ -23,8 +25,10 @@ def note_fetched(entry: Path) -> None:
     record = _record()
     record.parent.mkdir(parents=True, exist_ok=True)
     # one line, appended: pulls that run at the same time do not lose each other's
-    with _alone(record), record.open("a", encoding="utf-8") as out:
-        out.write(json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n")
+    line = json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n"
+    with _alone(record), record.open("a+b") as out:
+        whole = out.seek(0, os.SEEK_END) == 0 or os.pread(out.fileno(), 1, out.tell() - 1) == b"\n"
+        out.write((line if whole else f"\n{line}").encode())  # behind a line that a full disk cut off, too
 
 
 def was_fetched(entry: Path) -> bool:
@@ -55,15 +59,15 @@ def _record() -> Path:
 def _lines() -> list[list[object]]:
     """A line that cannot be read is none: its file stays."""
     try:
-        text = _record().read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = _record().read_bytes()
+    except OSError:
         return []
     found = []
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = parsed(line)
         except ValueError:
             continue
-        if isinstance(value, list) and len(value) == 2:
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
             found.append(value)
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import AimError, UsageError
+from ..paths import Name, home_path_of
 from ..visible import answer_text, json_text, visible
 from .files import replaced
 
@@ -18,12 +18,12 @@ class TranscriptError(AimError):
     """A transcript that cannot be written."""
 
 
-def save_transcript(path: str | Path, messages: Sequence[dict[str, Any]], model: str = "") -> Path:
+def save_transcript(path: Name, messages: Sequence[dict[str, Any]], model: str = "") -> Path:
     """Write `messages` ({"role", "content", "media"}) to `path`, as JSON or Markdown by its suffix; returns the path.
 
     Raises UsageError for another suffix, TranscriptError where the file cannot be written.
     """
-    path = Path(os.path.expanduser(path))
+    path = home_path_of(path, "the transcript")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: a transcript ends in {' or '.join(SUFFIXES)}; add one of them")
     as_text = as_json if path.suffix.lower() == ".json" else as_markdown

@@ -266,7 +266,7 @@ class Runner:
                 for path in self.space.logits.glob("*.npy"):
                     path.unlink()
             index = {item.id: n for n, item in enumerate(self.suite.items)}
-            rows = [row for row in found if logits_path(self.space.logits, index[row.id]).exists()]
+            rows = [row for row in found if row.id in index and logits_path(self.space.logits, index[row.id]).exists()]
             if len(rows) < len(found):
                 folder.keep(rows)
         return self._in_order(rows)

@@ -21,12 +21,15 @@ from typing import Any, Self
 
 from ...batch.files import good_lines, read_json, write_text
 from ...errors import AimError
+from ...results import Stats
 from ...store.digests import known_digest
 from ...store.files import sweep
 from ...store.locks import held
+from ...store.plain_json import fits, parsed, record_of
 from .records import ItemResult
 
 _LOCK = "lock"
+_STATS = tuple(Stats().to_dict().items())
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 
@@ -66,10 +69,13 @@ class CellFolder:
 
 
 def _row(line: bytes) -> ItemResult | None:
+    """None for a line that is not whole, or not what a comparison of this version writes."""
     try:
-        return ItemResult(**json.loads(line))
-    except (ValueError, TypeError):
+        row = record_of(ItemResult, parsed(line))
+    except ValueError:
         return None
+    told = all(fits(row.stats.get(name), float if isinstance(value, int | float) else str) for name, value in _STATS)
+    return row if told and len(row.kld or ()) == len(row.top1 or ()) else None
 
 
 class Folder:
