@@ -169,8 +169,14 @@ class Lifeline:
         return (self._there,) if self._there >= 0 else ()
 
     def tied(self, arguments: Sequence[str]) -> list[str]:
-        """Arguments of Python that do what ["-m", module] or ["-c", code] do, in a process that is tied."""
-        return ["-c", _TIED, str(self._there), *arguments] if self._there >= 0 else list(arguments)
+        """Arguments of Python that do what ["-m", module] or ["-c", code] do, in a process that is tied.
+
+        Options of Python may stand in front.
+        """
+        if self._there < 0:
+            return list(arguments)
+        begin = next(i for i, argument in enumerate(arguments) if argument in ("-m", "-c"))
+        return [*arguments[:begin], "-c", _TIED, str(self._there), *arguments[begin:]]
 
     def started(self) -> None:
         """The child has its end."""

@@ -1,6 +1,7 @@
 """Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
 
 import errno
+
 from .visible import visible
 
 MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says what to do
@@ -78,7 +79,8 @@ _NO_MEMORY = ("failed to map segment", "annot allocate memory", "annot create sh
 def is_out_of_memory(e: BaseException) -> bool:
     """Whether what was raised, by Python, the system or the loader of a library, says that there was no memory."""
     if isinstance(e, OSError):
-        return e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
+        is_av = type(e).__module__.startswith("av.") and e.errno == errno.EAGAIN  # no room for a thread's stack
+        return is_av or e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
     if isinstance(e, ImportError):
         return any(words in str(e) for words in _NO_MEMORY)
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))

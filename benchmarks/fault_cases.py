@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -65,15 +66,29 @@ class Started:
     """A command that runs. said: its stderr, once it has ended."""
 
     def __init__(self, case: Case, place: Path, hub: Hub, mark: str, n: int = 0) -> None:
-        self._errors, typed = place / f"stderr-{n}", place / f"typed-{n}"
-        typed.write_text(case.typed, encoding="utf-8")
+        self._errors = place / f"stderr-{n}"
         endpoint = {"HF_ENDPOINT": hub.url, "HF_HOME": str(place / "hf"), "NO_PROXY": "127.0.0.1,localhost"}
         own = {**environment(place / "home"), **endpoint, "OMP_THREAD_LIMIT": "1", MARK: mark}
-        with typed.open("rb") as given, self._errors.open("wb") as errors:
+        self._keyboard = -1
+        given = subprocess.DEVNULL
+        if case.typed:  # at a terminal, else it is one question
+            self._keyboard, given = pty.openpty()
+            os.write(self._keyboard, case.typed.encode())
+        with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [*_COMMAND, *case.arguments(place)],
                 stdin=given, stdout=subprocess.DEVNULL, stderr=errors, env=own, cwd=place, start_new_session=True,
             )  # fmt: skip
+        if case.typed:
+            os.close(given)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self.process.wait()
+        if self._keyboard >= 0:
+            os.close(self._keyboard)
+            self._keyboard = -1
+        return code
 
     @property
     def said(self) -> str:
@@ -83,7 +98,7 @@ class Started:
 def names(place: Path) -> set[str]:
     """All there is in a place, but for what the try itself wrote and what remembers sums of files that are not new."""
     found = {str(path.relative_to(place)) for path in place.rglob("*")}
-    return {name for name in found if not re.search(r"^(stderr|typed)-\d+$|digests\.json$", name)}
+    return {name for name in found if not re.search(r"^stderr-\d+$|digests\.json$", name)}
 
 
 def remaining(mark: str) -> list[int]:
@@ -252,10 +267,11 @@ def one_try(scratch: Path, case: Case) -> Path:
 def undisturbed(case: Case, scratch: Path, hub: Hub) -> Truth:
     place, begin = one_try(scratch, case), time.monotonic()
     started = Started(case, place, hub, uuid.uuid4().hex)
-    code = started.process.wait()
+    code = started.wait()
     seconds = time.monotonic() - begin
     assert code == 0, f"{case.name} fails undisturbed: {started.said}"
     truth = Truth(seconds, case.read(place), names(place))
+    assert truth.found, f"{case.name} has no result: {started.said}"
     shutil.rmtree(place)
     return truth
 

@@ -55,14 +55,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="aim-kills-") as scratch, all_cases(Path(scratch)) as (cases, hub):
         cases = [case for case in cases if args.only in ("", case.name)]
         truths = {case.name: undisturbed(case, Path(scratch), hub) for case in cases}
-        for i in range(args.kills):
-            case = cases[i % len(cases)]
-            row = rows.setdefault(case.name, Row())
-            kill_one(case, truths[case.name], SIGNALS[i // len(cases) % 3], Path(scratch), hub, rng, row)
-            for words in row.words:
-                print(f"{case.name}, kill {i}: {words}", flush=True)
-            row.words.clear()
-    show(rows)
+        try:
+            for i in range(args.kills):
+                case = cases[i % len(cases)]
+                row = rows.setdefault(case.name, Row())
+                kill_one(case, truths[case.name], SIGNALS[i // len(cases) % 3], Path(scratch), hub, rng, row)
+                for words in row.words:
+                    print(f"{case.name}, kill {i}: {words}", flush=True)
+                row.words.clear()
+        finally:  # stopped: what was done is told
+            show(rows)
     return int(any(row.faults for row in rows.values()))
 
 
@@ -76,14 +78,14 @@ def kill_one(
     if not is_late:
         started.process.send_signal(number)
     row.kills["late" if is_late else number.name] += 1
-    code = started.process.wait()
+    code = started.wait()
     check_ending(code, started.said, number, row)
     check_orphans(mark, row)
     check_outputs(case, truth, place, row)
     if number != signal.SIGKILL:
         check_left(place, row, "after the signal", RESUMED)
     again = Started(case, place, hub, mark, 1)
-    if again.process.wait() != 0:
+    if again.wait() != 0:
         row.note("next run", f"exit code {again.process.returncode}: {again.said[-300:]}")
     else:
         found = case.read(place)

@@ -46,7 +46,7 @@ def one(case: Case, truth: Truth, n: int, scratch: Path, hub: Hub) -> Counter[st
     place, mark, row = one_try(scratch, case), uuid.uuid4().hex, Counter[str]()
     started = [Started(case, place, hub, mark, i) for i in range(n)]
     for each in started:
-        code = each.process.wait()
+        code = each.wait()
         lines = each.said.strip().splitlines() or [""]
         how = "worked" if code == 0 else "refused" if code == 1 and REFUSED.search(lines[-1]) else "ended otherwise"
         row[how] += 1

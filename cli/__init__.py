@@ -34,9 +34,10 @@ def main() -> None:
 def _execute() -> int:
     try:
         from ._app import execute
+
+        return execute()
     except (MemoryError, ImportError, OSError) as e:
         if not is_out_of_memory(e):
             raise
         os.write(2, b"error: not enough memory to start; raise what this process may have (ulimit -v)\n")
         return 1
-    return execute()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aim_local.store import MANIFEST, MMPROJ, MODEL
+from aim_local.store.manifest import note_contents
 from aim_local.visible import visible
 
 from .checkpoint import open_checkpoint
@@ -114,6 +115,7 @@ def convert(
         check_usable(Path(src), files["model"].path, files["mmproj"].path)
         more = work.written_notes(files)
         (stage / MANIFEST).write_text(manifest(work, files, config), encoding="utf-8")
+    note_contents(out, {file.path.name: file.sha256 for file in files.values()})
     return ConvertResult(
         folder=out,
         model=out / MODEL,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from aim_local.config import MAX_THREADS
-from aim_local.store import MANIFEST, MMPROJ, MODEL
+from aim_local.store import MANIFEST, MMPROJ, MODEL, ModelPaths
+from aim_local.store.manifest import check_contents
 
 from .checkpoint import read_json
 from .errors import ConvertError
@@ -47,6 +48,7 @@ def quantize(
     check_source(source, out)
     if folder:
         check_folder(src)
+        check_contents(ModelPaths(src.name, source, src / MMPROJ))
         with staged_folder(out) as stage:
             run_worker(source, stage / MODEL, name, n_threads, progress)
             copy_rest(src, stage, name, vision_type)

@@ -46,10 +46,10 @@ def test_too_small_a_disk_is_noticed_before(
 
 
 def test_unwritable_output(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: Any) -> str:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(files.Part, "_make", refuse)
     with pytest.raises(
         ConvertError, match=r"out cannot be written \(Permission denied\); name a folder you may write to"
     ):

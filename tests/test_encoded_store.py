@@ -140,7 +140,7 @@ def test_more_than_fits_is_told(tmp_path: Path) -> None:
     assert files(small) == []
 
 
-@pytest.mark.parametrize("call", ["write", "replace", "mkstemp", "mkdir"])
+@pytest.mark.parametrize("call", ["write", "replace", "open", "mkdir"])
 def test_full_disk_and_read_only_folder(store: EncodedStore, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Guards against a failed entry that stays, and against an exception for something that is only convenient."""
 
@@ -151,7 +151,7 @@ def test_full_disk_and_read_only_folder(store: EncodedStore, monkeypatch: pytest
         real = os.fdopen
         monkeypatch.setattr(os, "fdopen", lambda fd, mode, closefd: Full(real(fd, mode, closefd=closefd)))
     else:
-        target = {"replace": os, "mkdir": Path, "mkstemp": __import__("tempfile")}[call]
+        target = {"replace": os, "mkdir": Path, "open": os}[call]
         monkeypatch.setattr(target, call, fail)
     assert write(store).problem == f"{store.folder}: No space left on device"
     monkeypatch.undo()

@@ -31,6 +31,7 @@ from ..native.installed import library_files
 from ..paths import Name
 from ..store.digests import known_digest
 from ..store.encoded import EncodedStore
+from ..store.manifest import check_contents
 from ..store.toy import is_demo_clip, is_toy
 
 
@@ -93,6 +94,8 @@ class Model:
             tower = open_tower(paths.mmproj, text, weights=weights) if paths.mmproj else None
             if tower:
                 stack.callback(tower.close)
+            if weights:  # after what is wrong with a head, which says more
+                check_contents(paths)
             found = cls(paths, text.config, text, tower, make_template(text, tower), Contexts())
             stack.pop_all()
         return found

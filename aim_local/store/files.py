@@ -8,16 +8,16 @@ what is being written, and goes when something is written in that folder again.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .locks import Taken, take, take_if_free
+from .locks import LOCK, Taken, take, take_if_free
 
 PART = ".aim-part"  # the end of every name of what is not whole yet
 _NEW, _OLD = "new", "old"  # in a folder's part: what is written, and what it takes the place of
@@ -31,11 +31,33 @@ class Part:
     """
 
     def __init__(self, path: Path, *, is_folder: bool = False) -> None:
+        self.path, self.at, self.handle = path, path, -1
+        self._own: Path | None = None
+        self._lock: Taken | None = None
         sweep(path.parent)
-        self.path = path
-        self._own, self._lock = _made(path, is_folder)
-        self.at = self._own / _NEW if is_folder else self._own
-        self.handle = -1 if is_folder else self._lock.handle
+        try:
+            self._make(is_folder)
+        except BaseException:  # a Ctrl-C, too
+            self.close()
+            raise
+
+    def _make(self, is_folder: bool) -> None:
+        """Its name is known before it is there: wherever this is interrupted, `close` finds it."""
+        while self._lock is None:
+            own = self.path.with_name(f".{self.path.name[:_LONGEST]}.{secrets.token_hex(4)}{PART}")
+            if own.exists():
+                continue
+            self._own = own
+            if is_folder:
+                own.mkdir(mode=0o700)
+                lock = take(os.open(own, os.O_RDONLY))
+            else:
+                lock = take(os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            self._lock = lock
+            if not lock.is_at(own):  # another process took it for a dead one's before it was locked
+                lock.release()
+                self._lock = None
+        self.at, self.handle = (own / _NEW, -1) if is_folder else (own, lock.handle)
         if is_folder:
             self.at.mkdir()
 
@@ -52,7 +74,7 @@ class Part:
 
     def _exchange(self) -> None:
         """An earlier folder goes when the new one is there; where this process ends between, `sweep` puts it back."""
-        old = self._own / _OLD / self.path.name
+        old = self.at.parent / _OLD / self.path.name
         old.parent.mkdir()
         self.path.rename(old)
         try:
@@ -63,10 +85,16 @@ class Part:
 
     def close(self) -> None:
         """Idempotent."""
-        if self._lock.is_held:
+        own, lock = self._own, self._lock
+        if own is not None:
             with suppress(OSError):
-                _remove(self._own)
-            self._lock.release()
+                _remove(own)
+        self._own = self._lock = None
+        if lock is not None:
+            lock.release()
+
+    def __del__(self) -> None:  # an interrupt came before anybody owned it
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -88,26 +116,13 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed writers left in a folder. What is being written stays."""
+    """Removes what killed writers left in a folder, their locks too. What is being written stays."""
     with suppress(OSError):
-        names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(PART) and entry.name[0] == "."]
+        names = [
+            entry.name for entry in os.scandir(folder) if entry.name.endswith((PART, LOCK)) and entry.name[0] == "."
+        ]
         for name in names:
             _remove_dead(folder / name)
-
-
-def _made(path: Path, is_folder: bool) -> tuple[Path, Taken]:
-    """A new file or folder beside `path`, and this process's lock on it."""
-    prefix = f".{path.name[:_LONGEST]}."
-    while True:
-        if is_folder:
-            at = Path(tempfile.mkdtemp(prefix=prefix, suffix=PART, dir=path.parent))
-            lock = take(os.open(at, os.O_RDONLY))
-        else:
-            handle, name = tempfile.mkstemp(prefix=prefix, suffix=PART, dir=path.parent)
-            at, lock = Path(name), take(handle)
-        if lock.is_at(at):
-            return at, lock
-        lock.release()  # another process took it for a dead one's before it was locked
 
 
 def _remove_dead(path: Path) -> None:
