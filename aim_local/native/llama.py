@@ -21,6 +21,7 @@ from ..errors import ModelError, NativeError
 from . import kernels, log
 from .aside import is_busy
 from .binding import type_number
+from .callbacks import as_callback
 from .created import created, interrupted
 from .library import llama
 from .rpc import RemoteDevices
@@ -60,7 +61,7 @@ class LlamaModel:
     ) -> None:
         self.path, self.stop, self._remote = path, StopHook(), remote
         if remote:
-            self.stop.check_done = remote.check
+            self.stop.check_lost = remote.check
         try:
             self._model = self._load(n_gpu_layers, weights)
         except BaseException:
@@ -87,7 +88,7 @@ class LlamaModel:
         devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
         if handles:
             params.devices = ctypes.addressof(devices)
-        go_on = llama.llama_progress_callback(lambda progress, data: not interrupted())
+        go_on = as_callback(llama.llama_progress_callback, lambda progress, data: not interrupted(), failed=False)
         params.progress_callback = go_on
         model = created(
             lambda: llama.llama_model_load_from_file(os.fsencode(self.path), params), llama.llama_model_free
