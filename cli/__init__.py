@@ -6,11 +6,12 @@ Ctrl-C needs that comes while the rest is imported. Nothing heavy is imported th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from aim_local import interrupts
 
+TYPE_CHECKING = False  # typing's own takes longer to import than all else before a Ctrl-C is minded
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._app import app as app
 
 __all__ = ["app", "main"]
