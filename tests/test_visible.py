@@ -1,4 +1,4 @@
-"""Text of others made safe: what is shown of names, what is kept of answers, and JSON that gives the same text again."""
+"""Text of others made safe: what is shown of names, what is kept of answers, JSON that gives the same text again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_json_gives_the_same_text_again(text: str) -> None:
     ("text", "shown"),
     [
         ("a\x1b[31m", r"a\x1b[31m"), ("a\nb\tc\rd", r"a\nb\tc\rd"), ("\x9b", r"\x9b"), ("\u202e", r"\u202e"),
-        ("\U000e0041", r"\U000e0041"), ("caf\udcc3\udca9", "caf\u00e9"), ("caf\udce9", r"caf\xe9"), ("\ud800", r"\ud800"),
+        ("\U000e0041", r"\U000e0041"), ("caf\udcc3\udca9", "caf\u00e9"), ("caf\udce9", r"caf\xe9"),
+        ("\ud800", r"\ud800"),
         ("na\u00efve \u4e2d \U0001f600", "na\u00efve \u4e2d \U0001f600"), ("", ""),
     ],
 )  # fmt: skip
