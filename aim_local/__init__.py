@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own takes longer to import than all else here, and Ctrl-C may come meanwhile
 if TYPE_CHECKING:
+    from typing import Any
+
     from .chat import Chat as Chat
     from .chat import Turn as Turn
     from .config import GenerateConfig as GenerateConfig

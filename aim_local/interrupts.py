@@ -7,13 +7,17 @@ program does is a function to it. Nothing heavy is imported here, it is the firs
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # as in aim_local/__init__.py
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+    from typing import Any, NoReturn
+else:
+    import _signal as signal  # the part of it that is loaded in a moment
 
 EXIT_CODE = 130
 _AGAIN_S = 0.05  # between a Ctrl-C that was lost and the next try
@@ -52,9 +56,10 @@ def _stop_listening() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the process at once: imports and the interpreter's own end are not asked whether they can be interrupted."""
-    with contextlib.suppress(OSError):  # stderr may be closed
+    try:
         os.write(2, b"interrupted\n")
-    os._exit(EXIT_CODE)
+    finally:  # stderr may be closed
+        os._exit(EXIT_CODE)
 
 
 def _excepthook(kind: type[BaseException], e: BaseException, trace: TracebackType | None) -> None:
@@ -68,9 +73,19 @@ def _unraisable(lost: Any) -> None:
     if not isinstance(lost.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(lost)
         return
-    import _thread
     import threading
 
-    again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    again = threading.Timer(_AGAIN_S, _press)
     again.daemon = True
     again.start()
+
+
+def _press() -> None:
+    """Ctrl-C, for the main thread: a real signal, which wakes it where it waits in a call of the system."""
+    import threading
+
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)

@@ -7,12 +7,13 @@ Ctrl-C needs that comes while the rest is imported. Nothing heavy is imported th
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from aim_local import interrupts
-from aim_local.errors import is_out_of_memory
 
+TYPE_CHECKING = False  # typing's own takes longer to import than all else before a Ctrl-C is minded
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._app import app as app
 
 __all__ = ["app", "main"]
@@ -37,6 +38,8 @@ def _execute() -> int:
 
         return execute()
     except (MemoryError, ImportError, OSError) as e:
+        from aim_local.errors import is_out_of_memory
+
         if not is_out_of_memory(e):
             raise
         os.write(2, b"error: not enough memory to start; raise what this process may have (ulimit -v)\n")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own takes longer to import than all else before a Ctrl-C is minded
 if TYPE_CHECKING:
+    from typing import Any
+
     from .clips import Clip as Clip
     from .clips import held_out as held_out
     from .clips import is_right as is_right

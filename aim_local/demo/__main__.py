@@ -5,23 +5,27 @@ The way in: arguments, exit codes, and the page of what was kept, which comes fr
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import interrupts
-from ..errors import AimError
-from ..visible import visible
 
+TYPE_CHECKING = False  # as in aim_local/__init__.py
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from ..llm import VisionLLM
     from .sides import Case, Side
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every answer is right, 1 where one is wrong or nothing can be shown, 130 after Ctrl-C."""
+    import argparse
+    from pathlib import Path
+
+    from ..errors import AimError
+    from ..visible import visible
+
     parser = argparse.ArgumentParser(prog="python -m aim_local.demo", description="What aim-local is, in a minute.")
     parser.add_argument("--out", type=Path, default=Path("aim-local-demo"), help="folder for the page (%(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="open no browser, print the page's path only")

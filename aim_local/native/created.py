@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from . import log
+from . import callbacks, log
 from .room import check_room
 
 _pressed: list[int] = []  # since the main thread began to make what it makes
@@ -43,7 +43,7 @@ def _uninterrupted(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
     log.clear()
     main = threading.current_thread() is threading.main_thread()  # no other gets signals, or may set handlers
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return make()
+        return _whole(make(), free)
     made = None
     try:
         signal.signal(signal.SIGINT, lambda number, _: _pressed.append(number))
@@ -56,4 +56,15 @@ def _uninterrupted(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
         if made:
             free(made)
         raise KeyboardInterrupt
+    return _whole(made, free)
+
+
+def _whole(made: Any, free: Callable[[Any], None]) -> Any:
+    """`made`, freed where a callback raised meanwhile, and that raised."""
+    try:
+        callbacks.reraise()
+    except BaseException:
+        if made:
+            free(made)
+        raise
     return made

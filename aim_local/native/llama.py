@@ -23,6 +23,7 @@ from ..store.gguf_files import parts
 from . import forking, kernels, log
 from .aside import is_busy
 from .binding import type_number
+from .callbacks import as_callback
 from .created import created, interrupted
 from .finite import finite_logits
 from .library import llama
@@ -65,7 +66,7 @@ class LlamaModel:
     ) -> None:
         self.path, self.stop, self._remote = path, StopHook(), remote
         if remote:
-            self.stop.check_done = remote.check
+            self.stop.check_lost = remote.check
         try:
             model = self._load(n_gpu_layers, weights)
         except BaseException:
@@ -93,7 +94,7 @@ class LlamaModel:
         if handles:
             params.devices = ctypes.addressof(devices)
         check_room(file_bytes(parts(self.path)) if weights else 0, 0)
-        go_on = llama.llama_progress_callback(lambda progress, data: not interrupted())
+        go_on = as_callback(llama.llama_progress_callback, lambda progress, data: not interrupted(), failed=False)
         params.progress_callback = go_on
         model = created(
             lambda: llama.llama_model_load_from_file(os.fsencode(self.path), params), llama.llama_model_free

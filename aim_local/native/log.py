@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from ..visible import visible_lines
+from .callbacks import as_callback
 from .library import llama, mtmd
 
 _ERROR, _CONT = 4, 5  # enum ggml_log_level
@@ -36,13 +37,14 @@ def _on_log(level: int, text: bytes, _user_data: Any) -> None:
         sys.stderr.write(visible_lines(line))
 
 
-_callback = llama.llama_log_callback(_on_log)  # kept: ctypes callbacks die with their last reference
+# kept: ctypes callbacks die with their last reference
+NATIVE = as_callback(llama.llama_log_callback, _on_log)
 
 
 def _install() -> None:
-    llama.llama_log_set(_callback, None)
-    mtmd.mtmd_log_set(_callback, None)
-    mtmd.mtmd_helper_log_set(_callback, None)
+    llama.llama_log_set(NATIVE, None)
+    mtmd.mtmd_log_set(NATIVE, None)
+    mtmd.mtmd_helper_log_set(NATIVE, None)
 
 
 _install()

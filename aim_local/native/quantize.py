@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from .callbacks import as_callback, reraise
 from .library import llama
 
 LOG_ERROR = 4  # ggml_log_level
@@ -18,9 +19,11 @@ def quantize_file(source: str, target: str, file_type: int, n_threads: int, say:
     def on_log(level: int, text: bytes, _user_data: Any) -> None:
         say(level, text.decode("utf-8", "replace"))
 
-    callback = llama.llama_log_callback(on_log)
+    callback = as_callback(llama.llama_log_callback, on_log)
     llama.llama_log_set(callback, None)
     params = llama.llama_model_quantize_default_params()
     params.ftype = file_type
     params.nthread = n_threads
-    return int(llama.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)))
+    status = int(llama.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)))
+    reraise()
+    return status

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AimError, ContextError, NativeError, UsageError
+from . import callbacks
 from .binding import bind, check_size, type_number
 from .created import created
 from .finite import finite_logits
@@ -326,7 +327,6 @@ class StagedContext:
         turned = None if rotary is None else np.ascontiguousarray(rotary, np.int32)
         if turned is not None and turned.shape != (len(kinds), 3):
             raise UsageError(f"rotary has shape {turned.shape}, needed is {(len(kinds), 3)}")
-        raised: list[BaseException] = []
         params = _PrefillParams(
             n_rows=len(kinds),
             n_held=n_held,
@@ -340,13 +340,12 @@ class StagedContext:
             importance=IMPORTANCES[importance],
             n_query=n_query,
             seed=seed,
-            select=_native_selector(select, raised) if select else _select_callback(),
+            select=_native_selector(select) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,
         )
         check_room()
         status = _prefill(self.ctx, ctypes.byref(params))
-        if raised:
-            raise raised[0]
+        callbacks.reraise()
         self._raise_stopped(status == ABORTED)
         self._check_done()
         LLAMA.checked(status)
@@ -464,19 +463,15 @@ def _indices(found: object) -> NDArray[Any]:
     return indices
 
 
-def _native_selector(select: Selector, raised: list[BaseException]) -> Any:
-    """`select` as the C callback. What it raises is kept in `raised`, C code cannot pass it on."""
+def _native_selector(select: Selector) -> Any:
+    """`select` as the C callback; what it raises is `callbacks.reraise`'s."""
 
     def call(_: int | None, il: int, scores: Any, n: int, n_keep: int, out: Any) -> int:
-        try:
-            kept = _indices(select(il, np.ctypeslib.as_array(scores, (n,)).copy(), n_keep))
-            if kept.ndim != 1 or (kept.size and not np.issubdtype(kept.dtype, np.integer)):
-                found = f"{kept.dtype} of shape {kept.shape}"
-                raise UsageError(f"the importance callable returned {found}; needed are indices [n_keep]")
-            np.ctypeslib.as_array(out, (n,))[: min(n, kept.size)] = kept[:n]
-            return int(kept.size)
-        except BaseException as e:
-            raised.append(e)
-            return -1
+        kept = _indices(select(il, np.ctypeslib.as_array(scores, (n,)).copy(), n_keep))
+        if kept.ndim != 1 or (kept.size and not np.issubdtype(kept.dtype, np.integer)):
+            found = f"{kept.dtype} of shape {kept.shape}"
+            raise UsageError(f"the importance callable returned {found}; needed are indices [n_keep]")
+        np.ctypeslib.as_array(out, (n,))[: min(n, kept.size)] = kept[:n]
+        return int(kept.size)
 
-    return _select_callback(call)
+    return callbacks.as_callback(_select_callback, call, failed=-1)

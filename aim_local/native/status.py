@@ -10,6 +10,7 @@ import ctypes
 from ctypes import c_char_p
 
 from ..errors import AimError, ContextError, ModelError, NativeError, UsageError
+from . import callbacks
 from .binding import bind
 from .library import libllama, libmtmd
 
@@ -38,7 +39,8 @@ class Outcome:
         return error_of(self._status(), self.text())
 
     def checked(self, result: int) -> int:
-        """The number a call returned; raises the exception for a status below zero."""
+        """The number a call returned; raises what a callback raised in it, or the exception for a status below zero."""
+        callbacks.reraise()
         if result < 0:
             raise error_of(result, self.text())
         return result

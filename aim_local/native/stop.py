@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from ctypes import c_bool, c_void_p
 from typing import Any
 
+from . import callbacks
 from .binding import bind
 from .library import libllama, libmtmd
 from .status import LLAMA, MTMD
@@ -31,14 +32,14 @@ class StopHook:
 
     poll: raises what the call shall end with. It runs on the thread that made the native call; in the main thread a
     Ctrl-C arrives in it as well. One hook serves all contexts of a model, one call at a time, and must outlive them.
-    check_done: after a call, whatever it returned: raises where another machine that computes was lost meanwhile.
+    check_lost: raises where another machine that computes was lost meanwhile.
     """
 
     poll: Callable[[], None]
-    check_done: Callable[[], None]
+    check_lost: Callable[[], None]
 
     def __init__(self) -> None:
-        self.poll = self.check_done = _go_on
+        self.poll = self.check_lost = _go_on
         self._raised: BaseException | None = None
         answers = self._answers()
         next(answers)
@@ -74,6 +75,11 @@ class StopHook:
         self.reraise()
         self.poll()
 
+    def check_done(self) -> None:
+        """After a native call, whatever it returned: raises what a callback raised in it, and for a lost machine."""
+        callbacks.reraise()
+        self.check_lost()
+
     def reraise(self) -> None:
         """After a native call: raises what stopped it, if anything did."""
         raised = self.forget()
@@ -83,4 +89,5 @@ class StopHook:
     def forget(self) -> BaseException | None:
         """When nothing is left to stop: what came too late to stop anything."""
         raised, self._raised = self._raised, None
-        return raised
+        kept = callbacks.forget()
+        return raised or kept
