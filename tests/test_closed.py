@@ -148,7 +148,7 @@ def test_what_is_in_use_is_freed_afterwards() -> None:
     assert freed == [2, 1]
 
 
-ORDERS = '''
+ORDERS = """
 import gc, random, sys, threading
 from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.errors import AimError
@@ -190,12 +190,16 @@ for _ in range(int(sys.argv[3])):
         except BaseException:
             print(order, flush=True)
             raise
-'''
+"""
 
 
 def test_orders(tmp_path: Path) -> None:
     """Eight steps of a kind each, drawn at random, in a process of their own: an error of ours or none, no signal."""
     ran = subprocess.run(
-        [sys.executable, "-c", ORDERS, str(tmp_path), "1", "6"], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", ORDERS, str(tmp_path), "1", "6"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
