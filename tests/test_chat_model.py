@@ -1,4 +1,4 @@
-"""`chat --resume` without a model: one of the user's own is taken, and no file is opened because a conversation names it."""
+"""`chat --resume` without a model: one of the user's own is taken, and no file that a conversation names is opened."""
 
 from __future__ import annotations
 

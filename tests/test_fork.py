@@ -1,4 +1,4 @@
-"""Forked processes: the parent's model is refused there, and one of their own computes, with two threads as with one."""
+"""Forked processes: the parent's model is refused there, and one of their own computes, with two threads too."""
 
 from __future__ import annotations
 
