@@ -549,7 +549,7 @@ class Chat:
             self._cache = Cache.from_dict(self.model, data, state, hold=hold, n_answer=n_answer)
 
     def close(self) -> None:
-        """Frees the KV cache; a model that is closed has freed it already, and in a forked process it is the parent's."""
+        """Frees the KV cache. A closed model has freed it already, and a forked process leaves it to its parent."""
         if self._turns.is_forked:
             return
         try:

@@ -1,4 +1,4 @@
-"""`chat --resume` without a model: one of the user's own is taken, and no file is opened because a conversation names it."""
+"""`chat --resume` without a model: one of the user's own is taken, and no file that a conversation names is opened."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> SavedChat:
         return read_chat(chat.save(tmp_path_factory.mktemp("kept") / "talk.aimchat"))
 
 
-def written(kept: SavedChat, path: Path, **model: Any) -> Path:
+def written(kept: SavedChat, to: Path, **model: Any) -> Path:
     """The conversation with other words about its model."""
     header = deepcopy(kept.header)
     header["model"] |= model
-    write_chat(path, header, kept.state)
-    return path
+    write_chat(to, header, kept.state)
+    return to
 
 
 def resumed(path: Path, *arguments: str) -> Any:

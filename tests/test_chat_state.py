@@ -174,7 +174,7 @@ def test_a_header_from_elsewhere(llm: VisionLLM, saved: Path, tmp_path: Path) ->
     kept = read_chat(saved)
     del kept.header["messages"]
     write_chat(tmp_path / "odd.aimchat", kept.header, kept.state)
-    with pytest.raises(ChatFileError, match="a form this version does not know") as e:
+    with pytest.raises(ChatFileError, match="the header has no 'messages'") as e:
         llm.load_chat(tmp_path / "odd.aimchat")
     one_line(e)
 

@@ -1,4 +1,4 @@
-"""The KV cache in a saved conversation: its rows, positions and sequences are those that its header has, or it is refused.
+"""The KV cache in a saved conversation: its rows are those that its header has, or it is refused.
 
 llama.cpp reads a state within its buffers and believes it otherwise. States are taken apart here by their layout alone.
 """

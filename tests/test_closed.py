@@ -1,4 +1,4 @@
-"""Whatever is used after its end says so: models, conversations, their contexts; in any order of closing and dropping."""
+"""What is used after its end says so: models, conversations, contexts; in any order of closing and dropping."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_what_is_in_use_is_freed_afterwards() -> None:
     assert freed == [2, 1]
 
 
-ORDERS = '''
+ORDERS = """
 import gc, random, sys, threading
 from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.errors import AimError
@@ -170,7 +170,8 @@ STEPS = {
     "close model": lambda s: s["llm"].model.close(), "close text": lambda s: s["text"].close(),
     "close tower": lambda s: s["tower"].close(), "close context": lambda s: s["context"].close(),
     "close meanwhile": close_meanwhile, "drop chat": lambda s: s.pop("chat"), "drop": lambda s: s.pop("llm"),
-    "collect": lambda s: gc.collect(), "state": lambda s: s["context"].state(), "logits": lambda s: s["context"].logits(),
+    "collect": lambda s: gc.collect(), "state": lambda s: s["context"].state(),
+    "logits": lambda s: s["context"].logits(),
     "decode": lambda s: s["context"].decode_tokens([1], logits=True), "bytes": lambda s: s["context"].kv_bytes(),
     "tokenize": lambda s: s["text"].tokenize("x", start=True), "tower": lambda s: s["tower"].encoder.newline(),
     "facts": lambda s: (s["chat"].used, s["chat"].n_bytes, s["chat"].messages, repr(s["llm"]), s["llm"].notes),
@@ -190,12 +191,16 @@ for _ in range(int(sys.argv[3])):
         except BaseException:
             print(order, flush=True)
             raise
-'''
+"""
 
 
 def test_orders(tmp_path: Path) -> None:
     """Eight steps of a kind each, drawn at random, in a process of their own: an error of ours or none, no signal."""
     ran = subprocess.run(
-        [sys.executable, "-c", ORDERS, str(tmp_path), "1", "6"], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", ORDERS, str(tmp_path), "1", "6"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""Forked processes: the parent's model is refused there, and one of their own computes, with two threads as with one."""
+"""Forked processes: the parent's model is refused there, and one of their own computes, with two threads too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 import multiprocessing, os, signal
 from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.errors import AimError
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     assert os.waitpid(pid, 0)[1] >> 8 == 6
     assert llm.generate("Hello", generate=SHORT).tokens == wanted
     assert chat.ask("And?").tokens
-'''
+"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -1,4 +1,4 @@
-"""Our C functions with handles that were freed, that are of another kind, or that never were any: a status, no crash."""
+"""Our C functions with handles that were freed, are of another kind, or never were any: a status, no crash."""
 
 from __future__ import annotations
 
