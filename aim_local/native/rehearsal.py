@@ -22,7 +22,9 @@ from .installed import library_files
 LIMIT_S = 60.0  # for a head; the largest take less than 2 s
 _BYTES_PER_S = 20e6  # of weights, from the slowest disk
 _CURE = "the file is damaged, or of a kind that this version does not know: download or convert it again"
-_CALLERS = re.compile(r"^(?:\w+: +|error loading [\w ]+: +)+")  # llama.cpp's own functions, in front of its reasons
+_CALLERS = re.compile(
+    r"^(?:\w+: +|error loading [\w ]+: +|failed to load model '[^']*': +)+"
+)  # llama.cpp's own functions, in front of its reasons
 # what upstream takes for granted, in words
 _REASONS = {
     "id_to_token.size() == token_to_id.size()": "two tokens of its vocabulary have the same text",
