@@ -39,7 +39,7 @@ def test_towers_the_wrong_way_round(model: Path) -> None:
 def test_mmproj_of_another_width(model: Path, llava: Path, tmp_path: Path) -> None:
     """Of a file without the mark of its checkpoint, which would be told first."""
     mmproj = tmp_path / "mmproj.gguf"
-    mmproj.write_bytes((llava / "mmproj.gguf").read_bytes().replace(b"aim.origin", b"aim.unread"))
+    mmproj.write_bytes((llava / "mmproj.gguf").read_bytes().replace(b"aim.origin", b"aim_unread"))
     with pytest.raises(ModelError) as e:
         VisionLLM.load(model / "model.gguf", mmproj)
     assert "32" in one_line(e)

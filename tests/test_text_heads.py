@@ -50,7 +50,7 @@ REFUSED = [
     ("tokenizer.ggml.scores", array("float32", *[0.0] * 475), "one for each of 474 tokens"),
     ("tokenizer.ggml.scores", array("int32", *[0] * 474), "it has to be array of float32"),
     ("tokenizer.ggml.eos_token_id", number("uint32", 474), "is 474 (uint32); it has to be a token's number, 0 to 473"),
-    ("tokenizer.ggml.bos_token_id", number("int32", -2), "is -2 (int32); it has to be a token's number"),
+    ("tokenizer.ggml.unknown_token_id", number("int32", -2), "is -2 (int32); it has to be a token's number"),
     ("tokenizer.ggml.eot_token_id", text("<|im_end|>"), "is '<|im_end|>' (text)"),
     ("tokenizer.ggml.add_bos_token", text("yes"), "is 'yes' (text); it has to be bool"),
     ("general.name", number("uint32", 3), "is 3 (uint32); it has to be text"),
@@ -75,7 +75,8 @@ ALLOWED = [
     ("qwen2.attention.head_count_kv", array("int32", *[5] * 11, 0)),
     ("qwen2.feed_forward_length", array("uint32", *[320] * 12)),
     ("qwen2.attention.sliding_window_pattern", array("bool", *[0, 1] * 6)),
-    ("tokenizer.ggml.bos_token_id", number("uint32", 2**32 - 1)),
+    ("tokenizer.ggml.bos_token_id", number("uint32", 151643)),  # as it stands in Qwen2-VL's config's class
+    ("tokenizer.ggml.eos_token_id", number("uint32", 2**32 - 1)),
     ("tokenizer.ggml.scores", array("float32", *[-1.0] * 474)),
     ("tokenizer.ggml.model", text("no_vocab")),
     ("a.key.of.somebody", array("float32", 1.0)),

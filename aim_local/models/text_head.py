@@ -64,6 +64,7 @@ _OF_ARCHITECTURE = {
     "ssm.conv_kernel": _number(0, 1 << 10),
 }
 _TOKENS, _MODEL = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
+_BEGIN = "tokenizer.ggml.bos_token_id"
 _TEXTS = Rule(("array of text",))
 _EACH = {"tokenizer.ggml.scores": "array of float32", "tokenizer.ggml.token_type": "array of int32"}
 RULES = {
@@ -128,7 +129,15 @@ def _check_vocabulary(header: GgufHeader) -> None:
             raise damaged(header, key, f"it has to be {kind}, one for each of {tokens.length} tokens")
     for key, value in values.items():
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
-            n_allowed = tokens.length
-            # 2^32 - 1 is -1 as some converters write it: there is no such token
-            if header.kinds[key] not in WHOLE or not (0 <= value < n_allowed or value in (-1, (1 << 32) - 1)):
-                raise damaged(header, key, f"it has to be a token's number, 0 to {n_allowed - 1}")
+            _check_special(header, key, value, tokens.length)
+
+
+def _check_special(header: GgufHeader, key: str, value: Any, n: int) -> None:
+    """A token's number below n; 2^32 - 1 is -1 as some converters write it: there is no such token.
+
+    They also write the number of a beginning that a model has not, as its config's class has it.
+    """
+    is_number = header.kinds[key] in WHOLE
+    is_unused = is_number and key == _BEGIN and not header.metadata.get("tokenizer.ggml.add_bos_token", False)
+    if not is_number or not (0 <= value < n or value in (-1, (1 << 32) - 1) or is_unused):
+        raise damaged(header, key, f"it has to be a token's number, 0 to {n - 1}")

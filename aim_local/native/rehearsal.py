@@ -20,9 +20,12 @@ from ..store.seen import Look
 from .installed import library_files
 
 LIMIT_S = 60.0  # for a head; the largest take less than 2 s
+_MOST_THREADS = 4  # that read weights: memory is slower than they are
 _BYTES_PER_S = 20e6  # of weights, from the slowest disk
 _CURE = "the file is damaged, or of a kind that this version does not know: download or convert it again"
-_CALLERS = re.compile(r"^(?:\w+: +|error loading [\w ]+: +)+")  # llama.cpp's own functions, in front of its reasons
+_CALLERS = re.compile(
+    r"^(?:\w+: +|error loading [\w ]+: +|failed to load model '[^']*': +)+"
+)  # llama.cpp's own functions, in front of its reasons
 # what upstream takes for granted, in words
 _REASONS = {
     "id_to_token.size() == token_to_id.size()": "two tokens of its vocabulary have the same text",
@@ -47,7 +50,10 @@ def rehearse(headers: Sequence[GgufHeader], kind: str, *, weights: bool) -> None
         steps += [("weights", file) for file in files]
     if not steps:
         return
-    wrong = _try(steps, LIMIT_S + sum(header.n_bytes for header in headers) / _BYTES_PER_S)
+    try:
+        wrong = _try(steps, LIMIT_S + sum(header.n_bytes for header in headers) / _BYTES_PER_S)
+    except OSError as e:
+        raise NativeError(f"{path}: no process can be started to try it out in ({e}); free memory or processes") from e
     if wrong:
         words = next((words for part, words in _REASONS.items() if part in wrong), _plain(wrong))
         raise ModelError(f"{path} does not load: {words}; {_CURE}")
@@ -71,7 +77,7 @@ def _try(steps: list[tuple[str, str]], limit_s: float) -> str:
         timer = threading.Timer(limit_s, end)
         timer.start()
         try:
-            child.send(steps=steps, n_threads=os.cpu_count() or 1)
+            child.send(steps=steps, n_threads=min(_MOST_THREADS, os.cpu_count() or 1))
             said = child.receive()
         finally:
             timer.cancel()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 SUFFIXES = (".gguf",)
 MEMORY_MIB = 600
+SHORT = 12  # each that is not refused at once has a process of its own, and a model
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 FLOAT, TEXT, ARRAY = 6, 8, 9

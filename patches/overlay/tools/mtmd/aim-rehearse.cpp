@@ -41,6 +41,9 @@ static gguf_pointer read_head(const char * path) {
 
 // tokens of a few texts, and the texts of all tokens
 static void use_vocabulary(const llama_vocab * vocab) {
+    if (llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_NONE) {
+        return;
+    }
     const std::string texts[] = { "", "\n", " Is it 3.14 \xC3\xA4 \xE4\xBD\xA0\xF0\x9F\x98\x80\t<s></s><|im_end|> '\x01", std::string(64, 'x') };
     for (const auto & text : texts) {
         std::vector<llama_token> tokens(4 * text.size() + 16);
