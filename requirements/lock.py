@@ -2,7 +2,7 @@
 """Writes the lock of what CI installs: `make lock`. Versions and sha256, of wheels for this Python and this machine.
 
 Whatever pyproject.toml asks for, all extras and the build's own tools, is resolved by pip against its index as it is
-set up here. pip then installs the lock with --require-hashes: nothing that is not in it, nothing that was changed since.
+set up here. pip then installs the lock with --require-hashes: nothing beside it, nothing that was changed since.
 The standard library and pip, so that it runs before anything is installed.
 
   lock.py PYTHON REQUIREMENT...  PYTHON: of an empty virtual environment; REQUIREMENT: more than pyproject.toml names
