@@ -7,17 +7,31 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test test-all lint llama apply refresh check fuzz faults sanitize bench gpu-check vulkan-check wheel wheel-check clean
+.PHONY: demo test test-all lint lock llama apply refresh check fuzz faults sanitize bench gpu-check vulkan-check \
+	wheel wheel-check clean
 
-$(VENV)/.base: pyproject.toml patches/VERSION
+# LOCK=requirements/ci.lock installs exactly what is in that file, the build's tools too, each checked by its hash
+$(VENV)/.base: pyproject.toml patches/VERSION $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -e .
+ifdef LOCK
+	$(BIN)/pip install -q --require-hashes --only-binary :all: -r $(LOCK)
+endif
+	$(BIN)/pip install $(if $(LOCK),--no-deps --no-build-isolation) -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
+ifdef LOCK
+	$(BIN)/pip check
+else
 	$(BIN)/pip install -q $(TORCH)
 	$(BIN)/pip install -q -e ".[convert,serve,cluster,test]"
+endif
 	touch $@
+
+# what CI installs, as pip's index has it today: newer versions, and their hashes
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	$(PYTHON) requirements/lock.py build/lock/bin/python $(TORCH)
 
 demo: $(VENV)/.base
 	$(BIN)/python -m aim_local.demo --out build/demo

@@ -12,6 +12,7 @@ inside isolated wheel builds.
   upstream.py check   --out BUILD_DIR   hooks apply to a pristine tree, stay small, and refresh is a no-op
   upstream.py bindings --out BUILD_DIR  the ctypes bindings of the same sdist in BUILD_DIR/bindings/llama_cpp
   upstream.py converter --out BUILD_DIR llama.cpp's own converter and its gguf package in BUILD_DIR/upstream
+  upstream.py licenses --out BUILD_DIR  texts of the licences of what is compiled into our libraries, in BUILD_DIR/licenses
 
 Offline: set AIM_LLAMA_SDIST to a downloaded sdist (.tar.gz) or to an unpacked one.
 """
@@ -221,6 +222,48 @@ def converter(out: Path) -> Path:
     return target
 
 
+# --- licences --------------------------------------------------------------------------------------------------------
+
+# what is compiled into the libraries -> the file of llama.cpp with its licence, and which part of it: "file", the
+# comment on "top", or all from the last place of a text on
+LICENSES = {
+    "llama.cpp": ("LICENSE", "file"),
+    "nlohmann-json": ("licenses/LICENSE-jsonhpp", "file"),
+    "llamafile-sgemm": ("ggml/src/ggml-cpu/llamafile/sgemm.cpp", "top"),
+    "miniaudio": ("vendor/miniaudio/miniaudio.h", "This software is available as a choice of the following licenses"),
+    "stb_image": ("vendor/stb/stb_image.h", "This software is available under 2 licenses"),
+    "xxhash": ("vendor/hash/xxhash/LICENSE", "file"),
+    "sha256": ("vendor/hash/sha256/LICENSE", "file"),
+    "sha1": ("vendor/hash/sha1/sha1.c", "top"),
+    "rotate-bits": ("vendor/hash/rotate-bits/LICENSE.md", "file"),
+}
+
+
+def licenses(out: Path) -> Path:
+    """Brings BUILD_DIR/licenses to one file for each part that is compiled in, and one of the bindings."""
+    pristine, target = pristine_tree(out), out / "licenses"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name, (file, part) in LICENSES.items():
+        source = pristine / file
+        text = source.read_text(encoding="utf-8", errors="replace") if source.is_file() else ""
+        found = license_part(text, part)
+        if not found.strip():
+            raise UpstreamError(f"the licence of {name} is no longer in {file}; adapt LICENSES in patches/upstream.py")
+        (target / f"LICENSE-{name}").write_text(found, encoding="utf-8")
+    shutil.copyfile(sdist_folder(out) / "LICENSE.md", target / "LICENSE-llama-cpp-python")
+    return target
+
+
+def license_part(text: str, part: str) -> str:
+    if part == "file":
+        return text
+    if part == "top":
+        found = re.match(r"\s*(/\*.*?\*/|(?://[^\n]*\n)+)", text, flags=re.DOTALL)
+        return found[1] if found else ""
+    return text[text.rindex(part) :] if part in text else ""
+
+
 # --- apply -----------------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +442,7 @@ def check(out: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["apply", "stock", "bindings", "converter", "refresh", "check"])
+    parser.add_argument("command", choices=["apply", "stock", "bindings", "converter", "licenses", "refresh", "check"])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -413,6 +456,8 @@ def main() -> int:
             print(bindings(out))
         elif args.command == "converter":
             print(converter(out))
+        elif args.command == "licenses":
+            print(licenses(out))
         elif args.command == "refresh":
             print("\n".join(refresh(out)) or "nothing to take back")
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..models.template_process import described_bounds
 
 NOT_INSTALLED = "not installed"
 REINSTALL = "run in the source folder: pip install --force-reinstall -e ."
@@ -172,6 +173,7 @@ def _machine(report: Report, facts: dict[str, Any]) -> None:
     facts["cores"] = f"{_usable_cores()} usable of {os.cpu_count()}"
     memory = memory_bytes()
     facts["memory"] = f"{memory / 2**30:.1f} GiB" if memory else "unknown"
+    facts["chat templates"] = described_bounds()
     native = sys.modules.get(NATIVE)
     if native is not None:
         from ..native import kernels

@@ -22,6 +22,7 @@ from ..child import Message as Sent
 from ..errors import ModelError, NativeError
 
 SOURCE_CHARS = 1 << 18  # published templates have 20,000 at most
+MEMORY_MIB = 256  # beside what its process has when it starts
 CPU_SECONDS = 2.0  # of computing, for one prompt
 WALL_SECONDS = 15.0  # for it to be there; on a system without the clock above this is the only bound
 _MODULE = f"{__package__}.template_worker"
@@ -38,9 +39,11 @@ class Failed:
     why: str
 
 
-def memory_is_bounded() -> bool:
-    """Whether this system limits the memory of a template's process; elsewhere its time alone is limited."""
-    return sys.platform == "linux"
+def described_bounds() -> str:
+    """What a template may use on this system, for people."""
+    seconds = f"{CPU_SECONDS:.0f} s of computing" if sys.platform != "win32" else f"{WALL_SECONDS:.0f} s"
+    memory = f"{MEMORY_MIB} MiB" if sys.platform == "linux" else "memory without a bound, which this system has not"
+    return f"in a process of their own: at most {seconds}, {memory}"
 
 
 class TemplateProcess:

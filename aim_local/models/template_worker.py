@@ -18,8 +18,8 @@ from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..child import Message, Parent
+from .template_process import MEMORY_MIB
 
-MEMORY_MIB = 256  # beside what this process has when it starts
 _REASON = 160  # characters
 _ADDRESS = re.compile(r"<[^<>]{1,200} at 0x[0-9a-fA-F]+>")
 
