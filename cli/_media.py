@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from aim_local.config import MAX_PIXELS
-from aim_local.errors import UsageError
+from aim_local.errors import MediaBudgetError, UsageError
 
 _PICTURES = ".jpg .jpeg .jpe .png .webp .avif .tif .tiff .bmp .ppm .jp2 .qoi .heic .heif"
 _VIDEOS = ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .wmv .flv .ogv .3gp .vob .h264 .h265 .gif .apng"
@@ -58,17 +58,27 @@ def unquoted(text: str) -> str:
     return text if sys.platform == "win32" else re.sub(r"\\(.)", r"\1", text)
 
 
-def check_media(path: Path, said: str = "", max_pixels: int = MAX_PIXELS) -> Path:
+def check_media(path: Path, said: str = "", max_pixels: int | None = None) -> Path:
     """A file that can be read. said: what it was given as, "image" or "video". Raises MediaError.
 
-    max_pixels: as in LoadConfig. What has neither the content of a picture nor the ending of a video is looked into.
+    What has neither the content of a picture nor the ending of a video is looked into. max_pixels: as in LoadConfig;
+    None: what is too large is told by the question, which knows how much is allowed.
     """
     from aim_local.media.files import check_file
-    from aim_local.media.pictures import picture_kind
 
     checked = check_file(path)
-    if picture_kind(checked, max_pixels) is None and (said == "image" or checked.suffix.lower() not in VIDEOS):
+    try:
+        _check_content(checked, said, max_pixels or MAX_PIXELS)
+    except MediaBudgetError:
+        if max_pixels is not None:
+            raise
+    return checked
+
+
+def _check_content(path: Path, said: str, max_pixels: int) -> None:
+    from aim_local.media.pictures import picture_kind
+
+    if picture_kind(path, max_pixels) is None and (said == "image" or path.suffix.lower() not in VIDEOS):
         from aim_local.media import probe_video
 
-        probe_video(checked, max_pixels)  # a clip, then; else its error is the right one
-    return checked
+        probe_video(path, max_pixels)  # a clip, then; else its error is the right one

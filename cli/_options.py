@@ -131,7 +131,7 @@ _GPU_HELP = (
 )
 _PIXELS_HELP = (
     "Most pixels of a picture or of a clip's frame; what is decoded one after the other is bounded by multiples of it "
-    "(docs/media.md)."
+    "(docs/media-limits.md)."
 )
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."

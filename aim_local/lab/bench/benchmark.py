@@ -145,7 +145,7 @@ def _clip(config: BenchConfig, n_frames: int) -> Path:
     from ...media import probe_video
 
     if config.video is not None:
-        found = probe_video(config.video).n_frames
+        found = probe_video(config.video, config.load.max_pixels).n_frames
         if found < n_frames:
             raise MediaError(f"{config.video} has {found} frames, {n_frames} are asked for; take a longer clip")
         return config.video

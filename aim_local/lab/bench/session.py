@@ -107,7 +107,7 @@ class Session:
 
     def count(self, n_frames: int, tokens: VisualTokenConfig) -> Counts:
         """Tokens of the prompt that `run` would take; computes nothing."""
-        outline = outline_media(self._media(n_frames), FrameSampling(n_frames=n_frames))
+        outline = outline_media(self._media(n_frames), FrameSampling(n_frames=n_frames), self.model.config.max_pixels)
         plan = self._plan(outline.shape, n_frames, tokens)
         return Counts(plan.n_text, plan.n_visual, plan.n_visual_full)
 
