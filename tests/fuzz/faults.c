@@ -4,7 +4,7 @@
 //   cc -shared -fPIC -O1 -o faults.so faults.c -ldl
 //
 // what is counted: open (and openat, fopen), write (and pwrite, writev, fwrite), fsync (and fdatasync), rename,
-// mmap, and malloc (all that allocate) of SMALLEST bytes and more. errno 0: a short write, half of what was given
+// mmap of files, and malloc (all that allocate) of SMALLEST bytes and more. errno 0: a short write, half of what was given
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -187,7 +187,9 @@ int renameat(int a, const char * from, int b, const char * to) {
 #define MAPS(name, offset_type)                                                              \
     void * name(void * at, size_t n, int rights, int flags, int fd, offset_type offset) {    \
         NEXT(name, void *, void *, size_t, int, int, int, offset_type)                       \
-        OR_FAIL(MMAP, MAP_FAILED);                                                           \
+        if (fd >= 0) { /* of memory, malloc is asked */                                       \
+            OR_FAIL(MMAP, MAP_FAILED);                                                       \
+        }                                                                                    \
         return next(at, n, rights, flags, fd, offset);                                       \
     }
 MAPS(mmap, off_t)

@@ -86,18 +86,20 @@ Armed = Callable[[], Any]
 
 
 def twice(do: Callable[[], None], armed: Armed, good: Callable[[], bool], left: Callable[[], set[str]]) -> None:
-    """With the fault, then without: what the first leaves is whole or not there, and gone after the second."""
+    """With the fault, then without: what the first leaves is whole or not there; what is neither goes with the second."""
+    failed: Exception | None = None
     try:
         with armed():
             do()
-    except Exception:
-        assert good(), "something half-written stands in the result's place"
+    except Exception as error:
+        failed = error
+    assert good(), "something half-written stands in the result's place"
+    if failed or left():
         do()
         assert good()
-        assert not left(), left()
-        raise
-    assert good()
     assert not left(), left()
+    if failed:
+        raise failed
 
 
 def digest(folder: Path) -> str:
