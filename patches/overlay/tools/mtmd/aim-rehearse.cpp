@@ -13,7 +13,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <string>
@@ -97,14 +99,15 @@ static void add_names(names & loaded, const clip_ctx * ctx) {
     }
 }
 
-// limits of a matrix's input and output, which clip reads as numbers
-static bool is_limit(const std::string & name, const names & loaded) {
-    for (const std::string & end : std::vector<std::string> { ".input_max", ".input_min", ".output_max", ".output_min" }) {
-        if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0) {
-            return loaded.count(name.substr(0, name.size() - end.size()) + ".weight") > 0;
+// what a limit of a matrix's input or output belongs to: clip reads these tensors as numbers. "" for another tensor
+static std::string limited_by(const std::string & name) {
+    for (const char * end : { ".input_max", ".input_min", ".output_max", ".output_min" }) {
+        const size_t at = name.rfind(end);
+        if (at != std::string::npos && at + std::string(end).size() == name.size()) {
+            return name.substr(0, at) + ".weight";
         }
     }
-    return false;
+    return "";
 }
 
 // a tensor that nobody reads may be one that was meant and has another name
@@ -113,7 +116,7 @@ static void check_all_loaded(const char * path, const names & loaded, bool hears
     for (int64_t i = 0; i < gguf_get_n_tensors(head.get()); i++) {
         const std::string name = gguf_get_tensor_name(head.get(), i);
         const bool of_hearing = name.rfind("a.", 0) == 0 || name.rfind("mm.a.", 0) == 0;
-        if (!loaded.count(name) && !is_limit(name, loaded) && !(of_hearing && !hears)) {
+        if (!loaded.count(name) && !loaded.count(limited_by(name)) && !(of_hearing && !hears)) {
             aim_fail(AIM_STATUS_UNSUPPORTED, "its tensor '%s' is none that its projector has", name.c_str());
         }
     }
@@ -190,9 +193,16 @@ struct file_closer {
     void operator()(FILE * file) const { fclose(file); }
 };
 
+static bool holds_nan(const std::vector<uint8_t> & data, size_t n_bytes) {
+    std::vector<float> numbers(n_bytes / sizeof(float));
+    memcpy(numbers.data(), data.data(), numbers.size() * sizeof(float));
+    return std::any_of(numbers.begin(), numbers.end(), [](float x) { return std::isnan(x); });
+}
+
 // whether all numbers of a tensor are finite, as far as its type says so block by block
 static bool is_finite(FILE * file, const gguf_context * head, int64_t i, std::vector<uint8_t> & part) {
     const ggml_type type = gguf_get_tensor_type(head, i);
+    const bool is_limit = type == GGML_TYPE_F32 && !limited_by(gguf_get_tensor_name(head, i)).empty(); // infinite: there is none
     const size_t most = part.size() / ggml_type_size(type) * ggml_type_size(type);
     size_t left = gguf_get_tensor_size(head, i);
     const uint64_t begin = gguf_get_data_offset(head) + gguf_get_tensor_offset(head, i);
@@ -203,7 +213,7 @@ static bool is_finite(FILE * file, const gguf_context * head, int64_t i, std::ve
 #endif
     for (; ok && left > 0; left -= std::min(left, most)) {
         const size_t n = std::min(left, most);
-        ok = fread(part.data(), 1, n, file) == n && ggml_validate_row_data(type, part.data(), n);
+        ok = fread(part.data(), 1, n, file) == n && (is_limit ? !holds_nan(part, n) : ggml_validate_row_data(type, part.data(), n));
     }
     return ok;
 }
