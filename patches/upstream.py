@@ -224,19 +224,31 @@ def converter(out: Path) -> Path:
 
 # --- licences --------------------------------------------------------------------------------------------------------
 
-# what is compiled into the libraries -> the file of llama.cpp with its licence, and which part of it: "file", the
-# comment on "top", or all from the last place of a text on
+# what is compiled into the libraries: where it stands in llama.cpp, the file with its licence, and which part of that:
+# "file", the comment on "top", or all from the last place of a text on
 LICENSES = {
-    "llama.cpp": ("LICENSE", "file"),
-    "nlohmann-json": ("licenses/LICENSE-jsonhpp", "file"),
-    "llamafile-sgemm": ("ggml/src/ggml-cpu/llamafile/sgemm.cpp", "top"),
-    "miniaudio": ("vendor/miniaudio/miniaudio.h", "This software is available as a choice of the following licenses"),
-    "stb_image": ("vendor/stb/stb_image.h", "This software is available under 2 licenses"),
-    "xxhash": ("vendor/hash/xxhash/LICENSE", "file"),
-    "sha256": ("vendor/hash/sha256/LICENSE", "file"),
-    "sha1": ("vendor/hash/sha1/sha1.c", "top"),
-    "rotate-bits": ("vendor/hash/rotate-bits/LICENSE.md", "file"),
+    "llama.cpp": ("vendor/hash/hash.", "LICENSE", "file"),
+    "nlohmann-json": ("vendor/nlohmann/", "licenses/LICENSE-jsonhpp", "file"),
+    "llamafile-sgemm": ("ggml/src/ggml-cpu/llamafile/", "ggml/src/ggml-cpu/llamafile/sgemm.cpp", "top"),
+    "miniaudio": ("vendor/miniaudio/", "vendor/miniaudio/miniaudio.h", "This software is available as a choice"),
+    "stb_image": ("vendor/stb/", "vendor/stb/stb_image.h", "This software is available under 2 licenses"),
+    "xxhash": ("vendor/hash/xxhash/", "vendor/hash/xxhash/LICENSE", "file"),
+    "sha256": ("vendor/hash/sha256/", "vendor/hash/sha256/LICENSE", "file"),
+    "sha1": ("vendor/hash/sha1/", "vendor/hash/sha1/sha1.c", "top"),
+    "rotate-bits": ("vendor/hash/rotate-bits/", "vendor/hash/rotate-bits/LICENSE.md", "file"),
 }
+
+
+def unlicensed(deps: bytes) -> set[str]:
+    """What is compiled in beside llama.cpp's own files, by the build's record of what it read, and has no entry above.
+
+    And entries that nothing is compiled of any more.
+    """
+    kinds = rb"upstream/llama\.cpp/((?:vendor|ggml/src/ggml-cpu/llamafile)/[\w./-]+\.(?:h|hpp|c|cpp))\b"
+    read = {path.decode() for path in re.findall(kinds, deps)}
+    places = {place for place, _, _ in LICENSES.values()}
+    strange = {path for path in read if not path.startswith(tuple(places))}
+    return strange | {place for place in places if not any(path.startswith(place) for path in read)}
 
 
 def licenses(out: Path) -> Path:
@@ -244,7 +256,7 @@ def licenses(out: Path) -> Path:
     pristine, target = pristine_tree(out), out / "licenses"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name, (file, part) in LICENSES.items():
+    for name, (_, file, part) in LICENSES.items():
         source = pristine / file
         text = source.read_text(encoding="utf-8", errors="replace") if source.is_file() else ""
         found = license_part(text, part)
@@ -421,6 +433,12 @@ def hook_size() -> tuple[int, int]:
 
 def check(out: Path) -> str:
     apply(out)
+    record = out.parent / ".ninja_deps"
+    strange = unlicensed(record.read_bytes()) if record.is_file() else set()
+    if strange:
+        raise UpstreamError(
+            f"LICENSES in patches/upstream.py does not name what is compiled in: {', '.join(sorted(strange))}"
+        )
     added, files = hook_size()
     if added > MAX_HOOK_LINES or files > MAX_HOOK_FILES:
         raise UpstreamError(

@@ -14,7 +14,8 @@ import convert_models  # noqa: E402
 from checkpoints import LLAVA_TEMPLATE, ONEVISION_TEMPLATE, write_json  # noqa: E402
 from convert_models import WRITE, keys, model_of  # noqa: E402
 
-from aim_local.convert import convert, templates  # noqa: E402
+from aim_local.convert import ConvertError, convert, templates  # noqa: E402
+from aim_local.convert.checkpoint import open_checkpoint  # noqa: E402
 
 folders = convert_models.folders
 converted = convert_models.converted
@@ -58,3 +59,32 @@ def test_the_familys_templates_write_the_authors_prompts() -> None:
         "The assistant gives helpful, detailed, and polite answers to the user's questions. "
         "USER: <image>\nWhat is it? ASSISTANT: A cat.</s>USER: Sure? ASSISTANT:"
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("{% for image in messages %}", "not valid Jinja"),
+        ("{{ image // 0 }}", "undefined"),
+        ("{# image #}{{ 1 // (messages | length - messages | length) }}", "ZeroDivisionError"),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_is_found_at_convert(tmp_path: Path, source: str, told: str) -> None:
+    src = WRITE["llava"](tmp_path / "llava", model=model_of("llava"))
+    (src / "chat_template.jinja").write_text(source)
+    result = convert(src, tmp_path / "out")
+    assert keys(result.model)["tokenizer.chat_template"] == templates.VICUNA
+    (note,) = (note for note in result.notes if "chat template" in note)
+    assert told in note
+    assert "the family's own was written" in note
+    with pytest.raises(ConvertError) as e:  # what llama.cpp's converter would write as it is
+        templates.check_question(open_checkpoint(src))
+    assert told in str(e.value)
+
+
+def test_a_conversation_that_cannot_be_had_is_told_at_convert(tmp_path: Path) -> None:
+    src = WRITE["llava"](tmp_path / "llava", model=model_of("llava"))
+    no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('No system prompts.') }}{% endif %}"
+    (src / "chat_template.jinja").write_text(no_system + LLAVA_TEMPLATE)
+    notes = convert(src, tmp_path / "out").notes
+    assert any("a system prompt cannot be had" in note and "No system prompts." in note for note in notes)

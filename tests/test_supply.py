@@ -10,11 +10,18 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "patches"))
+
+import upstream  # noqa: E402
+
 PIN = dict(line.split(maxsplit=1) for line in (ROOT / "patches" / "VERSION").read_text().splitlines())
 NAME = f"{PIN['package'].replace('-', '_')}-{PIN['version']}"
 PYPROJECT = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
@@ -110,3 +117,58 @@ def test_bindings_that_were_changed_are_refused(tmp_path: Path, name: str) -> No
     assert done.returncode == 1
     assert re.search(r"^error: the bindings in .* have the sha256 \w{64}, patches/VERSION wants \w{64}; ", done.stderr)
     assert not list((tmp_path / "out").rglob("*.py"))
+
+
+# --- the lock and the licences ----------------------------------------------------------------------------------------
+
+
+def locked() -> dict[str, tuple[str, int]]:
+    """name -> (version, number of hashes)."""
+    text = (ROOT / "requirements" / "ci.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        pinned = re.fullmatch(r"([a-z0-9-]+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)\s*", line)
+        assert pinned, f"the lock holds versions and hashes alone: {line[:80]}"
+        found[pinned[1]] = (pinned[2], pinned[3].count("sha256"))
+    return found
+
+
+def test_the_lock_has_all_that_pyproject_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"].values()
+    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"], *(r for e in extras for r in e)]
+    pins = locked()
+    for line in asked:
+        requirement = Requirement(line)
+        version, _ = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version, prereleases=True), f"{line}, but {version}; run make lock"
+
+
+def test_ci_installs_from_the_lock() -> None:
+    assert "LOCK=requirements/ci.lock" in (ROOT / ".ci" / "run").read_text()
+    assert "--require-hashes" in (ROOT / "Makefile").read_text()
+
+
+def test_licences_of_all_that_is_compiled_in() -> None:
+    """By a build's record of the files it read."""
+    places = [place for place, _, _ in upstream.LICENSES.values()]
+    record = b"\0".join(f"build/upstream/llama.cpp/{place}x.h".encode() for place in places)
+    assert upstream.unlicensed(record) == set()
+    assert upstream.unlicensed(record + b"\0upstream/llama.cpp/vendor/new/new.h\0") == {"vendor/new/new.h"}
+    assert upstream.unlicensed(record.replace(b"vendor/stb/", b"src/")) == {"vendor/stb/"}
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "found"),
+    [
+        ("// by X\n// MIT\n\nint x; // not this\n", "top", "// by X\n// MIT\n"),
+        ("\n/* by X\nMIT */\nint x;\n", "top", "/* by X\nMIT */"),
+        ("see MIT below\nint x;\nMIT License\nby X\n", "MIT", "MIT License\nby X\n"),
+        ("int x;\n", "top", ""),
+        ("int x;\n", "MIT", ""),
+    ],
+)
+def test_the_part_of_a_file_that_is_its_licence(text: str, part: str, found: str) -> None:
+    assert upstream.license_part(text, part) == found
