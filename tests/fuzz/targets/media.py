@@ -23,6 +23,7 @@ import PIL.Image
 from aim_local.media import FrameSampling, Image, open_media, outline_media
 
 SUFFIXES = (".png", ".apng", ".jpg", ".gif", ".webp", ".tif", ".bmp", ".ico", ".mp4", ".mkv", ".avi", ".ts", ".flv")
+SHORT = 40
 MEMORY_MIB = 2600  # a picture of 2^28 pixels: four bytes of each in the decoder, three as they are given
 
 _SIDE = 24
@@ -51,7 +52,10 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     kinds = _kinds(data)
     for _ in range(rng.randint(1, 3)):
         change = rng.choice(kinds) if kinds and rng.random() < 0.85 else _any_bytes
-        data = change(data, rng) or data
+        try:
+            data = change(data, rng) or data
+        except (IndexError, ValueError, struct.error):  # an earlier change left nothing of what this one changes
+            data = _any_bytes(data, rng)
     return data
 
 
