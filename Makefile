@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test test-all lint llama apply refresh check sanitize bench gpu-check vulkan-check wheel wheel-check clean
+.PHONY: demo test test-all lint llama apply refresh check fuzz faults sanitize bench gpu-check vulkan-check wheel wheel-check clean
 
 $(VENV)/.base: pyproject.toml patches/VERSION
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,17 @@ refresh: $(VENV)/.base
 
 check: $(VENV)/.base
 	$(BIN)/python patches/upstream.py check --out $(BUILD)
+
+# damaged files for every reader, each for an equal share of MINUTES; goes on where the last run ended, see tests/fuzz
+MINUTES ?= 10
+SEED    ?= 1
+fuzz: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target $(TARGET))
+
+# each call of open, write, fsync, rename, mmap and malloc fails once during what writes and reads files; see tests/fuzz
+MOST ?= 40
+faults: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m fuzz.faults --most $(MOST)
 
 # our C++ under address and undefined-behaviour sanitizers, on the tests that compare it with other implementations
 # python is linked with neither library: asan has to be there first, and without libstdc++ beside it finds no throw to watch

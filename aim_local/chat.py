@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from .config import BY_QUESTION, GenerateConfig, VisualTokenConfig
 from .engine.ahead import Ahead
-from .engine.chat_cache import Cache, Item, n_turn_text, plan_items, split_plan
+from .engine.chat_cache import Cache, Item, check_fits, n_turn_text, plan_items, split_plan
 from .engine.contexts import Context, open_context, owned
 from .engine.generate import OnText, OnToken, check_sampling, cut_warning
 from .engine.generate import generate as generate_answer
@@ -30,7 +30,7 @@ from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_
 from .engine.read import Begun, Media, Reading, check_media
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch, check_callables
-from .errors import AimError, ClosedError, ContextError, UsageError
+from .errors import AimError, ClosedError, ContextError, NativeError, ServerLostError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
@@ -41,7 +41,9 @@ from .store.chat_file import (
     check_identity,
     check_suffix,
     identity,
+    raise_damaged,
     read_chat,
+    read_header,
     tokens_from_dict,
     tokens_to_dict,
     write_chat,
@@ -495,42 +497,61 @@ class Chat:
         sampling: FrameSampling | None = None,
         rerank: bool | None = None,
     ) -> Chat:
-        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError, NativeError."""
+        """A saved conversation, ready for its next turn. Raises ChatFileError, ContextError."""
         where = home_path_of(path, "the saved conversation")
-        saved = read_chat(where)
-        chat = None
-        try:
-            header = saved.header
-            options = _generate(generate, header)
-            again = bool(header.get("rerank", True)) if rerank is None else rerank
-            chat = cls(model, turns, tokens_from_dict(header["tokens"]), header["system"], options, sampling, again)
-            check_identity(where, header["model"], _identity(model), shows_media=bool(header["media"]))
-            with turns.take():
-                chat._take(header, saved.state)
-        except BaseException as e:
-            if chat:
-                chat._drop_cache()
-            if isinstance(e, (KeyError, TypeError, ValueError, IndexError, AttributeError)):
-                raise ChatFileError(
-                    f"{where}: holds a conversation in a form this version does not know; update"
-                ) from e
-            raise
+        header = read_header(where)
+        with turns.take():
+            try:
+                check_identity(where, header["model"], _identity(model), shows_media=bool(header["media"]))
+                if header["cache"]:
+                    check_fits(model, header["cache"], header["n_state"])
+                chat = cls._of_header(model, turns, header, generate, sampling, rerank)
+            except (ChatFileError, ContextError, UsageError) as e:
+                raise_damaged(where)
+                raise e if isinstance(e, ChatFileError) else ChatFileError(f"{where}: {e}") from e
+            saved = read_chat(where)
+            if saved.header != header:
+                raise ChatFileError(f"{where}: was replaced while it was read; try again")
+            try:
+                chat._take_cache(header, saved.state)
+            except (ServerLostError, ClosedError):
+                raise
+            except NativeError as e:
+                raise ChatFileError(f"{where}: {e}") from e
         return chat
 
-    def _take(self, header: dict[str, Any], state: bytearray) -> None:
-        """Everything a new conversation does not have."""
-        if self.sampling is None and header["sampling"]:
-            self.sampling = FrameSampling(**header["sampling"])
-        self._talk = _Talk(
-            tuple(Message(m["role"], m["text"], [(i, kind) for i, kind in m["media"]]) for m in header["messages"]),
-            _Shown(tuple(MediaShape.from_dict(data) for data in header["media"])),
-            tokens_from_dict(header["planned"]),
-        )
+    @classmethod
+    def _of_header(
+        cls,
+        model: Model,
+        turns: Turns,
+        header: dict[str, Any],
+        generate: GenerateConfig | None,
+        sampling: FrameSampling | None,
+        rerank: bool | None,
+    ) -> Chat:
+        """A saved conversation without its KV cache. Raises UsageError for options that cannot be."""
+        again = bool(header.get("rerank", True)) if rerank is None else rerank
+        if sampling is None and header["sampling"]:
+            sampling = FrameSampling(**header["sampling"])
+        tokens, options = tokens_from_dict(header["tokens"]), _generate(generate, header)
+        chat = cls(model, turns, tokens, header["system"], options, sampling, again)
+        messages = [Message(m["role"], m["text"], [(i, kind) for i, kind in m["media"]]) for m in header["messages"]]
+        shapes = [MediaShape.from_dict(data) for data in header["media"]]
+        chat._talk = _Talk(tuple(messages), _Shown(tuple(shapes)), tokens_from_dict(header["planned"]))
+        return chat
+
+    def _take_cache(self, header: dict[str, Any], state: bytearray) -> None:
+        """Raises ContextError, NativeError."""
         if header["cache"]:
-            self._cache = Cache.from_dict(self.model, header["cache"], state, hold=self._rerank)
+            n_answer = min(self.options.max_tokens, self.model.n_ctx_train)
+            data, hold = header["cache"], self._rerank
+            self._cache = Cache.from_dict(self.model, data, state, hold=hold, n_answer=n_answer)
 
     def close(self) -> None:
-        """Frees the KV cache; a model that is closed has freed it already."""
+        """Frees the KV cache; a closed model has freed it already, and in a forked process it is the parent's."""
+        if self._turns.is_forked:
+            return
         try:
             with self._alone():
                 self._drop_cache()

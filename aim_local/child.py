@@ -26,6 +26,23 @@ from .errors import AimError, NativeError
 Message = dict[str, Any]  # plain values for JSON
 
 ERROR = "error"  # the key under which a child says why it could not do what was asked
+# the first that a child does; one whose parent is gone already ends
+_TIED = """
+import fcntl, os, runpy, select, signal, sys
+line, how, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(line, fcntl.F_SETSIG, signal.SIGKILL)
+fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+gone = select.poll()
+gone.register(line, 0)
+if gone.poll(0):
+    os._exit(1)
+sys.argv = sys.argv[3:]
+if how == "-m":
+    runpy.run_module(what, run_name="__main__", alter_sys=True)
+else:
+    exec(what, {"__name__": "__main__"})
+"""
 _LAST_WORDS = 300  # characters of a dead child's last line
 
 
@@ -39,7 +56,8 @@ class Child:
     modules: folders in which the child finds modules before those that we see.
     log: file for its stderr, written anew; None: a temporary one. held: open file descriptors that it inherits.
 
-    Ctrl-C in the terminal is for the parent alone. A child has to end when its stdin does: then its parent is gone.
+    Ctrl-C in the terminal is for the parent alone. A child ends when its parent is gone (Lifeline), and has to end when
+    its stdin does, for systems without lifelines.
     """
 
     def __init__(
@@ -54,15 +72,17 @@ class Child:
     ) -> None:
         self.name = name
         self._errors: IO[bytes] = open(log, "w+b") if log else tempfile.TemporaryFile()  # noqa: SIM115  (see close)
+        self._lifeline = Lifeline()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", *arguments],
+            [sys.executable, "-P", *self._lifeline.tied(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**_environment(modules), **(env or {})},
-            pass_fds=held,
+            pass_fds=(*held, *self._lifeline.inherited),
             start_new_session=True,
         )
+        self._lifeline.started()
 
     def send(self, **message: Any) -> None:
         """To a child that is gone nothing is sent; `receive` tells."""
@@ -86,6 +106,10 @@ class Child:
             raise NativeError(f"{self.name}: {answer[ERROR]}")
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def wait(self) -> int:
         """Its exit code, once it has ended; below zero: the signal that ended it."""
         return self._process.wait()
@@ -104,16 +128,62 @@ class Child:
         """Ends the process; one that is at work is not waited for."""
         self._process.kill()
         self._process.wait()
+        self._lifeline.close()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+    def forget(self) -> None:
+        """In a process that was forked from the parent: gives up its ends of the pipes, which keep the child alive."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                os.dup2(nothing, stream.fileno(), inheritable=False)
+        os.close(nothing)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+class Lifeline:
+    """Ends a child when this process is gone, however it ended, and whatever the child is at.
+
+    A pipe that nothing is written to: its other end is this process's alone, so that the kernel closes it with this
+    process, and then sends SIGKILL to the child, which has asked for that (fcntl(2), F_SETSIG) before anything else.
+    prctl's PR_SET_PDEATHSIG would end children with the thread that started them. Linux alone; elsewhere a child has
+    its stdin to go by.
+    """
+
+    def __init__(self) -> None:
+        self._here = self._there = -1
+        if sys.platform == "linux":
+            self._there, self._here = os.pipe()
+
+    @property
+    def inherited(self) -> tuple[int, ...]:
+        """File descriptors that the child has to inherit."""
+        return (self._there,) if self._there >= 0 else ()
+
+    def tied(self, arguments: Sequence[str]) -> list[str]:
+        """Arguments of Python that do what ["-m", module] or ["-c", code] do, in a process that is tied."""
+        return ["-c", _TIED, str(self._there), *arguments] if self._there >= 0 else list(arguments)
+
+    def started(self) -> None:
+        """The child has its end."""
+        if self._there >= 0:
+            os.close(self._there)
+        self._there = -1
+
+    def close(self) -> None:
+        """Once the child has ended; one that has not, ends now. Idempotent."""
+        self.started()
+        if self._here >= 0:
+            os.close(self._here)
+        self._here = -1
 
 
 def _environment(modules: Sequence[Path]) -> dict[str, str]:

@@ -27,6 +27,7 @@ PREFILL_PRECISIONS = ("auto", "exact")
 REUSE = ("near", "equal")
 MAX_LOGPROBS = 20  # as OpenAI's
 MAX_RPC = 16  # llama_max_devices(): servers and GPUs of one model
+MAX_PIXELS = 2**28  # of a picture or frame: a phone's 200 million and a margin
 MAX_THREADS = 512  # ggml.h: GGML_MAX_N_THREADS; with 100,000 it crashes
 MERGE_PAPER = 0.25  # AIM section 4: share of visual tokens kept by token merging for video
 MERGE_AUTHORS = 0.4375  # of a picture of the authors' image model: 252 of 576
@@ -63,6 +64,8 @@ class LoadConfig:
     for towers that see frames of any size, which then see smaller ones. None: the model's own limit.
     reuse_frames: frames that are not encoded again: "equal" ones, or also those that are "near" the last encoded one,
     no patch differing by more than noise (docs/encoding.md).
+    max_pixels: most pixels of a picture, or of a frame of a clip. What has to be decoded one after the other is bounded
+    by multiples of it (media/budget.py).
     cache_media: keep what is encoded on disk, and take it from there the next time (`aim-local cache`).
     rpc: "HOST:PORT" of machines that run `aim-local rpc-server`: the language model's layers are there, in the order of
     the servers and by their memory (docs/scale.md). n_gpu_layers then counts the last layers, which are on the servers;
@@ -82,6 +85,7 @@ class LoadConfig:
     vision_merge_depth: float = 0.5
     frame_tokens: int | None = None
     reuse_frames: str = "near"
+    max_pixels: int = MAX_PIXELS
     cache_media: bool = True
     rpc: Sequence[str] = ()
 
@@ -110,6 +114,7 @@ class LoadConfig:
         self._check_merging()
         self._check_rpc()
         _positive("frame_tokens", self.frame_tokens, optional=True)
+        _positive("max_pixels", self.max_pixels)
         if self.reuse_frames not in REUSE:
             raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):

@@ -1,10 +1,26 @@
 """Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
 
+import errno
+
+from .visible import visible
+
+MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says what to do
+
 
 class AimError(Exception):
-    """Base of every error of ours; the command line prints its message alone and exits with `exit_code`."""
+    """Base of every error of ours; the command line prints its message alone and exits with `exit_code`.
+
+    What a message quotes may be of any length and hold anything: `str` leaves out the middle of one that is too long to
+    read, and has escapes for what a terminal acts on.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        line = visible(super().__str__())
+        if len(line) <= MAX_LINE:
+            return line
+        return f"{line[: MAX_LINE - _END - 5]} ... {line[-_END:]}"
 
 
 class UsageError(AimError):
@@ -15,6 +31,14 @@ class UsageError(AimError):
 
 class MediaError(AimError):
     """A video or picture that cannot be read."""
+
+
+class MediaBudgetError(MediaError):
+    """A video or picture that would take more work or memory than max_pixels allows."""
+
+
+class MediaMemoryError(MediaError, MemoryError):
+    """A video or picture for whose decoder there is no memory."""
 
 
 class ModelError(AimError):
@@ -47,3 +71,15 @@ class ContextError(AimError):
 
 class SuiteError(AimError):
     """A suite of questions that cannot be read, or is not what a suite must be."""
+
+
+_NO_MEMORY = ("failed to map segment", "annot allocate memory", "annot create shared object")
+
+
+def is_out_of_memory(e: BaseException) -> bool:
+    """Whether what was raised, by Python, the system or the loader of a library, says that there was no memory."""
+    if isinstance(e, OSError):
+        return e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
+    if isinstance(e, ImportError):
+        return any(words in str(e) for words in _NO_MEMORY)
+    return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))

@@ -82,7 +82,8 @@ class VisionLLM:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.turns = Turns(model.name, model.text.llama.stop)
+        self.turns = Turns(model.name, model.text.llama.stop, model.contexts.free_dropped)
+        model.contexts.on_drop = self.turns.tidy
 
     @classmethod
     def load(cls, model: Name | None = None, mmproj: Name | None = None, config: LoadConfig | None = None) -> Self:

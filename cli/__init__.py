@@ -6,7 +6,10 @@ Ctrl-C needs that comes while the rest is imported. Nothing heavy is imported th
 
 from __future__ import annotations
 
+import os
+
 from aim_local import interrupts
+from aim_local.errors import is_out_of_memory
 
 TYPE_CHECKING = False  # typing's own takes longer to import than all else before a Ctrl-C is minded
 if TYPE_CHECKING:
@@ -31,6 +34,11 @@ def main() -> None:
 
 
 def _execute() -> int:
-    from ._app import execute
-
+    try:
+        from ._app import execute
+    except (MemoryError, ImportError, OSError) as e:
+        if not is_out_of_memory(e):
+            raise
+        os.write(2, b"error: not enough memory to start; raise what this process may have (ulimit -v)\n")
+        return 1
     return execute()

@@ -1,6 +1,7 @@
 """The typer application: its commands, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted. Knows nothing of what the commands do.
+Exit codes: 0 done, 1 our error, 2 bad usage, 130 interrupted, 143 terminated (SIGTERM), 129 SIGHUP. Knows nothing of
+what the commands do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aim_local import interrupts
 from . import (
     _log,
     _out,
+    _signals,
     bench,
     cache,
     chat,
@@ -91,7 +93,10 @@ class AimGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        from aim_local.native.room import check_start
+
         try:
+            check_start()
             return super().invoke(ctx)
         except BrokenPipeError as e:  # typer would make other exit codes of these
             return report(e)
@@ -107,8 +112,9 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
         close_stdout()
         return 0
     if is_interruption(e):
-        _log.say("interrupted")
-        return interrupts.EXIT_CODE
+        words, code = _signals.ending("interrupted", interrupts.EXIT_CODE)
+        _log.say(words)
+        return code
     if isinstance(e, OSError):
         close_stdout()  # it may be what failed, and would fail again at exit
     if _log.debug:
@@ -120,15 +126,15 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
 
 def describe(e: BaseException) -> tuple[str, int]:
     """(one line, exit code) for an exception."""
-    from aim_local.errors import AimError
+    from aim_local.errors import AimError, is_out_of_memory
 
     if isinstance(e, AimError):
         return str(e), e.exit_code
     # typer's own errors; older typers take them from click, newer ones carry a copy: told by what they offer
     if hasattr(e, "format_message") and hasattr(e, "exit_code"):
         return f"{_usage(e)}{help_hint(e)}", int(e.exit_code)
-    if isinstance(e, MemoryError):
-        return "not enough memory; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
+    if is_out_of_memory(e):
+        return f"not enough memory{_limit()}; use a smaller --ctx, fewer frames or a more strongly quantised model", 1
     if isinstance(e, UnicodeError):
         return _unwritable(e), 1
     if isinstance(e, OSError) and e.errno == errno.ENAMETOOLONG:
@@ -139,6 +145,13 @@ def describe(e: BaseException) -> tuple[str, int]:
     text = " ".join(str(e).split())
     hint = "" if _log.debug else "; run again with --debug for details"
     return f"internal error: {type(e).__name__}{': ' + text if text else ''}{hint}", 1
+
+
+def _limit() -> str:
+    """That there is a limit which can be raised, where there is one."""
+    from aim_local.native.room import address_room
+
+    return "" if address_room() is None else " is allowed to this process (ulimit -v, -d)"
 
 
 def _unwritable(e: UnicodeError) -> str:
@@ -235,7 +248,11 @@ def execute() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an answer may hold what a terminal's encoding does not
+    from aim_local.native import aborts  # here: shell completion has no need of it
+
+    aborts.exit_with(1)
     group: Any = typer.main.get_command(app)
     interrupts.listen()
+    _signals.listen()
     code: int = group.main(prog_name=completion.PROGRAM, standalone_mode=False)
     return code

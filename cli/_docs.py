@@ -14,8 +14,9 @@ HEAD = """# Command line
 
 Made by `python -m aim_local.cli._docs > docs/cli.md`; edit the help texts in `cli/`, not this file.
 
-Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted. Results go to stdout, all else to
-stderr. `AIM_LOCAL_HOME` names another folder for models and history, `AIM_LOCAL_KERNELS` other CPU kernels.
+Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted (Ctrl-C), 143 or 129 ended by SIGTERM
+or SIGHUP, in order: nothing half-written stays. Results go to stdout, all else to stderr. `AIM_LOCAL_HOME` names
+another folder for models and history, `AIM_LOCAL_KERNELS` other CPU kernels.
 """
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aim_local.errors import AimError, CancelledError
 from aim_local.visible import rejoined
 
-from . import _answer, _log, _out
+from . import _answer, _log, _out, _signals
 from ._interrupt import INTERRUPTIONS, check_answer, was_stopped
 from ._reader import PlainReader, make_reader
 from ._turn import Turn
@@ -234,6 +234,7 @@ def _answered(live: LiveVideo, asker: Asker, question: str, last: list[str]) -> 
     try:
         return [_answer.stats_line(asker.streamed(look, question).stats)]
     except INTERRUPTIONS:
+        _signals.check()
         _log.say("(stopped before the answer)")
     except AimError as e:
         _log.error(e)

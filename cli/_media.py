@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from aim_local.config import MAX_PIXELS
 from aim_local.errors import UsageError
 
 _PICTURES = ".jpg .jpeg .jpe .png .webp .avif .tif .tiff .bmp .ppm .jp2 .qoi .heic .heif"
@@ -57,17 +58,17 @@ def unquoted(text: str) -> str:
     return text if sys.platform == "win32" else re.sub(r"\\(.)", r"\1", text)
 
 
-def check_media(path: Path, said: str = "") -> Path:
+def check_media(path: Path, said: str = "", max_pixels: int = MAX_PIXELS) -> Path:
     """A file that can be read. said: what it was given as, "image" or "video". Raises MediaError.
 
-    What has neither the content of a picture nor the ending of a video is looked into.
+    max_pixels: as in LoadConfig. What has neither the content of a picture nor the ending of a video is looked into.
     """
     from aim_local.media.files import check_file
     from aim_local.media.pictures import picture_kind
 
     checked = check_file(path)
-    if picture_kind(checked) is None and (said == "image" or checked.suffix.lower() not in VIDEOS):
+    if picture_kind(checked, max_pixels) is None and (said == "image" or checked.suffix.lower() not in VIDEOS):
         from aim_local.media import probe_video
 
-        probe_video(checked)  # a clip, then; else its error is the right one
+        probe_video(checked, max_pixels)  # a clip, then; else its error is the right one
     return checked

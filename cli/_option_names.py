@@ -23,6 +23,7 @@ OPTIONS = {
     "vision_merge_depth": "--vision-merge-depth",
     "frame_tokens": "--frame-tokens",
     "reuse_frames": "--vision-reuse",
+    "max_pixels": "--max-pixels",
     "merge_retain": "--keep",
     "merge_by": "--merge",
     "merge_window": "--window",

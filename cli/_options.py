@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ from aim_local import settings
 from aim_local.config import (
     IMPORTANCE,
     KV_TYPES,
+    MAX_PIXELS,
     MERGE_BY,
     VISION_PRECISIONS,
     WEIGH,
@@ -50,6 +51,12 @@ class FlashAttn(StrEnum):
     AUTO = "auto"
     ON = "on"
     OFF = "off"
+
+
+class Pick(StrEnum):
+    AUTO = "auto"
+    TIME = "time"
+    INDEX = "index"
 
 
 class OnOff(StrEnum):
@@ -122,6 +129,10 @@ _GPU_HELP = (
     "Text layers on the GPU, with the vision tower: -1 for all, 0 for none. Default: all where a GPU is there "
     "(an integrated one only if asked)."
 )
+_PIXELS_HELP = (
+    "Most pixels of a picture or of a clip's frame; what is decoded one after the other is bounded by multiples of it "
+    "(docs/media.md)."
+)
 _YES_HELP = "Download without asking, where MODEL is on the hub and not here yet."
 _NO_CACHE_HELP = "Neither take encoded clips from the disk nor keep them there (see `aim-local cache`)."
 _REUSE_HELP = (
@@ -162,6 +173,7 @@ class LoadOptions:
     ] = 0.5
     frame_tokens: Annotated[int | None, whole(_FRAME_TOKENS_HELP)] = None
     vision_reuse: Annotated[Reuse, text(_REUSE_HELP, "near|equal", "--vision-reuse")] = Reuse.NEAR
+    max_pixels: Annotated[int, whole(_PIXELS_HELP, "--max-pixels")] = MAX_PIXELS
     no_cache: Annotated[bool, flag(_NO_CACHE_HELP, "--no-cache")] = False
     yes: Annotated[bool, flag(_YES_HELP, "--yes")] = False
 
@@ -179,6 +191,7 @@ class LoadOptions:
             type_k=self.type_k.lower(),
             type_v=self.type_v.lower(),
             reuse_frames=self.vision_reuse.value,
+            max_pixels=self.max_pixels,
             cache_media=not self.no_cache,
             flash_attn="auto" if self.flash_attn == FlashAttn.AUTO else self.flash_attn == FlashAttn.ON,
             vision_precision=self.vision_precision.lower(),
@@ -198,6 +211,10 @@ _WORDS_HELP = f"{MODEL_HELP} Any other file is a video or picture that the quest
 _VIDEO_HELP = "A video or a picture, found out by its content; may be given several times."
 _IMAGE_HELP = "The same, after those of --video."
 Frames = Annotated[int | None, whole("Frames taken from each video, evenly spread. Default: the model's own number.")]
+_PICK_HELP = (
+    "What --frames are spread over evenly: index (frame numbers, as the models' authors do), time, or auto: time where "
+    "the clip's frame rate varies much."
+)
 Words = Annotated[
     list[str] | None,
     typer.Argument(help=_WORDS_HELP, metavar="MODEL|CLIP", show_default=False, autocompletion=complete_words),
@@ -217,17 +234,17 @@ class MediaOptions:
         """Whether anything was given."""
         return bool(self.words or self.video or self.image)
 
-    def given(self) -> Given:
+    def given(self, max_pixels: int) -> Given:
         """The model and all files: those without an option first, then --video, then --image.
 
         What cannot be read is told before a model takes its time to load. Raises MediaError, UsageError.
         """
-        found, files = sort_words(self.words or []), list[Path]()
+        found, files = sort_words(self.words or [], max_pixels), list[Path]()
         if self.video or self.image:
             from ._media import check_media
 
-            files += [check_media(path, "video") for path in self.video or ()]
-            files += [check_media(path, "image") for path in self.image or ()]
+            files += [check_media(path, "video", max_pixels) for path in self.video or ()]
+            files += [check_media(path, "image", max_pixels) for path in self.image or ()]
         return Given(found.model, [*found.files, *files])
 
 
@@ -239,6 +256,12 @@ class FrameOptions:
     fps: Annotated[float | None, number("Frames per second of video instead; --frames is then the most.")] = None
     start: Annotated[float | None, time("Begin there: seconds or mm:ss.sss.")] = None
     end: Annotated[float | None, time("Stop there: seconds or mm:ss.sss.")] = None
+    pick: Annotated[Pick, text(_PICK_HELP, "auto|time|index", "--pick")] = Pick.AUTO
+
+    @property
+    def picking(self) -> Literal["auto", "time", "index"]:
+        """The library's word for `pick`."""
+        return self.pick.value
 
     def sampling(self, default_frames: int | None = None) -> FrameSampling | None:
         """None where nothing was asked. Raises UsageError.
@@ -250,7 +273,7 @@ class FrameOptions:
         from aim_local.media import FrameSampling
 
         n_frames = (default_frames or TYPICAL_FRAMES) if self.frames is None else self.frames
-        return FrameSampling(n_frames=n_frames, fps=self.fps, start=self.start, end=self.end)
+        return FrameSampling(n_frames=n_frames, fps=self.fps, start=self.start, end=self.end, pick=self.picking)
 
 
 # --- visual tokens ----------------------------------------------------------------------------------------------------

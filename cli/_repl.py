@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aim_local.errors import AimError
 from aim_local.visible import rejoined, shell_word, visible
 
-from . import _answer, _log
+from . import _answer, _log, _signals
 from ._dropped import path_from, paths_in, read_line
 from ._interrupt import INTERRUPTIONS, was_stopped
 from ._media import check_media
@@ -55,9 +55,11 @@ def run(
             try:
                 repl.handle(reader.read())
             except INTERRUPTIONS:
+                _signals.check()
                 _log.say("(Ctrl-D quits)")
             except EOFError:
                 break
+            _signals.check()
     finally:
         repl.detach()
 
@@ -197,6 +199,7 @@ class Repl:
 
     def _save(self, rest: str) -> None:
         from aim_local.store.chat_file import SUFFIX
+        from aim_local.store.chat_model import typed
         from aim_local.store.transcript import save_transcript
 
         if not rest:
@@ -208,7 +211,8 @@ class Repl:
         path = path_from(rest)
         if path.suffix.lower() == SUFFIX:
             self.chat.save(path)
-            _log.say(f"saved {path}; go on with: aim-local chat --resume {shell_word(str(path))}")
+            again = ["aim-local", "chat", *typed(self.chat.model.paths), "--resume", str(path)]
+            _log.say(f"saved {path}; go on with: {' '.join(map(shell_word, again))}")
         else:
             _log.say(f"saved {save_transcript(path, self.chat.messages, self.model)}")
 

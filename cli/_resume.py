@@ -46,7 +46,7 @@ def taken_up(
     """
     saved = saved_model(context, path)
     name = saved["name"] if model is None else None
-    return name, *model_files(saved, model, mmproj), saved_cache(context, saved, load)
+    return name, _model(path, saved, model), mmproj, saved_cache(context, saved, load)
 
 
 def saved_model(context: typer.Context, path: Path) -> dict[str, Any]:
@@ -60,13 +60,11 @@ def saved_model(context: typer.Context, path: Path) -> dict[str, Any]:
     return saved
 
 
-def model_files(saved: dict[str, Any], model: str | None, mmproj: Path | None) -> tuple[str | None, Path | None]:
-    """The model that was named; else the saved one, by its path, or by its name where it has moved."""
-    if model is not None:
-        return model, mmproj
-    if not Path(saved["path"]).is_file():
-        return str(saved["name"]), mmproj
-    return saved["path"], mmproj or (Path(saved["mmproj"]) if saved["mmproj"] else None)
+def _model(path: Path, saved: dict[str, Any], model: str | None) -> str:
+    """The model that was named; else the saved one, where it is the user's own. Raises ChatFileError."""
+    from aim_local.store.chat_model import model_of
+
+    return model if model is not None else model_of(path, saved)
 
 
 def saved_cache(context: typer.Context, saved: dict[str, Any], load: LoadOptions) -> LoadOptions:

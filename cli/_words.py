@@ -24,13 +24,13 @@ class Given(NamedTuple):
     files: list[Path]
 
 
-def sort_words(words: Sequence[str]) -> Given:
+def sort_words(words: Sequence[str], max_pixels: int) -> Given:
     """Which word is the model, and which are media. Raises UsageError, MediaError."""
     models: list[str] = []
     files: list[Path] = []
     for word in words:
         if _is_media(word):
-            files.append(_media.check_media(_media.path_of(word)))
+            files.append(_media.check_media(_media.path_of(word), max_pixels=max_pixels))
         else:
             models.append(word)
     if len(models) > 1:

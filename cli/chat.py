@@ -57,7 +57,7 @@ def chat(
     question = question_from(prompt, sys.stdin)
     if question is None and output.json:
         raise UsageError("a conversation has no JSON form; drop --json, or give the question with -p")
-    model, files = media.given()
+    model, files = media.given(load.max_pixels)
     frames.sampling()
     tokens.config()  # what it refuses is told before a model is loaded
     again = _resume.wants_rerank(context, rerank, is_single=question is not None and resume is None)

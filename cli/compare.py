@@ -74,6 +74,7 @@ def compare(
     from aim_local.lab.compare.job import Options
     from aim_local.lab.compare.runner import compare as run_comparison
     from aim_local.lab.compare.verdict import check_margin
+    from aim_local.lab.compare.workspace import Folder
 
     from ._cell_progress import CellProgress
 
@@ -82,23 +83,23 @@ def compare(
         max_tokens=max_tokens, kld_tokens=0 if no_kld else kld_tokens, n_frames=frames, load=load.load_config(),
         memory_limit=memory_limit,
     )  # fmt: skip
-    settings, language = parse_list(tokens, "--tokens"), parse_list(types, "--types")
+    settings, language = _settings(tokens), parse_list(types, "--types")
     vision = parse_list(vision_types, "--vision-types")
-    for setting in settings:
-        parse_setting(setting)
     target = suite.folder if out is None else out
-    questions = suite.read(target)
-
-    for model in models or ():
-        _hub.ready(model, **load.asking(output))
-    # 2. the cells
-    with CellProgress(output.quiet) as watch, ExitStack() as stack:
+    # 2. the folder is ours alone before anything in it is touched: a drawn suite is written there
+    with ExitStack() as stack:
+        folder = stack.enter_context(Folder(target))
+        questions = suite.read(target)
+        for model in models or ():
+            _hub.ready(model, **load.asking(output))
+        # 3. the cells
+        watch = stack.enter_context(CellProgress(output.quiet))
         try:
             there = stack.enter_context(connect(cluster)) if cluster is not None else None
             report = run_comparison(
                 questions, target, models or (), settings, types=language, vision_types=vision,
                 loads=parse_list(loads, "--loads"), reference=reference, options=options, margin=margin, watch=watch,
-                command=" ".join(map(shell_word, ["aim-local", *sys.argv[1:]])), cluster=there,
+                command=" ".join(map(shell_word, ["aim-local", *sys.argv[1:]])), cluster=there, folder=folder,
             )  # fmt: skip
         except ModuleNotFoundError as e:
             raise _extra.missing(e) from e
@@ -107,9 +108,17 @@ def compare(
             _log.say(f"what is answered is kept in {target}; the same command goes on from there")
             raise
 
-    # 3. the report
+    # 4. the report
     _show(report, target, output)
     _fail(report)
+
+
+def _settings(tokens: str) -> list[str]:
+    """Raises UsageError."""
+    settings = parse_list(tokens, "--tokens")
+    for setting in settings:
+        parse_setting(setting)
+    return settings
 
 
 def _show(report: Report, out: Path, output: opt.OutputOptions) -> None:

@@ -56,7 +56,7 @@ def explain(
     # 1. everything that can be wrong without the model
     if prompt is None or not prompt.strip():
         raise UsageError("the question is missing; give one: -p 'What happens?'")
-    model, files = media.given()
+    model, files = media.given(load.max_pixels)
     if not files:
         raise UsageError("nothing to explain without a picture; give a clip: aim-local explain clip.mp4 -p ...")
     frames.sampling()

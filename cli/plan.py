@@ -41,7 +41,7 @@ def plan(
     some minutes and stores how fast it is here.
     """
     config = load.load_config()
-    model, files = media.given()
+    model, files = media.given(config.max_pixels)
     if calibrate:
         if files or prompt is not None or ttft is not None:
             brings = "--calibrate brings its own clips; drop yours, -p and --ttft, then plan with them"

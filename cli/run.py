@@ -92,8 +92,8 @@ def _settings(
     config = tokens.config()
     return Settings(
         tokens=config, weigh_if_possible=tokens.may_weigh_alike(config), frames=frames.frames, fps=frames.fps,
-        start=frames.start, end=frames.end, system=answer.system, generate=answer.generate_config(),
-        load=load.load_config(),
+        start=frames.start, end=frames.end, pick=frames.picking, system=answer.system,
+        generate=answer.generate_config(), load=load.load_config(),
     )  # fmt: skip
 
 

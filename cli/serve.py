@@ -64,13 +64,12 @@ class LimitOptions:
     fetch_timeout: Annotated[float, opt.duration("For a file from an address.", "--fetch-timeout")] = 60.0
     max_media: Annotated[int, opt.whole("Clips and pictures of a request.")] = 16
     max_frames: Annotated[int, opt.whole("Frames of a clip.")] = 256
-    max_pixels: Annotated[int, opt.whole("Pixels of a frame or picture.")] = 50_000_000
     max_answer: Annotated[int, opt.whole("Tokens of an answer.")] = 4096
     queue: Annotated[int, opt.whole("Requests that wait; more get 429.")] = 32
     timeout: Annotated[float, opt.duration("For a request, waiting included.", "--timeout")] = 600.0
 
-    def limits(self) -> Limits:
-        """Raises UsageError."""
+    def limits(self, max_pixels: int) -> Limits:
+        """max_pixels: of a frame or picture, as the model's LoadConfig has it. Raises UsageError."""
         from aim_local.server.limits import Limits
 
         for option in fields(self):
@@ -82,7 +81,7 @@ class LimitOptions:
             fetch_s=self.fetch_timeout,
             n_media=self.max_media,
             n_frames=self.max_frames,
-            n_pixels=self.max_pixels,
+            n_pixels=max_pixels,
             n_answer=self.max_answer,
             n_waiting=self.queue,
             answer_s=self.timeout,
@@ -163,7 +162,7 @@ def serve(
     settings = run.Settings(
         host=listen.host,
         port=listen.port,
-        limits=limit.limits(),
+        limits=limit.limits(config.max_pixels),
         keeping=kept.keeping(),
         grace=grace,
         name=name,

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import ConvertError
 
 LARGEST = 2**31 - 1  # what a GGUF's counts can hold
+LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,9 @@ INDEX = {"weight_map": WEIGHT_MAP}
 
 
 def is_file_name(value: Any) -> bool:
-    """A name beside the index, not a way to another folder."""
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\:\0")
+    """A name beside the index that a file can have, not a way to another folder."""
+    is_name = isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\:\0")
+    return is_name and len(value.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
 
 
 KINDS: dict[str, Mapping[str, Kind]] = {

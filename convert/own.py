@@ -19,7 +19,7 @@ from .names import sanitize_all
 from .plan import Planned
 from .progress import Meter
 from .requantise import requantised, through_type
-from .templates import read_template
+from .templates import around, read_template
 from .text import plan_text, text_metadata
 from .types import MMPROJ_ARCH, ORIGIN_KEY, WEIGHT_TYPES, is_quantized
 from .vision import is_unused_layer, plan_vision, vision_metadata
@@ -71,6 +71,10 @@ class OwnWork:
             files["model"] = requantised(files["model"].path, self.text_type, self.sizes[0], meter)
         return files
 
+    def written_notes(self, files: Mapping[str, Written]) -> tuple[str, ...]:
+        """All is known before."""
+        return ()
+
     def facts(self, files: Mapping[str, Written]) -> dict[str, str]:
         """What the manifest says of the model itself."""
         return {"text_architecture": self.model.text.arch, "projector": self.model.projector}
@@ -90,8 +94,9 @@ def plan_own(checkpoint: Checkpoint, tower: Checkpoint | None, name: str, text_t
     check_unused(tensors, text + vision, model)
     vocab = read_vocab(checkpoint, model.text.arch, model.text.vocab_size)
     # 3. what to write and to say of it
-    template, own_template = read_template(checkpoint, model.chat_template)
-    notes = [*tower_notes(checkpoint, tower), *vocab.notes, *model_notes(model, own_template)]
+    given = around(vocab, model.image_token, model.video_token)
+    template, about_template = read_template(checkpoint, model.chat_template, given)
+    notes = [*tower_notes(checkpoint, tower), *vocab.notes, *about_template, *model_notes(model)]
     notes += [*model.notes(), *fallback_notes(text, vision, kinds)]
     return OwnWork(model, name, checkpoint.origin, vocab, template, text, vision, kinds, text_type, tuple(notes))
 
@@ -182,10 +187,8 @@ def tower_notes(checkpoint: Checkpoint, tower: Checkpoint | None) -> list[str]:
     return ["the checkpoint carries its vision tower: --vision-tower's weights were not used"] if own and tower else []
 
 
-def model_notes(model: Family, own_template: bool) -> list[str]:
+def model_notes(model: Family) -> list[str]:
     notes = []
-    if not own_template:
-        notes.append("the checkpoint has no chat template for media: the family's own was written")
     if model.preprocess.default:
         kind = model.vision.kind.name.upper()
         notes.append(f"the checkpoint names no image processor: {kind}'s published numbers were written")

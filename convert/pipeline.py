@@ -19,6 +19,7 @@ from .quantize_text import QUANTIZE_TYPES, SHORT
 from .staging import check_apart, check_space, staged_folder
 from .types import WEIGHT_TYPES, parse_type
 from .upstream import plan_upstream
+from .usable import check_usable
 from .writer import Written
 
 FORMAT = 1
@@ -85,6 +86,9 @@ class Work(Protocol):
     def write(self, stage: Path, meter: Meter) -> dict[str, Written]:
         """Both files, "model" and "mmproj", written into `stage`."""
 
+    def written_notes(self, files: Mapping[str, Written]) -> tuple[str, ...]:
+        """Notes that only the files can tell."""
+
     def facts(self, files: Mapping[str, Written]) -> dict[str, str]:
         """What the manifest says of the model itself: text_architecture, projector."""
 
@@ -107,6 +111,8 @@ def convert(
     with staged_folder(out) as stage:
         check_space(stage, work.n_bytes, out)
         files = work.write(stage, Meter(progress))
+        check_usable(Path(src), files["model"].path, files["mmproj"].path)
+        more = work.written_notes(files)
         (stage / MANIFEST).write_text(manifest(work, files, config), encoding="utf-8")
     return ConvertResult(
         folder=out,
@@ -117,7 +123,7 @@ def convert(
         tensors={k: f.tensors for k, f in files.items()},
         n_bytes={k: f.n_bytes for k, f in files.items()},
         types={k: f.types for k, f in files.items()},
-        notes=work.notes,
+        notes=(*work.notes, *more),
         seconds=time.monotonic() - started,
     )
 

@@ -90,7 +90,11 @@ def copy_key(writer: gguf.GGUFWriter, field: Any, instead: dict[str, int]) -> No
         return
     kind = field.types[0]
     sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-    writer.add_key_value(field.name, instead.get(field.name, field.contents()), kind, sub_type=sub)
+    try:
+        value = instead.get(field.name, field.contents())
+    except UnicodeDecodeError as e:
+        raise ConvertError(f"{field.name!a} is a text that is not UTF-8; download or convert the mmproj again") from e
+    writer.add_key_value(field.name, value, kind, sub_type=sub)
 
 
 def reporter(plan: list[Planned], progress: Progress | None) -> Any:

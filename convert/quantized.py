@@ -7,6 +7,9 @@ from pathlib import Path
 
 import gguf
 
+from aim_local.errors import ModelError
+from aim_local.store.gguf_header import read_whole
+
 from .errors import ConvertError
 from .types import UNQUANTIZED
 
@@ -29,7 +32,11 @@ class QuantizeResult:
 def open_gguf(path: Path, what: str) -> gguf.GGUFReader:
     """The GGUF `path`. Raises ConvertError, which tells to name `what`."""
     try:
+        read_whole(path)  # the package's reader takes what breaks the format for what it looks like
         return gguf.GGUFReader(path)
+    except ModelError as e:
+        why = str(e).removeprefix(f"{path}: ")
+        raise ConvertError(f"{path} is not a readable GGUF ({why}); name {what}") from e
     except (ValueError, IndexError, KeyError, OverflowError) as e:
         raise ConvertError(f"{path} is not a readable GGUF ({e}); name {what}") from e
 

@@ -1,25 +1,21 @@
 """The output, a folder or one file, appears whole or not at all.
 
-Everything is written into a hidden folder or file beside the target, which takes the target's place at the end.
+Everything is written into a hidden folder or file beside the target, which takes the target's place at the end
+(aim_local/store/files.py). Two processes do not write one output at a time: the second is refused.
 """
 
 import contextlib
 import errno
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from aim_local.store import MANIFEST, MMPROJ, MODEL
+from aim_local.store.files import Part, replaced
+from aim_local.store.locks import held, lock_beside
 
 from .errors import ConvertError, some
-
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers stay
-    fcntl = None  # type: ignore[assignment]
 
 OURS = {MODEL, MMPROJ, MANIFEST}
 
@@ -32,28 +28,19 @@ def staged_folder(out: Path) -> Iterator[Path]:
     """
     check_target(out)
     made: list[Path] = []
-    stage: Path | None = None
-    lock = -1
     try:
         made = make_parents(out.parent)
-        remove_stale(out)
-        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-        os.chmod(stage, 0o777 & ~umask())  # mkdtemp makes it private, a model folder need not be
-        lock = lock_folder(stage)
-        yield stage
-        replace(stage, out)
+        with alone(out), Part(out, is_folder=True) as part:
+            yield part.at
+            check_target(out)  # others may have put something there meanwhile
+            part.keep()
     except BaseException as e:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
         for folder in reversed(made):
             if not out.exists():
                 remove_empty(folder)
         if isinstance(e, OSError):
             raise os_error(e, out) from e
         raise
-    finally:
-        if lock >= 0:
-            os.close(lock)
 
 
 @contextmanager
@@ -61,52 +48,22 @@ def staged_file(out: Path) -> Iterator[Path]:
     """A temporary file that becomes `out` when the block ends well and is removed when it does not."""
     if out.is_dir():
         raise ConvertError(f"{out} is a folder; name the file to write, or pass a model folder as the source")
-    partial: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{out.name}.partial-", dir=out.parent)
-        os.close(handle)
-        partial = Path(name)
-        yield partial
-        sync(partial)
-        os.chmod(partial, 0o644)
-        os.replace(partial, out)
-    except BaseException as e:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            raise os_error(e, out) from e
-        raise
+        with alone(out), replaced(out) as partial:
+            yield partial
+    except OSError as e:
+        raise os_error(e, out) from e
 
 
-def sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Holds `out`, whose folder is there. Raises ConvertError where another process writes it."""
 
+    def busy(owner: str) -> ConvertError:
+        return ConvertError(f"{out} is being written by another {owner}; wait for it, or name another output")
 
-def remove_stale(out: Path) -> None:
-    """Removes what killed conversions to `out` left behind: folders whose lock no living process holds."""
-    prefix = f".{out.name}.partial-"
-    for folder in [p for p in out.parent.iterdir() if p.name.startswith(prefix) and p.is_dir() and not p.is_symlink()]:
-        lock = lock_folder(folder)
-        if lock >= 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-
-def lock_folder(folder: Path) -> int:
-    """A file descriptor that holds the lock, freed by the kernel with the process; -1: held, or no locks here."""
-    if fcntl is None:
-        return -1
-    try:
-        lock = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return -1
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return -1
-    return lock
+    with held(lock_beside(out), busy, stays=False):
+        yield
 
 
 def check_target(out: Path) -> None:
@@ -142,28 +99,6 @@ def make_parents(folder: Path) -> list[Path]:
 def remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):  # somebody else put something there meanwhile: theirs stays
         folder.rmdir()
-
-
-def umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def replace(stage: Path, out: Path) -> None:
-    """Put `stage` in the place of `out`; an earlier conversion goes only when the new one is there."""
-    if not out.exists():
-        stage.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-    out.rename(old / out.name)
-    try:
-        stage.rename(out)
-    except BaseException:
-        (old / out.name).rename(out)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_space(folder: Path, needed: int, out: Path) -> None:

@@ -1,10 +1,21 @@
 """The chat template: the checkpoint's own where it can place media, else the one that its family gives.
 
 Three formats that families choose from are here, under the names of the language models that brought them. Templates
-are stored as they are and rendered with jinja2 at run time.
+are stored as they are and rendered at run time; whether they can be, is tried here.
 """
 
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from aim_local.engine.model import open_model
+from aim_local.errors import ModelError
+from aim_local.models.prompt import ChatTemplate, Message
+from aim_local.models.template_trial import try_template
+
 from .checkpoint import Checkpoint
+from .errors import ConvertError
+from .vocab import Vocab
 
 # text and media of a message, media first, whether the content is a string or a list of parts
 PARTS = """\
@@ -65,8 +76,69 @@ MISTRAL = (
 )
 
 
-def read_template(checkpoint: Checkpoint, default: str) -> tuple[str, bool]:
-    """(template, is it the checkpoint's own). A text-only template of the language model cannot place media."""
+@dataclass(frozen=True)
+class Around:
+    """What a template is rendered with: texts of the tokens bos and eos, and what it writes for media ("": nothing)."""
+
+    bos: str
+    eos: str
+    adds_bos: bool
+    image_token: str
+    video_token: str
+
+
+def around(vocab: Vocab, image_token: str, video_token: str | None) -> Around:
+    bos, eos = (vocab.tokens[i][0] if i in vocab.tokens else "" for i in map(vocab.special_ids.get, ("bos", "eos")))
+    return Around(bos, eos, vocab.add_bos, image_token, video_token or "")
+
+
+def read_template(checkpoint: Checkpoint, default: str, given: Around) -> tuple[str, tuple[str, ...]]:
+    """(template, notes on it): the checkpoint's own, or `default` where that cannot place media, or fails."""
+    own = own_template(checkpoint, media=True)
+    why = "the checkpoint has no chat template for media"
+    if own is not None:
+        try:
+            return own, tried(own, given)
+        except ModelError as e:
+            why = f"the checkpoint's chat template was left out ({e})"
+    return default, (f"{why}: the family's own was written", *tried(default, given))
+
+
+def tried(template: str, given: Around) -> tuple[str, ...]:
+    """A line for each form of conversation that cannot be had with it. Raises ModelError where nothing can."""
+    return try_template(
+        ChatTemplate(
+            template,
+            bos=given.bos,
+            eos=given.eos,
+            adds_bos=given.adds_bos,
+            image_token=given.image_token,
+            video_token=given.video_token,
+        )
+    )
+
+
+def check_question(checkpoint: Checkpoint) -> None:
+    """Raises ConvertError for a template that cannot write a question; before weights are read, without its tokens."""
+    own = own_template(checkpoint, media=False)
+    try:
+        if own is not None:
+            ChatTemplate(own, bos="", eos="", image_token="", video_token="").render([Message("user", "What is it?")])
+    except ModelError as e:
+        raise ConvertError(f"{checkpoint.folder}: {e}") from e
+
+
+def written_notes(model: Path, mmproj: Path) -> tuple[str, ...]:
+    """As `tried`, of a converted model: with the template that a chat with it uses. Raises ConvertError."""
+    try:
+        with closing(open_model(model, mmproj, weights=False)) as found:
+            return try_template(found.template)
+    except ModelError as e:
+        raise ConvertError(f"the converted model cannot be used: {e}") from e
+
+
+def own_template(checkpoint: Checkpoint, *, media: bool) -> str | None:
+    """media: one that writes media. A text-only template of the language model cannot place them."""
     candidates = (
         checkpoint.text("chat_template.jinja"),
         checkpoint.json("chat_template.json").get("chat_template"),
@@ -74,9 +146,9 @@ def read_template(checkpoint: Checkpoint, default: str) -> tuple[str, bool]:
         checkpoint.json("tokenizer_config.json").get("chat_template"),
     )
     for found in candidates:
-        if isinstance(found, str) and ("image" in found or "video" in found):
-            return found, True
-    return default, False
+        if isinstance(found, str) and (not media or "image" in found or "video" in found):
+            return found
+    return None
 
 
 def template_notes(checkpoint: Checkpoint) -> tuple[str, ...]:

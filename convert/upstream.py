@@ -28,7 +28,7 @@ from .progress import Meter
 from .quantized import open_gguf
 from .refusals import check_safetensors
 from .requantise import requantised, through_type, written
-from .templates import template_notes
+from .templates import check_question, template_notes, written_notes
 from .types import ORIGIN_KEY
 from .vocab import Vocab, read_vocab
 from .writer import Written
@@ -122,6 +122,9 @@ class UpstreamWork:
                 "it is a variant this converter does not support"
             )
 
+    def written_notes(self, files: Mapping[str, Written]) -> tuple[str, ...]:
+        return written_notes(files["model"].path, files["mmproj"].path)
+
     def facts(self, files: Mapping[str, Written]) -> dict[str, str]:
         """What the manifest says of the model itself."""
         text, vision = (open_gguf(files[key].path, "a converted file").fields for key in ("model", "mmproj"))
@@ -166,6 +169,7 @@ def plan_upstream(family: UpstreamFamily, checkpoint: Checkpoint, name: str, kin
             f"{checkpoint.folder} has no tokenizer.model, which a {family.title} model needs; "
             "copy it from the repository of the model it was made from"
         )
+    check_question(checkpoint)
     vocab = read_vocab(checkpoint, "llama" if family.sentencepiece else "gpt2", max(rows))
     read_processors(checkpoint)
     return UpstreamWork(family, checkpoint, name, kinds, text_class, vocab, template_notes(checkpoint))

@@ -45,7 +45,7 @@ class UpstreamError(Exception):
 
 
 def read_pin() -> dict[str, str]:
-    """The key-value lines of patches/VERSION: package, version, sha256, patch."""
+    """The key-value lines of patches/VERSION: package, version, sha256 of its sdist and of its bindings, patch."""
     return dict(line.split(maxsplit=1) for line in (HERE / "VERSION").read_text().splitlines() if line.strip())
 
 
@@ -100,21 +100,37 @@ def fetch_sdist(out: Path) -> Path:
         name = pin["package"].replace("-", "_")
         archive = folder / f"{name}-{pin['version']}.tar.gz"
         if not archive.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            # pip reads the metadata with the sdist's own build backend; inside a wheel build that is installed already
-            isolation = ["--no-build-isolation"] if importlib.util.find_spec("scikit_build_core") else []
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", *isolation,
-                       "--dest", str(folder), f"{pin['package']}=={pin['version']}"]  # fmt: skip
-            result = subprocess.run(command, capture_output=True, text=True)
-            if result.returncode != 0 or not archive.is_file():
-                raise UpstreamError(f"pip could not download {pin['package']} {pin['version']}; download its sdist elsewhere and set "
-                                    f"AIM_LLAMA_SDIST to it. pip said:\n{result.stderr.strip()[-2000:]}")  # fmt: skip
+            download(pin, folder)
+        if not archive.is_file():
+            raise UpstreamError(
+                f"pip brought no {archive.name} into {folder}; download it elsewhere and set AIM_LLAMA_SDIST to it"
+            )
     found = sha256_of(archive)
     if found != pin["sha256"]:
         raise UpstreamError(
             f"{archive} has sha256 {found}, patches/VERSION wants {pin['sha256']}; delete it and build again"
         )
     return archive
+
+
+def download(pin: dict[str, str], folder: Path) -> None:
+    """Has pip download the sdist. pip runs code of an sdist to read its metadata: only once its hash is the pinned one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # the sdist's build backend; inside a wheel build that is installed already
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("scikit_build_core") else []
+    with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        wanted = Path(tmp) / "requirements.txt"
+        wanted.write_text(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", *isolation,
+                   "--require-hashes", "--dest", str(folder), "--requirement", str(wanted)]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        said = result.stderr.strip()
+        if "DO NOT MATCH THE HASHES" in said:
+            raise UpstreamError(f"the sdist of {pin['package']} {pin['version']} that pip found has another sha256 than patches/VERSION; "
+                                "none of it was run: use another package index, or download the sdist elsewhere and set AIM_LLAMA_SDIST to it")  # fmt: skip
+        raise UpstreamError(f"pip could not download {pin['package']} {pin['version']}; download its sdist elsewhere and set "
+                            f"AIM_LLAMA_SDIST to it. pip said:\n{said[-2000:]}")  # fmt: skip
 
 
 def sdist_folder(out: Path) -> Path:
@@ -154,17 +170,33 @@ def relative_imports(text: str) -> str:
     return re.sub(r"^(\s*)import llama_cpp\.(\w+) as (\w+)$", r"\1from . import \2 as \3", text, flags=re.MULTILINE)
 
 
+def bindings_digest(folder: Path) -> str:
+    """sha256 over the files of the bindings, one after the other."""
+    digest = hashlib.sha256()
+    for name in BINDINGS:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
 def bindings(out: Path) -> Path:
     """Brings BUILD_DIR/bindings/llama_cpp to the bindings of the pinned sdist, with its licence; returns that folder."""
     sdist, target, pin = sdist_folder(out), out / "bindings" / "llama_cpp", read_pin()
-    target.mkdir(parents=True, exist_ok=True)
+    texts = {}
     for name in BINDINGS:
         source = sdist / "llama_cpp" / name
-        text = relative_imports(source.read_text(encoding="utf-8")) if source.is_file() else "import llama_cpp"
-        if re.search(r"^\s*(from|import) llama_cpp\b", text, flags=re.MULTILINE):
+        texts[name] = relative_imports(source.read_text(encoding="utf-8")) if source.is_file() else "import llama_cpp"
+        if re.search(r"^\s*(from|import) llama_cpp\b", texts[name], flags=re.MULTILINE):
             raise UpstreamError(
                 f"the bindings in {source} are not laid out as expected; adapt bindings() in patches/upstream.py"
             )
+    found = bindings_digest(sdist / "llama_cpp")
+    if found != pin["bindings"]:
+        raise UpstreamError(
+            f"the bindings in {sdist / 'llama_cpp'} have the sha256 {found}, patches/VERSION wants {pin['bindings']}; "
+            "take them from the sdist of that version"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
         (target / name).write_text(text, encoding="utf-8")
     about = f"The ctypes bindings of {pin['package']} {pin['version']}, see LICENSE.md. Made by patches/upstream.py."
     (target / "__init__.py").write_text(f'"""{about}"""\n\n__version__ = "{pin["version"]}"\n', encoding="utf-8")

@@ -17,6 +17,7 @@ from aim_local.lab.compare.demo_suite import draw_demo_suite
 from aim_local.lab.compare.job import Options
 from aim_local.lab.compare.records import ItemResult, Report, Suite
 from aim_local.lab.compare.suite import load_suite
+from aim_local.results import Stats
 from aim_local.store.names import bundled_folder
 
 FOLDER = bundled_folder() or Path()
@@ -52,9 +53,7 @@ def lines(out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def item_row(name: str, **fields: Any) -> ItemResult:
-    stats = {"ttft_ms": 1.0, "n_visual": 4, "n_visual_full": 8, "flops_share": 0.5, "kv_bytes": 100}
-    times = dict.fromkeys(("decode_video", "preprocess", "vision", "merge", "prefill", "importance", "decode"), 0.0)
-    stats |= {f"{k}_ms": v for k, v in times.items()} | {"prefill_tps": 0.0, "decode_tps": 0.0}
+    stats = Stats(ttft_ms=1.0, n_visual=4, n_visual_full=8, flops=0.5, flops_full=1.0, kv_bytes=100).to_dict()
     return replace(ItemResult(name, name, [1], name, None, None, None, stats), **fields)
 
 

@@ -82,7 +82,7 @@ def test_a_killed_conversion_takes_its_child_along(source: Path, tmp_path: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    assert all(p.name.startswith(".out.partial-") for p in tmp_path.iterdir())
+    assert all(p.name.startswith(".out.") for p in tmp_path.iterdir())
     deadline = time.monotonic() + 60
     while any(os.path.exists(f"/proc/{pid}") for pid in children):
         assert time.monotonic() < deadline, "the child outlived its parent"

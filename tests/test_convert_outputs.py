@@ -16,6 +16,7 @@ import convert_models  # noqa: E402
 from convert_models import F32, After, content, tensors  # noqa: E402
 
 from aim_local.convert import ConvertError, convert, pipeline, staging  # noqa: E402
+from aim_local.store import files  # noqa: E402
 
 folders = convert_models.folders
 
@@ -48,7 +49,7 @@ def test_unwritable_output(folders: dict[str, Path], tmp_path: Path, monkeypatch
     def refuse(**_: Any) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(staging.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
     with pytest.raises(
         ConvertError, match=r"out cannot be written \(Permission denied\); name a folder you may write to"
     ):

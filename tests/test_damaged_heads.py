@@ -78,7 +78,7 @@ def test_a_refusal_says_what_came_and_what_is_allowed(
     print(said)
     assert said.startswith(f"{path}: {key} is ")
     assert needed in said
-    assert said.endswith("The file is damaged or no mmproj: download or convert it again")
+    assert said.endswith("The file is damaged: download or convert it again")
 
 
 @pytest.mark.parametrize("family", few(FAMILIES, ("smolvlm", "llava_next_video")))

@@ -169,9 +169,18 @@ def test_no_room_for_the_decoder_is_no_damage(mp4: Path) -> None:
     """PyAV's MemoryError is an FFmpegError too; where threads cannot be started it raises BlockingIOError."""
     for error in (av.error.MemoryError(errno.ENOMEM, "no memory"), av.error.BlockingIOError(errno.EAGAIN, "busy")):
         damage, stream = container.Damage(), Mock(decode=Mock(side_effect=error))
+        stream.codec_context.height = stream.codec_context.width = 2**24  # more than any address space has
         with pytest.raises(MemoryError):
             container.decode(stream, None, damage)
         assert damage.n_packets == 0
+
+
+def test_a_frame_that_claims_all_memory_is_damage() -> None:
+    """FFmpeg's word for a frame beyond its bounds is the one for no memory; here there is enough."""
+    damage, stream = container.Damage(), Mock(decode=Mock(side_effect=av.error.MemoryError(errno.ENOMEM, "no memory")))
+    stream.codec_context.height = stream.codec_context.width = 64
+    assert container.decode(stream, None, damage) == []
+    assert damage.n_packets == 1
 
 
 def test_heads_that_pillow_stumbles_over(tmp_path: Path) -> None:

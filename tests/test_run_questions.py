@@ -33,7 +33,7 @@ def test_every_key(folder: Path) -> None:
     row = {
         "id": 7, "video": ["clip.mp4", str(folder / "clip.mp4")], "image": "picture.png", "question": "What?",
         "frames": 4, "fps": 2, "start": 0.5, "end": 3, "tokens": "paper:keep=0.5", "max_tokens": 8,
-        "system": "Be short.",
+        "system": "Be short.", "pick": "time",
     }  # fmt: skip
     path = str(folder / "clip.mp4")
     clips = (
@@ -42,7 +42,7 @@ def test_every_key(folder: Path) -> None:
         Clip("image", "picture.png", str(folder / "picture.png")),
     )
     assert read(folder, row) == [
-        Question(1, "7", clips, "What?", 4, 2.0, 0.5, 3.0, "paper:keep=0.5", 8, "Be short."),
+        Question(1, "7", clips, "What?", 4, 2.0, 0.5, 3.0, "paper:keep=0.5", 8, "Be short.", "time"),
     ]
 
 

@@ -153,17 +153,16 @@ def _wide_clip(folder: Path) -> bytes:
 
 
 BOMBS: dict[str, tuple[Callable[[Path], bytes], int, str]] = {
-    "a PNG one pixel wide": (lambda _: tall_png(1, 150_000_000), 413, "1 x 150000000 = 150,000,000 pixels"),
-    "a PNG beyond Pillow's own limit": (lambda _: tall_png(100_000, 4_000), 413, "too large"),
+    "a PNG two pixels wide": (lambda _: tall_png(2, 150_000_000), 413, "2 x 150000000 = 300,000,000 pixels"),
+    "a PNG beyond Pillow's own limit": (lambda _: tall_png(100_000, 4_000), 413, "= 400,000,000 pixels"),
     "a GIF of 5,000 frames": (lambda _: long_gif(5_000, 8_000, 4_000), 413, "frames of 8000 x 4000"),
     "a GIF of 300,000 frames": (lambda _: long_gif(300_000, 20, 20), 413, "frames of 20 x 20"),
-    "a GIF that grows": (lambda _: long_gif(5, 10, 10, (60_000, 2_000)), 413, "60000 x 2000"),
+    "a GIF that grows": (lambda _: long_gif(5, 10, 10, (60_000, 5_000)), 413, "60000 x 5000"),
     "a video of large frames": (_wide_clip, 413, "640 x 480"),
     "an index of 20 million": (_claiming_clip, 400, "20,000,000"),
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_by_their_heads(tmp_path: Path, name: str) -> None:
     make, status, words = BOMBS[name]
@@ -175,7 +174,7 @@ def test_bombs_are_refused_by_their_heads(tmp_path: Path, name: str) -> None:
         grown = peak_memory(lambda: errors.append(refused(given, video_url(f"file://{path}"))))
         assert errors[0].status == status
         assert words in str(errors[0])
-        assert status != 413 or "--max-" in str(errors[0]) or "scale it down" in str(errors[0])
+        assert status != 413 or "--max-" in str(errors[0])
         assert grown < 30 * MIB, grown
 
 

@@ -13,8 +13,8 @@ import pytest
 from media_fixtures import CLIPS, write_clip
 from server_files import long_gif, refusal, with_claims
 
+from aim_local.media import claims
 from aim_local.server.limits import Limits
-from aim_local.server.media import claims
 from aim_local.server.media.heads import check_head
 
 
@@ -108,13 +108,13 @@ def test_boxes_that_make_no_sense_end_the_walk(tmp_path: Path) -> None:
 def test_frames_of_a_gif_are_counted_to_the_limit_only(tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
     for n, let_in in ((256, True), (257, False)):
-        path.write_bytes(long_gif(n, 500, 500))
+        path.write_bytes(long_gif(n, 1100, 1100))
         if let_in:
             assert check_head(path, "a.gif", Limits()).n_frames == n
             continue
         error = refusal(lambda: check_head(path, "a.gif", Limits()))
         assert error.status == 413
-        assert "more than 256 frames of 500 x 500" in str(error)
+        assert "more than 256 frames of 1100 x 1100" in str(error)
         assert "--max-frames" in str(error)
     path.write_bytes(long_gif(3, 20, 20)[:-30])
     assert check_head(path, "a.gif", Limits()).kind in ("picture", "animation"), "cut off: what is there is given"

@@ -119,6 +119,7 @@ def test_options_of_the_answer(fields: dict[str, Any], expected: dict[str, Any])
     [
         ({"frames": 4}, FrameSampling(4)),
         ({"frames": -1}, FrameSampling(64)),
+        ({"pick": "time"}, FrameSampling(8, pick="time")),
         ({"fps": 2}, FrameSampling(64, fps=2)),
         ({"fps": 2, "frames": 10}, FrameSampling(10, fps=2)),
         ({"start": 1, "end": 2.5}, FrameSampling(8, start=1, end=2.5)),

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # a folder or file imports from those before it, and from its own
 FLOORS = (
-    "errors", "visible", "paths", "interrupts", "child", "config", "settings", "store", "native", "reduction",
+    "visible", "errors", "paths", "interrupts", "child", "config", "settings", "store", "native", "reduction",
     "media", "models", "drawing", "results", "engine", "chat", "llm", "convert", "hub", "demo", "live", "batch",
     "lab", "server", "cli",
 )  # fmt: skip

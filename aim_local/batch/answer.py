@@ -61,10 +61,10 @@ def tokens_for(llm: VisionLLM, settings: Settings) -> VisualTokenConfig | None:
 
 
 def _sampling(settings: Settings, default_frames: int) -> FrameSampling | None:
-    if settings.frames is settings.fps is settings.start is settings.end is None:
+    if all(said is None for said in (settings.frames, settings.fps, settings.start, settings.end, settings.pick)):
         return None
     n_frames = settings.frames or default_frames or _TYPICAL_FRAMES  # also the most that fps alone takes
-    return FrameSampling(n_frames, settings.fps, settings.start, settings.end)
+    return FrameSampling(n_frames, settings.fps, settings.start, settings.end, settings.pick or "auto")
 
 
 def _line(question: Question, found: Answer, here: Sequence[str]) -> dict[str, Any]:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..errors import AimError
+from ..store.locks import held, lock_beside
+from ..store.plain_json import fits, parsed_object, record_of
 from ..visible import json_text
 from .clips import Seen
-from .files import append_all, append_line, cut_off, read_lines, try_lock
+from .files import append_all, append_line, cut_off, read_lines
 from .job import Outcome
 
 _MADE_FROM, _AGAIN = "made_from", "errors_again"
@@ -39,17 +42,30 @@ class Answers:
     def __init__(self, out: Path, made_from: Mapping[str, Any], ids: Sequence[str]) -> None:
         self.out, self._ids = out, ids
         self.done = dict[int, Outcome]()
-        _check_place(out)
-        self._stats = _opened(stats_path(out))
-        try:
-            if not try_lock(self._stats):
-                raise AimError(f"{out}: another run is writing it; wait for its end, or name another file with --out")
+        _check_folder(out)
+        with ExitStack() as stack:
+            self._hold(stack)
+            _check_place(out)
+            self._stats = _opened(stats_path(out))
+            stack.callback(os.close, self._stats)
             self._take_up(made_from)
             self._lines = _opened(out)
-        except BaseException:
-            os.close(self._stats)
-            raise
-        self._n = _count(out)  # lines that are there
+            stack.callback(os.close, self._lines)
+            self._n = _count(out)  # lines that are there
+            self._owned = stack.pop_all()
+
+    def _hold(self, stack: ExitStack) -> None:
+        """Raises AimError where another run has the files."""
+
+        def busy(owner: str) -> AimError:
+            return AimError(
+                f"{self.out}: another run is writing it, {owner}; wait for its end, or name another file with --out"
+            )
+
+        try:
+            stack.enter_context(held(lock_beside(self.out), busy, stays=False))
+        except OSError as e:
+            raise _unwritable(self.out, e) from e
 
     def _take_up(self, made_from: Mapping[str, Any]) -> None:
         stats = stats_path(self.out)
@@ -66,12 +82,20 @@ class Answers:
             if row.get(_AGAIN):
                 self.done = {index: found for index, found in self.done.items() if not found.error}
                 continue
-            try:
-                found = Outcome(**row)
-            except TypeError as e:
-                raise self._no_record() from e
+            found = self._outcome(row)
             self.done[found.index] = found
         self._recover()
+
+    def _outcome(self, row: dict[str, Any]) -> Outcome:
+        """Of a question of this run. Raises AimError for anything else."""
+        try:
+            found = record_of(Outcome, row)
+        except ValueError as e:
+            raise self._no_record() from e
+        is_ours = 0 <= found.index < len(self._ids) and found.line.get("id") == self._ids[found.index]
+        if not is_ours or not fits(found.facts.get("clips", []), list[list[int | str]]):
+            raise self._no_record()
+        return found
 
     def _check_record(self, rows: Sequence[dict[str, Any]], cut: bytes) -> None:
         """Nothing is cut from a file that is not ours; and of ours only the line that a kill left in part."""
@@ -151,11 +175,10 @@ class Answers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        os.close(self._lines)
-        os.close(self._stats)
+        self._owned.close()
 
 
-def _check_place(out: Path) -> None:
+def _check_folder(out: Path) -> None:
     """Raises AimError where a run cannot write there, before anything is made."""
     if out.is_dir():
         raise AimError(f"{out}: is a folder; name a file in it with --out")
@@ -163,6 +186,10 @@ def _check_place(out: Path) -> None:
         raise AimError(f"{out}: is no regular file, and a run is taken up from its file; name one with --out")
     if not out.absolute().parent.is_dir():
         raise AimError(f"{out}: the folder {out.parent} does not exist; make it first, or name another with --out")
+
+
+def _check_place(out: Path) -> None:
+    """Raises AimError for answers without the record of what they were made from."""
     stats = stats_path(out)
     if out.exists() and out.stat().st_size and not read_lines(stats, _object)[0]:
         raise AimError(
@@ -175,7 +202,11 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as e:
-        raise AimError(f"{path}: cannot be written ({e.strerror}); name another file with --out") from e
+        raise _unwritable(path, e) from e
+
+
+def _unwritable(path: Path, e: OSError) -> AimError:
+    return AimError(f"{path}: cannot be written ({e.strerror}); name another file with --out")
 
 
 def _line(found: Outcome) -> bytes:
@@ -184,10 +215,9 @@ def _line(found: Outcome) -> bytes:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        return parsed_object(line)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _count(path: Path) -> int:

@@ -1,48 +1,35 @@
-"""Files that outlive a kill: written whole, or line by line with what was cut dropped; held by one process at a time.
+"""Files that outlive a kill: written whole, or line by line with what was cut dropped.
 
-Knows files and locks. What a line means is its owner's business.
+Knows files. What a line means is its owner's business.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import AimError
+from ..store.files import replaced
+from ..store.plain_json import parsed_object
 from ..visible import json_text
 
-try:
-    import fcntl
-except ImportError:  # Windows: the lock is the user's care there
-    fcntl = None  # type: ignore[assignment]
-
-_ORPHAN_SECONDS = 10.0  # children of a killed process end by themselves within this time
 T = TypeVar("T")
 
 
 def write_text(path: Path, text: str) -> None:
     """The file appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; empty where there is none that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parsed_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def append_line(fd: int, value: dict[str, Any], *, sync: bool = True) -> None:
@@ -94,53 +81,3 @@ def read_lines(path: Path, parse: Callable[[bytes], T | None]) -> tuple[list[T],
 def cut_off(path: Path, rest: bytes) -> None:
     """Removes what read_lines found behind the good lines."""
     os.truncate(path, path.stat().st_size - len(rest))
-
-
-@contextmanager
-def held(path: Path, busy: Callable[[str], str]) -> Iterator[tuple[int, ...]]:
-    """Holds the file `path`, made where it is missing; yields file descriptors that a child inherits to hold it too.
-
-    busy: what to say where another process has it, whose number is given. Raises AimError.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if fcntl is None:
-            yield ()
-            return
-        _wait(fd, busy)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
-        yield (fd,)
-    finally:
-        os.close(fd)
-
-
-def try_lock(fd: int) -> bool:
-    """Takes an open file for this process until it is closed; False where another has it."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _wait(fd: int, busy: Callable[[str], str]) -> None:
-    """Takes the lock; where the process that took it is gone, waits for the last of its children to end."""
-    deadline = time.monotonic() + _ORPHAN_SECONDS
-    while not try_lock(fd):
-        owner = os.pread(fd, 32, 0).decode(errors="replace").strip()
-        if _alive(owner) or time.monotonic() > deadline:
-            raise AimError(busy(owner or "unknown"))
-        time.sleep(0.05)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

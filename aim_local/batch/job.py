@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import GenerateConfig, LoadConfig, VisualTokenConfig
 from ..errors import UsageError
+from ..media.types import Pick
 from ..settings import parse_setting
 from ..store import ModelPaths
 from .questions import Clip, Question
@@ -22,7 +23,7 @@ class Settings:
 
     tokens: None for the library's default. weigh_if_possible: tokens are a change of that default, which falls back to
     rows that count alike where a model cannot weigh them (engine.plan.weighed_where_possible). frames: None for the
-    model's own number. start, end: seconds.
+    model's own number. start, end: seconds. pick: as in FrameSampling.
     """
 
     tokens: VisualTokenConfig | None = None
@@ -31,6 +32,7 @@ class Settings:
     fps: float | None = None
     start: float | None = None
     end: float | None = None
+    pick: Pick | None = None
     system: str | None = None
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     load: LoadConfig = field(default_factory=LoadConfig)
@@ -65,7 +67,7 @@ class Settings:
 
     def for_question(self, question: Question) -> Settings:
         """With what the question says itself."""
-        said = {name: getattr(question, name) for name in ("frames", "fps", "start", "end", "system")}
+        said = {name: getattr(question, name) for name in ("frames", "fps", "start", "end", "pick", "system")}
         found = replace(self, **{name: value for name, value in said.items() if value is not None})
         if question.tokens is not None:
             found = replace(found, tokens=parse_setting(question.tokens), weigh_if_possible=False)

@@ -10,14 +10,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..errors import AimError, SuiteError, UsageError
+from ..errors import AimError, MediaBudgetError, SuiteError, UsageError
+from ..media.types import PICKS, Pick
 from ..settings import parse_setting
 from .rows import Row, as_row, numbered, parse
 
 KINDS = ("media", "video", "image")
-_KEYS = ("id", *KINDS, "question", "frames", "fps", "start", "end", "tokens", "max_tokens", "system")
+_KEYS = ("id", *KINDS, "question", "frames", "fps", "start", "end", "pick", "tokens", "max_tokens", "system")
 _NEEDED = {
     "media": "the path of a video or picture, or a list of paths, relative to the file of questions",
     "video": "the path of a video, or a list of paths, relative to the file of questions",
@@ -39,7 +40,7 @@ class Clip:
 class Question:
     """One line, the n-th of its file. None: as for all questions (job.Settings).
 
-    tokens: text form of settings.parse_setting. start, end: seconds.
+    tokens: text form of settings.parse_setting. start, end: seconds. pick: as in FrameSampling.
     """
 
     n: int
@@ -53,6 +54,7 @@ class Question:
     tokens: str | None = None
     max_tokens: int | None = None
     system: str | None = None
+    pick: Pick | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,15 @@ def _question(path: Path, n: int, row: Row, name: str) -> Question:
         tokens=tokens,
         max_tokens=row.count("max_tokens", "the longest answer in tokens"),
         system=row.optional_text("system", "the system prompt, a text"),
+        pick=_pick(row),
     )
+
+
+def _pick(row: Row) -> Pick | None:
+    found = row.optional_text("pick", f"how frames are spread: {', '.join(PICKS)}")
+    if found is not None and found not in PICKS:
+        raise row.fault(f"pick is {found!r}; it must be {', '.join(PICKS[:-1])} or {PICKS[-1]}")
+    return cast("Pick | None", found)
 
 
 def _clips(path: Path, row: Row) -> tuple[Clip, ...]:
@@ -189,6 +199,8 @@ def clip_problem(clips: Sequence[Clip]) -> str:
             path = check_file(clip.path)
             if clip.kind == "image" and picture_kind(path) is None:
                 probe_video(path)  # a clip, then, which is as good; else its error is the right one
+        except MediaBudgetError:
+            continue  # told by the answer: how much is allowed is the model's option
         except AimError as e:
             return f"{clip.kind} {as_written(str(e), clips)}"
     return ""

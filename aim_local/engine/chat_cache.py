@@ -11,10 +11,13 @@ from typing import Any
 
 from ..errors import ContextError
 from ..models.pieces import Piece, TextPiece
+from ..models.text import TextModel
 from .contexts import Context, PrunedContext, open_plain, open_pruned
 from .model import Model
 from .plan import Plan, asked_cells
 from .points import Mark
+
+_LEAST_ROOM = 4096  # tokens that a context taken up again has room for, where it had it
 
 Item = int | tuple[int, int]  # a text token, or (media index, visual tokens)
 
@@ -63,16 +66,18 @@ class Cache:
         return {"shares": self.shares, "n_ctx": context.n_ctx, "rooms": rooms, "items": self.items, "marks": marks}
 
     @classmethod
-    def from_dict(cls, model: Model, data: dict[str, Any], state: bytearray, *, hold: bool) -> Cache:
+    def from_dict(cls, model: Model, data: dict[str, Any], state: bytearray, *, hold: bool, n_answer: int) -> Cache:
         """A cache with the same contents. hold: rows to rank earlier visual tokens again, where the state has them.
 
-        Raises ContextError where the model was loaded for fewer tokens.
+        data: as store/chat_header.py lets it through, and `check_fits` of this model; n_answer: tokens to come. Raises
+        ContextError where the model was loaded for fewer tokens, NativeError for a state that is not what `data` says.
         """
-        cache = cls(_open_saved(model, data, hold), [float(share) for share in data["shares"]])
+        cache = cls(_open_saved(model, data, hold, n_answer), [float(share) for share in data["shares"]])
         try:
             cache.items = [tuple(item) if isinstance(item, list) else int(item) for item in data["items"]]
             cache.marks = [Mark(*mark) for mark in data["marks"]]
             cache.context.restore(state, cache.marks[-1])
+            cache.context.check_restored()
         except BaseException:
             cache.context.close()
             raise
@@ -88,10 +93,40 @@ class Cache:
             self.items.append(item)
 
 
-def _open_saved(model: Model, data: dict[str, Any], hold: bool) -> Context:
-    """An empty context as large as the saved one, or as the model's --ctx says."""
-    n_ctx, last = asked_cells(model) or data["n_ctx"], Mark(*data["marks"][-1])
-    n_visual = data["rooms"][1] if data["rooms"] else last.n_visual  # room that text cannot take
+def check_fits(model: Model, data: dict[str, Any], n_state: int) -> None:
+    """Raises ContextError where a cache with so large a state cannot be one of this model."""
+    text, last = model.text, Mark(*data["marks"][-1])
+    if len(data["shares"]) != text.n_layer:
+        raise ContextError(f"the saved KV cache is of {len(data['shares'])} layers, the model has {text.n_layer}")
+    largest = max((item for item in data["items"] if isinstance(item, int)), default=0)
+    if largest >= text.n_vocab:
+        raise ContextError(f"the saved conversation has token {largest}, the model has {text.n_vocab}")
+    least, most = _state_bounds(text, last, is_pruned=data["rooms"] is not None)
+    if not least <= n_state <= most:
+        raise ContextError(
+            f"the saved KV cache has {n_state} bytes, with this model {last.n_cells} tokens take {least} to {most}"
+        )
+
+
+def _state_bounds(text: TextModel, last: Mark, *, is_pruned: bool) -> tuple[int, int]:
+    """Bytes that a state has at least and at most: so close that a small file cannot claim a large context."""
+    per_cell, is_plain = text.kv_bytes_per_cell(), not text.llama.is_recurrent and not text.llama.n_window
+    n_kept = last.n_cells - (last.n_visual if is_pruned else 0)  # visual tokens may be dropped
+    least = n_kept * (per_cell // (2 if is_plain else 16))  # layers with windows or states have few cells
+    shape = text.shape
+    held = 4 * (text.n_embd + shape.n_head * shape.d_head)  # rows to rank again
+    return least, 2 * last.n_cells * (per_cell + held + 64 * text.n_layer) + 8 * text.recurrent_bytes() + (1 << 20)
+
+
+def _open_saved(model: Model, data: dict[str, Any], hold: bool, n_answer: int) -> Context:
+    """An empty context as large as the saved one, or as the model's --ctx says.
+
+    One that is much larger than what it holds is made smaller: what a file claims takes no memory. It grows when full.
+    """
+    last, rooms = Mark(*data["marks"][-1]), data["rooms"]
+    room = max(_LEAST_ROOM, 2 * last.n_cells + n_answer)
+    n_visual = min(rooms[1], max(_LEAST_ROOM, 2 * last.n_visual)) if rooms else last.n_visual  # text cannot take it
+    n_ctx = asked_cells(model) or min(data["n_ctx"], room + n_visual if rooms else room)
     used = last.n_cells - last.n_visual + n_visual
     if used > n_ctx:
         raise ContextError(

@@ -19,7 +19,7 @@ from ..errors import ContextError, ModelError, NativeError, ServerLostError, Usa
 from ..models.pieces import Piece, Rotary, Rows, TextPiece, VisualBlock, count_visual
 from ..models.text import TextModel
 from ..native.llama import Decoder, LlamaContext, padded_cells
-from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan
+from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan, check_state
 from ..reduction.planner import layer_counts, stage_begins
 from .model import Model
 from .plan import Plan
@@ -60,12 +60,12 @@ class Context(ABC):
     @property
     @abstractmethod
     def decoder(self) -> Decoder:
-        """Raises NativeError when closed."""
+        """What it does raises ClosedError when this is closed."""
 
     @property
     @abstractmethod
     def handle(self) -> Any:
-        """The llama_context. Raises NativeError when closed."""
+        """The llama_context. Raises ClosedError when closed."""
 
     @abstractmethod
     def append(
@@ -106,6 +106,10 @@ class Context(ABC):
     @abstractmethod
     def restore(self, state: bytearray, mark: Mark) -> None:
         """Takes the state of a context of the same kind into an empty one; it must fit."""
+
+    def check_restored(self) -> None:
+        """After the state of a file was restored, which anybody may have written. Raises NativeError, and is empty."""
+        check_state(self.handle, self.n_past, self.n_cells, self.n_visual)
 
     @abstractmethod
     def close(self) -> None: ...
@@ -227,7 +231,6 @@ class PlainContext(Context):
 
     @property
     def decoder(self) -> Decoder:
-        assert self._native.handle  # or it raises
         return self._native.decoder
 
     def can_rewind(self, mark: Mark) -> bool:
@@ -356,11 +359,11 @@ class PlainContext(Context):
     def restore(self, state: bytearray, mark: Mark) -> None:
         if self.text.llama.is_recurrent:
             try:
-                points, state = Points.unpacked(state)
+                points, state = Points.unpacked(state, _POINTS)
             except ValueError as e:
                 raise NativeError("a saved conversation's recurrent state is cut short; it cannot be taken up") from e
             self._native.restore(state)
-            self._points = points
+            self._points = points.until(mark.n_cells)
         else:
             self._native.restore(state)
         self._go_to(mark)
@@ -435,7 +438,7 @@ class PrunedContext(Context):
         plan = StagePlan(tuple(self._begins), tuple(n_text + counts[il] for il in self._begins))
         options = text.options
         self._native = StagedContext(
-            text.llama.handle,
+            text.llama.owned,
             plan,
             n_ubatch=options.n_ubatch,
             n_batch=options.n_ubatch,
@@ -447,7 +450,7 @@ class PrunedContext(Context):
             stop=text.llama.stop,
             precision=options.precision,
         )
-        self._decoder = Decoder(text.llama, self._native.ctx)
+        self._decoder = Decoder(text.llama, self._native.owned)
         self.n_ctx = n_text + n_visual
 
     def _what_to_hold(self) -> str:
@@ -458,14 +461,10 @@ class PrunedContext(Context):
 
     @property
     def decoder(self) -> Decoder:
-        if self._native.ctx is None:
-            raise NativeError("the context is closed")
         return self._decoder
 
     @property
     def handle(self) -> Any:
-        if self._native.ctx is None:
-            raise NativeError("the context is closed")
         return self._native.ctx
 
     def append(
@@ -577,6 +576,9 @@ class PrunedContext(Context):
         return self._native.state()
 
     def restore(self, state: bytearray, mark: Mark) -> None:
+        name = self.text.architecture.encode()
+        if not state.startswith(len(name).to_bytes(4, "little") + name):  # llama.cpp would read any length of it
+            raise NativeError(f"the saved KV cache is not of a model with the text architecture {name.decode()}")
         self._native.restore(state)
         self._go_to(mark)
 

@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from ..media import FrameSampling, Image, MediaShape, Video
 from ..media.canvas import Keep
 from ..media.given import Given, MediaItem, take
-from ..media.reader import Opened, digest_item, open_item
+from ..media.reader import READING, Opened, digest_item, open_item
 from ..models.base import Frame, Tower
 from ..models.reuse import Seen, Shared
 from ..store.encoded import Key
@@ -187,7 +187,9 @@ class Intake:
         if self.media:
             shape = self.media.shape
         else:
-            self._opened = open_item(self.source, self._sampling, digest=digest)
+            self._opened = open_item(
+                self.source, self._sampling, digest=digest, max_pixels=self.model.config.max_pixels
+            )
             shape = self._opened.shape
         near_px = tower.patch_px if self.model.config.reuse_frames == "near" else 0
         seen = Seen(shape.kind, self._shared, near_px)
@@ -310,8 +312,9 @@ class Prepared(ABC):
 
 def entry_key(model: Model, source: MediaItem, sampling: FrameSampling, digest: str) -> Key:
     """What an item's rows are kept under in the store. digest: of the item."""
-    chosen = None if isinstance(source, np.ndarray) else [sampling.n_frames, sampling.fps, sampling.start, sampling.end]
-    return Key({"media": digest, "sampling": chosen, **model.vision_facts})
+    # frames: of an array all
+    frames = None if isinstance(source, np.ndarray) else asdict(sampling)
+    return Key({"media": digest, "sampling": frames, "reading": READING, **model.vision_facts})
 
 
 def _stat(source: MediaItem) -> tuple[int, ...] | None:
@@ -321,4 +324,4 @@ def _stat(source: MediaItem) -> tuple[int, ...] | None:
         found = os.stat(source)
     except OSError:
         return None  # told where the file is opened
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from ..models.base import Tower
 from ..models.prompt import ChatTemplate, Message
 from ..models.registry import open_tower
 from ..models.reuse import NOISE
+from ..models.template_process import template_process
 from ..models.text import TextModel
 from ..native import kernels
 from ..native.cpu import this_cpu
@@ -40,26 +41,34 @@ class Closable(Protocol):
 class Contexts:
     """The native contexts made from a model: freed with it, or before, where nobody holds them any more.
 
-    A context may be dropped in any thread. It is freed when the next one is made, which the model's turn is for.
+    A context may be dropped in any thread, and is freed in the model's turn: at once where nobody has it, else at the
+    turn's end. on_drop: asks for that; without it they are freed when the next context is made.
     """
 
     def __init__(self) -> None:
         self._all: set[Closable] = set()
         self._dropped: deque[Closable] = deque()
+        self.on_drop: Callable[[], None] | None = None
 
     def add(self, holder: object, native: Closable) -> None:
         """native: what is to be freed when `holder` is gone."""
         self._all.add(native)
-        weakref.finalize(holder, self._dropped.append, native).atexit = False
+        weakref.finalize(holder, self._drop, native).atexit = False
+
+    def _drop(self, native: Closable) -> None:
+        self._dropped.append(native)
+        if self.on_drop:
+            self.on_drop()
 
     def free_dropped(self) -> None:
+        """In the model's turn."""
         while self._dropped:
             native = self._dropped.popleft()
             native.close()
             self._all.discard(native)
 
     def close(self) -> None:
-        for native in self._all:
+        for native in list(self._all):
             native.close()
 
 
@@ -77,6 +86,7 @@ class Model:
     @classmethod
     def open(cls, paths: store.ModelPaths, config: LoadConfig, *, weights: bool = True) -> Self:
         """weights=False: what a plan needs, read from the heads of the files. Raises ModelError."""
+        template_process().start()  # beside the loading
         with ExitStack() as stack:
             text = TextModel(paths.model, config, weights=weights)
             stack.callback(text.close)

@@ -49,10 +49,12 @@ class Points:
         return b"".join([_HEAD.pack(len(entries)), *entries, *self.states.values()])
 
     @classmethod
-    def unpacked(cls, data: bytearray) -> tuple[Points, bytearray]:
-        """What `packed` wrote, and what follows it. Raises ValueError."""
+    def unpacked(cls, data: bytearray, most: int) -> tuple[Points, bytearray]:
+        """What `packed` wrote of at most so many places, and what follows it. Raises ValueError."""
         try:
             (n,) = _HEAD.unpack_from(data)
+            if n > most:
+                raise ValueError(f"{n} places")
             entries = [_ENTRY.unpack_from(data, _HEAD.size + i * _ENTRY.size) for i in range(n)]
         except struct.error as e:
             raise ValueError("too short") from e

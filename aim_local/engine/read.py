@@ -127,7 +127,7 @@ def read_media(model: Model, media: Sequence[Source], sampling: FrameSampling | 
     chosen = sampling or FrameSampling(n_frames=model.default_frames)
     progress = watch.stage("decode_video")
     taken = [take(item, chosen) for item in media]
-    opened = [open_item(found.item, chosen) for found in taken]
+    opened = [open_item(found.item, chosen, max_pixels=model.config.max_pixels) for found in taken]
     items = tuple(o.read(Keep(fit=clock.timed(model.tower.fit_for(o.shape))), progress, None) for o in opened)
     spent = (time.perf_counter() - start) * 1000
     ms = {"decode_video": spent - clock.ms, "preprocess": clock.ms}

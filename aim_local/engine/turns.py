@@ -30,10 +30,13 @@ class _Call:
 
 
 class Turns:
-    """Guards one model. A callback of a call may call the model again, in the same thread; should_stop may not."""
+    """Guards one model. A callback of a call may call the model again, in the same thread; should_stop may not.
 
-    def __init__(self, name: str, hook: StopHook) -> None:
-        self._name, self._hook, self._process = name, hook, os.getpid()
+    between: what nobody's turn is for, and that needs it; called at the end of each.
+    """
+
+    def __init__(self, name: str, hook: StopHook, between: Callable[[], None] = lambda: None) -> None:
+        self._name, self._hook, self._between, self._process = name, hook, between, os.getpid()
         self._queue: deque[_Call] = deque()  # the first has the turn; without a lock, which a Ctrl-C could leave held
         self._asking = threading.local()  # .now: this thread asks should_stop
         self._closing = False
@@ -76,12 +79,34 @@ class Turns:
             except KeyboardInterrupt as e:
                 late.append(e)
                 leave()
+            self.tidy()
             for ended in late:
                 if isinstance(ended, KeyboardInterrupt):  # too late to stop anything, but not to be told
                     raise ended
 
+    def tidy(self) -> None:
+        """Does what is to be done between turns, where nobody has the turn; who has it does so at its end."""
+        if self.is_forked:
+            return
+        call = _Call()
+        try:
+            self._queue.append(call)
+            if self._queue[0] is call:
+                self._between()
+        finally:
+            try:
+                self._leave(call)
+            except KeyboardInterrupt:
+                self._leave(call)
+                raise
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked from the one that loaded the model: what it sees here is its parent's."""
+        return os.getpid() != self._process
+
     def _check_caller(self) -> None:
-        if os.getpid() != self._process:
+        if self.is_forked:
             raise UsageError(
                 f"{self._name} was loaded before this process was forked, and cannot compute here; load it in this "
                 'process, or start it with multiprocessing\'s "spawn"'
@@ -136,7 +161,7 @@ class Turns:
         Raises UsageError in a callback of a running call of this thread. Frees nothing in a forked process: what it
         sees there is its parent's.
         """
-        if os.getpid() != self._process:
+        if self.is_forked:
             return
         if self._is_inside():
             raise UsageError(

@@ -5,7 +5,6 @@ A pair stays in the hub's cache, the store gets a note of where it lies; a check
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -16,7 +15,9 @@ from pathlib import Path
 
 from .. import store
 from ..errors import HubError, UsageError
+from ..store.files import Part
 from ..store.known import Reference, parse_reference
+from ..store.locks import held, lock_beside
 from ..store.pulled import Origin, read_origin, write_origin
 from .choose import Choice, choose
 from .contents import checked_pair
@@ -172,8 +173,7 @@ def _check_space(pull: Pull) -> None:
 
 def _note_pair(pull: Pull) -> tuple[str, ...]:
     origin = checked_pair(pull.origin)
-    with _appearing(pull.name) as folder:
-        folder.mkdir()
+    with _appearing(pull) as folder:
         write_origin(folder, origin)
     return ()
 
@@ -183,25 +183,26 @@ def _convert(pull: Pull, converting: Progress) -> tuple[str, ...]:
     from ..convert import ConvertConfig, convert
 
     config = ConvertConfig(text_type=pull.choice.quant.lower(), name=pull.name)
-    with _appearing(pull.name) as folder:
+    with _appearing(pull) as folder:
         result = convert(pull.origin.snapshot, folder, config, progress=converting)
         write_origin(folder, pull.origin)
     return tuple(result.notes)
 
 
 @contextmanager
-def _appearing(name: str) -> Iterator[Path]:
-    """A folder to make and to write; when the block ends well it is the model `name` in the store, else it is gone."""
-    target = store.store_path(name)
+def _appearing(pull: Pull) -> Iterator[Path]:
+    """A folder to write; when the block ends well it is the model in the store, else it is gone.
+
+    Waits where another process writes the same. Raises UsageError where that took the name for another model.
+    """
+    target = store.store_path(pull.name)
     try:
-        store.models_folder().mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=store.models_folder()))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with held(lock_beside(target), HubError, wait=True, stays=False):
+            if not _is_free(pull.name, pull.listing, pull.choice):
+                raise UsageError(f"a model called {pull.name} came into the store meanwhile; give another --name")
+            with Part(target, is_folder=True) as part:
+                yield part.at
+                part.keep()
     except OSError as e:
-        raise HubError(f"{store.models_folder()} cannot be written ({e.strerror}); check its permissions") from e
-    try:
-        yield stage / "new"
-        if target.exists():  # an earlier pull of the same
-            os.replace(target, stage / "old")
-        os.replace(stage / "new", target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        raise HubError(f"{target.parent} cannot be written ({e.strerror}); check its permissions") from e

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from av.video.reformatter import VideoReformatter
 
+from aim_local.errors import MediaError
 from aim_local.live.choose import Chooser
 from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.timeline import Timeline
 from aim_local.media.container import Damage, decode
 from aim_local.media.decode import rgb
+from aim_local.media.foreign import decoding
 from aim_local.media.types import Frames, Size
 
 _WAIT = 0.2  # seconds between two looks at a wish to stop
@@ -112,6 +114,10 @@ class Decoding:
             self.n_frames += 1
             seconds = self._timeline.seconds(stamp, item.arrival, item.begin)
             if self._chooser.takes(seconds):
-                pixels = rgb(frame, self._to_rgb)
+                try:
+                    with decoding("the source", "has a frame that cannot be shown"):
+                        pixels = rgb(frame, self._to_rgb)
+                except MediaError:
+                    continue
                 height, width = pixels.shape[:2]
                 self._taken(LiveFrame(self._fit(pixels), (height, width), seconds, item.arrival))

@@ -17,12 +17,13 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
 from aim_local.live.clock import Clock
 from aim_local.live.growing import GrowingFile, check_index
 from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.source import LiveSource
-from aim_local.media.container import main_stream
+from aim_local.media.container import main_stream, prepare
 
 TIMEOUT = 10.0  # seconds of silence after which a source is away
 _BARREN = 50  # packets without a picture, and TIMEOUT seconds of them
@@ -113,7 +114,9 @@ class Reading:
 
     def _stream_of(self, container: InputContainer) -> VideoStream:
         try:
-            return main_stream(container, self._source.name)
+            stream = main_stream(container, self._source.name)
+            prepare(stream, self._source.name, MAX_PIXELS)
+            return stream
         except MediaError as e:
             if not self._n_packets:
                 raise

@@ -61,7 +61,7 @@ class Canvas:
         progress: Progress | None,
         on_frame: OnFrame | None = None,
     ) -> None:
-        self._source, self._clip_size, self._fit = source, size, keep.fit
+        self.source, self._clip_size, self._fit = source, size, keep.fit
         self._row = {int(index): row for row, index in enumerate(indices)}
         self._found = np.zeros(len(indices), dtype=bool)
         self._n_other_size = 0
@@ -91,7 +91,7 @@ class Canvas:
         n_wanted, n_found = len(self._found), int(self._found.sum())
         if n_found == 0 or self._frames is None:
             raise MediaError(
-                f"{self._source}: none of the {n_wanted} chosen frames could be decoded; the file is damaged:"
+                f"{self.source}: none of the {n_wanted} chosen frames could be decoded; the file is damaged:"
                 " choose another range, or copy or download it again"
             )
         warnings = []
@@ -123,19 +123,19 @@ class Canvas:
         if n_bytes > MAX_FRAME_BYTES:
             most = MAX_FRAME_BYTES // (n_bytes // n_frames)
             raise MediaError(
-                f"{self._source}: {n_frames} frames of {_named(size)} need {n_bytes / 2**30:.1f} GiB, at most"
+                f"{self.source}: {n_frames} frames of {_named(size)} need {n_bytes / 2**30:.1f} GiB, at most"
                 f" {MAX_FRAME_BYTES / 2**30:g} GiB are allowed; "
                 + (f"use n_frames={most} or fewer, or a smaller clip" if most else "scale it down first")
             )
         return np.zeros((n_frames, *size, 3), dtype=np.uint8)
 
 
-def resize_rgb(pixels: Frames, size: Size) -> Frames:
-    """uint8 [h, w, 3] -> uint8 [H, W, 3], Pillow's bicubic as in transformers' processors; same size: untouched."""
+def resize_rgb(pixels: Frames, size: Size, resample: int = PIL.Image.Resampling.BICUBIC) -> Frames:
+    """uint8 [h, w, 3] -> uint8 [H, W, 3], Pillow's filters as in transformers' processors; same size: untouched."""
     if pixels.shape[:2] == size:
         return pixels
     image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((size[1], size[0]), PIL.Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((size[1], size[0]), PIL.Image.Resampling(resample)))
 
 
 def _named(size: Size) -> str:

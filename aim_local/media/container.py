@@ -6,20 +6,27 @@ Knows: PyAV, and why a file may not open. Leaves to others: what the packets mea
 from __future__ import annotations
 
 import codecs
+import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from aim_local.errors import MediaError
+from aim_local.config import MAX_PIXELS
+from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
+from aim_local.media.budget import MAX_PACKETS, check_frame
+from aim_local.media.claims import check_index
 from aim_local.media.files import KNOWN_KINDS
+from aim_local.media.foreign import no_memory, reason
 
 # libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
 FILE_OPTIONS = {
@@ -27,6 +34,15 @@ FILE_OPTIONS = {
     "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,rm,ivf,dv,wtv,yuv4mpegpipe,"
     "h264,hevc,m4v,obu,av1,vc1,mjpeg,mp3,wav,flac,aac,ac3,aiff,amr,w64",
 }
+
+
+# a frame that is larger than the file's head says is damage, unless it is no larger than this: some streams change size
+_GROWTH_PIXELS = 2**24
+_NO_MEMORY = "no memory for the video decoder and its threads"
+_SPARE = 64 << 20  # bytes
+_MARGIN = 128  # pixels that codecs round sides up to
+_THREAD_BYTES = 512 << 20  # of frames that the decoder's threads work on at the same time
+_MOST_THREADS = 16  # FFmpeg's own bound
 
 
 @dataclass
@@ -38,50 +54,105 @@ class Damage:
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its main video stream, closed on leaving; MediaError where there is none."""
+def open_stream(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its main video stream, closed on leaving.
+
+    Raises MediaError where there is none, MediaBudgetError for frames of more than max_pixels.
+    """
+    check_index(path)
+    options = FILE_OPTIONS | {"max_pixels": str(max(max_pixels, _GROWTH_PIXELS))}
+    options["correct_ts_overflow"] = "0"  # clocks that go round are clock.py's business
     try:
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
-        container = av.open(f"file:{path}", mode="r", options=FILE_OPTIONS, metadata_errors="replace")
-    except MemoryError:  # PyAV's is an FFmpegError too, and says nothing about the file; as below
-        raise
-    except (av.FFmpegError, OSError, ValueError) as e:
+        container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
+    except MemoryError as e:  # PyAV's is an FFmpegError too
+        raise no_memory(path) from e
+    except Exception as e:
         raise MediaError(f"{path}: {_why_not(path)}") from e
     with container:
-        yield container, main_stream(container, path)
+        stream = main_stream(container, path)
+        prepare(stream, path, max_pixels)
+        yield container, stream
+
+
+def prepare(stream: VideoStream, name: Path | str, max_pixels: int) -> None:
+    """Before the first packet: bounds pixels of a frame, also of one that grows on the way, and threads for large ones.
+
+    Raises MediaBudgetError.
+    """
+    codec = stream.codec_context
+    check_frame(name, f"a video ({codec.name}) with frames", codec.height, codec.width, max_pixels)
+    coded = (codec.width + _MARGIN) * (codec.height + _MARGIN)
+    codec.options = {"max_pixels": str(max(coded, _GROWTH_PIXELS))}
+    codec.thread_count = n_threads(codec.height, codec.width)
+
+
+def n_threads(height: int, width: int) -> int:
+    """Of the decoder for frames of this size: what FFmpeg takes by itself, fewer for very large ones."""
+    usual = min((os.cpu_count() or 1) + 1, _MOST_THREADS)
+    return max(1, min(usual, _THREAD_BYTES // max(1, 3 * height * width)))
 
 
 def packets_of(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[Packet[VideoStream]]:
-    """The stream's packets in file order, without empty ones (they would drain the decoder)."""
+    """The stream's packets in file order, without empty ones (they would drain the decoder).
+
+    Raises MediaBudgetError behind MAX_PACKETS of them.
+    """
+    packets, n = iter(container.demux(stream)), 0
+    while packet := _next(packets, damage):
+        if packet.size:
+            n += 1
+            if n > MAX_PACKETS:
+                raise MediaBudgetError(
+                    f"{container.name}: holds more than {MAX_PACKETS:,} packets of video, at most so many are allowed;"
+                    " cut it into shorter clips"
+                )
+            yield packet
+
+
+def _next(packets: Iterator[Packet[VideoStream]], damage: Damage) -> Packet[VideoStream] | None:
+    """None behind the last one that can be read."""
     try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
-    except MemoryError:
-        raise
-    except (av.FFmpegError, OSError):
+        return next(packets, None)
+    except MemoryError as e:
+        raise MediaMemoryError("no memory to read the video's packets") from e
+    except Exception:
         damage.cut = True
+        return None
 
 
 def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
     """Frames that `packet` completes (None: all the decoder still holds); none where it reports damage.
 
-    Raises MemoryError where there is no room for the decoder, which is no damage: also BlockingIOError, the system's
-    word for threads that it has no room to start.
+    Raises MediaMemoryError where there is no room for the decoder, which is no damage: also BlockingIOError, the
+    system's word for threads that it has no room to start.
     """
     try:
         return [frame for frame in stream.decode(packet) if not frame.is_corrupt]
-    except (MemoryError, BlockingIOError) as e:
-        raise MemoryError("no room for the video decoder and its threads") from e
-    except (av.FFmpegError, OSError):
-        damage.n_packets += 1
-        return []
+    except BlockingIOError as e:
+        raise MediaMemoryError(_NO_MEMORY) from e
+    except MemoryError as e:
+        if not _has_memory(16 * stream.codec_context.height * stream.codec_context.width + _SPARE):
+            raise MediaMemoryError(_NO_MEMORY) from e
+    except Exception:  # told apart by nobody: damage
+        pass
+    damage.n_packets += 1
+    return []
 
 
-def all_frames(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, in display order."""
+def _has_memory(n_bytes: int) -> bool:
+    """FFmpeg says that there is no memory where a damaged packet claims a frame beyond its bounds, too."""
+    try:
+        np.empty(n_bytes, np.uint8)
+    except MemoryError:
+        return False
+    return True
+
+
+def all_frames(container: InputContainer, stream: VideoStream, damage: Damage, begin: int = 0) -> Iterator[VideoFrame]:
+    """Every frame that can be decoded, in display order. begin: the packet to start with."""
     stream.thread_type = "AUTO"
-    for packet in packets_of(container, stream, damage):
+    for packet in itertools.islice(packets_of(container, stream, damage), begin, None):
         yield from decode(stream, packet, damage)
     yield from decode(stream, None, damage)
 
@@ -107,7 +178,7 @@ def _why_not(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(4096)
     except OSError as e:
-        return f"cannot be read any more ({e.strerror or e})"
+        return f"cannot be read any more ({reason(e)})"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
         return "is an MP4/MOV file without a usable index (cut off or damaged); copy or download it again"
     if _is_text(head):

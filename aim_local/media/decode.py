@@ -5,9 +5,10 @@ Knows: the walk through packets, jumps included, and its repair. Leaves to other
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from av import VideoFrame
@@ -16,14 +17,17 @@ from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from aim_local.errors import MediaError, MediaMemoryError
 from aim_local.media.canvas import Canvas
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
+from aim_local.media.foreign import decoding
 from aim_local.media.index import Clip
 from aim_local.media.orientation import orientation_of
 from aim_local.media.seek import PacketTable, Segment, plan_segments
-from aim_local.media.types import Frames
+from aim_local.media.types import Frames, Indices
 
 Threads = Literal["AUTO", "SLICE"]
+_Packet: TypeAlias = "Packet[VideoStream]"
 
 
 class _MissedKeyFrame(Exception):
@@ -46,6 +50,13 @@ def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
     return []
 
 
+def count_decoded(clip: Clip, indices: Sequence[int] | Indices) -> int:
+    """Frames that have to be decoded for those with these numbers, ascending."""
+    if clip.table is None:
+        return int(indices[-1]) + 1
+    return sum(run.last - run.first + 1 for run in plan_segments(clip.table, [int(i) for i in indices]))
+
+
 def _walk(canvas: Canvas, path: Path, table: PacketTable, threads: Threads, damage: Damage, earlier: int = 0) -> None:
     try:
         segments = plan_segments(table, canvas.missing(), earlier=earlier)
@@ -60,7 +71,15 @@ def _put(canvas: Canvas, frames: Iterator[tuple[int, VideoFrame]]) -> None:
     # the same as frame.to_ndarray(format="rgb24"), but the scaler is set up once
     to_rgb = VideoReformatter()
     for index, frame in frames:
-        canvas.put(index, rgb(frame, to_rgb))
+        try:
+            with decoding(canvas.source, "has a frame that cannot be shown"):
+                pixels = rgb(frame, to_rgb)
+        except MediaMemoryError:
+            raise
+        except MediaError:
+            # the canvas counts and reports what never came
+            continue
+        canvas.put(index, pixels)
 
 
 def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
@@ -72,7 +91,7 @@ def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
 def _counted_frames(clip: Clip, wanted: Sequence[int], damage: Damage) -> Iterator[tuple[int, VideoFrame]]:
     left = set(wanted)
     with open_stream(clip.path) as (container, stream):
-        for index, frame in enumerate(all_frames(container, stream, damage)):
+        for index, frame in enumerate(all_frames(container, stream, damage, clip.begin)):
             if index in left:
                 left.remove(index)
                 yield index, frame
@@ -86,10 +105,32 @@ def _frames_by_packet(
     row_of = {int(pts): row for row, pts in enumerate(table.pts)}
     with open_stream(path) as (container, stream):
         stream.thread_type = threads
-        for segment in segments:
-            if segment.first > 0:
-                _jump(container, stream, table, segment.first)
-            yield from _segment_frames(packets_of(container, stream, damage), stream, table, row_of, segment, damage)
+        counted = _counted_packets(packets_of(container, stream, damage), table)
+        for number, segment in enumerate(segments):
+            if table.by_count:
+                if number:
+                    stream.codec_context.flush_buffers()
+                packets = counted
+            else:
+                if segment.first > table.parts[0]:
+                    _jump(container, stream, table, segment.first)
+                packets = _found_packets(packets_of(container, stream, damage), row_of)
+            yield from _segment_frames(packets, stream, table, segment, damage)
+
+
+def _found_packets(packets: Iterator[_Packet], row_of: Mapping[int, int]) -> Iterator[tuple[int, _Packet]]:
+    """With their rows, by their stamps."""
+    for packet in packets:
+        row = row_of.get(packet.pts) if packet.pts is not None else None
+        if row is not None:
+            yield row, packet
+
+
+def _counted_packets(packets: Iterator[_Packet], table: PacketTable) -> Iterator[tuple[int, _Packet]]:
+    """With their rows, by their order in the file; stamped with the table's numbers."""
+    for row, packet in enumerate(itertools.islice(packets, len(table.pts))):
+        packet.pts, packet.dts = int(table.pts[row]), int(table.dts[row])
+        yield row, packet
 
 
 def _jump(container: InputContainer, stream: VideoStream, table: PacketTable, row: int) -> None:
@@ -99,18 +140,12 @@ def _jump(container: InputContainer, stream: VideoStream, table: PacketTable, ro
 
 
 def _segment_frames(
-    packets: Iterator[Packet[VideoStream]],
-    stream: VideoStream,
-    table: PacketTable,
-    row_of: dict[int, int],
-    segment: Segment,
-    damage: Damage,
+    packets: Iterator[tuple[int, _Packet]], stream: VideoStream, table: PacketTable, segment: Segment, damage: Damage
 ) -> Iterator[tuple[int, VideoFrame]]:
     wanted = {int(table.pts[table.shown[index]]): index for index in segment.frames}
     on_track = False
-    for packet in packets:
-        row = row_of.get(packet.pts) if packet.pts is not None else None
-        if row is None or row < segment.first:
+    for row, packet in packets:
+        if row < segment.first:
             continue
         if not on_track and row > segment.first:
             raise _MissedKeyFrame

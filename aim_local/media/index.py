@@ -5,8 +5,7 @@ Knows: PyAV containers and streams. Leaves to others: which frames are wanted an
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +16,12 @@ from av import VideoFrame
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
+from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
+from aim_local.media.budget import check_decoded
+from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
@@ -26,16 +29,34 @@ from aim_local.media.types import Indices, Seconds, VideoInfo
 
 # containers whose packets carry true display times; avi, mpeg and raw streams make them up or leave them out
 _TIMED_CONTAINERS = frozenset({"mov", "matroska", "webm", "mpegts", "flv"})
+_WRAPPING = frozenset({"mpegts", "mpeg"})  # their clocks have 33 bits
+# codecs whose decoders give no frame before one that is whole; others make up what a cut took away
+_CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
+_NEAR_HOLE = 4  # packets between a hole and the clip behind it: the clip's sound, and rests of the one before
+_NEVER = -(2**62)  # stands in for a stamp that a packet without a picture lacks
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A probed video file. table: None where packets do not tell the frames, which are then counted while decoding."""
+    """A probed video file. table: None where packets do not tell the frames, which are then counted while decoding.
+
+    begin: the packet that decoding starts with, where there is no table.
+    """
 
     path: Path
     info: VideoInfo
     table: PacketTable | None
+    begin: int = 0
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a decoder began anew. row: its first packet; key: the first key frame, or row; out: what it gave first."""
+
+    row: int
+    key: int
+    out: int
 
 
 @dataclass
@@ -47,6 +68,7 @@ class _Scan:
     keys: list[bool] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
     first: VideoFrame | None = None
+    starts: list[_Start] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
 
 
@@ -56,14 +78,16 @@ class _Times:
     last_duration: float
     table: PacketTable | None
     warnings: tuple[str, ...] = ()
+    begin: int = 0
 
 
-def index_video(path: Path) -> Clip:
+def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
     """Probe a file: one pass over its packets, one decoded frame (containers without display times: all decoded).
 
-    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded.
+    Raises MediaError for a file that is no video, has no pictures, or none that can be decoded, MediaBudgetError for
+    one that takes more than max_pixels allow (budget.py).
     """
-    with open_stream(path) as (container, stream):
+    with open_stream(path, max_pixels) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
         if not scan.pts:
@@ -74,14 +98,16 @@ def index_video(path: Path) -> Clip:
                 " the file is damaged: copy or download it again, or re-encode it"
             )
         # a stream's fields are read here: they are gone once the container is closed
-        base, rate = _time_base(stream), _rate(stream)
-        times = _times_from_packets(scan, base, rate) if names & _TIMED_CONTAINERS else None
+        ticking = _ticking(stream, names)
+        times = _times_from_packets(scan, ticking) if names & _TIMED_CONTAINERS else None
         announced = _cut_off(container, stream, scan, times, names)
         facts = _facts(container, stream, scan.first)
-    times = times or _times_from_decoding(path, base, rate)
+    if times is None:
+        check_decoded(path, len(scan.pts), facts.height, facts.width, max_pixels)
+        times = _times_from_decoding(path, scan, ticking)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
     warnings = (*facts.warnings, *announced, *damaged, *times.warnings)
-    return Clip(path, _info(path, facts, times, warnings), times.table)
+    return Clip(path, _info(path, facts, times, warnings), times.table, times.begin)
 
 
 @dataclass(frozen=True)
@@ -143,19 +169,77 @@ def _look_warnings(stream: VideoStream, first: VideoFrame, turn: Orientation) ->
 
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
-    scan = _Scan()
+    scan, probe = _Scan(), _Probe(stream)
     is_vp8 = stream.codec_context.name == "vp8"
-    for packet in packets_of(container, stream, scan.damage):
+    for row, packet in enumerate(packets_of(container, stream, scan.damage)):
         scan.pts.append(packet.pts)
         scan.dts.append(packet.dts)
         scan.durations.append(packet.duration or 0)
         scan.keys.append(packet.is_keyframe)
         scan.shown.append(not packet.is_discard and not (is_vp8 and _is_hidden_vp8(packet)))
-        if scan.first is None:
-            scan.first = next(iter(decode(stream, packet, scan.damage)), None)
-    if scan.first is None:
-        scan.first = next(iter(decode(stream, None, scan.damage)), None)
+        probe.look(row, packet, scan.damage)
+    probe.end(scan.damage)
+    scan.first, scan.starts = probe.first, probe.starts
     return scan
+
+
+class _Probe:
+    """Decodes the first frame, and the first one wherever the clock goes back and a new clip may begin.
+
+    first: the first frame of all.
+    """
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._stream, self._is_clean = stream, stream.codec_context.name in _CLEAN_STARTERS
+        self._dts: int | None = None
+        self._hole = -_NEAR_HOLE - 1  # the last packet of which a part is missing
+        self._row, self._key = 0, -1  # where the decoder began, and the first key frame since
+        self._held: list[Packet[VideoStream]] = []  # before a key frame, in case there is none
+        self._looking = True
+        self.first: VideoFrame | None = None
+        self.starts = list[_Start]()
+
+    def look(self, row: int, packet: Packet[VideoStream], damage: Damage) -> None:
+        dts = packet.dts
+        self._hole = row if packet.is_corrupt else self._hole
+        if dts is not None:
+            # a clip that goes on under another clock needs no new decoder; one that was joined to it begins with a
+            # key frame, or behind a hole
+            joined = packet.is_keyframe or row - self._hole <= _NEAR_HOLE
+            if self._dts is not None and dts < self._dts and joined:
+                self._stream.codec_context.flush_buffers()
+                self._row, self._key, self._looking = row, -1, True
+            self._dts = dts
+        if not self._looking:
+            return
+        if packet.is_keyframe and self._key < 0:
+            self._key = row
+        packet.pts = packet.dts = row
+        if self._key < 0 and not self._is_clean:
+            self._held.append(packet)
+        else:
+            self._take(decode(self._stream, packet, damage))
+
+    def end(self, damage: Damage) -> None:
+        """After the last packet."""
+        if self._looking and self._key < 0 and not self.starts:
+            for packet in self._held:
+                self._take(decode(self._stream, packet, damage))
+                if not self._looking:
+                    return
+        if self._looking:
+            self._take(decode(self._stream, None, damage))
+
+    def _take(self, frames: list[VideoFrame]) -> None:
+        if not frames:
+            return
+        out = frames[0].pts
+        self.first = self.first or frames[0]
+        self._held.clear()
+        self._looking = False
+        if out is not None:
+            key = self._key if 0 <= self._key <= out else self._row
+            self.starts.append(_Start(self._row, key, out))
 
 
 def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
@@ -163,49 +247,122 @@ def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
     return not (memoryview(packet)[0] >> 4) & 1
 
 
-def _times_from_packets(scan: _Scan, base: Fraction, rate: Fraction | None) -> _Times | None:
-    if any(p is None for p in scan.pts) or len(set(scan.pts)) != len(scan.pts) or not any(scan.shown):
+@dataclass(frozen=True)
+class _Ticking:
+    """How a stream's stamps are to be read. base: seconds of a tick; rate: frames per second, where the file says.
+
+    wraps, reorders: as in clock.py. is_made_up: libav counts packets where the file has no display times.
+    """
+
+    base: Fraction
+    rate: Fraction | None
+    wraps: bool
+    reorders: bool
+    is_made_up: bool
+
+    @property
+    def per_second(self) -> float:
+        return float(1 / self.base)
+
+    @property
+    def usual(self) -> float:
+        """Ticks from a frame to the next."""
+        return self.per_second / float(self.rate or 25)
+
+    def seconds(self, ticks: NDArray[np.float64]) -> Seconds:
+        return ticks * self.base.numerator / self.base.denominator
+
+
+def _ticking(stream: VideoStream, names: set[str]) -> _Ticking:
+    reorders = bool(stream.codec_context.has_b_frames)
+    return _Ticking(
+        _time_base(stream), _rate(stream), wraps=bool(names & _WRAPPING), reorders=reorders, is_made_up="avi" in names
+    )
+
+
+def _times_from_packets(scan: _Scan, ticking: _Ticking) -> _Times | None:
+    clock = clock_of_packets(
+        scan.pts,
+        scan.dts,
+        scan.shown,
+        ticking.per_second,
+        ticking.usual,
+        wraps=ticking.wraps,
+        reorders=ticking.reorders,
+        fresh={start.row for start in scan.starts},
+    )
+    if clock is None:
         return None
-    pts = np.array(scan.pts, dtype=np.int64)
-    dts = np.array([p if d is None else d for p, d in zip(scan.pts, scan.dts, strict=True)], dtype=np.int64)
-    rows = np.flatnonzero(scan.shown)
-    shown = rows[np.argsort(pts[rows])].astype(np.int64)
-    seconds = _seconds(pts[shown], base)
-    table = PacketTable(pts=pts, dts=dts, keys=np.flatnonzero(scan.keys).astype(np.int64), shown=shown)
-    return _Times(seconds, _last_duration(scan.durations[shown[-1]], seconds, base, rate), table)
+    starts = [start for start in scan.starts if start.row == 0 or start.row in clock.parts]
+    kept = _decodable(clock, starts)
+    if not kept.any():
+        return None
+    rows, seconds = clock.rows[kept], ticking.seconds(clock.ticks[kept] - clock.ticks[kept][0])
+    n_lost = len(kept) - int(kept.sum())
+    last = _last_duration(scan.durations[rows[-1]], seconds, ticking)
+    table = _table(scan, clock, rows, tuple(start.key for start in starts) or (0,))
+    return _Times(seconds, last, table, (*_lost_notes(n_lost, len(starts)), *clock_notes(clock)))
 
 
-def _times_from_decoding(path: Path, base: Fraction, rate: Fraction | None) -> _Times:
+def _table(scan: _Scan, clock: Clock, rows: Indices, parts: tuple[int, ...]) -> PacketTable:
+    keys = np.flatnonzero(scan.keys).astype(np.int64)
+    if clock.is_plain:
+        pts = np.array([_NEVER if p is None else p for p in scan.pts], dtype=np.int64)
+        dts = np.array([p if d is None else d for p, d in zip(pts, scan.dts, strict=True)], dtype=np.int64)
+        return PacketTable(pts, dts, keys, rows, parts)
+    numbers = -1 - np.arange(len(scan.pts), dtype=np.int64)  # of packets that show nothing
+    numbers[clock.rows] = np.arange(len(clock.rows), dtype=np.int64)
+    return PacketTable(numbers, np.arange(len(scan.pts), dtype=np.int64), keys, rows, parts, by_count=True)
+
+
+def _decodable(clock: Clock, starts: Sequence[_Start]) -> NDArray[np.bool_]:
+    """bool [n_frames]: which frames a cut before them does not touch, in display order."""
+    kept = np.ones(len(clock.rows), dtype=bool)
+    places = np.arange(len(clock.rows))
+    ends = [*(start.row for start in starts[1:]), np.inf]
+    for start, end in zip(starts, ends, strict=True):
+        part = (clock.rows >= start.row) & (clock.rows < end)
+        out = np.flatnonzero(clock.rows == start.out)
+        early = places < out[0] if len(out) else clock.rows < start.key
+        kept &= ~(part & (early | (clock.rows < start.key)))
+    return kept
+
+
+def _lost_notes(n_lost: int, n_parts: int) -> list[str]:
+    if not n_lost:
+        return []
+    where = "the clip starts" if n_parts < 2 else "the clip, or a clip joined to it, starts"
+    frames = "1 frame" if n_lost == 1 else f"{n_lost} frames"
+    return [f"{where} inside a group of pictures: left out {frames} that cannot be decoded"]
+
+
+def _times_from_decoding(path: Path, scan: _Scan, ticking: _Ticking) -> _Times:
     pts: list[int | None] = []
-    duration = 0
+    duration, begin = 0, scan.starts[0].key if scan.starts else 0
     with open_stream(path) as (container, stream):
-        for frame in all_frames(container, stream, Damage()):
+        for frame in all_frames(container, stream, Damage(), begin):
             pts.append(frame.pts)
             duration = frame.duration
     if not pts:
         raise MediaError(f"{path}: none of its pictures could be decoded; copy or download it again, or re-encode it")
-    known = [p for p in pts if p is not None]
-    if len(known) == len(pts) and all(b > a for a, b in itertools.pairwise(known)):
-        seconds = _seconds(np.array(known, dtype=np.int64), base)
-        return _Times(seconds, _last_duration(duration, seconds, base, rate), None)
-    assumed = rate or Fraction(25)
+    notes = _lost_notes(begin, 1)
+    clock = clock_of_frames(pts, ticking.per_second, ticking.usual)
+    if clock is not None and (clock.is_plain or not ticking.is_made_up):
+        seconds = ticking.seconds(clock.ticks)
+        last = _last_duration(duration, seconds, ticking)
+        return _Times(seconds, last, None, (*notes, *clock_notes(clock)), begin)
+    assumed = ticking.rate or Fraction(25)
     seconds = np.arange(len(pts), dtype=np.float64) / float(assumed)
     note = f"the file has no display times; they are counted at {float(assumed):g} frames per second"
-    return _Times(seconds, float(1 / assumed), None, (note,))
+    return _Times(seconds, float(1 / assumed), None, (*notes, note), begin)
 
 
-def _seconds(pts: Indices, base: Fraction) -> Seconds:
-    # t = 0 is the first frame shown, wherever the container's own clock starts
-    ticks: Seconds = (pts - pts[0]).astype(np.float64)
-    return ticks * base.numerator / base.denominator
-
-
-def _last_duration(ticks: int, seconds: Seconds, base: Fraction, rate: Fraction | None) -> float:
+def _last_duration(ticks: int, seconds: Seconds, ticking: _Ticking) -> float:
     if ticks > 0:
-        return float(ticks * base)
+        return float(ticks * ticking.base)
     if len(seconds) > 1:
         return float(np.median(np.diff(seconds)))
-    return float(1 / rate) if rate else 0.0
+    return float(1 / ticking.rate) if ticking.rate else 0.0
 
 
 def _time_base(stream: VideoStream) -> Fraction:

@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from aim_local.config import MAX_PIXELS
 from aim_local.media import pictures
 from aim_local.media.arrays import as_frames
+from aim_local.media.budget import check_decoded
+from aim_local.media.decode import count_decoded
+from aim_local.media.decode_memory import animation_bytes, clip_bytes, still_bytes
 from aim_local.media.files import check_file
 from aim_local.media.given import MediaItem
 from aim_local.media.index import Clip, index_video
@@ -37,6 +41,7 @@ class Outline:
     warnings:        those known before pixels are read
     n_counted:       of n_decoded, those that only say how many frames the clip has, decoded while it is opened
     n_jumps:         places that the decoder jumps to, the beginning not counted
+    n_decoder_bytes: memory that reading takes at most, beside what is kept (decode_memory.py); 0 for an array
     """
 
     shape: MediaShape
@@ -47,6 +52,7 @@ class Outline:
     warnings: tuple[str, ...]
     n_counted: int = 0
     n_jumps: int = 0
+    n_decoder_bytes: int = 0
 
     @property
     def n_pictures(self) -> int:
@@ -78,6 +84,7 @@ class Indexed:
     kind: pictures.PictureKind | None
     clip: Clip | None
     info: VideoInfo | None
+    max_pixels: int = MAX_PIXELS
 
     def outline(self, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
         """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
@@ -89,38 +96,43 @@ class Indexed:
             return _outline_of_still(self.path, self.kind)
         chosen = plan_samples(self.info, sampling)
         if self.clip is not None:
+            check_decoded(
+                self.path, count_decoded(self.clip, chosen.indices), self.info.height, self.info.width, self.max_pixels
+            )
             return _outline_of_clip(self.path, self.clip, chosen)
-        return _outline_of_frames(self.path, self.info, chosen, self.info.n_frames, len(chosen.indices))
+        found = _outline_of_frames(self.path, self.info, chosen, self.info.n_frames, len(chosen.indices))
+        assert self.kind is not None, "of an animated picture"
+        return replace(found, n_decoder_bytes=animation_bytes(self.kind.format, found.height, found.width))
 
 
-def index_media(item: MediaItem) -> Indexed:
+def index_media(item: MediaItem, max_pixels: int = MAX_PIXELS) -> Indexed:
     """Reads the head of an item, of a video its packets. Raises MediaError, UsageError."""
     check_item(item)
     if isinstance(item, np.ndarray):
         return Indexed(item, None, None, None, None)
     path = check_file(item)
-    kind = pictures.picture_kind(path)
+    kind = pictures.picture_kind(path, max_pixels)
     if kind is None:
-        clip = index_video(path)
-        return Indexed(item, path, None, clip, clip.info)
-    return Indexed(item, path, kind, None, pictures.animation_info(path, kind) if kind.animated else None)
+        clip = index_video(path, max_pixels)
+        return Indexed(item, path, None, clip, clip.info, max_pixels)
+    return Indexed(item, path, kind, None, pictures.animation_info(path, kind) if kind.animated else None, max_pixels)
 
 
-def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING) -> Outline:
-    """What `open_media(item, sampling)` will give. Raises MediaError, UsageError."""
-    return index_media(item).outline(sampling)
+def outline_media(item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING, max_pixels: int = MAX_PIXELS) -> Outline:
+    """What `open_media(item, sampling, max_pixels=max_pixels)` will give. Raises MediaError, UsageError."""
+    return index_media(item, max_pixels).outline(sampling)
 
 
 def _outline_of_clip(path: Path, clip: Clip, chosen: SamplePlan) -> Outline:
-    info = clip.info
+    info, n_chosen = clip.info, count_decoded(clip, chosen.indices)
+    n_packets = info.n_frames if clip.table is None else len(clip.table.pts)
+    n_bytes = clip_bytes(info.codec, info.pixel_format, info.height, info.width, n_packets)
     if clip.table is None:  # counted by decoding all, then decoded up to the last one chosen
-        n_decoded = info.n_frames + int(chosen.indices[-1]) + 1
-        found = _outline_of_frames(path, info, chosen, info.n_frames, n_decoded)
-        return replace(found, n_counted=info.n_frames)
+        found = _outline_of_frames(path, info, chosen, n_packets, info.n_frames + n_chosen)
+        return replace(found, n_counted=info.n_frames, n_decoder_bytes=n_bytes)
+    found = _outline_of_frames(path, info, chosen, n_packets, n_chosen)
     runs = plan_segments(clip.table, list(chosen.indices))
-    n_decoded = sum(run.last - run.first + 1 for run in runs)
-    found = _outline_of_frames(path, info, chosen, len(clip.table.pts), n_decoded)
-    return replace(found, n_jumps=sum(run.first > 0 for run in runs))
+    return replace(found, n_jumps=sum(run.first > 0 for run in runs), n_decoder_bytes=n_bytes)
 
 
 def _outline_of_frames(path: Path, info: VideoInfo, chosen: SamplePlan, n_packets: int, n_decoded: int) -> Outline:
@@ -142,7 +154,8 @@ def _outline_of_frames(path: Path, info: VideoInfo, chosen: SamplePlan, n_packet
 def _outline_of_still(path: Path, kind: pictures.PictureKind) -> Outline:
     height, width = pictures.picture_size(path)
     shape = _image_shape(height, width, str(path))
-    return Outline(shape, path.stat().st_size, 0, 1, 1, pictures.page_warnings(kind))
+    n_bytes = still_bytes(kind.format, height, width)
+    return Outline(shape, path.stat().st_size, 0, 1, 1, pictures.page_warnings(kind), n_decoder_bytes=n_bytes)
 
 
 def _outline_of_array(array: NDArray[np.uint8], sampling: FrameSampling) -> Outline:

@@ -5,31 +5,37 @@ Knows: formats, EXIF orientation, colour modes, frame delays. Leaves to others: 
 
 from __future__ import annotations
 
+import itertools
 import struct
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 import PIL.TiffImagePlugin
 
-from aim_local.errors import MediaError
+from aim_local.config import MAX_PIXELS
+from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
+from aim_local.media.budget import check_frame, check_scans, check_steps
 from aim_local.media.canvas import Canvas
+from aim_local.media.claims import gif_frames
+from aim_local.media.foreign import decoding, reason
+from aim_local.media.jpeg_scans import count_scans
 from aim_local.media.types import Frames, Size, VideoInfo
+from aim_local.native.tiff import silence_libtiff
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
-# what Pillow's readers raise at damaged files
-_DAMAGE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error,
-    zlib.error, PIL.Image.DecompressionBombError,
-)  # fmt: skip
+_NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)  # of a reader whose format a file is not, as in Pillow
+_MOST_PAGES = 1000  # that are counted
+_MOST_FRAMES = 200_000  # of a GIF that are counted; more than may be stepped through
+_LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
+_STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -51,24 +57,96 @@ class PictureKind:
     stored_size: Size
 
 
-def picture_kind(path: Path) -> PictureKind | None:
-    """What picture the file holds by its content, None for anything else (a video, perhaps)."""
+def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None:
+    """What picture the file holds by its content, None for anything else (a video, perhaps).
+
+    Raises MediaError for damage, MediaBudgetError for one that takes more than max_pixels allow (budget.py).
+    """
+    with _opened_if_any(path) as image:
+        if image is None:
+            return None
+        name, size = image.format or "", (image.height, image.width)
+        check_frame(path, f"a picture ({name})", *size, max_pixels)
+        if name == "GIF":
+            _check_gif(path, max_pixels)
+        n_frames = _n_frames(path, image)
+        kind = PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, size)
+    if kind.animated:
+        check_steps(path, n_frames, *size, max_pixels)
+    if name in ("JPEG", "MPO"):
+        with decoding(path):
+            n_scans = count_scans(path)
+        check_scans(path, n_scans, *size, max_pixels)
+    return kind
+
+
+def _check_gif(path: Path, max_pixels: int) -> None:
+    """A frame beyond Pillow's own bound is where Pillow stops: what is before it is used, as with other damage."""
+    last = 2 * (PIL.Image.MAX_IMAGE_PIXELS or max_pixels)
+    with decoding(path):
+        n, size = 0, (1, 1)
+        for height, width in itertools.islice(gif_frames(path), _MOST_FRAMES):
+            if height * width > last:
+                break
+            n, size = n + 1, (height, width)
+    check_frame(path, "a picture (GIF)", *size, max_pixels)
+    check_steps(path, n, *size, max_pixels)
+
+
+def _n_frames(path: Path, image: PIL.Image.Image) -> int:
     try:
-        image = PIL.Image.open(path, formats=_FORMATS)
-    except PIL.Image.DecompressionBombError as e:
-        raise MediaError(f"{path}: the picture is too large ({e}); scale it down first") from e
-    except PIL.UnidentifiedImageError:
-        return None
-    except _DAMAGE as e:
-        raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
-    with image:
-        name = image.format or ""
+        with decoding(path):
+            if image.format == "TIFF":
+                return _count_pages(image)
+            n = int(getattr(image, "n_frames", 1))
+            # a PNG says so in its head, whatever follows
+            return min(n, 1 + path.stat().st_size // _LEAST_FRAME) if image.format == "PNG" else n
+    except MediaMemoryError:
+        raise
+    except MediaError:
+        # reading the first frame will tell whether there is anything to save
+        return 1
+
+
+def _count_pages(image: PIL.Image.Image) -> int:
+    """Up to _MOST_PAGES: a page may be a few bytes, and only the first is read."""
+    n = 1
+    while n < _MOST_PAGES:
         try:
-            n_frames = int(getattr(image, "n_frames", 1))
-        except _DAMAGE:
-            # reading the first frame will tell whether there is anything to save
-            n_frames = 1
-        return PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, (image.height, image.width))
+            image.seek(n)
+        except EOFError:
+            break
+        n += 1
+    image.seek(0)
+    return n
+
+
+@contextmanager
+def _opened_if_any(path: Path) -> Iterator[PIL.Image.Image | None]:
+    """As PIL.Image.open, without its bound on pixels: that is one for the whole program, ours is budget.py."""
+    with ExitStack() as stack:
+        silence_libtiff()
+        with decoding(path):
+            PIL.Image.init()
+            image = _identified(path, stack.enter_context(path.open("rb")))
+        yield stack.enter_context(image) if image else None
+
+
+def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
+    head = file.read(16)
+    for name in _FORMATS:
+        make, accepts = PIL.Image.OPEN[name]
+        if accepts and accepts(head) is not True:
+            continue
+        file.seek(0)
+        try:
+            return make(file, str(path))
+        except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
+            told = f"{path}: the picture is too large for Pillow ({reason(e)}); scale it down first"
+            raise MediaBudgetError(told) from e
+        except _NOT_THIS:
+            continue
+    return None
 
 
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
@@ -86,11 +164,9 @@ def picture_size(path: Path) -> Size:
     """(height, width) that `read_picture` gives, from the file's header. Raises MediaError."""
     with _opened(path) as image:
         _check_mode(path, image.mode)
-        try:
+        with decoding(path):
             width, height = _stored_size(image)
             turned = _exif(path, image).get(PIL.ExifTags.Base.Orientation) in _TURNED
-        except _DAMAGE as e:
-            raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
         return (width, height) if turned else (height, width)
 
 
@@ -98,7 +174,8 @@ def page_warnings(kind: PictureKind) -> tuple[str, ...]:
     """What reading a file as one still picture leaves out."""
     # the second picture in a JPEG (MPO) is a preview or a gain map of the first: nothing is lost
     if kind.n_frames > 1 and kind.format not in ("JPEG", "MPO", "ICO"):
-        return (f"the file holds {kind.n_frames} pictures; only the first is used",)
+        many = " or more" if kind.n_frames == _MOST_PAGES else ""
+        return (f"the file holds {kind.n_frames}{many} pictures; only the first is used",)
     return ()
 
 
@@ -110,9 +187,12 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
         mode = image.mode
         for index in range(kind.n_frames):
             try:
-                image.seek(index)
-                image.load()
-            except _DAMAGE:
+                with decoding(path):
+                    image.seek(index)
+                    image.load()
+            except MediaMemoryError:
+                raise
+            except MediaError:
                 break
             delays.append(_delay(image) if kind.animated else 0)
     ends = np.cumsum(delays, dtype=np.float64) / 1000.0
@@ -139,9 +219,12 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
     with _opened(path) as image:
         for index in canvas.missing():
             try:
-                image.seek(index)
+                with decoding(path):
+                    image.seek(index)
                 pixels = _rgb(path, image)
-            except (*_DAMAGE, MediaError):
+            except MediaMemoryError:
+                raise
+            except MediaError:
                 # the canvas counts and reports what never came
                 continue
             canvas.put(index, pixels)
@@ -149,21 +232,39 @@ def draw_onto(canvas: Canvas, path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
-    try:
-        image = PIL.Image.open(path, formats=_FORMATS)
-    except _DAMAGE as e:
-        raise MediaError(f"{path}: cannot be read as a picture ({e}); copy or download it again") from e
-    with image:
+    with _opened_if_any(path) as image:
+        if image is None:
+            raise MediaError(f"{path}: cannot be read as a picture any more; copy or download it again")
         yield image
 
 
 def _rgb(path: Path, image: PIL.Image.Image) -> Frames:
-    try:
+    """uint8 [H, W, 3], orientation applied."""
+    with decoding(path):
         image.load()
-        turned = PIL.ImageOps.exif_transpose(image)
-        return _to_rgb(path, turned)
-    except _DAMAGE as e:
-        raise MediaError(f"{path}: is a damaged picture ({e}); copy or download it again") from e
+        turn = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+        width, height = image.size
+        n_rows = max(1, _STRIP // max(1, width))
+        if n_rows >= height:
+            return np.ascontiguousarray(_as_displayed(_to_rgb(path, image), turn))
+        found = np.empty((width, height, 3) if turn in _TURNED else (height, width, 3), np.uint8)
+        stored = _as_stored(found, turn)
+        for top in range(0, height, n_rows):
+            strip = image.crop((0, top, width, min(height, top + n_rows)))
+            stored[top : top + n_rows] = _to_rgb(path, strip)
+        return found
+
+
+def _as_displayed(stored: Frames, turn: object) -> Frames:
+    """[h, w, 3] as stored -> a view of it as EXIF's orientation `turn` shows it, [H, W, 3]."""
+    turned = stored.transpose(1, 0, 2) if turn in _TURNED else stored
+    return turned[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
+
+
+def _as_stored(displayed: Frames, turn: object) -> Frames:
+    """The inverse of `_as_displayed`."""
+    back = displayed[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
+    return back.transpose(1, 0, 2) if turn in _TURNED else back
 
 
 def _stored_size(image: PIL.Image.Image) -> tuple[int, int]:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import decode, pictures
 from aim_local.media.arrays import Kind, as_frames, media_of_array
+from aim_local.media.budget import check_decoded
 from aim_local.media.canvas import Canvas, Fit, Keep, OnFrame, Progress
 from aim_local.media.files import check_file, digest_array, digest_file
 from aim_local.media.given import ALLOWED, Given, MediaItem, take
@@ -28,16 +30,19 @@ from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Indices, Size, Video, VideoInfo
 from aim_local.paths import Name
 
+# goes up where the same file gives other frames, times or colours than before: what was encoded of it is stale
+READING = 2
 
-def probe_video(path: Name) -> VideoInfo:
+
+def probe_video(path: Name, max_pixels: int = MAX_PIXELS) -> VideoInfo:
     """What a video (or animated picture) holds, from its packets, without decoding it.
 
     AVI, MPEG-PS and raw streams do not say when their frames are shown: these are decoded once to count them.
     Raises MediaError for whatever is no readable video.
     """
     checked = check_file(path)
-    kind = pictures.picture_kind(checked)
-    return pictures.animation_info(checked, kind) if kind else index_video(checked).info
+    kind = pictures.picture_kind(checked, max_pixels)
+    return pictures.animation_info(checked, kind) if kind else index_video(checked, max_pixels).info
 
 
 def read_video(
@@ -47,6 +52,7 @@ def read_video(
     resize: Size | None = None,
     *,
     fit: Fit | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Video:
     """The frames `sampling` picks; only they are kept in memory. A still picture is a video of one frame.
 
@@ -55,23 +61,24 @@ def read_video(
     fit:      maps one frame, uint8 [h, w, 3] of the clip's size, to what is kept of it, uint8 [H, W, 3] of one size for
               all frames, without changing what it was given. It is called as each frame comes, so that frames of the
               source's size are never collected; not together with resize
+    max_pixels: as in LoadConfig
     Damaged frames are left out, and a warning counts them. Raises MediaError, UsageError.
     """
     keep = Keep(resize, fit)
-    found = _opened_video(check_file(path), sampling, None).read(keep, progress, None)
+    found = _opened_video(check_file(path), sampling, None, max_pixels).read(keep, progress, None)
     assert isinstance(found, Video), "a video was opened"
     return found
 
 
-def read_image(path: Name, digest: str | None = None) -> Image:
+def read_image(path: Name, digest: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """A still picture (of an animated one the first frame, with a warning). Raises MediaError.
 
     Colours as by Pillow's convert("RGB"), which drops alpha, as transformers does; 16-bit grey keeps its high byte.
     """
     checked = check_file(path)
-    kind = pictures.picture_kind(checked)
+    kind = pictures.picture_kind(checked, max_pixels)
     if kind is None:
-        info = index_video(checked).info
+        info = index_video(checked, max_pixels).info
         raise MediaError(f"{checked}: is a video ({info.codec}, {info.duration:.1f} s), not an image; pass it as one")
     pixels, warnings = pictures.read_picture(checked, kind)
     return Image(pixels=pixels, source=str(checked), warnings=warnings, digest=digest or digest_file(checked))
@@ -85,6 +92,7 @@ def open_media(
     resize: Size | None = None,
     *,
     fit: Fit | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Video | Image:
     """A path or an array as Video or Image; sampling, progress, resize and fit are for videos only (see `read_video`).
 
@@ -92,10 +100,11 @@ def open_media(
           picture as a video of one frame; "image" takes the first frame of an animated one and refuses videos
     item: path, or uint8 RGB array: [T, H, W, 3] is one video of frames already sampled, [H, W, 3] one image; or what
           given.py makes such an array of, an iterator to as many frames as sampling asks for
+    max_pixels: as in LoadConfig; arrays are in memory already, and are not counted
     Raises MediaError, UsageError.
     """
     keep, taken = Keep(resize, fit), take(item, sampling)
-    found = open_item(taken.item, sampling, kind).read(keep, progress, None)
+    found = open_item(taken.item, sampling, kind, max_pixels=max_pixels).read(keep, progress, None)
     return replace(found, warnings=(*taken.warnings, *found.warnings))
 
 
@@ -111,7 +120,11 @@ class Opened:
 
 
 def open_item(
-    item: MediaItem, sampling: FrameSampling = DEFAULT_SAMPLING, kind: Kind = "auto", digest: str | None = None
+    item: MediaItem,
+    sampling: FrameSampling = DEFAULT_SAMPLING,
+    kind: Kind = "auto",
+    digest: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Opened:
     """As `open_media`, in two steps. digest: of the item, where it is known already (see `digest_item`).
 
@@ -122,9 +135,9 @@ def open_item(
     check_item(item)
     if isinstance(item, np.ndarray):
         return _opened_array(item, sampling, kind)
-    if kind == "image" or (kind == "auto" and _is_still(check_file(item))):
-        return _opened_image(item, digest)
-    return _opened_video(check_file(item), sampling, digest)
+    if kind == "image" or (kind == "auto" and _is_still(check_file(item), max_pixels)):
+        return _opened_image(item, digest, max_pixels)
+    return _opened_video(check_file(item), sampling, digest, max_pixels)
 
 
 def digest_item(item: MediaItem) -> str:
@@ -144,16 +157,18 @@ def _opened_array(item: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Op
     return Opened(shape, lambda keep, progress, on_frame: media_of_array(item, sampling, kind, keep, on_frame))
 
 
-def _opened_image(path: Name, digest: str | None) -> Opened:
-    image = read_image(path, digest)
+def _opened_image(path: Name, digest: str | None, max_pixels: int) -> Opened:
+    image = read_image(path, digest, max_pixels)
     return Opened(image.shape, lambda keep, progress, on_frame: image)
 
 
-def _opened_video(path: Path, sampling: FrameSampling, digest: str | None) -> Opened:
-    kind = pictures.picture_kind(path)
-    clip = None if kind else index_video(path)
+def _opened_video(path: Path, sampling: FrameSampling, digest: str | None, max_pixels: int) -> Opened:
+    kind = pictures.picture_kind(path, max_pixels)
+    clip = None if kind else index_video(path, max_pixels)
     info = clip.info if clip else _animation(path, kind)
     plan, known = plan_samples(info, sampling), digest or digest_file(path)
+    if clip:
+        check_decoded(path, decode.count_decoded(clip, plan.indices), info.height, info.width, max_pixels)
 
     def read(keep: Keep, progress: Progress | None, on_frame: OnFrame | None) -> Video:
         canvas = Canvas(info.source, (info.height, info.width), plan.indices, keep, progress, on_frame)
@@ -200,8 +215,8 @@ def check_item(item: object) -> None:
         raise UsageError(f"media is {type(item).__name__}; give {ALLOWED}")
 
 
-def _is_still(path: Path) -> bool:
-    kind = pictures.picture_kind(path)
+def _is_still(path: Path, max_pixels: int) -> bool:
+    kind = pictures.picture_kind(path, max_pixels)
     return kind is not None and not kind.animated
 
 

@@ -6,6 +6,7 @@ Leaves to others: reading the table and decoding.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,22 @@ class PacketTable:
     pts, dts: int64 [P], in units of the stream's time base; pts are distinct
     keys:     int64 [K], rows of key frames, ascending
     shown:    int64 [n_frames], row of each displayed frame, in display order
+    parts:    rows at which the decoder begins anew, ascending: the first one that can be decoded, and those where
+              another clip goes on (clock.py)
+    by_count: the file's stamps cannot be searched for; pts and dts are numbers of our own, and jumping is reading on
+              without decoding
     """
 
     pts: Indices
     dts: Indices
     keys: Indices
     shown: Indices
+    parts: tuple[int, ...] = (0,)
+    by_count: bool = False
+
+    def part(self, row: int) -> int:
+        """The row at which the part of a row begins."""
+        return self.parts[max(0, bisect_right(self.parts, row) - 1)]
 
 
 @dataclass(frozen=True)
@@ -55,21 +66,24 @@ def plan_segments(
     segments: list[Segment] = []
     for first in sorted(runs):
         run = Segment(first, max(int(table.shown[f]) for f in runs[first]), tuple(sorted(runs[first])))
-        before = segments[-1].last + 1 if segments else 0
+        begin = table.part(run.first)
+        joins = bool(segments) and segments[-1].first >= begin
+        before = segments[-1].last + 1 if joins else begin
         if run.first - before <= seek_cost:
-            joined = segments.pop() if segments else Segment(0, 0, ())
+            joined = segments.pop() if joins else Segment(begin, begin, ())
             run = Segment(joined.first, max(joined.last, run.last), tuple(sorted(joined.frames + run.frames)))
         segments.append(run)
     return segments
 
 
 def key_row(table: PacketTable, row: int, earlier: int = 0) -> int:
-    """Row of the key frame from which the frame in `row` decodes exactly; 0 where there is none.
+    """Row of the key frame from which the frame in `row` decodes exactly; where its part begins if there is none.
 
     In an open group of pictures, frames stored after a key frame but displayed before it also need the group before.
     """
+    begin = table.part(row)
     k = int(np.searchsorted(table.keys, row, side="right")) - 1
-    while k >= 0 and table.pts[table.keys[k]] > table.pts[row]:
+    while k >= 0 and table.keys[k] >= begin and table.pts[table.keys[k]] > table.pts[row]:
         k -= 1
     k -= earlier
-    return int(table.keys[k]) if k >= 0 else 0
+    return max(begin, int(table.keys[k])) if k >= 0 else begin

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 
+from aim_local.config import MAX_PIXELS
 from aim_local.media.arrays import as_frames
 from aim_local.media.canvas import Canvas, Fit, Keep
 from aim_local.media.given import MediaItem
@@ -52,11 +53,13 @@ class ReadingSpeed:
         return outline.n_pictures * self.kept_s
 
 
-def measure_reading(item: MediaItem, fit_for: Callable[[MediaShape], Fit | None]) -> tuple[Indexed, ReadingSpeed]:
+def measure_reading(
+    item: MediaItem, fit_for: Callable[[MediaShape], Fit | None], max_pixels: int = MAX_PIXELS
+) -> tuple[Indexed, ReadingSpeed]:
     """Opens an item and decodes the first frames of a video: 38 at most. Raises MediaError, UsageError."""
     PIL.Image.init()  # once in a process, and no part of any run
     start = time.perf_counter()
-    indexed = index_media(item)
+    indexed = index_media(item, max_pixels)
     before = time.perf_counter()
     digest = digest_item(item)
     digest_s = time.perf_counter() - before
@@ -66,7 +69,7 @@ def measure_reading(item: MediaItem, fit_for: Callable[[MediaShape], Fit | None]
             digest, opened, digest_s, kept_s=_fit_seconds(item, fit_for(indexed.outline(DEFAULT_SAMPLING).shape))
         )
     if indexed.info is None:
-        read_image(item, digest)
+        read_image(item, digest, max_pixels)
         return indexed, ReadingSpeed(digest, time.perf_counter() - start, digest_s)
     opened = time.perf_counter() - start
     n, fit = indexed.info.n_frames, fit_for(indexed.outline(DEFAULT_SAMPLING).shape)

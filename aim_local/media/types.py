@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ Frames = NDArray[np.uint8]
 Seconds = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Size = tuple[int, int]  # height, width
+Pick = Literal["auto", "time", "index"]
+PICKS: tuple[str, ...] = get_args(Pick)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class FrameSampling:
     fps:      frames per second of clip time, > 0; None: n_frames alone decides
     start:    seconds from the first frame, >= 0; None: the first frame
     end:      seconds from the first frame, >= start, included; None: the last frame
+    pick:     what n_frames frames are spread over evenly. "index": the frames' numbers, as the video models' authors
+              do; "time": seconds; "auto": numbers, and seconds in a clip whose frame rate varies much (sampling.py)
 
     Raises UsageError for any other value.
     """
@@ -36,9 +41,12 @@ class FrameSampling:
     fps: float | None = None
     start: float | None = None
     end: float | None = None
+    pick: Pick = "auto"
 
     def __post_init__(self) -> None:
         _check_count(self.n_frames)
+        if self.pick not in PICKS:
+            raise UsageError(f"pick is {self.pick!r}; it must be {', '.join(PICKS[:-1])} or {PICKS[-1]}")
         _check_number("fps", self.fps, "frames per second above 0, for example 1 or 0.5", zero_ok=False)
         _check_number("start", self.start, "seconds from the start of the clip, 0 or more", zero_ok=True)
         _check_number("end", self.end, "seconds from the start of the clip, 0 or more", zero_ok=True)

@@ -20,6 +20,7 @@ from ..media import Image, MediaShape, Video
 from ..native.devices import has_gpu
 from ..native.kernels import described, resolved
 from ..native.mtmd import MtmdContext
+from ..native.rehearsal import rehearse
 from ..reduction.planner import VisionShape
 from ..store.gguf_header import GgufHeader, read_whole
 from .head import check_head
@@ -225,6 +226,7 @@ class TowerFile:
         """The loaded tower, None without weights. Raises ModelError."""
         if not self.weights:
             return None
+        rehearse([self.header], "vision", weights=True)
         config = self.text.config
         return MtmdContext(
             self.path,

@@ -8,19 +8,31 @@ ref: llama.cpp, tools/mtmd/clip.cpp (get_u32, get_i32, get_bool, get_f32, get_st
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ..errors import ModelError
-from ..store.gguf_header import ArrayInfo, GgufHeader
+from ..store.gguf_header import ArrayInfo, GgufHeader, type_name
 
+_CURE = "The file is damaged: download or convert it again"
+_F32, _NO_WEIGHTS = 0, (24, 25, 26, 27, 28)  # enum ggml_type: I8 to I64 and F64 are no types of weights
+_COPIED = ("newline", "class_embd", "separator")  # rows that become rows of the prompt themselves
+_LAYER = re.compile(
+    r"((?:[av]\.)?blk\.)(\d+)(\..+)"
+)  # a tensor of a layer: what stands before its number and behind it
 _MOST = (1 << 31) - 1  # llama.cpp keeps every number in an int
 _SIDE = 1 << 14  # pixels of a square's side; the largest known are 1540
 _PIXELS = 1 << 24  # a picture is scaled up to at least; the largest known are 65,536
-_WHOLE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
+WHOLE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "bool")
+MANY = tuple(f"array of {kind}" for kind in WHOLE)
 _FILTERS = 5  # PIL's numbers of filters are 0 to 5
 _SIZE_OF_BLOCKS = "v.blk.0.ln1.weight"
 _SIZE_OF_PATCHES = "v.patch_embd.weight"
+_BIAS_OF_PATCHES = "v.patch_embd.bias"
 _POSITIONS = "v.position_embd.weight"
 _OF_ONE_SIZE = ("mlp", "llava_onevision", "idefics3", "internvl", "gemma3")  # a position for each patch of a square
 # projector -> its first matrix, which takes a square of patches, and the key that says how many on a side
@@ -37,28 +49,37 @@ _SQUARES = {
 class Rule:
     """kinds: as the file may keep the value; least, most: of a number, of each where there are several.
 
-    length: of an array, 0 for any.
+    length: of an array, 0 for any. words: of a text, () for any.
     """
 
     kinds: tuple[str, ...]
     least: float = 0
     most: float = _MOST
     length: int = 0
+    words: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
         """In words."""
+        if self.words:
+            return " or ".join(map(repr, self.words))
         if self.kinds[0].endswith(("text", "bool")):
             return self.kinds[0]
-        name = "a whole number" if self.kinds == _WHOLE else " or ".join(self.kinds)
+        name = "a whole number" if self.kinds == WHOLE else " or ".join(self.kinds)
+        if len(self.kinds) > len(WHOLE):
+            name = "a whole number, or one for each layer"
+        elif self.kinds == MANY:
+            name = "whole numbers"
         count = f"{self.length} of " if self.length else ""
         return f"{name}, {count}{self.least:g} to {self.most:g}"
 
     def fits(self, kind: str, value: Any) -> bool:
-        if kind not in self.kinds or isinstance(value, ArrayInfo):
+        if kind not in self.kinds:
             return False
-        if isinstance(value, str):
-            return True
+        if kind.endswith("text"):
+            return not self.words or value in self.words
+        if isinstance(value, ArrayInfo):  # of so many numbers that they were not kept
+            return False
         values = value if isinstance(value, tuple) else (value,)
         right = len(values) == self.length or not self.length
         return right and all(math.isfinite(v) and self.least <= v <= self.most for v in values)
@@ -71,14 +92,14 @@ def _number(least: int = 0, most: int = _MOST) -> Rule:
 
 def _ours(least: int = 0, most: int = _MOST) -> Rule:
     """A number that only this package reads."""
-    return Rule(_WHOLE, least, most)
+    return Rule(WHOLE, least, most)
 
 
-_TEXT, _BOOL, _FLAG = Rule(("text",)), Rule(("bool",)), Rule(_WHOLE, 0, 1)
+TEXT, BOOL, _FLAG = Rule(("text",)), Rule(("bool",)), Rule(WHOLE, 0, 1)
 _NUMBERS = Rule(("array of int32",), -1, _MOST)
 _TOWERS = ("vision", "audio", "gen.audio")
 _OF_A_TOWER = {
-    "projector_type": _TEXT,
+    "projector_type": TEXT,
     "embedding_length": _number(1, 1 << 20),
     "feed_forward_length": _number(0, 1 << 24),
     "block_count": _number(0, 1000),
@@ -86,7 +107,7 @@ _OF_A_TOWER = {
     "attention.head_count": _number(0, 1 << 16),
     "attention.head_count_kv": _number(0, 1 << 16),
     "attention.head_dim": _number(0, 1 << 16),
-    "attention.layer_norm_epsilon": Rule(("float32",), 0, 1),
+    "attention.layer_norm_epsilon": Rule(("float32",), 0, 0.1),
     "feature_layer": _NUMBERS,
 }
 _OF_VISION = {
@@ -107,7 +128,7 @@ _OF_VISION = {
     "wa_pattern_mode": _NUMBERS,
     "window_size": _number(0, _SIDE),
     "swiglu_clamp": Rule(("float32",), -math.inf, math.inf),
-    "mm_patch_merge_type": _TEXT,
+    "mm_patch_merge_type": Rule(("text",), words=("flat", "spatial", "spatial_unpad")),
     "image_grid_pinpoints": Rule(("array of int32",), 1, _SIDE),
     "image_mean": Rule(("array of float32",), -1000, 1000, 3),
     "image_std": Rule(("array of float32",), 1e-6, 1000, 3),
@@ -122,8 +143,9 @@ _OF_AUDIO = (
     *("window_size", "local_block_count", "local_group_size"),
 )
 _OURS = {
-    **dict.fromkeys(("aim.family", "aim.preprocess", "aim.image_token", "aim.video_token"), _TEXT),
-    **dict.fromkeys(("aim.video.pool", "aim.video.newline"), _TEXT),
+    "aim.family": Rule(("text",), words=("llava_next", "llava_video")),
+    **dict.fromkeys(("aim.origin", "aim.preprocess", "aim.image_token", "aim.video_token"), TEXT),
+    **dict.fromkeys(("aim.video.pool", "aim.video.newline"), TEXT),
     **dict.fromkeys(("aim.vision.both_ways", "aim.vision.crop_to_patches", "aim.video.times"), _FLAG),
     **dict.fromkeys((f"aim.vision.do_{what}" for what in ("center_crop", "image_splitting", "pad")), _FLAG),
     **dict.fromkeys(("aim.vision.resample", "aim.video.resample"), _ours(0, _FILTERS)),
@@ -134,34 +156,82 @@ _OURS = {
     "aim.video.longest_edge": _ours(1, _SIDE),
     "aim.vision.min_tiles": _ours(0, 256),
     "aim.vision.max_tiles": _ours(1, 256),
+    "aim.vision.crop_size": _ours(),  # of the first converters; nothing reads it
     "aim.video.n_frames": _ours(1, 1 << 16),
     "aim.video.pool_stride": _ours(1, 1 << 10),
     "aim.video.ids_per_second": _ours(1, 1 << 16),
 }
 RULES = {
-    **dict.fromkeys(("general.name", "general.description", "clip.projector_type"), _TEXT),
-    **dict.fromkeys((f"clip.has_{what}_encoder" for what in ("vision", "audio", "gen_audio")), _BOOL),
-    **dict.fromkeys(("clip.use_gelu", "clip.use_silu"), _BOOL),
+    **dict.fromkeys(("general.name", "general.description", "clip.projector_type"), TEXT),
+    **dict.fromkeys((f"clip.has_{what}_encoder" for what in ("vision", "audio", "gen_audio")), BOOL),
+    **dict.fromkeys(("clip.use_gelu", "clip.use_silu"), BOOL),
     "clip.minicpmv_version": Rule(("int32",)),
     "clip.minicpmv_query_num": _number(),
     **{f"clip.{tower}.{key}": rule for tower in _TOWERS for key, rule in _OF_A_TOWER.items()},
     **{f"clip.vision.{key}": rule for key, rule in _OF_VISION.items()},
     **{f"clip.audio.{key}": _number() for key in _OF_AUDIO},
     **dict.fromkeys(("clip.audio.wa_pattern_mode", "clip.audio.rvq.codebook_size"), _NUMBERS),
-    "clip.gen.audio.model_variant": _TEXT,
+    "clip.gen.audio.model_variant": TEXT,
     **_OURS,
 }
 
 
 def check_head(header: GgufHeader) -> None:
     """Raises ModelError for a head that names what cannot be, or that its own tensors contradict."""
-    for key, value in header.metadata.items():
-        rule = RULES.get(key)
-        if rule is not None and not rule.fits(header.kinds[key], value):
-            raise damaged(header, key, f"it has to be {rule.allowed}")
+    check_rules(header, RULES)
+    check_types(header)
+    check_biases(header)
     _check_tensors(header)
     _check_blocks(header)
     _check_squares(header)
+
+
+def check_rules(header: GgufHeader, rules: Mapping[str, Rule]) -> None:
+    """Raises ModelError for the first value that its key's rule does not allow."""
+    for key, value in header.metadata.items():
+        rule = rules.get(key)
+        if rule is None and key.startswith("aim."):
+            raise damaged(header, key, "this version knows no such key: update aim-local, or convert the model again")
+        if rule is not None and not rule.fits(header.kinds[key], value):
+            raise damaged(header, key, f"it has to be {rule.allowed}")
+
+
+def check_types(header: GgufHeader) -> None:
+    """Weights of types that the graphs compute with. Raises ModelError.
+
+    What is added to rows or multiplied with them is float32 (ggml-cpu/binary-ops.cpp), as all converters write it.
+    """
+    for tensor in header.tensors:
+        is_row = len(tensor.shape) == 1 and not any(word in tensor.name for word in _COPIED)
+        wanted = "F32" if is_row else "a type of floating point" if tensor.type in _NO_WEIGHTS else ""
+        if wanted and tensor.type != _F32 and "tid2eid" not in tensor.name:  # a table of whole numbers
+            raise _damaged_tensor(header, tensor.name, f"is of type {type_name(tensor.type)}; it has to be {wanted}")
+
+
+def check_biases(header: GgufHeader) -> None:
+    """A bias has one number for each that its weight makes, and all layers have it or none. Raises ModelError.
+
+    Both loaders take most biases as they come: one that is missing, or short, changes answers without a word.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    places = defaultdict[tuple[str, str], set[int]](set)  # layers that have it, by what stands around their number
+    for name, shape in shapes.items():
+        weight = shapes.get(f"{name.removesuffix('.bias')}.weight", ()) if name.endswith(".bias") else ()
+        has_rows = 1 <= len(weight) <= 2 or name == _BIAS_OF_PATCHES
+        if weight and has_rows and prod(shape) != weight[-1]:
+            raise _damaged_tensor(header, name, f"has {prod(shape)} values, and its weight makes {weight[-1]}")
+        layer = _LAYER.fullmatch(name)
+        if layer:
+            places[layer[1], layer[3]].add(int(layer[2]))
+    for (begin, end), layers in places.items():
+        weights = places.get((begin, f"{end.removesuffix('.bias')}.weight"), layers)
+        if end.endswith(".bias") and weights - layers:
+            missing = min(weights - layers)
+            raise _damaged_tensor(header, f"{begin}{missing}{end}", "is missing, and other layers have it")
+
+
+def _damaged_tensor(header: GgufHeader, name: str, what: str) -> ModelError:
+    return ModelError(f"{header.path}: the tensor {name!a} {what}. {_CURE}")
 
 
 def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
@@ -171,9 +241,8 @@ def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
         value = header.metadata[key]
         shown = f"an array of {value.length}" if isinstance(value, ArrayInfo) else repr(value)
         shown = f"{shown if len(shown) <= 80 else f'{shown[:77]}...'} ({header.kinds[key]})"
-    return ModelError(
-        f"{header.path}: {key} is {shown}; {needed}. The file is damaged or no mmproj: download or convert it again"
-    )
+    named = key if key.isprintable() else ascii(key)
+    return ModelError(f"{header.path}: {named} is {shown}; {needed}. {_CURE}")
 
 
 def _check_blocks(header: GgufHeader) -> None:

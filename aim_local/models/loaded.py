@@ -25,7 +25,7 @@ class LoadedTower:
         self.file = file
         self._context = file.open()
         loaded = self._context
-        self._encoder = TileEncoder(loaded.handle, file.n_threads, loaded.stop) if loaded else None
+        self._encoder = TileEncoder(loaded.owned, file.n_threads, loaded.stop) if loaded else None
 
     @property
     def projector(self) -> str:
@@ -37,7 +37,7 @@ class LoadedTower:
 
     @property
     def encoder(self) -> TileEncoder:
-        """Raises NativeError where the file was not loaded, or is closed."""
+        """Raises NativeError where the file was not loaded. What it does raises ClosedError when this is closed."""
         if self._encoder is None:
             raise NativeError(f"{self.file.path}: the vision tower is not loaded")
         return self._encoder
@@ -45,4 +45,3 @@ class LoadedTower:
     def close(self) -> None:
         if self._context:
             self._context.close()
-            self._context = self._encoder = None

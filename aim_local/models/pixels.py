@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import MediaError, ModelError
+from ..media.canvas import resize_rgb
 from ..native.visual import AnyresPlan
 
 Pixels = NDArray[np.uint8]
 
 LANCZOS, BILINEAR, BICUBIC = 1, 2, 3  # PIL's numbers
+_STRIP = 1 << 22  # pixels that are worked on at a time
+MAX_PADDED = 1 << 29  # pixels, with what is padded beside them
 MAX_RESIZED = 1 << 27  # pixels; LLaVA-1.5 resizes a whole strip before it cuts the middle out
 KINDS = ("onevision", "anyres", "clip-center-crop")
 ANYRES = (
@@ -31,6 +33,7 @@ ANYRES = (
     "anyres",
 )  # pictures become a base view and tiles; "anyres" has no limit, and cuts frames as CLIP
 NO_LIMIT = 1 << 20  # tiles
+MAX_TILES = 256  # of a picture, whatever a file says: known models have 37 at most
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,17 @@ def _pinpoints(flat: Sequence[int], side: int) -> tuple[tuple[int, int], ...]:
 
 
 def plan_image(height: int, width: int, config: PreprocessConfig, patches: int) -> AnyresPlan:
-    """Tiles and tokens of one image of any resolution. `patches`: per tile side."""
-    return AnyresPlan.of(height, width, config.side, patches, config.pinpoints, config.max_tiles)
+    """Tiles and tokens of one image of any resolution. `patches`: per tile side.
+
+    Raises ModelError where a file asks for more tiles, or larger ones, than any model has.
+    """
+    found = AnyresPlan.of(height, width, config.side, patches, config.pinpoints, config.max_tiles)
+    if found.n_tiles > MAX_TILES or found.best_h * found.best_w > MAX_RESIZED:
+        raise ModelError(
+            f"the mmproj cuts a picture of {width}x{height} into {found.n_tiles:,} tiles of {config.side} pixels, at"
+            f" most {MAX_TILES} are allowed; its image_grid_pinpoints are damaged: convert it again"
+        )
+    return found
 
 
 def image_tiles(image: Pixels, config: PreprocessConfig) -> Pixels:
@@ -134,9 +146,9 @@ def fit(image: Pixels, height: int, width: int, resample: int) -> Pixels:
 def clip_tile(image: Pixels, config: PreprocessConfig) -> Pixels:
     """[H, W, 3] -> [side, side, 3]: shortest edge resized, then the centre cut out."""
     if config.pad_square:
-        image = pad_to_square(image, config.mean)
-    height, width = clip_size(image.shape[0], image.shape[1], config)
-    resized = resize(image, height, width, config.resample)
+        resized = resize_padded(image, config)
+    else:
+        resized = resize(image, *clip_size(image.shape[0], image.shape[1], config), config.resample)
     return center_crop(resized, config.side) if config.center_crop else resized
 
 
@@ -164,20 +176,30 @@ def center_crop(image: Pixels, side: int) -> Pixels:
 # --- shared ----------------------------------------------------------------------------------------------------------
 
 
-def pad_to_square(image: Pixels, mean: Sequence[float]) -> Pixels:
-    """Centred on a square of the mean colour."""
+def resize_padded(image: Pixels, config: PreprocessConfig) -> Pixels:
+    """Centred on a square of the mean colour, then resized.
+
+    Pillow resizes the rows of a square before its columns, and so a few of its rows are here at a time.
+    """
     height, width = image.shape[:2]
     side = max(height, width)
-    out = np.empty((side, side, 3), np.uint8)
-    out[:] = [int(m * 255) for m in mean]
+    colour = np.array([int(m * 255) for m in config.mean], np.uint8)
+    new_h, new_w = clip_size(side, side, config)
+    if height * side > MAX_PADDED or side * max(new_h, new_w) > MAX_RESIZED:
+        raise MediaError(f"a picture of {width}x{height} is too large to be padded to a square; crop it first")
     top, left = (side - height) // 2, (side - width) // 2
-    out[top : top + height, left : left + width] = image
-    return out
+    blank = resize(np.broadcast_to(colour, (1, side, 3)), 1, new_w, config.resample)  # a row above or below the picture
+    narrow = np.empty((side, new_w, 3), np.uint8)
+    narrow[:] = blank
+    n_rows = max(1, _STRIP // side)
+    for row in range(0, height, n_rows):
+        strip = image[row : row + n_rows]
+        wide = np.broadcast_to(colour, (len(strip), side, 3)).copy()
+        wide[:, left : left + width] = strip
+        narrow[top + row : top + row + len(strip)] = resize(wide, len(strip), new_w, config.resample)
+    return resize(narrow, new_h, new_w, config.resample)
 
 
 def resize(image: Pixels, height: int, width: int, resample: int) -> Pixels:
     """PIL's resize, rounded to 8 bits. The same size is no resize, as in PIL."""
-    if image.shape[:2] == (height, width):
-        return image
-    resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling(resample))
-    return np.asarray(resized)
+    return resize_rgb(image, (height, width), resample)

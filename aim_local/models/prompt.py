@@ -1,26 +1,28 @@
 """From messages to prompt text with media marks, and from there to pieces.
 
-A rendered prompt is a string in which media item k stands as `mark(k)`. Knows templates and strings; tokens and
-pixels are elsewhere. What people write makes no turns and no media: a special token's name in their text stands as
-`spelled(name)`, and becomes the letters of it.
+A rendered prompt is a string in which media item k stands as `mark(k)`. Knows what templates are given and what has to
+come back; tokens and pixels are elsewhere, and a template runs in a process of its own (template_process.py). What
+people write makes no turns and no media: a special token's name in their text stands as `spelled(name)`, and becomes
+the letters of it. Nor does a template make any by itself: each text and each item stands in its prompt once.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from ..errors import ModelError, UsageError
 from ..media import MediaShape
+from .template_process import Failed, template_process
 
 RAW_MARKER = "<__media__>"
 MediaKind = Literal["video", "image"]
-_MARK = re.compile("\x00(\\d+|=[^\x00]*)\x00")
+_MARK = re.compile("\x00([0-9]+|=[^\x00]*)\x00")
+_PLACE = re.compile("[\x00\x01][^\x00\x01]*[\x00\x01]?")  # all that looks like a place of a text, or like a mark
+_MOST_CHARS, _MORE_CHARS = 1 << 17, 1 << 8  # that a template may write, and for each turn and item
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -91,13 +93,7 @@ class ChatTemplate:
         adds_bos: bool = True,
         structured: bool = True,
     ) -> None:
-        loops = ["jinja2.ext.loopcontrols"]
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=loops)
-        environment.globals["raise_exception"] = _raise
-        try:
-            self._template = environment.from_string(source or _CHATML)
-        except TemplateError as e:
-            raise ModelError(f"the model's chat template is not valid Jinja ({e}); convert the model again") from e
+        self._source = source or _CHATML
         self._bos, self._eos, self._adds_bos = bos, eos, adds_bos
         self._tokens: dict[str, str] = {"image": image_token, "video": video_token}
         self._structured = structured and source is not None
@@ -113,13 +109,20 @@ class ChatTemplate:
 
         specials: the names of special tokens that stand in a text.
         """
-        ways = [self._structured_parts] if self._structured else []
-        for content in (*ways, self._marked_text, self._marked_part):
-            rendered = self._render(messages, content, answer_next)
-            if rendered is not None:
-                rendered = rendered.removeprefix(self._bos) if self._adds_bos else rendered
-                return _with_texts(rendered, [m.text for m in messages], specials)
-        raise ModelError("the model's chat template drops what it is given; use raw=True or convert the model again")
+        forms = [*[self._structured_parts][: self._structured], self._marked_text, self._marked_part]
+        n = sum(1 + len(m.media) for m in messages)
+        given = [self._arguments(messages, content, answer_next) for content in forms]
+        reasons = list[str]()
+        texts = template_process().texts(self._source, given, _MOST_CHARS + n * _MORE_CHARS)
+        for content, text in zip(forms, texts, strict=True):
+            found = text if isinstance(text, Failed) else self._with_marks(text, messages, content)
+            if isinstance(found, str):
+                return _with_texts(found, [m.text for m in messages], specials)
+            reasons.append(found.why)
+        raise ModelError(
+            f"the model's chat template cannot be used here: {reasons[0]}; leave it out (raw=True), or convert the "
+            "model again"
+        )
 
     # three forms of a turn's content; \x01i\x01 stands for the text of turn i
 
@@ -133,26 +136,31 @@ class ChatTemplate:
     def _marked_part(self, i: int, m: Message) -> Any:
         return [{"type": "text", "text": self._marked_text(i, m)}]
 
-    def _render(
+    def _arguments(
         self, messages: Sequence[Message], content: Callable[[int, Message], Any], answer_next: bool
-    ) -> str | None:
-        """None where the template cannot take this form of content, or loses a part of it."""
-        try:
-            out = self._template.render(
-                messages=[{"role": m.role, "content": content(i, m)} for i, m in enumerate(messages)],
-                add_generation_prompt=answer_next,
-                bos_token=self._bos,
-                eos_token=self._eos,
-            )
-        except (TemplateError, TypeError):
-            return None
-        if any(out.count(f"\x01{i}\x01") != 1 for i in range(len(messages))):
-            return None
+    ) -> dict[str, Any]:
+        return {
+            "messages": [{"role": m.role, "content": content(i, m)} for i, m in enumerate(messages)],
+            "add_generation_prompt": answer_next,
+            "bos_token": self._bos,
+            "eos_token": self._eos,
+        }
+
+    def _with_marks(
+        self, out: str, messages: Sequence[Message], content: Callable[[int, Message], Any]
+    ) -> str | Failed:
+        """What a template wrote for a form of content, with the marks of its media; Failed where it lost a part."""
+        out = out.removeprefix(self._bos) if self._adds_bos else out
+        texts = [f"\x01{i}\x01" for i in range(len(messages))]
         if content == self._structured_parts:
+            why = _misplaced(out, texts) or _reordered(out, messages)
+            if why:
+                return Failed(why)
             out = self._place_marks(out, messages)
-        if any(out.count(mark(index)) != 1 for m in messages for index, _ in m.media):
-            return None
-        return out
+        elif self._structured and any(token and token in out for token in self._tokens.values()):
+            return Failed("it writes a media item's token where there is none")
+        why = _misplaced(out, [*texts, *(mark(index) for m in messages for index, _ in m.media)])
+        return Failed(why) if why else out
 
     def _part_type(self, kind: MediaKind) -> str:
         return kind if self._tokens[kind] else "image"
@@ -171,9 +179,29 @@ class ChatTemplate:
                     f"the chat template wrote {found} {token!r} for {len(queue)} media items; it does not take "
                     f"{part}s: use raw=True with {RAW_MARKER}"
                 )
-            for index in queue:
-                out = out.replace(token, mark(index), 1)
+            if queue:
+                out = _marked(out, token, queue)
         return out
+
+
+def _marked(out: str, token: str, queue: Sequence[int]) -> str:
+    """Each token replaced by the mark of the next item of `queue`."""
+    marks = map(mark, queue)
+    return re.sub(re.escape(token), lambda _: next(marks), out)
+
+
+def _misplaced(out: str, places: Sequence[str]) -> str:
+    """Why not each place of a text and each mark stands there once, and no other; "" where they do."""
+    found, wanted = Counter(_PLACE.findall(out)), Counter(places)
+    if wanted - found:
+        return "it drops what it is given"
+    return "it writes more texts or media than it is given" if found - wanted else ""
+
+
+def _reordered(out: str, messages: Sequence[Message]) -> str:
+    """Why the media of one turn would stand in another; "" where they do not."""
+    shown = [i for i in map(int, re.findall("\x01([0-9]+)\x01", out)) if messages[i].media]
+    return "it changes the order of turns that show media" if shown != sorted(shown) else ""
 
 
 def _with_texts(rendered: str, texts: Sequence[str], specials: Callable[[str], Sequence[str]]) -> str:
@@ -185,10 +213,6 @@ def _with_texts(rendered: str, texts: Sequence[str], specials: Callable[[str], S
         return re.sub("|".join(map(re.escape, names)), lambda name: spelled(name[0]), plain) if names else plain
 
     return re.sub("\x01(\\d+)\x01", text, rendered)
-
-
-def _raise(message: str) -> None:
-    raise TemplateError(message)
 
 
 def mark_raw(prompt: str, n_media: int) -> str:

@@ -11,9 +11,12 @@ from ..errors import ModelError
 from ..native import staged
 from ..native.devices import gpu_layers
 from ..native.llama import ContextOptions, LlamaModel
+from ..native.rehearsal import rehearse
 from ..native.rpc import RemoteDevices
 from ..reduction.planner import TextShape, row_bytes
+from ..store.gguf_files import parts
 from ..store.gguf_header import GgufHeader, read_whole
+from .text_head import check_text_head
 from .threads import thread_count
 
 _SHORT, _OFTEN = 4096, 200  # characters of a text; times that a name stands in it
@@ -30,6 +33,9 @@ class TextModel:
         self.path, self.config = path, replace(config, n_gpu_layers=n_gpu_layers)
         self.header: GgufHeader = read_whole(path)
         _check_kind(path, self.header)
+        check_text_head(self.header)
+        others = [read_whole(part) for part in parts(path)[1:]]
+        rehearse([self.header, *others], "text", weights=weights)
         remote = self._connect() if config.rpc and weights else None
         self.llama = LlamaModel(path, n_gpu_layers, weights=weights, remote=remote)
         self.n_vocab, self.n_embd, self.n_layer = self.llama.n_vocab, self.llama.n_embd, self.llama.n_layer
@@ -75,12 +81,12 @@ class TextModel:
     def hparam(self, key: str, default: int = 0) -> int:
         """An integer key of the architecture, such as "attention.head_count"."""
         value = self.header.metadata.get(f"{self.architecture}.{key}", default)
-        return int(value[0] if isinstance(value, tuple) else value)
+        return int(next(iter(value), default) if isinstance(value, tuple) else value)
 
     @property
     def shape(self) -> TextShape:
         """Sizes for the planner."""
-        n_head = self.hparam("attention.head_count", 1)
+        n_head = max(1, self.hparam("attention.head_count", 1))
         n_embd = self.hparam("embedding_length", self.n_embd)
         return TextShape(
             n_layer=self.n_layer,
@@ -101,7 +107,8 @@ class TextModel:
         """Why visual tokens cannot be pruned in it, "" if they can."""
         if self.llama.is_recurrent:
             return "some of its layers are recurrent, and layers that see fewer tokens are made for KV caches alone"
-        return staged.unsupported_reason(self.llama.handle)
+        with self.llama.owned.using() as model:
+            return staged.unsupported_reason(model)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
@@ -156,7 +163,7 @@ class TextModel:
             return False
         interval = self.hparam("full_attention_interval", 4)
         layers = self.header.metadata.get(f"{self.architecture}.attention.recurrent_layers")
-        return bool(layers[il]) if isinstance(layers, tuple) else (il + 1) % interval != 0
+        return bool(layers[il]) if isinstance(layers, tuple) and il < len(layers) else (il + 1) % interval != 0
 
     def _by_layer(self, key: str, default: int) -> list[int]:
         """An integer key that may be one for all layers or one each."""

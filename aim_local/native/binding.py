@@ -6,8 +6,6 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gguf import GGMLQuantizationType
-
 from ..errors import NativeError
 
 _CURE = "reinstall aim-local as a whole"
@@ -33,4 +31,6 @@ def check_size(lib: ctypes.CDLL, name: str, struct: type[ctypes.Structure]) -> N
 
 def type_number(name: str) -> int:
     """The number of a ggml type, named as in LoadConfig.type_k."""
+    from gguf import GGMLQuantizationType  # numpy comes with it, which rehearsal_child.py has no time for
+
     return int(GGMLQuantizationType[name.upper()])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import callbacks, log
+from .room import check_room
 
 _pressed: list[int] = []  # since the main thread began to make what it makes
 
@@ -25,7 +26,20 @@ def created(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
 
     The libraries call Python for each line they log, and a KeyboardInterrupt that is raised in there goes nowhere. So
     Python's own handler is replaced meanwhile; what was made is freed before the interrupt is raised.
+    Raises NativeError where the address space has no room before, or none to go on with afterwards.
     """
+    check_room()
+    made = _uninterrupted(make, free)
+    try:
+        check_room()
+    except BaseException:
+        if made:
+            free(made)
+        raise
+    return made
+
+
+def _uninterrupted(make: Callable[[], Any], free: Callable[[Any], None]) -> Any:
     log.clear()
     main = threading.current_thread() is threading.main_thread()  # no other gets signals, or may set handlers
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

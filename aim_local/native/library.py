@@ -15,18 +15,20 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import NativeError
-from . import cpu
+from . import aborts, cpu
 from .bindings import import_bindings
 from .installed import library_folder, library_name
 
-PATCH_VERSION = 5  # the `patch` line of patches/VERSION; a test compares the two
+PATCH_VERSION = 6  # the `patch` line of patches/VERSION; a test compares the two
 
 
 def _load() -> tuple[ModuleType, ModuleType, Path, tuple[str, ...]]:
     folder = library_folder()
     cpu.check(folder)
+    aborts.before_loading()
     try:
         base, ggml = _open("ggml-base", folder), _open("ggml", folder)
+        aborts.install(base)
         check_joined(ggml, base, "ggml_log_set")
         backends = load_backends(base, ggml, folder)
         llama, mtmd = import_bindings(lambda name, _: _open(name, folder))

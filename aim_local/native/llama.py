@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError, NativeError
-from . import kernels, log
+from ..store.gguf_files import parts
+from . import forking, kernels, log
 from .aside import is_busy
 from .binding import type_number
 from .callbacks import as_callback
 from .created import created, interrupted
+from .finite import finite_logits
 from .library import llama
+from .owned import Owned
+from .room import check_room, file_bytes, graph_bytes
 from .rpc import RemoteDevices
 from .stop import StopHook
 
@@ -49,7 +54,7 @@ class ContextOptions:
 
 
 class LlamaModel:
-    """A loaded llama_model. `close()` frees it; contexts made from it must be closed first.
+    """A loaded llama_model. `close()` frees it, and first what was made from it.
 
     weights=False reads the vocabulary and sizes only: contexts made from it know how large they would be, and hold
     nothing. Nothing can be computed with them. stop: ends the work of every context made from it.
@@ -63,22 +68,22 @@ class LlamaModel:
         if remote:
             self.stop.check_lost = remote.check
         try:
-            self._model = self._load(n_gpu_layers, weights)
+            model = self._load(n_gpu_layers, weights)
         except BaseException:
             if remote:
                 remote.close()
             raise
+        self.owned = Owned("the model", model, partial(_free_model, remote), holder=self)
         self.n_vocab = int(llama.llama_vocab_n_tokens(self.vocab))
-        self.n_embd = int(llama.llama_model_n_embd_inp(self._model))
-        self.n_layer = int(llama.llama_model_n_layer(self._model))
-        self.n_ctx_train = int(llama.llama_model_n_ctx_train(self._model))
-        self.n_window = int(llama.llama_model_n_swa(self._model))  # tokens that layers with a window see, 0 without
+        self.n_embd = int(llama.llama_model_n_embd_inp(model))
+        self.n_layer = int(llama.llama_model_n_layer(model))
+        self.n_ctx_train = int(llama.llama_model_n_ctx_train(model))
+        self.n_window = int(llama.llama_model_n_swa(model))  # tokens that layers with a window see, 0 without
         # some layers hold one state for all rows they have seen, which cannot go back
-        self.is_recurrent = bool(
-            llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
-        )
+        self.is_recurrent = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
 
     def _load(self, n_gpu_layers: int, weights: bool) -> Any:
+        forking.check()
         llama.llama_backend_init()
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
@@ -88,6 +93,7 @@ class LlamaModel:
         devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
         if handles:
             params.devices = ctypes.addressof(devices)
+        check_room(file_bytes(parts(self.path)) if weights else 0, 0)
         go_on = as_callback(llama.llama_progress_callback, lambda progress, data: not interrupted(), failed=False)
         params.progress_callback = go_on
         model = created(
@@ -105,23 +111,29 @@ class LlamaModel:
 
     @property
     def handle(self) -> Any:
-        if not self._model:
-            raise NativeError("the model is closed; load it again")
-        return self._model
+        """Raises ClosedError."""
+        return self.owned.pointer
 
     @property
     def vocab(self) -> Any:
+        """In the model's turn. Raises ClosedError."""
         return llama.llama_model_get_vocab(self.handle)
+
+    @contextmanager
+    def _using_vocab(self) -> Iterator[Any]:
+        with self.owned.using() as model:
+            yield llama.llama_model_get_vocab(model)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
         data = text.encode("utf-8")
         n = len(data) + 16
         buffer = (ctypes.c_int32 * n)()
-        found = llama.llama_tokenize(self.vocab, data, len(data), buffer, n, start, special)
-        if found < 0:
-            buffer = (ctypes.c_int32 * -found)()
-            found = llama.llama_tokenize(self.vocab, data, len(data), buffer, -found, start, special)
+        with self._using_vocab() as vocab:
+            found = llama.llama_tokenize(vocab, data, len(data), buffer, n, start, special)
+            if found < 0:
+                buffer = (ctypes.c_int32 * -found)()
+                found = llama.llama_tokenize(vocab, data, len(data), buffer, -found, start, special)
         return list(buffer[:found])
 
     @cached_property
@@ -135,16 +147,18 @@ class LlamaModel:
         return self._names(llama.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def _names(self, kinds: int) -> tuple[str, ...]:
-        found = (i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(self.vocab, i) & kinds)
+        with self._using_vocab() as vocab:
+            found = [i for i in range(self.n_vocab) if llama.llama_vocab_get_attr(vocab, i) & kinds]
         return tuple(filter(None, map(self.token_text, found)))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """UTF-8 bytes of one token, possibly part of a character."""
         buffer = ctypes.create_string_buffer(64)
-        n = llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-        if n < 0:
-            buffer = ctypes.create_string_buffer(-n)
-            n = llama.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        with self._using_vocab() as vocab:
+            n = llama.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
+            if n < 0:
+                buffer = ctypes.create_string_buffer(-n)
+                n = llama.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:n]
 
     def token_text(self, token: int) -> str:
@@ -153,28 +167,34 @@ class LlamaModel:
 
     @property
     def bos_text(self) -> str:
-        return self.token_text(llama.llama_vocab_bos(self.vocab))
+        with self._using_vocab() as vocab:
+            return self.token_text(llama.llama_vocab_bos(vocab))
 
     @property
     def adds_bos(self) -> bool:
         """Whether `tokenize` puts that token in front of what begins a prompt."""
-        return bool(llama.llama_vocab_get_add_bos(self.vocab))
+        with self._using_vocab() as vocab:
+            return bool(llama.llama_vocab_get_add_bos(vocab))
 
     @property
     def eos_text(self) -> str:
-        return self.token_text(llama.llama_vocab_eos(self.vocab))
+        with self._using_vocab() as vocab:
+            return self.token_text(llama.llama_vocab_eos(vocab))
 
     def is_eog(self, token: int) -> bool:
         """Whether `token` ends a turn."""
-        return bool(llama.llama_vocab_is_eog(self.vocab, token))
+        with self._using_vocab() as vocab:
+            return bool(llama.llama_vocab_is_eog(vocab, token))
 
     def close(self) -> None:
-        if self._model:
-            if not is_busy():  # it would lose its vocabulary
-                llama.llama_model_free(self._model)
-            self._model = None
-            if self._remote:
-                self._remote.close()
+        self.owned.close()
+
+
+def _free_model(remote: RemoteDevices | None, model: Any) -> None:
+    if not is_busy():  # it would lose its vocabulary
+        llama.llama_model_free(model)
+    if remote:
+        remote.close()
 
 
 def padded_cells(n: int) -> int:
@@ -183,11 +203,15 @@ def padded_cells(n: int) -> int:
 
 
 class Decoder:
-    """Tokens and rows into sequence 0 of a context that somebody else owns."""
+    """Tokens and rows into sequence 0 of a context that somebody else owns. Raises ClosedError when that is closed."""
 
-    def __init__(self, model: LlamaModel, context: Any) -> None:
-        self._model, self._ctx = model, context
-        self.n_batch = int(llama.llama_n_batch(context))
+    def __init__(self, model: LlamaModel, context: Owned) -> None:
+        self._model, self._owned = model, context
+        self.n_batch = int(llama.llama_n_batch(context.pointer))
+
+    @property
+    def _ctx(self) -> Any:
+        return self._owned.pointer
 
     def tokens(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
         """At most n_batch tokens at consecutive positions; with `logits`, those after the last one can be read."""
@@ -220,6 +244,7 @@ class Decoder:
             llama.llama_set_causal_attn(self._ctx, True)
 
     def _decode(self, batch: Any, position: int) -> None:
+        check_room()
         log.clear()
         try:
             status = llama.llama_decode(self._ctx, batch)
@@ -235,12 +260,13 @@ class Decoder:
         raise NativeError(f"llama_decode failed with {status} at position {position}: {log.last_error()}")
 
     def logits(self) -> Rows:
-        """float32 [n_vocab], a copy of the logits after the last decoded token."""
+        """float32 [n_vocab], a copy of the logits after the last decoded token. Raises ModelError for NaN."""
         pointer = llama.llama_get_logits_ith(self._ctx, -1)  # waits for them
         self._model.stop.check_done()
         if not pointer:
             raise NativeError("no logits: nothing was decoded with logits=True")
-        return np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
+        logits = np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
+        return finite_logits(logits, self._model.path)
 
     def truncate(self, position: int) -> bool:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""
@@ -275,23 +301,23 @@ class LlamaContext:
     """A llama_context of one sequence with a plain KV cache. Raises NativeError. `close()` frees it."""
 
     def __init__(self, model: LlamaModel, n_ctx: int, options: ContextOptions) -> None:
-        self._ctx = created(
-            lambda: llama.llama_init_from_model(model.handle, _params(n_ctx, options)), llama.llama_free
-        )
-        if not self._ctx:
+        check_room(graph_bytes(model.n_layer))
+        owner = model.owned
+        ctx = created(lambda: llama.llama_init_from_model(owner.pointer, _params(n_ctx, options)), llama.llama_free)
+        if not ctx:
             model.stop.check_done()
             raise NativeError(log.last_error())
+        self.owned = Owned("the conversation's context", ctx, llama.llama_free, owner=owner, holder=self)
         self._stop = model.stop
-        model.stop.attach_context(self._ctx)
-        kernels.compute_with(self._ctx, options.precision)
-        self.n_ctx = int(llama.llama_n_ctx(self._ctx))
-        self.decoder = Decoder(model, self._ctx)
+        model.stop.attach_context(ctx)
+        kernels.compute_with(ctx, options.precision)
+        self.n_ctx = int(llama.llama_n_ctx(ctx))
+        self.decoder = Decoder(model, self.owned)
 
     @property
     def handle(self) -> Any:
-        if not self._ctx:
-            raise NativeError("the context is closed")
-        return self._ctx
+        """Raises ClosedError."""
+        return self.owned.pointer
 
     def state(self) -> bytearray:
         """The KV cache and its positions. Raises NativeError."""
@@ -321,13 +347,11 @@ class LlamaContext:
     def _restore(self, state: bytearray, flags: int) -> None:
         n_set = llama.llama_state_seq_set_data_ext(self.handle, _bytes_of(state), len(state), 0, flags)
         self._stop.check_done()
-        if n_set == 0:
+        if n_set != len(state):
             raise NativeError("a saved KV cache does not fit this context: other layers or KV types, or too few cells")
 
     def close(self) -> None:
-        if self._ctx:
-            llama.llama_free(self._ctx)
-            self._ctx = None
+        self.owned.close()
 
 
 def _params(n_ctx: int, options: ContextOptions) -> Any:

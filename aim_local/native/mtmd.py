@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from ..errors import ModelError, NativeError
 from . import kernels, log, visual
 from .created import created
+from .finite import finite_rows
 from .library import llama, mtmd
 from .llama import FLASH_ATTN, LlamaModel
+from .owned import Owned, pointer_of
+from .room import VISION_GRAPH, check_room, file_bytes
 from .stop import StopHook
 
 MARKER = "<__media__>"
@@ -60,30 +63,30 @@ class MtmdContext:
             visual.load_merging(*merging)
             return mtmd.mtmd_init_from_file(os.fsencode(path), model.handle, params)
 
-        self._ctx = created(load, mtmd.mtmd_free)
-        if not self._ctx:
+        check_room(file_bytes([path]) + VISION_GRAPH)
+        ctx = created(load, mtmd.mtmd_free)
+        if not ctx:
             raise ModelError(f"{path}: does not load: {log.last_error()}")
-        if not mtmd.mtmd_support_vision(self._ctx):
+        self.owned = Owned("the vision tower", ctx, mtmd.mtmd_free, owner=model.owned, holder=self)
+        if not mtmd.mtmd_support_vision(ctx):
             self.close()
             raise ModelError(f"{path}: has no vision tower; take the model's vision mmproj")
-        if merging[0] < 1 and not visual.merges(self._ctx):
+        if merging[0] < 1 and not visual.merges(ctx):
             self.close()
             raise ModelError(f"{path}: this vision tower cannot merge inside; leave vision_merge at 1")
+        self.path = path
         self.stop: StopHook = model.stop
-        self.stop.attach_vision(self._ctx)
-        self.precision = kernels.precision_of(self._ctx)
-        self.uses_mrope = bool(mtmd.mtmd_decode_use_mrope(self._ctx))
+        self.stop.attach_vision(ctx)
+        self.precision = kernels.precision_of(ctx)
+        self.uses_mrope = bool(mtmd.mtmd_decode_use_mrope(ctx))
 
     @property
     def handle(self) -> Any:
-        if not self._ctx:
-            raise NativeError("the vision tower is closed")
-        return self._ctx
+        """Raises ClosedError."""
+        return self.owned.pointer
 
     def close(self) -> None:
-        if self._ctx:
-            mtmd.mtmd_free(self._ctx)
-            self._ctx = None
+        self.owned.close()
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,12 @@ class Chunks:
 
     def __init__(self, context: MtmdContext, pictures: Sequence[Pixels], *, is_video: bool) -> None:
         """pictures: uint8 [H, W, 3] each. is_video: neighbours may become one chunk. Raises ModelError, NativeError."""
-        self._context, self._handle = context, mtmd.mtmd_input_chunks_init()
+        chunks = mtmd.mtmd_input_chunks_init()
+        self._context = context
+        self._owned = Owned("the pictures' chunks", chunks, mtmd.mtmd_input_chunks_free, holder=self)
         try:
             self._tokenize(pictures, is_video)
-            self.chunks = [self._chunk(i) for i in range(mtmd.mtmd_input_chunks_size(self._handle))]
+            self.chunks = [self._chunk(i) for i in range(mtmd.mtmd_input_chunks_size(chunks))]
         except BaseException:
             self.close()
             raise
@@ -133,12 +138,12 @@ class Chunks:
             array = (mtmd.mtmd_bitmap_p_ctypes * max(1, len(bitmaps)))(*bitmaps)
             log.clear()
             context = self._context.handle
-            status = mtmd.mtmd_tokenize(context, self._handle, ctypes.byref(request), array, len(bitmaps))
+            status = mtmd.mtmd_tokenize(context, self._owned.pointer, ctypes.byref(request), array, len(bitmaps))
         if status != 0:
             raise NativeError(f"mtmd could not tokenise the pictures ({status}): {log.last_error()}")
 
     def _chunk(self, i: int) -> TextChunk | ImageChunk:
-        chunk = mtmd.mtmd_input_chunks_get(self._handle, i)
+        chunk = mtmd.mtmd_input_chunks_get(self._owned.pointer, i)
         kind = mtmd.mtmd_input_chunk_get_type(chunk)
         if kind == _TEXT:
             n = ctypes.c_size_t()
@@ -146,26 +151,23 @@ class Chunks:
             return TextChunk(tuple(tokens[: n.value]))
         if kind != _IMAGE:
             raise ModelError("this mmproj makes audio tokens, which are not supported; use a vision model")
+        own = Owned("the picture's chunk", chunk, lambda _: None, owner=self._owned)
         alone = self._context.uses_mrope or bool(mtmd.mtmd_decode_use_non_causal(self._context.handle, chunk))
-        return ImageChunk(int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), alone, chunk)
+        return ImageChunk(int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), alone, own)
 
     def close(self) -> None:
-        if self._handle:
-            mtmd.mtmd_input_chunks_free(self._handle)
-            self._handle = None
-
-    def __del__(self) -> None:
-        self.close()
+        self._owned.close()
 
 
 def encode_chunk(context: MtmdContext, chunk: ImageChunk, n_embd: int) -> Rows:
     """Visual rows of a chunk, float32 [n_rows, n_embd]. Raises NativeError."""
+    check_room()
     log.clear()
-    if mtmd.mtmd_encode_chunk(context.handle, chunk.handle) != 0:
+    if mtmd.mtmd_encode_chunk(context.handle, pointer_of(chunk.handle)) != 0:
         context.stop.reraise()
         raise NativeError(f"mtmd could not encode a picture: {log.last_error()}")
     pointer = mtmd.mtmd_get_output_embd(context.handle)
-    return np.ctypeslib.as_array(pointer, shape=(chunk.n_rows, n_embd)).copy()
+    return finite_rows(np.ctypeslib.as_array(pointer, shape=(chunk.n_rows, n_embd)).copy(), context.path)
 
 
 def decode_chunk(
@@ -175,9 +177,10 @@ def decode_chunk(
     after = llama.llama_pos(0)
     data = np.ascontiguousarray(rows, dtype=np.float32)
     pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    check_room()
     log.clear()
     status = mtmd.mtmd_helper_decode_image_chunk(
-        context.handle, llama_context, chunk.handle, pointer, position, 0, n_batch, ctypes.byref(after),
+        context.handle, llama_context, pointer_of(chunk.handle), pointer, position, 0, n_batch, ctypes.byref(after),
         mtmd.mtmd_helper_post_decode_callback(), None,
     )  # fmt: skip
     if status != 0:

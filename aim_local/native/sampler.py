@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, UsageError
+from ..errors import ClosedError, ModelError, UsageError
 from . import log
 from .aside import aside, is_busy
+from .finite import finite_logits
 from .library import llama
 from .llama import LlamaModel
 
@@ -51,7 +52,7 @@ class Sampler:
     """
 
     def __init__(self, model: LlamaModel, sampling: Sampling, check: Callable[[], None] = lambda: None) -> None:
-        self._n_vocab, self._check, self._is_left = model.n_vocab, check, False
+        self._n_vocab, self._path, self._check, self._is_left = model.n_vocab, model.path, check, False
         self._chain = self._grammar = None
         if sampling.grammar:
             _check_text(sampling.grammar)
@@ -63,11 +64,14 @@ class Sampler:
     def draw(self, context: Any) -> int:
         """The next token, from the logits after the last decoded one. context: a llama_context.
 
-        Raises ModelError where no token of the model continues what the grammar allows.
+        Raises ModelError where no token of the model continues what the grammar allows, and for logits that are NaN.
         """
+        if self._chain is None:
+            raise ClosedError("the sampler is closed; make another one")
         if not self._grammar:
+            finite_logits(self._logits(context), self._path)
             return int(llama.llama_sampler_sample(self._chain, context, -1))
-        return self._aside(partial(self._draw, self._logits(context).copy()))
+        return self._aside(partial(self._draw, finite_logits(self._logits(context).copy(), self._path)))
 
     def _read(self, vocab: Any, grammar: bytes) -> None:
         log.clear()  # what llama.cpp says is heard in the thread that asks

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ContextError, NativeError, UsageError
+from ..errors import AimError, ContextError, NativeError, UsageError
 from . import callbacks
 from .binding import bind, check_size, type_number
 from .created import created
+from .finite import finite_logits
 from .kernels import compute_with
 from .library import libllama, llama
+from .owned import Owned, pointer_of
+from .room import check_room, graph_bytes
 from .status import ABORTED, LLAMA
 from .stop import StopHook
 
@@ -109,6 +112,8 @@ _get_kept = bind(libllama, "aim_get_kept", [c_void_p, c_int32, _ints, c_int32])
 _get_importance = bind(libllama, "aim_get_importance", [c_void_p, c_int32, _floats, c_int32])
 # int64_t aim_held_row_bytes(const struct llama_context * ctx)
 _held_row_bytes = bind(libllama, "aim_held_row_bytes", [c_void_p], c_int64)
+# int32_t aim_check_state(struct llama_context * ctx, int32_t n_pos, int32_t n_cells, int32_t n_visual)
+_check_state = bind(libllama, "aim_check_state", [c_void_p, c_int32, c_int32, c_int32])
 # int64_t aim_compute_bytes(const struct llama_context * ctx)
 _compute_bytes = bind(libllama, "aim_compute_bytes", [c_void_p], c_int64)
 # int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head)
@@ -139,6 +144,17 @@ def unsupported_reason(model: int) -> str:
 def compute_bytes(ctx: int) -> int:
     """Bytes of a llama_context's compute buffers over all backends; of a model without weights, what they would be."""
     return LLAMA.checked(_compute_bytes(ctx))
+
+
+def check_state(ctx: int, n_pos: int, n_cells: int, n_visual: int) -> None:
+    """After any llama_context took a state from outside: it holds n_cells rows at positions below n_pos.
+
+    n_visual of them are visual. Raises NativeError where that is not so, and empties it.
+    """
+    try:
+        LLAMA.checked(_check_state(ctx, n_pos, n_cells, n_visual))
+    except AimError as e:
+        raise NativeError(f"the saved KV cache is not what the conversation says of it: {e}") from e
 
 
 def score_bytes(n: int, n_head: int, n_head_kv: int, d_head: int) -> int:
@@ -194,16 +210,16 @@ class StageInfo:
 class StagedContext:
     """A llama_context with a staged KV cache, sequence 0. Owns the native context: use `with` or close().
 
-    model: address of a loaded llama_model, which has to outlive this. stop: what ends its calls from outside; whatever
-    it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a name of HOLDS, what a later
-    prefill needs to rank earlier rows again: "rows" where the first stage's last layer does not rank by "pagerank" or
-    "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be staged, UsageError for a
-    plan that cannot be, NativeError for what llama.cpp refuses.
+    model: a loaded llama_model; where it is given as an address alone, it has to outlive this. stop: what ends its
+    calls from outside; whatever it raises comes out of them. precision: of a prefill, see kernels.compute_with. hold: a
+    name of HOLDS, what a later prefill needs to rank earlier rows again: "rows" where the first stage's last layer does
+    not rank by "pagerank" or "pagerank_relative", else "queries". Errors: ModelError for an architecture that cannot be
+    staged, UsageError for a plan that cannot be, NativeError for what llama.cpp refuses.
     """
 
     def __init__(
         self,
-        model: int,
+        model: Owned | int,
         plan: StagePlan,
         *,
         n_ubatch: int = 512,
@@ -228,24 +244,31 @@ class StagedContext:
         params.n_outputs_max = n_outputs  # logits rows of one llama_decode; 0 would reserve them for a whole n_batch
         params.no_perf = False
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
-        ctx = created(lambda: _context_init(model, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
+        address = pointer_of(model)
+        check_room(graph_bytes(llama.llama_model_n_layer(address)))
+        ctx = created(lambda: _context_init(address, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
         if not ctx:
             if stop:
                 stop.check_done()
             raise LLAMA.error()
-        self.ctx: int | None = ctx
+        owner = model if isinstance(model, Owned) else None
+        self.owned = Owned("the conversation's context", ctx, llama.llama_free, owner=owner, holder=self)
         self.plan, self._stop = plan, stop
         if stop:
             stop.attach_context(ctx)
         compute_with(ctx, precision)
-        self.n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-        self.n_embd: int = llama.llama_model_n_embd_inp(model)  # of a row that comes in
-        self.n_layer: int = llama.llama_model_n_layer(model)
+        self.n_vocab: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(address))
+        self.n_embd: int = llama.llama_model_n_embd_inp(address)  # of a row that comes in
+        self.n_layer: int = llama.llama_model_n_layer(address)
+
+    @property
+    def ctx(self) -> int:
+        """The llama_context. Raises ClosedError."""
+        address: int = self.owned.pointer
+        return address
 
     def close(self) -> None:
-        if self.ctx is not None:
-            llama.llama_free(self.ctx)
-            self.ctx = None
+        self.owned.close()
 
     def __enter__(self) -> StagedContext:
         return self
@@ -320,6 +343,7 @@ class StagedContext:
             select=_native_selector(select) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,
         )
+        check_room()
         status = _prefill(self.ctx, ctypes.byref(params))
         callbacks.reraise()
         self._raise_stopped(status == ABORTED)
@@ -352,10 +376,10 @@ class StagedContext:
             self._stop.check_done()
 
     def logits(self) -> Rows:
-        """Next-token logits after the last prefill or decode, float32 [n_vocab]."""
+        """Next-token logits after the last prefill or decode, float32 [n_vocab]. Raises ModelError for NaN."""
         row = llama.llama_get_logits_ith(self.ctx, -1)  # waits for them
         self._check_done()
-        return np.ctypeslib.as_array(row, (self.n_vocab,)).copy()
+        return finite_logits(np.ctypeslib.as_array(row, (self.n_vocab,)).copy())
 
     def decode(self, token: int) -> Rows:
         """Runs one token through all layers and returns the next-token logits, float32 [n_vocab]."""
@@ -405,7 +429,7 @@ class StagedContext:
 
     def stages(self) -> list[StageInfo]:
         infos = []
-        for s in range(_n_stages(self.ctx)):
+        for s in range(LLAMA.checked(_n_stages(self.ctx))):
             info = _StageInfo()
             LLAMA.checked(_get_stage(self.ctx, s, ctypes.byref(info)))
             infos.append(StageInfo(*(getattr(info, name) for name, _ in _StageInfo._fields_)))

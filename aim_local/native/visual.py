@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from .binding import bind, check_size
+from .finite import finite_rows
 from .library import libmtmd
+from .owned import Owned, pointer_of
+from .room import check_room
 from .status import ABORTED, MTMD, UNSUPPORTED
 from .stop import StopHook
 
@@ -151,18 +154,23 @@ def merges(context: Any) -> bool:
 class TileEncoder:
     """The vision tower and projector of a loaded mmproj, one tile at a time: what one run of it sees.
 
-    `context` is an mtmd_context pointer (mtmd_init_from_file); it must outlive the encoder and runs one tile at a time.
+    `context` is a mtmd_context, which runs one tile at a time; as a bare pointer it must outlive the encoder.
     stop: what ends it from outside, already attached to the context; what it raises comes out of encode().
     """
 
     def __init__(self, context: Any, n_threads: int = 0, stop: StopHook | None = None) -> None:
         if not self.supports(context):
             raise ModelError(f"projector {projector(context)} takes whole pictures; use mtmd_tokenize instead")
-        self._context = _pointer(context)
+        self._given: Owned | Any = context
         self.n_threads, self._stop = n_threads, stop  # 0: all cores
         self.side = MTMD.checked(_tile_side(self._context))  # pixels, of towers that take squares
         self.patches_per_side = MTMD.checked(_patches_per_side(self._context))
         self.n_embd = MTMD.checked(_n_embd(self._context))
+
+    @property
+    def _context(self) -> Any:
+        """Raises ClosedError."""
+        return _pointer(self._given)
 
     @staticmethod
     def supports(context: Any) -> bool:
@@ -195,7 +203,7 @@ class TileEncoder:
         rows = np.empty((n, self.n_embd), np.float32)
         given = _float_ptr(features, n, MTMD.checked(_n_features(self._context)))
         self._done(_project(self._context, given, n, self.n_threads, rows.ctypes.data_as(_floats)))
-        return rows
+        return finite_rows(rows)
 
     def _encoded(self, tile: Pixels, width: int, run: Any, *how: int) -> Rows:
         """Rows [n, width] of what a function of the library makes of a tile."""
@@ -205,8 +213,9 @@ class TileEncoder:
         height, wide = tile.shape[-3:-1]
         pixels = _Tile(tile.ctypes.data_as(_bytes), wide, height, len(tile) if tile.ndim == 4 else 1)
         rows = np.empty((MTMD.checked(_n_rows(self._context, ctypes.byref(pixels))), width), np.float32)
+        check_room()
         self._done(run(self._context, ctypes.byref(pixels), *how, self.n_threads, rows.ctypes.data_as(_floats)))
-        return rows
+        return finite_rows(rows)
 
     def _done(self, status: int) -> None:
         if status == ABORTED and self._stop:
@@ -217,7 +226,7 @@ class TileEncoder:
         """The newline embedding, [n_embd]; None where the mmproj has none."""
         out = np.empty(self.n_embd, np.float32)
         status = _newline(self._context, out.ctypes.data_as(_floats))
-        return None if status == UNSUPPORTED else (MTMD.checked(status), out)[1]
+        return None if status == UNSUPPORTED else (MTMD.checked(status), finite_rows(out))[1]
 
 
 def put_class_position_last(context: Any) -> None:
@@ -237,7 +246,7 @@ def projector(context: Any) -> str:
 
 
 def _pointer(context: Any) -> Any:
-    return ctypes.cast(context, c_void_p)
+    return ctypes.cast(pointer_of(context), c_void_p)
 
 
 # --- video frames ----------------------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ def settled(model: Model, asked: Asked, found: Sequence[Sequence[Found]]) -> Vis
     first = next((i for i, items in enumerate(found) if items), None)
     if tokens is None or tokens.flops_share is None or first is None:
         return tokens
-    default = FrameSampling(model.default_frames)
-    shapes = [outline_media(item.media, item.sampling or asked.sampling or default).shape for item in found[first]]
+    default, most = FrameSampling(model.default_frames), model.config.max_pixels
+    shapes = [
+        outline_media(item.media, item.sampling or asked.sampling or default, most).shape for item in found[first]
+    ]
     turns = [Message(turn.role, turn.text) for turn in asked.turns[:first]]
     last = Message("user", asked.turns[first].text, references(shapes))
     rendered = model.render([*system_message(asked.system), *turns, last])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from ..config import MAX_PIXELS
 from ..errors import UsageError
 
 MIB = 2**20
@@ -14,7 +15,8 @@ class Limits:
     """body_bytes: of a JSON request. file_bytes: of an uploaded, decoded or fetched file; files_bytes: of all kept.
 
     fetch_s: for a file from an address, redirects included. n_media: items of a request. n_frames: of a clip, asked or
-    given as pictures. n_pixels: of a frame or picture, before it is fitted. n_answer: tokens of an answer.
+    given as pictures. n_pixels: of a frame or picture, before it is fitted, as in LoadConfig.max_pixels. n_answer:
+    tokens of an answer.
     n_waiting: requests in the queue, without the one that is computed. answer_s: from a request's arrival to its end.
     """
 
@@ -24,7 +26,7 @@ class Limits:
     fetch_s: float = 60.0
     n_media: int = 16
     n_frames: int = 256
-    n_pixels: int = 50_000_000
+    n_pixels: int = MAX_PIXELS
     n_answer: int = 4096
     n_waiting: int = 32
     answer_s: float = 600.0

@@ -11,11 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AimError, CancelledError, ClosedError, ContextError, MediaError, ModelError, UsageError
+from ..errors import (
+    AimError,
+    CancelledError,
+    ClosedError,
+    ContextError,
+    MediaBudgetError,
+    MediaError,
+    ModelError,
+    UsageError,
+)
 from ..results import TokenLogprob
 from .conversations import Conversations, Listeners
 from .failures import RequestError, internal_error
 from .jobs import Answered, Failed, Job, Moved, Said
+from .media.heads import in_options
 from .media.sources import Found
 from .queue import FairQueue
 
@@ -117,7 +127,9 @@ def refusal(e: BaseException, job: Job) -> RequestError:
     text = with_names(str(e), items)
     if isinstance(e, ContextError):
         return RequestError(400, text, param="messages", code="context_length_exceeded")
-    if isinstance(e, MediaError):
+    if isinstance(e, MediaBudgetError):
+        return RequestError(413, in_options(text), param="messages", code="limit_exceeded")
+    if isinstance(e, MediaError) and not isinstance(e, MemoryError):
         return RequestError(400, text, param="messages", code="invalid_media")
     if isinstance(e, UsageError | ModelError):
         return RequestError(400, text)

@@ -2,33 +2,43 @@
 
 Layout: magic, format version, length of the header, sha256 of all that follows; the header (JSON: model, options,
 messages, what the cache holds item by item); the KV state as llama.cpp wrote it, and behind it, where visual tokens are
-pruned, the rows to rank them again. Knows the file and the plain data in
-it; which contexts are made from it is chat.py's business.
+pruned, the rows to rank them again. Knows the file and the plain data in it, of which chat_header.py says what there
+can be; which contexts are made from it is chat.py's business.
+
+Anybody may have written a file, so it is believed step by step: its lengths before anything is read, its header before
+its state is, its checksum before the state goes to llama.cpp. It names a model, but no file is opened for that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..config import LoadConfig, VisualTokenConfig
 from ..errors import AimError, UsageError
 from ..paths import Name, home_path_of
 from ..visible import json_text
+from .chat_header import MAX_HEADER, check_header
+from .digests import known_digest
 from .files import replaced
 from .names import ModelPaths
+from .schema import SchemaError
 from .transcript import TranscriptError
 
 SUFFIX = ".aimchat"
 VERSION = 2  # 1 has no rows to rank visual tokens again; read as well
 _MAGIC = b"AIMCHAT\n"
 _HEAD = struct.Struct("<8sIQ32s")
-_MAX_HEADER = 1 << 30  # a damaged length must not become an attempt to read it
+_WHOLE = "sha256:"  # what a fingerprint of all bytes begins with
+_CHUNK, _ASIDE = 1 << 20, 1 << 30  # read at once; most bytes that are read to say why something is wrong
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
@@ -65,36 +75,69 @@ def write_chat(path: Path, header: Mapping[str, Any], state: bytearray) -> None:
 
 
 def read_header(path: Name) -> dict[str, Any]:
-    """What a file says of itself; its KV cache is neither read nor checked. Raises ChatFileError, UsageError."""
+    """What a file says of itself, as chat_header.py lets it through; its KV cache is not read.
+
+    Raises ChatFileError, UsageError.
+    """
     path = check_suffix(path)
-    try:
-        with path.open("rb") as file:
-            return _read_header(path, file)[0]
-    except OSError as e:
-        raise _unreadable(path, e) from e
+    with _opened(path) as file:
+        return _read_header(path, file)[0]
 
 
 def read_chat(path: Name) -> SavedChat:
     """A whole, undamaged file. Raises ChatFileError, UsageError."""
     path = check_suffix(path)
-    try:
-        with path.open("rb") as file:
-            header, digest, wanted = _read_header(path, file)
-            state = bytearray(int(header["n_state"]))
-            n = file.readinto(state)
-            extra = file.read(1)
-    except OSError as e:
-        raise _unreadable(path, e) from e
-    if n < len(state):
-        raise ChatFileError(f"{path}: is cut short, {len(state) - n} bytes are missing; copy it again")
-    digest.update(state)
-    if extra or digest.digest() != wanted:
-        raise _damaged(path)
+    with _opened(path) as file:
+        header, text, wanted = _read_header(path, file)
+        begin = file.tell()
+        if _digest(file, text) != wanted:
+            raise _damaged(path)
+        try:
+            state = bytearray(header["n_state"])
+        except MemoryError as e:
+            n_mib = header["n_state"] / 2**20
+            raise ChatFileError(f"{path}: its KV cache takes {n_mib:.0f} MiB, there is not so much memory") from e
+        file.seek(begin)
+        if file.readinto(state) != len(state):
+            raise _damaged(path)
     return SavedChat(header, state)
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], Any, bytes]:
-    """The header, the running sha256 and what it has to become."""
+def raise_damaged(path: Name) -> None:
+    """Where what a file says is wrong: raises ChatFileError if that is since it does not fit its checksum.
+
+    A file of more than 1 GiB is not read for that.
+    """
+    path = check_suffix(path)
+    with _opened(path) as file:
+        if os.fstat(file.fileno()).st_size <= _ASIDE:
+            text, wanted = _read_text(path, file)
+            if _digest(file, text) != wanted:
+                raise _damaged(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """Raises ChatFileError, also while it is read."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for a writer
+            raise ChatFileError(f"{path}: is no file; name one that /save NAME{SUFFIX} wrote")
+        with path.open("rb") as file:
+            yield file
+    except OSError as e:
+        raise _unreadable(path, e) from e
+
+
+def _digest(file: BufferedReader, text: bytes) -> bytes:
+    """sha256 of the header and all that follows it in the file."""
+    digest = hashlib.sha256(text)
+    while part := file.read(_CHUNK):
+        digest.update(part)
+    return digest.digest()
+
+
+def _read_text(path: Path, file: BufferedReader) -> tuple[bytes, bytes]:
+    """The header as it stands there, and the sha256 of it and the state."""
     head = file.read(_HEAD.size)
     if head[: len(_MAGIC)] != _MAGIC:
         raise ChatFileError(f"{path}: is no saved conversation; name a file that /save NAME{SUFFIX} wrote")
@@ -103,20 +146,42 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], Any, bytes
     _, version, n_header, wanted = _HEAD.unpack(head)
     if not 1 <= version <= VERSION:
         raise ChatFileError(f"{path}: has format {version}, this version reads {VERSION}; update aim-local")
-    if n_header > _MAX_HEADER:
+    if n_header > MAX_HEADER:
         raise _damaged(path)
     text = file.read(n_header)
     if len(text) < n_header:
         raise ChatFileError(
             f"{path}: is cut short, {n_header - len(text)} bytes of its header are missing; copy it again"
         )
+    return text, wanted
+
+
+def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], bytes, bytes]:
+    """The header, checked, as it stands there, and the sha256 of it and the state."""
+    text, wanted = _read_text(path, file)
+    n_here = os.fstat(file.fileno()).st_size - file.tell()
     try:
-        header = json.loads(text)
-        if not isinstance(header["model"], dict) or not 0 <= header["n_state"] < 1 << 50:
+        header = json.loads(text, parse_constant=_no_constant)
+        n_state = header["n_state"]
+        if type(n_state) is int and n_state > n_here:
+            raise ChatFileError(f"{path}: is cut short, {n_state - n_here} bytes are missing; copy it again")
+        if n_state != n_here:
             raise _damaged(path)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise _damaged(path) from e
-    return header, hashlib.sha256(text), wanted
+    try:
+        check_header(header)
+    except SchemaError as e:
+        raise_damaged(path)
+        raise ChatFileError(
+            f"{path}: its header says what cannot be: {e}; save the conversation again, or update aim-local if a later "
+            "version wrote it"
+        ) from e
+    return header, text, wanted
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _damaged(path: Path) -> ChatFileError:
@@ -130,11 +195,14 @@ def _unreadable(path: Path, e: OSError) -> ChatFileError:
 # --- parts of the header ----------------------------------------------------------------------------------------------
 
 
-def fingerprint(path: Path) -> str:
-    """sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly: its head, its end and weights between.
+def fingerprint(*parts: Path) -> str:
+    """Of a model's file, or of all parts of one that is split: sha256 of all their bytes."""
+    digests = [known_digest(part) for part in parts]
+    return _WHOLE + (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())
 
-    A file of gigabytes is told from another in milliseconds; two that differ in single weights only are taken as one.
-    """
+
+def _sampled(path: Path) -> str:
+    """As earlier versions wrote it: sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly."""
     n_bytes = path.stat().st_size
     digest = hashlib.sha256(str(n_bytes).encode())
     with path.open("rb") as file:
@@ -162,12 +230,13 @@ def tokens_from_dict(data: dict[str, Any] | None) -> VisualTokenConfig | None:
 
 def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[str, Any]:
     """The model and how its cache is kept. name and path are for messages and for finding it, fingerprints decide."""
+    model = [path for path in paths.files if path != paths.mmproj]
     return {
         "name": paths.name,
         "architecture": architecture,
         "path": str(paths.model.absolute()),
         "mmproj": str(paths.mmproj.absolute()) if paths.mmproj else None,
-        "fingerprints": [fingerprint(p) for p in (paths.model, paths.mmproj) if p],
+        "fingerprints": [fingerprint(*model), *([fingerprint(paths.mmproj)] if paths.mmproj else [])],
         "type_k": config.type_k,
         "type_v": config.type_v,
         "flash_attn": config.flash_attn,
@@ -177,6 +246,8 @@ def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[s
 
 def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any], *, shows_media: bool) -> None:
     """Raises ChatFileError where the cache of `saved` is none of `own`'s."""
+    if not any(str(found).startswith(_WHOLE) for found in saved["fingerprints"]):  # of an earlier version
+        own = {**own, "fingerprints": [_sampled(Path(own[key])) for key in ("path", "mmproj") if own[key]]}
     if saved["fingerprints"] != own["fingerprints"]:
         raise ChatFileError(f"{path}: {_other_model(saved, own)}")
     kept, here = (_cache_types(facts) for facts in (saved, own))

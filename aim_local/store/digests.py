@@ -7,38 +7,57 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from .files import replaced
 from .names import cache_folder
+from .plain_json import parsed_object
 
 _MOST = 256  # files that are remembered
+_YOUNG_NS = 3_000_000_000  # changed so lately, a file may be changed again at what its clock calls the same time
 
 
 def known_digest(path: Path) -> str:
     """sha256 (hex) of a file. Raises OSError where it cannot be read."""
-    stat, where = path.stat(), str(path.resolve())
-    marks = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    memory = cache_folder() / "digests.json"
-    known = _known(memory)
-    held = known.get(where)
+    memory, where, marks = _memory(), str(path.resolve()), _marks(path)
+    held = _known(memory).get(where)
     if isinstance(held, list) and held[:-1] == marks and isinstance(held[-1], str):
         return held[-1]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if _marks(path) == marks:  # else it was written to meanwhile
+        note_digest(path, digest)
+    return digest
+
+
+def note_digest(path: Path, digest: str) -> None:
+    """Remember the sha256 (hex) of a file that its writer worked out. Raises OSError where it is not there."""
+    memory, where, marks = _memory(), str(path.resolve()), _marks(path)
+    if any(0 <= time.time_ns() - changed < _YOUNG_NS for changed in marks[1:3]):
+        return
+    known = _known(memory)
     known.pop(where, None)
     kept = dict(list(known.items())[-(_MOST - 1) :]) | {where: [*marks, digest]}
     with suppress(OSError):  # a folder that cannot be written costs the time again, nothing else
         memory.parent.mkdir(parents=True, exist_ok=True)
         with replaced(memory) as partial:
             partial.write_text(json.dumps(kept), encoding="utf-8")
-    return digest
+
+
+def _memory() -> Path:
+    return cache_folder() / "digests.json"
+
+
+def _marks(path: Path) -> list[int]:
+    """What changes with a file's contents. A writer can put its time of change back, but not the inode's (ctime)."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
 
 
 def _known(memory: Path) -> dict[str, object]:
     try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
+        return parsed_object(memory.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -13,8 +13,6 @@ import json
 import math
 import os
 import struct
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,15 +23,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from .files import Part, sweep
 from .names import cache_folder
 
 CAP = 2 << 30  # bytes of all entries together
-SUFFIX, PART = ".rows", ".part"
+SUFFIX = ".rows"
 VERSION = 1
 _MAGIC = b"AIMROWS\n"
 _HEAD = struct.Struct("<8sIQQ32s4x")  # magic, version, bytes of arrays, bytes of JSON, sha256 of all behind; 64 bytes
 _MAX_JSON = 64 << 20
-_ABANDONED = 24 * 3600  # seconds since a part was last written to: its process is gone
 
 Rows = NDArray[np.float32]
 Frames = NDArray[np.uint8]
@@ -109,7 +107,7 @@ class EncodedStore:
 
     def entries(self) -> list[Stored]:
         """Finished entries, the last used first. Raises OSError where the folder cannot be read."""
-        found = [_stored(path) for path in self._files() if path.suffix == SUFFIX]
+        found = [_stored(path) for path in self._files()]
         return sorted((stored for stored in found if stored), key=lambda stored: stored.used, reverse=True)
 
     def clear(self) -> tuple[int, int]:
@@ -117,17 +115,16 @@ class EncodedStore:
         entries = self.entries()
         for path in self._files():
             path.unlink(missing_ok=True)
+        sweep(self.folder)
         return len(entries), sum(entry.n_bytes for entry in entries)
 
     def shrink(self, keep: Path) -> None:
-        """Back under the cap, and rid of what dead processes left."""
-        now, kept = time.time(), list[tuple[float, int, Path]]()
+        """Back under the cap."""
+        kept = list[tuple[float, int, Path]]()
         for path in self._files():
             with suppress(OSError):
                 stat = path.stat()
-                if path.suffix == PART and now - stat.st_mtime > _ABANDONED:
-                    path.unlink()
-                elif path.suffix == SUFFIX and path != keep:
+                if path != keep:
                     kept.append((stat.st_mtime, stat.st_size, path))
         with suppress(OSError):
             left = sum(size for _, size, _ in kept) + keep.stat().st_size - self.cap
@@ -141,7 +138,7 @@ class EncodedStore:
         if not self.folder.is_dir():
             return
         for path in sorted(self.folder.iterdir()):
-            if path.suffix in (SUFFIX, PART):
+            if path.suffix == SUFFIX:
                 yield path
 
 
@@ -154,7 +151,7 @@ class EntryWriter:
     def __init__(self, store: EncodedStore, key: Key) -> None:
         self._store, self._key = store, key
         self._file: BinaryIO | None = None
-        self._path: Path | None = None
+        self._part: Part | None = None
         self._digest, self._n_bytes = hashlib.sha256(), 0
         self.problem = ""
         self._shapes: list[tuple[int, ...]] = []
@@ -185,20 +182,19 @@ class EntryWriter:
         }
         n_arrays, text = self._n_bytes, json.dumps(described).encode()
         self._write(memoryview(text))
-        if self._file is None or self._path is None or self.problem:
+        if self._file is None or self._part is None or self.problem:
             self.drop()
             return
-        target = self._store.folder / self._key.name
         try:
             self._file.seek(0)
             self._file.write(_HEAD.pack(_MAGIC, VERSION, n_arrays, len(text), self._digest.digest()))
-            self._file.close()
-            os.replace(self._path, target)
+            self._file.flush()
+            self._part.keep(sync=False)  # what a power cut takes of it shows in its checksum
         except OSError as e:
             self._fail(e)
             return
-        self._file = self._path = None
-        self._store.shrink(target)
+        self.drop()
+        self._store.shrink(self._part.path)
 
     def forget(self) -> None:
         """No rows come again that were given before."""
@@ -206,16 +202,14 @@ class EntryWriter:
         self._numbers.clear()
 
     def drop(self) -> None:
-        """Nothing is kept. Idempotent."""
+        """Nothing is kept of what is not finished. Idempotent."""
         file, self._file = self._file, None
-        path, self._path = self._path, None
         self._held.clear()
         with suppress(OSError):
             if file:
                 file.close()
-        with suppress(OSError):
-            if path:
-                path.unlink(missing_ok=True)
+        if self._part:
+            self._part.close()
 
     def _write(self, data: memoryview) -> None:
         if self.problem:
@@ -237,8 +231,8 @@ class EntryWriter:
     def _open(self) -> None:
         folder = self._store.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people look at is private
-        handle, name = tempfile.mkstemp(prefix=f"{self._key.name[:16]}.", suffix=PART, dir=folder)
-        self._path, self._file = Path(name), os.fdopen(handle, "wb")
+        self._part = Part(folder / self._key.name)
+        self._file = os.fdopen(self._part.handle, "wb", closefd=False)
         self._file.write(bytes(_HEAD.size))
 
     def _fail(self, e: OSError) -> None:

@@ -8,11 +8,16 @@ ours. Without a line a file stays.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ..errors import AimError
 from .files import replaced
+from .locks import held, lock_beside
 from .names import data_folder
+from .plain_json import parsed
 
 
 def note_fetched(entry: Path) -> None:
@@ -20,8 +25,10 @@ def note_fetched(entry: Path) -> None:
     record = _record()
     record.parent.mkdir(parents=True, exist_ok=True)
     # one line, appended: pulls that run at the same time do not lose each other's
-    with record.open("a", encoding="utf-8") as out:
-        out.write(json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n")
+    line = json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n"
+    with _alone(record), record.open("a+b") as out:
+        whole = out.seek(0, os.SEEK_END) == 0 or os.pread(out.fileno(), 1, out.tell() - 1) == b"\n"
+        out.write((line if whole else f"\n{line}").encode())  # behind a line that a full disk cut off, too
 
 
 def was_fetched(entry: Path) -> bool:
@@ -31,11 +38,18 @@ def was_fetched(entry: Path) -> bool:
 
 def forget_fetched(entries: Collection[Path]) -> None:
     """Entries and blobs that were removed. Raises OSError."""
-    gone, lines = {str(entry.resolve()) for entry in entries}, _lines()
-    left = [line for line in lines if line[0] not in gone]
-    if len(left) < len(lines):
+    gone = {str(entry.resolve()) for entry in entries}
+    if not any(line[0] in gone for line in _lines()):
+        return
+    with _alone(_record()):
+        left = [line for line in _lines() if line[0] not in gone]
         with replaced(_record()) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in left), encoding="utf-8")
+
+
+def _alone(record: Path) -> AbstractContextManager[object]:
+    """Waits until no other process writes the record."""
+    return held(lock_beside(record), AimError, wait=True, stays=False)
 
 
 def _record() -> Path:
@@ -45,15 +59,15 @@ def _record() -> Path:
 def _lines() -> list[list[object]]:
     """A line that cannot be read is none: its file stays."""
     try:
-        text = _record().read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = _record().read_bytes()
+    except OSError:
         return []
     found = []
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = parsed(line)
         except ValueError:
             continue
-        if isinstance(value, list) and len(value) == 2:
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
             found.append(value)
     return found

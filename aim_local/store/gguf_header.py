@@ -1,7 +1,7 @@
 """The head of a GGUF file: metadata and tensor list, without its weights and without its vocabulary.
 
 gguf.GGUFReader makes an array of every vocabulary entry: 14 s for 150,000 tokens, where this takes 0.1 s. Long arrays
-are skipped, only their length is kept. Knows the file format, not what the keys mean.
+are skipped, only their length is kept. Knows the file format, and refuses what breaks it; not what the keys mean.
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -11,6 +11,7 @@ import hashlib
 import mmap
 import struct
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -20,8 +21,12 @@ from ..errors import ModelError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_COUNT = 1 << 28  # keys or tensors; a damaged count must not become hours of reading
+# a damaged count must not become minutes of reading; the largest models have hundreds of keys, thousands of tensors
+# and a million of texts (tokens, merges)
+MAX_KEYS, MAX_TENSORS, MAX_TEXTS = 1 << 16, 1 << 17, 1 << 23
 MAX_KEPT = 1024  # longer arrays, and arrays of strings, are skipped
+MAX_NAME, MAX_DIMS = 63, 4  # bytes of a tensor's name, dimensions: GGML_MAX_NAME and GGML_MAX_DIMS of ggml.h
+ALIGNMENT, LEAST_ALIGNMENT, MOST_ALIGNMENT = 32, 8, 1 << 20
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "text", "array")
@@ -75,7 +80,7 @@ class GgufHeader:
 
         try:
             name = str(gguf.LlamaFileType(int(self.metadata["general.file_type"])).name)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return ""
         return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
@@ -86,7 +91,7 @@ class GgufHeader:
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         for tensor in self.tensors:
-            name = _type_name(tensor.type)
+            name = type_name(tensor.type)
             counts[name] += 1
             block, size = gguf.GGML_QUANT_SIZES.get(tensor.type, (1, 1))
             sizes[name] += prod(tensor.shape) // block * size
@@ -103,7 +108,7 @@ class GgufHeader:
         return max(0, max(ends) - self.n_bytes)
 
 
-def _type_name(number: int) -> str:
+def type_name(number: int) -> str:
     import gguf
 
     try:
@@ -127,6 +132,14 @@ def read_header(path: str | Path) -> GgufHeader:
         raise ModelError(f"{path}: is a folder, not a GGUF file; name the file inside it") from e
     except (OSError, ValueError) as e:
         raise ModelError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e}); check its permissions") from e
+
+
+def head_sha256(header: GgufHeader) -> str:
+    """sha256 (hex) of the file from its beginning to its weights, and of its size. Raises OSError."""
+    found = hashlib.sha256(str(header.n_bytes).encode())
+    with header.path.open("rb") as file:
+        found.update(file.read(header.data_offset))
+    return found.hexdigest()
 
 
 def read_architecture(path: Path) -> str:
@@ -176,25 +189,55 @@ def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
     cursor = _Cursor(data)
     cursor.at = 4
     try:
-        version, n_tensors, n_keys = cursor.scalar("I"), cursor.scalar("Q"), cursor.scalar("Q")
+        version = cursor.scalar("I")
         if version not in VERSIONS:
             raise ModelError(f"{path}: is GGUF version {version}; versions 2 and 3 are read: convert the model again")
-        if n_tensors > MAX_COUNT or n_keys > MAX_COUNT:
-            raise ModelError(f"{path}: has a damaged head; download or convert it again")
-        metadata, kinds = {}, {}
-        for _ in range(n_keys):
-            key, kind = cursor.string(), cursor.scalar("I")
-            kinds[key] = cursor.kind_name(kind)
-            metadata[key] = cursor.value(kind)
-        tensors = tuple(cursor.tensor() for _ in range(n_tensors))
-    except (struct.error, UnicodeDecodeError, KeyError, ValueError, IndexError, OverflowError) as e:
+        n_tensors = cursor.count("tensors", MAX_TENSORS)
+        metadata, kinds = cursor.keys(cursor.count("keys", MAX_KEYS))
+        tensors = cursor.tensors(n_tensors)
+        alignment = _alignment(metadata, kinds)
+        _check_layout(tensors, alignment)
+    except _DamagedError as e:
+        raise ModelError(f"{path}: has a damaged head: {e}; download or convert it again") from e
+    except (struct.error, IndexError, OverflowError) as e:
         raise ModelError(
             f"{path}: ends or breaks inside its head ({n_bytes} bytes); download or convert it again"
         ) from e
-    alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment <= 0:
-        raise ModelError(f"{path}: has a damaged head (alignment {alignment!r}); download or convert it again")
     return GgufHeader(path, version, metadata, tensors, cursor.at + -cursor.at % alignment, n_bytes, kinds)
+
+
+class _DamagedError(ValueError):
+    """What in the head breaks the format."""
+
+
+def _alignment(metadata: dict[str, Any], kinds: dict[str, str]) -> int:
+    value = metadata.get("general.alignment", ALIGNMENT)
+    right = isinstance(value, int) and LEAST_ALIGNMENT <= value <= MOST_ALIGNMENT and value & (value - 1) == 0
+    if not right or kinds.get("general.alignment", "uint32") != "uint32":
+        raise _DamagedError(
+            f"general.alignment is {value!r:.40}, it has to be a power of two, {LEAST_ALIGNMENT} to {MOST_ALIGNMENT}"
+        )
+    return int(value)
+
+
+def _check_layout(tensors: tuple[TensorInfo, ...], alignment: int) -> None:
+    """As llama.cpp wants it: tensors lie one behind the other, each at a multiple of the alignment."""
+    import gguf
+
+    end = 0
+    for tensor in tensors:
+        block, size = gguf.GGML_QUANT_SIZES.get(tensor.type, (0, 0))
+        if not block:
+            raise _DamagedError(f"the tensor {tensor.name!a} is of type {tensor.type}, which there is not")
+        if tensor.shape[0] % block:
+            kind = type_name(tensor.type)
+            raise _DamagedError(f"the tensor {tensor.name!a} has rows of {tensor.shape[0]}, {kind} is by {block}")
+        if tensor.offset != end:
+            raise _DamagedError(
+                f"the tensor {tensor.name!a} begins at {tensor.offset}, the one before it ends at {end}"
+            )
+        end += prod(tensor.shape) // block * size
+        end += -end % alignment
 
 
 class _Cursor:
@@ -203,25 +246,57 @@ class _Cursor:
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.at = 0
+        self._n_texts = 0
 
     def scalar(self, code: str) -> Any:
         (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
         self.at += struct.calcsize(f"<{code}")
         return value
 
+    def count(self, what: str, most: int) -> int:
+        n: int = self.scalar("Q")
+        if n > most:
+            raise _DamagedError(f"it counts {n} {what}, {most} at most can be")
+        return n
+
+    def keys(self, n: int) -> tuple[dict[str, Any], dict[str, str]]:
+        """Values and kinds by key."""
+        metadata: dict[str, Any] = {}
+        kinds: dict[str, str] = {}
+        for _ in range(n):
+            key = self.name("key", kinds)
+            kind = self.scalar("I")
+            kinds[key] = self.kind_name(key, kind)
+            metadata[key] = self.value(kind)
+        return metadata, kinds
+
+    def name(self, what: str, known: Container[str]) -> str:
+        """Of a key or tensor: text, which none of the known ones is."""
+        try:
+            name = self._bytes().decode()
+        except UnicodeDecodeError as e:
+            raise _DamagedError(f"a {what} has a name that is not UTF-8") from e
+        if not name or name in known:
+            raise _DamagedError(f"the {what} {name!a:.80} is there twice" if name else f"a {what} has no name")
+        return name
+
     def string(self) -> str:
+        return self._bytes().decode("utf-8", errors="replace")
+
+    def _bytes(self) -> bytes:
         length = self.scalar("Q")
         if self.at + length > len(self.data):
-            raise ValueError("string beyond the end")
-        text = self.data[self.at : self.at + length].decode("utf-8", errors="replace")
+            raise IndexError("string beyond the end")
         self.at += length
-        return text
+        return self.data[self.at - length : self.at]
 
-    def kind_name(self, kind: int) -> str:
+    def kind_name(self, key: str, kind: int) -> str:
         """Of the value that comes next, which is not read."""
-        if kind != ARRAY:
-            return KINDS[kind]
-        return f"array of {KINDS[struct.unpack_from('<I', self.data, self.at)[0]]}"
+        inner = struct.unpack_from("<I", self.data, self.at)[0] if kind == ARRAY else kind
+        if kind >= len(KINDS) or inner >= len(KINDS) or inner == ARRAY:
+            nested = "an array of arrays" if inner == ARRAY else f"of kind {max(kind, inner)}, which there is not"
+            raise _DamagedError(f"{key!a:.80} is {nested}")
+        return f"array of {KINDS[inner]}" if kind == ARRAY else KINDS[kind]
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
@@ -230,7 +305,7 @@ class _Cursor:
 
     def architecture(self) -> str:
         self.at = 16  # magic, version, number of tensors
-        for _ in range(self.scalar("Q")):
+        for _ in range(self.count("keys", MAX_KEYS)):
             key, value = self.string(), self.value(self.scalar("I"))
             if key == "general.architecture":
                 return str(value)
@@ -242,25 +317,36 @@ class _Cursor:
             return tuple(self.scalar(SCALARS[kind]) for _ in range(length))
         if kind == STRING:
             self._skip_strings(length)
-        elif kind == ARRAY:
-            for _ in range(length):
-                self.array()
         else:
             self.at += length * struct.calcsize(f"<{SCALARS[kind]}")
         if self.at > len(self.data):
-            raise ValueError("array beyond the end")
+            raise IndexError("array beyond the end")
         return ArrayInfo(length)
 
     def _skip_strings(self, length: int) -> None:
+        self._n_texts += length
+        if self._n_texts > MAX_TEXTS:
+            raise _DamagedError(f"it counts {self._n_texts} texts, {MAX_TEXTS} at most can be")
         # the vocabulary: the one loop that is hot
         unpack, data, at = struct.Struct("<Q").unpack_from, self.data, self.at
         for _ in range(length):
             at += 8 + unpack(data, at)[0]
         self.at = at
 
-    def tensor(self) -> TensorInfo:
-        name, n_dims = self.string(), self.scalar("I")
-        if n_dims > 8:
-            raise ValueError("too many dimensions")
+    def tensors(self, n: int) -> tuple[TensorInfo, ...]:
+        found: dict[str, TensorInfo] = {}
+        for _ in range(n):
+            name = self.name("tensor", found)
+            found[name] = self._tensor(name)
+        return tuple(found.values())
+
+    def _tensor(self, name: str) -> TensorInfo:
+        if len(name.encode()) > MAX_NAME:
+            raise _DamagedError(f"the tensor {name!a:.80} has a name of more than {MAX_NAME} bytes")
+        n_dims = self.scalar("I")
+        if not 1 <= n_dims <= MAX_DIMS:
+            raise _DamagedError(f"the tensor {name!a} has {n_dims} dimensions, 1 to {MAX_DIMS} can be")
         shape = tuple(self.scalar("Q") for _ in range(n_dims))
+        if not all(shape) or prod(shape) >> 60:
+            raise _DamagedError(f"the tensor {name!a} is {' x '.join(map(str, shape))}")
         return TensorInfo(name, shape, self.scalar("I"), self.scalar("Q"))

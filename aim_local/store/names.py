@@ -6,7 +6,6 @@ Knows folders and file names, and the heads of GGUF files for the listing. Loads
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections import Counter
@@ -19,7 +18,9 @@ from typing import Any
 from ..errors import ModelError, UsageError
 from ..paths import Name, home_path_of, path_of
 from . import gguf_files
+from .foreign_names import stays_inside
 from .known import Reference, find_known, known_models, parse_reference
+from .plain_json import parsed_object
 from .pulled import Origin, read_origin
 
 BUNDLED = "demo"  # the bundled model's name; no model in the store can have it
@@ -292,10 +293,17 @@ def read_manifest(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return {key: Path(str(value["path"])).name for key, value in files.items()}
+        files = parsed_object(path.read_bytes())["files"]
+        return {key: _file_name(value["path"]) for key, value in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(f"{path}: cannot be read as a model's manifest ({e}); convert the checkpoint again") from e
+
+
+def _file_name(name: object) -> str:
+    """Of a file beside the manifest. Raises ValueError for a way elsewhere."""
+    if not isinstance(name, str) or "/" in name or not stays_inside(name):
+        raise ValueError(f"{name!r:.60} is no file's name")
+    return name
 
 
 def _file(path: Path) -> ModelPaths:
@@ -355,7 +363,7 @@ def _entry(name: str, folder: Path, bundled: bool) -> ModelEntry:
         problem = (
             f"{cut[0].path.name} lacks {cut[0].missing_bytes()} bytes; convert or download it again" if cut else None
         )
-    except ModelError as e:
+    except (ModelError, OSError) as e:
         return ModelEntry(name, folder, bundled, problem=str(e).removeprefix(f"{name}: "))
     types = {"model": sum((Counter(head.types()) for head in language), Counter[str]())}
     return ModelEntry(

@@ -15,6 +15,7 @@ from ..errors import ModelError
 from ..visible import is_visible
 from .files import replaced
 from .foreign_names import stays_inside
+from .plain_json import parsed_object
 
 ORIGIN = "hub.json"
 _FORMAT = 1
@@ -67,17 +68,16 @@ def read_origin(folder: Path) -> Origin | None:
     if not path.is_file():
         return None
     try:
-        return _checked(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        why = "it is nested too deep" if isinstance(e, RecursionError) else str(e)
+        return _checked(parsed_object(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(
-            f"{path}: cannot be read ({why}); remove it with `aim-local models rm {folder.name}` and pull it again"
+            f"{path}: cannot be read ({e}); remove it with `aim-local models rm {folder.name}` and pull it again"
         ) from e
 
 
 def _checked(found: dict[str, object]) -> Origin:
     """The origin that hub.json tells. Anybody can have written that file. Raises ValueError, KeyError, TypeError."""
-    if not isinstance(found, dict) or found.pop("format") != _FORMAT:
+    if found.pop("format") != _FORMAT:
         raise ValueError(f"it is not of format {_FORMAT}")
     texts = {key: _text(found.pop(key, ""), key) for key in _TEXTS}
     files, default = found.pop("files"), found.pop("default")

@@ -6,7 +6,6 @@ parent. Which items are left, and what the results mean, is the runner's busines
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -19,6 +18,7 @@ from ...child import Message, Parent, reason_of
 from ...config import GenerateConfig
 from ...errors import AimError, ModelError
 from ...settings import parse_setting
+from ...store.files import replaced
 from .job import Job, Task, task_from
 from .records import ItemResult
 
@@ -177,12 +177,8 @@ def _write_logits(path: Path, scored: Scored, n_max: int) -> None:
         return
     own = scored.answer
     n_rows = len(own.tokens) + (own.stats.stop_reason == "eos")
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with replaced(path) as partial, open(partial, "wb") as file:
         np.save(file, scored.logits[: min(n_max, n_rows)])
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _compare(job: Job, task: Task, scored: Scored) -> tuple[list[float], list[bool]]:

@@ -25,6 +25,7 @@ from ...batch.questions import Clip
 from ...batch.run import model_digest
 from ...errors import SuiteError
 from ...store import ModelPaths
+from ...store.files import replaced
 from .cell import logits_path
 from .job import Job, Task, task_dict
 from .matrix import Cell
@@ -108,7 +109,8 @@ class CellCluster:
                 if "failed" in found:
                     return str(found["failed"])
                 if found["logits"] is not None:
-                    _write_whole(logits_path(job.logits, task.n), found["logits"])
+                    with replaced(logits_path(job.logits, task.n)) as partial:
+                        partial.write_bytes(found["logits"])
                 append_line(file, found["row"])
                 on_item()
         finally:
@@ -147,12 +149,3 @@ class CellCluster:
                 raise self._cluster.failure(e) from e
         future.cancel()
         raise StoppedError("stopped")
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

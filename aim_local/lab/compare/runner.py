@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -37,7 +38,7 @@ from .records import CellSpec, CellSummary, ItemResult, Report, Suite
 from .summary import CellRun, summarise
 from .variants import Variant, make, plan_variants
 from .verdict import check_margin, judged
-from .workspace import CellFolder, Workspace, size_of
+from .workspace import CellFolder, Folder, Workspace, size_of
 
 LARGE = 100 * 2**20  # bytes of reference logits worth a word before they are written
 
@@ -79,6 +80,7 @@ def compare(
     watch: Watch | None = None,
     command: str = "",
     cluster: Cluster | None = None,
+    folder: Folder | None = None,
 ) -> Report:
     """Runs what is not done yet of models x types x loads x settings over a suite; all is in the folder `out`.
 
@@ -86,9 +88,9 @@ def compare(
     either tower are made in `out`. loads: changes of options.load (settings.refine_load), each one a way that every
     model is loaded in. reference: "MODEL / SETTING", None for the first model with "off" (or its first
     setting). margin: percentage points of accuracy that may be lost (verdict.py); it changes the report alone, no cell
-    runs again for it. cluster: its workers run the cells, instead of processes here. A cell that fails is a row with a
-    reason. Raises AimError for what is wrong before anything runs, KeyboardInterrupt after writing the report of what
-    is there: the same call goes on from there.
+    runs again for it. cluster: its workers run the cells, instead of processes here. folder: `out`, where the caller
+    holds it already. A cell that fails is a row with a reason. Raises AimError for what is wrong before anything runs,
+    KeyboardInterrupt after writing the report of what is there: the same call goes on from there.
     """
     out, options, watch = Path(out), options or Options(), watch or Watch()
     check_loads(loads, options.load)
@@ -96,12 +98,12 @@ def compare(
     variants = plan_variants(models, types, vision_types, loads)
     check_matrix(variants, settings)
     first = find_reference(variants, settings, reference)
-    space = Workspace(out)
-    with space.locked() as held:
+    with nullcontext(folder) if folder else Folder(out) as own:
+        space = Workspace(out)
         if options.kld_tokens:
             _check_disk(space, suite, variants, options, watch)
         made = [make(variant, space, watch.quantising) for variant in variants]
-        crew = CellCluster(cluster, suite) if cluster is not None else Here(held)
+        crew = CellCluster(cluster, suite) if cluster is not None else Here(own.handles)
         runner = Runner(space, suite, matrix(made, settings), first, options, watch, crew)
         try:
             runner.run()
@@ -264,7 +266,7 @@ class Runner:
                 for path in self.space.logits.glob("*.npy"):
                     path.unlink()
             index = {item.id: n for n, item in enumerate(self.suite.items)}
-            rows = [row for row in found if logits_path(self.space.logits, index[row.id]).exists()]
+            rows = [row for row in found if row.id in index and logits_path(self.space.logits, index[row.id]).exists()]
             if len(rows) < len(found):
                 folder.keep(rows)
         return self._in_order(rows)

@@ -305,16 +305,24 @@ def _with_media(question: Found, media_root: Path) -> Item | None:
     """The item with its video; None where there is none. A range is dropped for a video that is cut to it."""
     places = [(media_root / folder / name, cut) for folder, cut in question.folders for name in question.names]
     for video, cut in places:
-        if video.exists() and not video.is_dir():
+        if _is(video, Path.exists) and not _is(video, Path.is_dir):
             start, end = (None, None) if cut else question.bounds
             return replace(question.item, media=(_checked(question, video),), start=start, end=end)
     for video, _ in places:
-        if video.is_dir():
+        if _is(video, Path.is_dir):
             raise question.row.fault(
                 f"{video} is a folder of frames, not a video; make a video beside it, for example: "
                 f"ffmpeg -framerate 3 -i {video}/%05d.jpg {video}.mp4"
             )
     return None
+
+
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
+    """Not where the path cannot even be asked about: a name that is too long, a folder that may not be read."""
+    try:
+        return what(path)
+    except OSError:
+        return False
 
 
 def _checked(question: Found, video: Path) -> Path:

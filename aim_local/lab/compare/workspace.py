@@ -1,6 +1,6 @@
 """The folder of a comparison: who uses it, what each cell was made from, and which of its lines count.
 
-  lock, hashes.json, models/, reference/logits/<n>.npy, cells/<name>/{inputs.json, items.jsonl, log.txt}
+  lock, suite/, models/, reference/logits/<n>.npy, cells/<name>/{inputs.json, items.jsonl, log.txt}
 
 Knows files. What an input or a line means is the runner's business.
 """
@@ -12,16 +12,24 @@ import hashlib
 import json
 import os
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from ...batch.files import good_lines, held, read_json, write_text
+from ...batch.files import good_lines, read_json, write_text
 from ...errors import AimError
+from ...results import Stats
+from ...store.digests import known_digest
+from ...store.files import sweep
+from ...store.locks import held
+from ...store.plain_json import fits, parsed, record_of
 from .records import ItemResult
 
+_LOCK = "lock"
+_STATS = tuple(Stats().to_dict().items())
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 
 
@@ -61,66 +69,71 @@ class CellFolder:
 
 
 def _row(line: bytes) -> ItemResult | None:
+    """None for a line that is not whole, or not what a comparison of this version writes."""
     try:
-        return ItemResult(**json.loads(line))
-    except (ValueError, TypeError):
+        row = record_of(ItemResult, parsed(line))
+    except ValueError:
         return None
+    told = all(fits(row.stats.get(name), float if isinstance(value, int | float) else str) for name, value in _STATS)
+    return row if told and len(row.kld or ()) == len(row.top1 or ()) else None
+
+
+class Folder:
+    """A comparison's folder, made where it is missing, and this process's alone as long as it is held. `with`.
+
+    handles: file descriptors that a child inherits to hold it too. Raises AimError where another comparison has it,
+    before anything in it is touched, and where it cannot be written. One that was made for nothing goes again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.handles = path, tuple[int, ...]()
+        self._is_new = not path.exists()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        def busy(owner: str) -> AimError:
+            return AimError(
+                f"{self.path}: another comparison is running there, {owner}; wait for it, or name another folder "
+                "with --out"
+            )
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.handles = self._stack.enter_context(held(self.path / _LOCK, busy))
+        except OSError as e:
+            raise _unwritable(self.path, e) from e
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if value is not None and self._is_new and os.listdir(self.path) == [_LOCK]:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self._stack.close()
 
 
 class Workspace:
-    """The folder `path`, made where it is missing. Raises AimError where it cannot be written."""
+    """What is in a folder that is held. Raises AimError where it cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.models, self.logits = path / "models", path / "reference" / "logits"
         try:
             self.logits.mkdir(parents=True, exist_ok=True)
-            write_text(path / ".writable", "")
-            (path / ".writable").unlink()
         except OSError as e:
-            raise AimError(f"{path} cannot be written ({e.strerror}); name another folder with --out") from e
-        self._hashes = read_json(path / "hashes.json")
-        self._hashing = threading.Lock()
+            raise _unwritable(path, e) from e
+        for folder in (path, self.models, self.logits, path / "cells", *(path / "cells").glob("*")):
+            sweep(folder)
 
     def cell(self, key: str) -> CellFolder:
         return CellFolder(self.path / "cells" / safe_name(key))
 
-    # --- one user at a time ---
-
-    @contextmanager
-    def locked(self) -> Iterator[tuple[int, ...]]:
-        """Holds the folder; yields file descriptors that a child must inherit to hold it too. Raises AimError."""
-
-        def busy(owner: str) -> str:
-            return (
-                f"{self.path}: another comparison is running there (process {owner}); "
-                "wait for it, or name another folder with --out"
-            )
-
-        with held(self.path / "lock", busy) as fds:
-            yield fds
-
-    # --- hashes ---
-
     def sha256(self, path: Path) -> str:
-        """Hex digest of a file's bytes, of all parts of a split GGUF. Remembered by size and time of change.
-
-        Raises OSError.
-        """
-        with self._hashing:
-            digests = [self._sha256(part) for part in parts(path)]
+        """Hex digest of a file's bytes, of all parts of a split GGUF. Raises OSError."""
+        digests = [known_digest(part) for part in parts(path)]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
-    def _sha256(self, path: Path) -> str:
-        stat, name = path.stat(), str(path.resolve())
-        known = self._hashes.get(name)
-        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return str(known[2])
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._hashes[name] = [stat.st_size, stat.st_mtime_ns, digest]
-        write_text(self.path / "hashes.json", json.dumps(self._hashes, indent=1))
-        return digest
+
+def _unwritable(path: Path, e: OSError) -> AimError:
+    return AimError(f"{path} cannot be written ({e.strerror}); name another folder with --out")
 
 
 def parts(path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ... import store
 from ...errors import AimError
 from ...store.files import replaced
+from ...store.plain_json import fits, parsed_object, record_of
 
 FORMAT = 1
 BUSY = 0.5  # spread of the rounds from which on the machine was too busy to be measured
@@ -31,6 +32,10 @@ _SAME_VERSION = ("aim_local", "llama_cpp_python", "patch")
 
 Features = Mapping[str, Mapping[str, float]]  # stage -> feature -> amount
 Seconds = dict[str, float]  # by stage
+_KINDS: dict[str, Any] = {
+    "model": str, "date": str, "shape": dict[str, Any], "conditions": dict[str, Any], "machine": dict[str, Any],
+    "rates": dict[str, dict[str, float]],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,12 +122,18 @@ class Calibration:
         """Raises KeyError, TypeError or ValueError for anything but what to_dict wrote."""
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}, known is {FORMAT}")
-        names = ("model", "date", "shape", "conditions", "machine", "rates")
-        trials = tuple(Trial(**{k: v for k, v in trial.items() if k != "error"}) for trial in data["trials"])
-        found = cls(**{name: data[name] for name in names}, trials=trials)
+        trials = tuple(record_of(Trial, {k: v for k, v in trial.items() if k != "error"}) for trial in data["trials"])
+        for name, kind in _KINDS.items():
+            if not fits(data[name], kind):
+                raise ValueError(f"{name} is {data[name]!r:.60}")
+        found = cls(**{name: data[name] for name in _KINDS}, trials=trials)
         if not found.proof:
             raise ValueError("no trials beside those it was fitted to")
-        _ = found.age_days, found.median_error
+        if not fits(data["shape"].get("n_params"), int) or data["shape"]["n_params"] < 1:
+            raise ValueError(f"n_params is {data['shape'].get('n_params')!r:.60}")
+        if not all(trial.measured and total(trial.measured) > 0 for trial in trials):
+            raise ValueError("a trial took no time")
+        _ = found.age_days
         return found
 
 
@@ -226,7 +237,7 @@ def load_all() -> tuple[list[Calibration], list[str]]:
     found, broken = [], []
     for path in sorted(folder().glob("*.json")):
         try:
-            found.append(Calibration.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+            found.append(Calibration.from_dict(parsed_object(path.read_bytes())))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             broken.append(f"{path} is no calibration ({type(e).__name__}: {e}); delete it and calibrate again")
     return sorted(found, key=lambda c: c.date, reverse=True), broken

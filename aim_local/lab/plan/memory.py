@@ -81,6 +81,7 @@ def expect_memory(model: Model, sizes: Sizes, room: Room, outlines: Sequence[Out
         "compute buffers": room.compute_bytes,
         "vision buffers": max((_vision_bytes(model, f) for f in seen), default=0) if sizes.n_tiles else 0,
         "frames": sum(_pixel_bytes(model.tower, f, o) for f, o in zip(seen, outlines, strict=False) if model.tower),
+        "decoding": max((outline.n_decoder_bytes for outline in outlines), default=0),
         "clustering": _clustering_bytes(sizes) if facts else 0,
         "visual tokens": _row_bytes(model, sizes),
         "importance scores": _scoring_bytes(model, sizes),
@@ -119,8 +120,8 @@ def _vision_bytes(model: Model, facts: TowerFacts) -> int:
 def _pixel_bytes(tower: Tower, facts: TowerFacts, outline: Outline) -> int:
     """Of a video every frame as the tower keeps it; of a picture its own size, fitted to the tiles, and the tiles.
 
-    And what is kept to be drawn: a thumbnail for each frame, of a picture one for each of its two views. The one frame
-    at the clip's size that is being decoded is gone before the KV cache and the encoder's buffers are there.
+    And what is kept to be drawn: a thumbnail for each frame, of a picture one for each of its two views. What the
+    decoder takes is counted apart (Outline.n_decoder_bytes).
     """
     frame, source = 3 * facts.height * facts.width, 3 * outline.height * outline.width
     thumbnail = 3 * min(THUMBNAIL_SIDE, max(facts.height, facts.width)) ** 2

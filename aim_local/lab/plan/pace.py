@@ -20,6 +20,7 @@ from ... import store
 from ...engine.model import Model
 from ...errors import AimError
 from ...store.files import replaced
+from ...store.plain_json import parsed_object, record_of
 from .features import conditions, model_shape, this_machine
 
 FORMAT = 1
@@ -76,10 +77,10 @@ def _path(facts: Mapping[str, Any]) -> Path:
 def load_pace(facts: Mapping[str, Any]) -> Pace | None:
     """The pace that holds for these facts. None where there is none, where it is of other facts, or damaged."""
     try:
-        data = json.loads(_path(facts).read_text(encoding="utf-8"))
+        data = parsed_object(_path(facts).read_bytes())
         if data["format"] != FORMAT or data["facts"] != facts:
             return None
-        pace = Pace(**data["pace"])
+        pace = record_of(Pace, data["pace"])
         numbers = [pace.beside, pace.stored_s, *(rate for stage in pace.rates.values() for rate in stage.values())]
         return pace if all(math.isfinite(number) and number >= 0 for number in numbers) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -57,7 +57,7 @@ def outline_all(model: Model, request: Request) -> tuple[Outline, ...]:
     if len(request.media):
         check_sees(model)
     sampling = request.sampling or FrameSampling(n_frames=max(1, model.default_frames))
-    return tuple(outline_media(item, sampling) for item in request.media)
+    return tuple(outline_media(item, sampling, model.config.max_pixels) for item in request.media)
 
 
 def check_sees(model: Model) -> None:

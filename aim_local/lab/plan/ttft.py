@@ -161,7 +161,10 @@ class Pacer:
         start = time.perf_counter()
         check_ttft(seconds, len(request.media))
         assert self.model.tower is not None, "it has facts"
-        items = [_Item(item, *measure_reading(item, self.model.tower.fit_for)) for item in request.media]
+        items = [
+            _Item(item, *measure_reading(item, self.model.tower.fit_for, self.model.config.max_pixels))
+            for item in request.media
+        ]
         rungs, estimates = self._estimates(request, items)
         spent = time.perf_counter() - start if choosing_counts else 0.0
         picked = pick([estimate.total for estimate in estimates], seconds - spent)

@@ -1,4 +1,4 @@
-"""What a content part says of its sampling, checked: frames, fps, start and end, and the rate of a list of pictures.
+"""What a content part says of its sampling, checked: frames, fps, start, end, pick, and the rate of a list of pictures.
 
 Knows numbers. Which values of them make sense together, FrameSampling knows.
 """
@@ -37,7 +37,10 @@ def part_sampling(asked: Mapping[str, object], base: FrameSampling | None, limit
     """The part's own values, the others from `base`; None where the part says nothing. Raises RequestError."""
     if not asked:
         return None
-    values: dict[str, Any] = {"n_frames" if key == "frames" else key: _number(key, asked[key]) for key in asked}
+    numbers = {key: _number(key, asked[key]) for key in asked if key != "pick"}
+    values: dict[str, Any] = {"n_frames" if key == "frames" else key: n for key, n in numbers.items()}
+    if "pick" in asked:
+        values["pick"] = asked["pick"]
     n_frames = values.get("n_frames")
     if n_frames == -1:
         values["n_frames"] = limits.n_frames

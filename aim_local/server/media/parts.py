@@ -30,7 +30,7 @@ Holds = Literal["url", "bytes", "upload"]
 _SOURCES: dict[str, Holds] = {
     "url": "url", "file_url": "url", "data": "bytes", "file_data": "bytes", "file_id": "upload",
 }  # fmt: skip
-_SAMPLING = ("frames", "fps", "start", "end")
+_SAMPLING = ("frames", "fps", "start", "end", "pick")
 # fields that clients send and that change nothing: a hint of the format (files are known by their content), OpenAI's
 # detail (what a picture costs is up to visual_tokens), ids and cache hints of others
 _HARMLESS = frozenset({"format", "mime_type", "filename", "detail", "uuid", "id", "name", "cache_control"})

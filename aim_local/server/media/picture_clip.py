@@ -20,6 +20,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from ...config import MAX_PIXELS
 from ...media import read_image
 from ...media.canvas import resize_rgb
 from ...media.pictures import picture_size
@@ -36,6 +37,7 @@ class Picture:
     path: Path
     name: str
     digest: str
+    max_pixels: int = MAX_PIXELS
 
 
 def n_clip_bytes(pictures: Sequence[Picture]) -> int:
@@ -90,7 +92,7 @@ def _fitted(pictures: Sequence[Picture], check: Callable[[], None]) -> Iterator[
     size = picture_size(pictures[0].path)
     for picture in pictures:
         check()
-        yield fit_into(read_image(picture.path, picture.digest).pixels, size)
+        yield fit_into(read_image(picture.path, picture.digest, picture.max_pixels).pixels, size)
 
 
 def fit_into(pixels: Pixels, size: Size) -> Pixels:

@@ -31,7 +31,7 @@ from ..limits import Limits
 from . import addresses, media_folder
 from .addresses import Network, fetch
 from .fetching import Patience
-from .heads import check_head, media_failure, without_path
+from .heads import Head, check_head, media_failure, without_path
 from .inline import save_inline
 from .landing import Landing, disk_failure
 from .media_folder import MediaFolder
@@ -42,6 +42,7 @@ from .references import Address, FileName, Inline, InlineFrames, Reference, Uplo
 from .uploads import Uploads
 from .words import OPTIONS, beyond, display_name, shown, size
 
+_PICTURES_HELD = 2  # times the most pixels of one
 _UNNAMED = "the file"  # of bytes that came without a name
 
 
@@ -115,7 +116,7 @@ class Scope:
         self._sources, self._limits, self._uploads = sources, sources.limits, sources.uploads
         self._stack = ExitStack()
         self._folder: Path | None = None
-        self._n_items = self._n_files = 0
+        self._n_items = self._n_files = self._n_pixels = 0
 
     def __enter__(self) -> Self:
         return self
@@ -164,10 +165,19 @@ class Scope:
         with _About(item.where):
             file = self._file(_reference(item), form.filename, patience)
             head = check_head(file.path, file.name, self._limits)
+            self._count_pixels(head)
         if head.kind == "picture" and form.sampling:
             asked = next(iter(form.sampling))
             raise RequestError(400, f"{file.name}: a still picture has no {asked}; drop it", param=f".{asked}")
         return Found(file.path, _key("file", file.digest), file.name, chosen)
+
+    def _count_pixels(self, head: Head) -> None:
+        """All pictures of a request are in memory at the same time. Raises RequestError."""
+        self._n_pixels += head.n_pixels
+        most = _PICTURES_HELD * self._limits.n_pixels
+        if self._n_pixels > most:
+            came = f"pictures of {self._n_pixels:,} pixels together in one request"
+            raise beyond("n_pixels", came, f"{most:,} are")
 
     def _file(self, reference: Reference, filename: str, patience: Patience) -> _File:
         """A file that holds what a reference means, in place until the scope is closed."""
@@ -248,7 +258,7 @@ class Scope:
         if head.kind != "picture":
             came = "an animated picture" if head.kind == "animation" else "a video"
             raise RequestError(400, f"{file.name}: is {came}; a list holds still pictures: send it by itself")
-        return Picture(file.path, file.name, file.digest)
+        return Picture(file.path, file.name, file.digest, self._limits.n_pixels)
 
     def _made(self, pictures: Sequence[Picture], fps: float | None, name: str, patience: Patience) -> Found:
         n_bytes = n_clip_bytes(pictures)

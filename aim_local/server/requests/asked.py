@@ -299,13 +299,13 @@ def _sampling(request: ChatRequest, served: Served, limits: Limits) -> FrameSamp
         }
     )
     default = min(served.defaults.frames or served.default_frames, limits.n_frames)
-    if n_frames is None and fps is None and request.start is None and request.end is None:
+    if all(said is None for said in (n_frames, fps, request.start, request.end, request.pick)):
         return None if default == served.default_frames else FrameSampling(default)
     n = default if fps is None else limits.n_frames  # a rate is obeyed as far as that goes
     if n_frames is not None:
         n = _n_frames(*n_frames, limits)
     with blaming("end" if request.end is not None else "start"):
-        return FrameSampling(n, fps[1] if fps else None, request.start, request.end)
+        return FrameSampling(n, fps[1] if fps else None, request.start, request.end, request.pick or "auto")
 
 
 def _n_frames(field: str, asked: float, limits: Limits) -> int:

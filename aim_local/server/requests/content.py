@@ -87,7 +87,9 @@ CONTENT_SCHEMA: dict[str, object] = {
                     _TEXT,
                     _object("image_url", "image_url", _URL, "A picture."),
                     _object("input_image", "image_url", _URL, "A picture."),
-                    _object("video_url", "video_url", _URL, "A clip. frames, fps, start and end may stand beside it."),
+                    _object(
+                        "video_url", "video_url", _URL, "A clip; frames, fps, start, end, pick may stand beside it."
+                    ),
                     _object("input_video", "input_video", {"type": "object"}, "A clip: data, url, file_id or frames."),
                     _object(
                         "video",

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from ...media.types import Pick
 from ..failures import RequestError
 from .content import CONTENT_SCHEMA
 
@@ -153,6 +154,7 @@ class ChatRequest(_Accepted):
     fps: Annotated[float, Field(gt=0, le=1e6)] | None = None
     start: Seconds | None = None
     end: Seconds | None = None
+    pick: Pick | None = Field(None, description="What frames are spread over: index, time, auto (as the clip is).")
     media_io_kwargs: MediaIoKwargs | None = None
     mm_processor_kwargs: VideoKwargs | None = None
     # what is told, and how it is computed
@@ -179,6 +181,7 @@ _WHY = {  # what is said of fields and values that are often wrong, or cannot be
     "fps": "give frames per second above 0",
     "start": "give seconds, 0 or more",
     "end": "give seconds, 0 or more",
+    "pick": "give auto, time or index",
     "tool_calls": "tools are not called; leave it out",
     "n": "there is one answer to a request; send the request again for another",
     "best_of": "there is one answer to a request",

@@ -123,8 +123,12 @@ void aim_held_rows::state_read(llama_io_read_i & io, const std::vector<int32_t> 
     }
 }
 
-void aim_held_rows::state_skip(llama_io_read_i & io) {
+void aim_held_rows::state_skip(llama_io_read_i & io, size_t n_cells) {
     const auto [n_rows, size] = read_sizes(io);
+
+    if (n_rows != n_cells || size > (1 << 26)) {
+        throw std::runtime_error(format("the state has %u rows of %zu bytes for %zu cells", n_rows, size_t(size), n_cells));
+    }
 
     std::vector<uint8_t> row(std::min<uint64_t>(size, 1 << 20));
 

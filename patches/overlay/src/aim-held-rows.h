@@ -32,8 +32,8 @@ public:
     void state_write(llama_io_write_i & io, const std::vector<int32_t> & cells) const;
     void state_read (llama_io_read_i  & io, const std::vector<int32_t> & cells);
 
-    // passes over the rows of a state that nobody keeps
-    static void state_skip(llama_io_read_i & io);
+    // passes over the rows of a state that nobody keeps, of so many cells
+    static void state_skip(llama_io_read_i & io, size_t n_cells);
 
 private:
     const int32_t il;

@@ -279,7 +279,7 @@ void aim_kv_cache::state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_s
         if (!is_stale && held) {
             held->state_read(io, get_cells());
         } else if (!is_stale) {
-            aim_held_rows::state_skip(io);
+            aim_held_rows::state_skip(io, get_cells().size());
         }
 
         if (head & STATE_HAS_WEIGHTS) {

@@ -3,7 +3,9 @@
 
 #include "aim-error.h"
 #include "aim-importance.h"
+#include "aim-live.h"
 #include "aim-prefill.h"
+#include "aim-state-check.h"
 #include "aim-stop.h"
 
 #include "llama-context.h"
@@ -23,6 +25,11 @@ const char * aim_last_error(void) {
 
 int32_t aim_last_status(void) {
     return last.status;
+}
+
+static void expect_context(const llama_context * ctx) {
+    aim_expect_live(ctx, aim_kind::CONTEXT, "context");
+    aim_expect_live(&ctx->get_model(), aim_kind::MODEL, "context's model");
 }
 
 //
@@ -99,7 +106,7 @@ const char * aim_architectures(void) {
 
 bool aim_supported(const llama_model * model) {
     return aim_guarded(last, [&] {
-        aim_expect(model, "model");
+        aim_expect_live(model, aim_kind::MODEL, "model");
         check_supported(*model);
 
         return true;
@@ -110,7 +117,7 @@ llama_context * aim_context_init(
         llama_model * model, llama_context_params params, int32_t n_stages, const int32_t * il_begin, const int32_t * n_cells,
         int32_t hold) {
     return aim_guarded(last, [&] {
-        aim_expect(model, "model");
+        aim_expect_live(model, aim_kind::MODEL, "model");
         check_supported(*model);
 
         if (params.n_seq_max > 1 || params.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || params.embeddings) {
@@ -143,7 +150,9 @@ llama_context * aim_context_init(
 //
 
 static aim_kv_cache & get_kv(const llama_context * ctx) {
-    aim_kv_cache * kv = ctx ? aim_prefill_run::get_kv(*ctx) : nullptr;
+    expect_context(ctx);
+
+    aim_kv_cache * kv = aim_prefill_run::get_kv(*ctx);
 
     if (!kv) {
         throw aim_error(AIM_STATUS_UNSUPPORTED, "the context has no staged KV cache; make it with aim_context_init");
@@ -205,9 +214,13 @@ int32_t aim_next_id(const llama_context * ctx) {
 }
 
 int32_t aim_n_stages(const llama_context * ctx) {
-    const aim_kv_cache * kv = ctx ? aim_prefill_run::get_kv(*ctx) : nullptr;
+    return aim_guarded(last, [&]() -> int32_t {
+        expect_context(ctx);
 
-    return kv ? kv->get_plan().size() : 0;
+        const aim_kv_cache * kv = aim_prefill_run::get_kv(*ctx);
+
+        return kv ? kv->get_plan().size() : 0;
+    });
 }
 
 int32_t aim_get_stage(const llama_context * ctx, int32_t s, aim_stage_info * info) {
@@ -272,7 +285,7 @@ int32_t aim_get_importance(const llama_context * ctx, int32_t il, float * import
 
 int32_t aim_set_precision(llama_context * ctx, int32_t precision) {
     return aim_guarded(last, [&]() -> int32_t {
-        aim_expect(ctx, "context");
+        expect_context(ctx);
 
         ggml_backend_sched_t sched = ctx->get_sched();
 
@@ -286,12 +299,27 @@ int32_t aim_set_precision(llama_context * ctx, int32_t precision) {
 
 int32_t aim_set_stop(llama_context * ctx, aim_stop_callback poll, void * data) {
     return aim_guarded(last, [&]() -> int32_t {
-        aim_expect(ctx, "context");
+        expect_context(ctx);
 
         auto stop = poll ? std::make_shared<aim_stop>(poll, data) : nullptr;
 
         ctx->set_abort_callback(stop ? aim_stop::ask : nullptr, stop.get());
         ctx->stop = std::move(stop); // the earlier one goes when no backend has it any more
+
+        return AIM_STATUS_OK;
+    });
+}
+
+int32_t aim_check_state(llama_context * ctx, int32_t n_pos, int32_t n_cells, int32_t n_visual) {
+    return aim_guarded(last, [&]() -> int32_t {
+        expect_context(ctx);
+
+        try {
+            aim_state_check(*ctx, { n_pos, n_cells, n_visual });
+        } catch (...) {
+            ctx->get_memory()->clear(true);
+            throw;
+        }
 
         return AIM_STATUS_OK;
     });
@@ -303,7 +331,7 @@ int32_t aim_set_stop(llama_context * ctx, aim_stop_callback poll, void * data) {
 
 int64_t aim_compute_bytes(const llama_context * ctx) {
     return aim_guarded(last, [&]() -> int64_t {
-        aim_expect(ctx, "context");
+        expect_context(ctx);
 
         int64_t res = 0;
 

@@ -148,6 +148,11 @@ LLAMA_API int32_t aim_set_precision(struct llama_context * ctx, int32_t precisio
 // poll and data have to live as long as they are set
 LLAMA_API int32_t aim_set_stop(struct llama_context * ctx, aim_stop_callback poll, void * data);
 
+// after a context took a state that somebody else may have written, before anything is computed with it: whether it holds what the
+// caller knows of it, n_cells rows of sequence 0 at positions below n_pos, n_visual of them visual (layers may have dropped those).
+// llama.cpp reads a state within the bounds of its buffers, and believes what it says of rows. a context that fails is emptied
+LLAMA_API int32_t aim_check_state(struct llama_context * ctx, int32_t n_pos, int32_t n_cells, int32_t n_visual);
+
 //
 // memory, in bytes
 //

@@ -4,6 +4,7 @@
 #include "aim-clip.h"
 #include "aim-cpu.h"
 #include "aim-guard.h"
+#include "aim-live.h"
 #include "aim-pack.h"
 #include "aim-project.h"
 #include "aim-stop.h"
@@ -27,7 +28,7 @@ int32_t aim_mtmd_patch_version(void) {
 }
 
 static clip_ctx * vision_of(mtmd_context * ctx) {
-    aim_expect(ctx, "mtmd context");
+    aim_expect_live(ctx, aim_kind::VISION, "mtmd context");
     clip_ctx * vision = aim_mtmd_clip_ctx(ctx);
     if (vision == nullptr) {
         aim_fail(AIM_STATUS_UNSUPPORTED, "the mmproj has no vision tower");

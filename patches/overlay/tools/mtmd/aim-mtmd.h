@@ -216,6 +216,17 @@ MTMD_API int32_t aim_ward_rows(const float * rows, const float * weight, int32_t
 // for tests: other products than this CPU's fastest, "avx512", "avx2" or "plain"; null is the fastest
 MTMD_API int32_t aim_ward_use_kernel(const char * name);
 
+//
+// files before they are used (aim-rehearse.cpp): upstream may end the process in the first two, so call them in one of their own
+//
+
+// loads a language model or a mmproj without its weights, as far as a graph; AIM_STATUS_UNSUPPORTED for one that does not fit together
+MTMD_API int32_t aim_rehearse_text(const char * path);
+MTMD_API int32_t aim_rehearse_vision(const char * path);
+
+// reads all weights of a GGUF; AIM_STATUS_UNSUPPORTED where one is NaN or infinite. n_threads: 0 is all cores
+MTMD_API int32_t aim_check_weights(const char * path, int32_t n_threads);
+
 #ifdef __cplusplus
 }
 #endif

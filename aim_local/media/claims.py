@@ -2,7 +2,7 @@
 
 A few bytes of an MP4 file may announce millions of frames, for which FFmpeg makes room as it opens the file; a GIF may
 hold millions of frames of a few bytes. Knows the skeletons of these formats. Whatever else is wrong with a file, the
-media layer will tell.
+decoders will tell.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..failures import RequestError
-from ..limits import Limits
-from .words import beyond, size
+from aim_local.errors import MediaError
 
 MOST_SAMPLES = 10_000_000  # of all tracks: a day of film at 60 frames a second, with its sound
 _MOST_BOXES = 2_000_000
@@ -31,23 +29,21 @@ _TABLES = frozenset({*_COUNTS, b"hdlr", b"stts", b"ctts", b"stsc"})
 _MOST_BYTES = 64 * 2**20  # of a table
 
 
-def check_claims(path: Path, name: str, limits: Limits) -> None:
-    """Raises RequestError, OSError."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] == b"\0\0\1\0":
-            message = f"{name}: is an icon (ICO), which is not taken; save it as PNG"
-            raise RequestError(400, message, code="invalid_media")
-        if head[:3] == b"GIF":
-            _check_gif(file, name, limits)
-        # FFmpeg looks for an MP4's boxes behind unknown ones: in a file of another format none are found
-        _check_mp4(file, name, path.stat().st_size)
+def check_index(path: Path) -> None:
+    """Of a video. Raises MediaError for an index that claims what cannot be; what cannot be read is told elsewhere."""
+    try:
+        with path.open("rb") as file:
+            # FFmpeg looks for an MP4's boxes behind unknown ones: in a file of another format none are found
+            _check_mp4(file, path, path.stat().st_size)
+    except OSError:
+        return
 
 
 # --- MP4 and QuickTime -----------------------------------------------------------------------------------------------
 
 
 Runs = NDArray[np.int64]
+Size = tuple[int, int]  # height, width
 
 
 @dataclass
@@ -95,22 +91,24 @@ def _table(body: bytes, n_columns: int) -> Runs:
     return entries.astype(np.int64).reshape(-1, n_columns)
 
 
-def _check_mp4(file: BinaryIO, name: str, n_file: int) -> None:
+def _check_mp4(file: BinaryIO, path: Path, n_file: int) -> None:
     tracks = [_Track()]
     for kind, start, end in _boxes(file, n_file):
         if kind == b"cmov":
-            raise _refused(name, "has a compressed index (QuickTime's cmov); save it anew")
+            raise _refused(path, "has a compressed index (QuickTime's cmov); save it anew")
         if kind == b"trak":
             tracks.append(_Track())
         if kind in _TABLES:
             if end - start > _MOST_BYTES:
-                raise _refused(name, f"has an index of {size(end - start)}; that is more than a film of a day needs")
+                raise _refused(
+                    path, f"has an index of {(end - start) >> 20:,} MiB; that is more than a film of a day needs"
+                )
             file.seek(start)
             tracks[-1].add(kind, file.read(end - start))
     claimed, in_chunks = sum(track.n_index for track in tracks), max(track.n_in_chunks for track in tracks)
     if claimed > min(n_file, MOST_SAMPLES) or in_chunks > n_file:  # each takes a byte at least
         most = max(claimed, in_chunks)
-        raise _refused(name, f"claims {most:,} frames or pieces of sound in {n_file:,} bytes, which cannot be")
+        raise _refused(path, f"claims {most:,} frames or pieces of sound in {n_file:,} bytes, which cannot be")
 
 
 def _boxes(file: BinaryIO, n_file: int) -> Iterator[tuple[bytes, int, int]]:
@@ -137,63 +135,36 @@ def _boxes(file: BinaryIO, n_file: int) -> Iterator[tuple[bytes, int, int]]:
             at = end
 
 
-def _refused(name: str, what: str) -> RequestError:
-    return RequestError(400, f"{name}: {what}", code="invalid_media")
+def _refused(path: Path, what: str) -> MediaError:
+    return MediaError(f"{path}: {what}; it is damaged: copy or download it again, or re-encode it")
 
 
 # --- GIF -------------------------------------------------------------------------------------------------------------
 
 
-def _check_gif(file: BinaryIO, name: str, limits: Limits) -> None:
-    """Frames are counted up to the limit only. One that is larger than the screen makes the screen larger."""
-    file.seek(6)
-    screen = file.read(7)
-    width, height = int.from_bytes(screen[:2], "little"), int.from_bytes(screen[2:4], "little")
-    _skip_colours(file, screen[4:5])
-    n_frames = 0
-    while kind := file.read(1):
-        if kind == b"!":
-            file.seek(1, 1)
-        elif kind == b",":
-            place = file.read(9)
-            left, top, w, h = (int.from_bytes(place[i : i + 2], "little") for i in (0, 2, 4, 6))
-            width, height, n_frames = max(width, left + w), max(height, top + h), n_frames + 1
-            check_pixels(f"{name}: a picture (GIF)", height, width, limits)
-            if is_too_long(n_frames, height, width, limits):
-                raise too_long(name, "GIF", f"more than {n_frames - 1:,}", (height, width), limits)
-            _skip_colours(file, place[8:9])
-            file.seek(1, 1)  # size of the codes
-        else:
-            return
-        while (n := file.read(1)) and n != b"\0":
-            file.seek(n[0], 1)
+def gif_frames(path: Path) -> Iterator[Size]:
+    """For each frame, (height, width) of the screen so far: a frame that is larger makes it larger. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(6)
+        screen = file.read(7)
+        width, height = int.from_bytes(screen[:2], "little"), int.from_bytes(screen[2:4], "little")
+        _skip_colours(file, screen[4:5])
+        while kind := file.read(1):
+            if kind == b"!":
+                file.seek(1, 1)
+            elif kind == b",":
+                place = file.read(9)
+                left, top, w, h = (int.from_bytes(place[i : i + 2], "little") for i in (0, 2, 4, 6))
+                width, height = max(width, left + w), max(height, top + h)
+                yield height, width
+                _skip_colours(file, place[8:9])
+                file.seek(1, 1)  # size of the codes
+            else:
+                return
+            while (n := file.read(1)) and n != b"\0":
+                file.seek(n[0], 1)
 
 
 def _skip_colours(file: BinaryIO, flags: bytes) -> None:
     if flags and flags[0] & 0x80:
         file.seek(3 << (1 + (flags[0] & 7)), 1)
-
-
-# --- what is let in --------------------------------------------------------------------------------------------------
-
-
-def check_pixels(what: str, height: int, width: int, limits: Limits) -> None:
-    """Raises RequestError where a picture or frame is too large. what: the beginning of its line."""
-    if height * width > limits.n_pixels:
-        came = f"{what} of {width} x {height} = {height * width:,} pixels"
-        raise beyond("n_pixels", came, f"{limits.n_pixels:,} are")
-
-
-def is_too_long(n_frames: int, height: int, width: int, limits: Limits) -> bool:
-    """Of an animated picture, which is decoded from its first frame to its last to know its times.
-
-    More frames than a clip may have are let in only where all of them together are no more work than one large picture.
-    """
-    return n_frames > limits.n_frames and n_frames * height * width > limits.n_pixels
-
-
-def too_long(name: str, kind: str, n_frames: str, shape: tuple[int, int], limits: Limits) -> RequestError:
-    """shape: (height, width)."""
-    came = f"{name}: an animated picture ({kind}) of {n_frames} frames of {shape[1]} x {shape[0]}"
-    hint = " (a video is sampled instead)"
-    return beyond("n_frames", came, f"{limits.n_frames} frames of that size{hint} are")

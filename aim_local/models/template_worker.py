@@ -1,0 +1,136 @@
+"""The process that renders chat templates: `python -m aim_local.models.template_worker`, see template_process.py.
+
+A template is a program of a stranger. It runs in Jinja's sandbox, and what the sandbox does not bound is bounded by the
+system: the time that it computes, by a timer that ends this process, and the memory, by a limit of its addresses. Knows
+Jinja and bounds; what messages and marks mean is elsewhere. The text of a template depends on its arguments alone:
+nothing random is given to it, and an address in memory is no text.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from functools import lru_cache
+
+from jinja2 import Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ..child import Message, Parent
+
+MEMORY_MIB = 256  # beside what this process has when it starts
+_REASON = 160  # characters
+_ADDRESS = re.compile(r"<[^<>]{1,200} at 0x[0-9a-fA-F]+>")
+
+
+def environment() -> ImmutableSandboxedEnvironment:
+    """As transformers renders, without what is random."""
+    found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    found.globals["raise_exception"] = _raise
+    found.globals.pop("lipsum")
+    found.filters.pop("random")
+    return found
+
+
+def _raise(message: object) -> None:
+    raise TemplateError(str(message))
+
+
+@lru_cache(maxsize=8)
+def compiled(source: str) -> Template:
+    return environment().from_string(source)
+
+
+def answer(message: Message) -> Message:
+    """The text of a template, under "text", and the seconds of computing, under "spent".
+
+    "invalid": why it is no template. "failed": why it has no text for these arguments. "bound": which bound it crossed.
+    """
+    before = time.process_time()
+    start_clock(message["cpu_s"])
+    found = said(message)
+    start_clock(0)
+    return {**found, "spent": time.process_time() - before}
+
+
+def said(message: Message) -> Message:
+    """A stranger's program raises what it likes: all of it is caught here, and told in a line."""
+    template = None
+    try:
+        template = compiled(message["source"])
+        return {"text": text_of(template, message)}
+    except MemoryError:
+        return {"bound": "memory"}
+    except _TooLong:
+        return {"bound": "text"}
+    except Exception as e:
+        return {"failed" if template else "invalid": reason(e)}
+
+
+class _TooLong(Exception):
+    pass
+
+
+def text_of(template: Template, message: Message) -> str:
+    """Piece by piece: what writes without an end is stopped. Raises TemplateError for what no prompt can hold."""
+    parts, n = list[str](), 0
+    for part in template.generate(**message["arguments"]):
+        n += len(part)
+        if n > message["most"]:
+            raise _TooLong
+        parts.append(part)
+    text = "".join(parts)
+    if _ADDRESS.search(text):
+        raise TemplateError("it writes the address of an object, which is another one each time")
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise TemplateError("it writes half of a surrogate pair, which is no text")
+    return text
+
+
+def reason(e: Exception) -> str:
+    """One line: the template's own words, or Python's with the exception's name."""
+    try:
+        words = "".join(c if c.isprintable() else " " for c in str(e)[: 4 * _REASON])
+    except Exception:  # an exception whose text cannot be made
+        words = ""
+    line = " ".join(words.split())[:_REASON]
+    return line if isinstance(e, TemplateError) and line else f"{type(e).__name__}: {line}".removesuffix(": ")
+
+
+# --- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def start_clock(seconds: float) -> None:
+    """This process is ended after so many seconds of computing, even inside one operation; 0: it is not."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def bound() -> None:
+    """Before anything is rendered: the clock ends this process, a crash leaves no file, and memory has a limit."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:
+            here = int(file.read().split()[0]) * resource.getpagesize()
+        wanted, (_, hard) = here + (MEMORY_MIB << 20), resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def main() -> None:
+    parent = Parent()
+    inbox = parent.inbox()  # ends with the parent
+    bound()
+    parent.say(ready=True)
+    for message in inbox:
+        parent.say(**answer(message))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What may stand in the head of a language model: of which kind a value is, and between which limits.
+
+llama.cpp refuses a value of another kind than it reads, and computes with any number: an epsilon of -1 ends the
+process, a rope base of 0 makes every answer nonsense. Shapes of weights are llama.cpp's own affair, which checks each.
+ref: llama.cpp, src/llama-arch.cpp (LLM_KV_NAMES) and src/llama-vocab.cpp (llama_vocab::impl::load)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..store.gguf_header import ArrayInfo, GgufHeader
+from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, check_types, damaged
+
+_EPSILON, _FACTOR = Rule(("float32",), 0, 0.1), Rule(("float32",), 0, 1e6)
+
+
+def _number(least: int = 0, most: int = (1 << 31) - 1) -> Rule:
+    return Rule(WHOLE, least, most)
+
+
+def _by_layer(most: int) -> Rule:
+    """One number for all layers, or one each."""
+    return Rule((*WHOLE, *MANY), 0, most)
+
+
+_WIDTH = 1 << 20
+_OF_ARCHITECTURE = {
+    "block_count": _number(1, 1000),
+    "context_length": _number(1),
+    "embedding_length": _number(1, _WIDTH),
+    "embedding_length_out": _number(1, _WIDTH),
+    "vocab_size": _number(1, 1 << 24),
+    "feed_forward_length": _by_layer(1 << 24),
+    "leading_dense_block_count": _number(0, 1000),
+    "n_deepstack_layers": _number(0, 1000),
+    "full_attention_interval": _number(1, 1000),
+    "expert_count": _number(0, 1 << 16),
+    "expert_used_count": _by_layer(1 << 16),
+    "attention.head_count": _by_layer(1 << 16),
+    "attention.head_count_kv": _by_layer(1 << 16),
+    **dict.fromkeys(
+        (f"attention.{what}_length{end}" for what in ("key", "value") for end in ("", "_swa", "_mla")),
+        _by_layer(1 << 16),
+    ),
+    **dict.fromkeys((f"attention.{kind}_epsilon" for kind in ("layer_norm", "layer_norm_rms", "group_norm")), _EPSILON),
+    "attention.sliding_window": _number(),
+    "attention.sliding_window_pattern": _by_layer(1000),
+    "attention.shared_kv_layers": _number(0, 1000),
+    "attention.recurrent_layers": _by_layer(1),
+    "rope.freq_base": Rule(("float32",), 1, 1e12),
+    "rope.freq_base_swa": Rule(("float32",), 1, 1e12),
+    "rope.dimension_count": _by_layer(1 << 16),
+    "rope.dimension_count_swa": _by_layer(1 << 16),
+    "rope.dimension_sections": Rule(MANY, 0, 1 << 16),
+    "rope.scale_linear": _FACTOR,
+    "rope.scaling.factor": _FACTOR,
+    "rope.scaling.type": TEXT,
+    "attn_logit_softcapping": _FACTOR,
+    "final_logit_softcapping": _FACTOR,
+    "logit_scale": _FACTOR,
+    **dict.fromkeys((f"ssm.{what}" for what in ("state_size", "inner_size", "group_count")), _number(0, 1 << 24)),
+    "ssm.conv_kernel": _number(0, 1 << 10),
+}
+_TOKENS, _MODEL = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
+_TEXTS = Rule(("array of text",))
+_EACH = {"tokenizer.ggml.scores": "array of float32", "tokenizer.ggml.token_type": "array of int32"}
+RULES = {
+    **dict.fromkeys(("general.architecture", "general.name", "general.type", "general.basename"), TEXT),
+    "general.file_type": _number(0, 1 << 16),
+    "general.quantization_version": _number(),
+    _MODEL: TEXT,
+    "tokenizer.ggml.pre": TEXT,
+    _TOKENS: _TEXTS,
+    "tokenizer.ggml.merges": _TEXTS,
+    "tokenizer.chat_template": TEXT,
+    "tokenizer.chat_templates": _TEXTS,
+    **dict.fromkeys((f"tokenizer.ggml.add_{what}" for what in ("bos_token", "eos_token", "space_prefix")), BOOL),
+    "aim.origin": TEXT,
+}
+_WITHOUT = ("none", "no_vocab")  # tokenizers that have no vocabulary
+
+
+def check_text_head(header: GgufHeader) -> None:
+    """Raises ModelError for a head that names what cannot be."""
+    own = {f"{header.architecture}.{key}": rule for key, rule in _OF_ARCHITECTURE.items()}
+    check_rules(header, RULES | own)
+    for key, value in header.metadata.items():
+        values = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(v, float) and math.isnan(v) for v in values):
+            raise damaged(header, key, "it has to be a number")
+    _check_heads(header)
+    _check_vocabulary(header)
+    check_types(header)
+    check_biases(header)
+
+
+def _check_heads(header: GgufHeader) -> None:
+    """One number for all layers, or one each; some head in some layer."""
+    n = header.metadata.get(f"{header.architecture}.block_count", 1)
+    for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
+        key = f"{header.architecture}.{name}"
+        value = header.metadata.get(key)
+        if isinstance(value, tuple) and len(value) < n:
+            raise damaged(header, key, f"it has to be one number, or one for each of {n} layers")
+    key = f"{header.architecture}.attention.head_count"
+    if key in header.metadata and not any(_values(header.metadata[key])):
+        raise damaged(header, key, "it has to be 1 or more")
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check_vocabulary(header: GgufHeader) -> None:
+    """Each token has one score and one type, where they are given, and special tokens are among them."""
+    values = header.metadata
+    if values.get(_MODEL) in _WITHOUT:
+        return
+    tokens = values.get(_TOKENS)
+    if not isinstance(tokens, ArrayInfo):
+        raise damaged(header, _TOKENS, "it has to be an array of text")
+    for key, kind in _EACH.items():
+        found = values.get(key)
+        n = found.length if isinstance(found, ArrayInfo) else len(found) if isinstance(found, tuple) else -1
+        if key in values and (n != tokens.length or header.kinds[key] != kind):
+            raise damaged(header, key, f"it has to be {kind}, one for each of {tokens.length} tokens")
+    for key, value in values.items():
+        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
+            n_allowed = tokens.length
+            # 2^32 - 1 is -1 as some converters write it: there is no such token
+            if header.kinds[key] not in WHOLE or not (0 <= value < n_allowed or value in (-1, (1 << 32) - 1)):
+                raise damaged(header, key, f"it has to be a token's number, 0 to {n_allowed - 1}")

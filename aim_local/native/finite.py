@@ -1,0 +1,35 @@
+"""Numbers that are none: logits and visual rows that hold NaN or infinity are an error, never an answer.
+
+They come of damaged weights, or of a head that makes a sum of nothing, such as a rope base of 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+
+Rows = NDArray[np.float32]
+_CURE = "its weights or its head are damaged: download or convert it again"
+
+
+def finite_logits(logits: Rows, path: Path | None = None) -> Rows:
+    """The same logits, float32 [n_vocab], of the model at `path`. Raises ModelError for NaN and infinity.
+
+    -inf is allowed, unless it is all there is: a token that cannot be has it.
+    """
+    if not np.isfinite(logits.max()):  # NaN goes through it
+        whose = f"{path}: " if path else "the model's "
+        raise ModelError(f"{whose}next-token scores are not finite numbers (NaN or infinity); {_CURE}")
+    return logits
+
+
+def finite_rows(rows: Rows, path: Path | None = None) -> Rows:
+    """The same rows, float32 of any shape, of the mmproj at `path`. Raises ModelError for NaN and infinity."""
+    if not np.isfinite(rows).all():
+        whose = f"{path}: " if path else "the vision tower's "
+        raise ModelError(f"{whose}visual tokens are not finite numbers (NaN or infinity); {_CURE}")
+    return rows

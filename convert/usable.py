@@ -1,0 +1,33 @@
+"""What a conversion has written, opened as a user will open it: without weights, with a picture and a clip planned.
+
+What can be found by opening is found here, while the checkpoint is at hand, and not at the first question. Knows
+nothing of what is in the files.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+from aim_local.config import LoadConfig
+from aim_local.errors import AimError
+from aim_local.media import MediaShape
+
+from .errors import ConvertError
+
+PICTURE = MediaShape("image", 1, 90, 160, "picture", "", (), (), float("nan"))
+CLIP = MediaShape("video", 2, 90, 160, "clip", "", (0.0, 1.0), (0, 1), 2.0)
+
+
+def check_usable(src: Path, model: Path, mmproj: Path) -> None:
+    """Raises ConvertError with the line that opening them, or asking about a picture or a clip, would end with."""
+    from aim_local.engine.model import open_model
+    from aim_local.engine.plan import plan_prompt
+    from aim_local.models.prompt import Message, references
+
+    try:
+        with closing(open_model(model, mmproj, LoadConfig(), weights=False)) as opened:
+            for shape in (PICTURE, CLIP):
+                rendered = opened.render([Message("user", "What?", references([shape]))])
+                plan_prompt(opened, rendered, [shape])
+    except AimError as e:
+        told = str(e).replace(f"{model.parent}/", "")
+        raise ConvertError(f"{src}: what it converts to could not be used: {told}") from e
