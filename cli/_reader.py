@@ -60,7 +60,7 @@ def make_reader(toolbar: Callable[[], str]) -> Reader:
 
 def keeping_bytes(stream: TextIO) -> TextIO:
     """`stream`, whose bytes that are not text come as halves of surrogate pairs instead of ending it."""
-    if isinstance(stream, io.TextIOWrapper):
+    if isinstance(stream, io.TextIOWrapper) and stream.errors != "surrogateescape":  # once: not after the first read
         stream.reconfigure(errors="surrogateescape")
     return stream
 

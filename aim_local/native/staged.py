@@ -343,7 +343,6 @@ class StagedContext:
             select=_native_selector(select) if select else _select_callback(),
             n_bytes_scores=n_bytes_scores,
         )
-        check_room()
         status = _prefill(self.ctx, ctypes.byref(params))
         callbacks.reraise()
         self._raise_stopped(status == ABORTED)
@@ -354,7 +353,11 @@ class StagedContext:
     def _checked_rows(
         self, rows: Sequence[int] | NDArray[Any], tokens: Sequence[int] | NDArray[Any], embd: Rows | None, n_held: int
     ) -> tuple[NDArray[np.int8], Indices, Rows | None]:
-        """Kinds and token ids [n] and embeddings [n of other new rows, n_embd], as C reads them. Raises UsageError."""
+        """Kinds and token ids [n] and embeddings [n of other new rows, n_embd], as C reads them. Raises UsageError.
+
+        And NativeError where there is no room to go on.
+        """
+        check_room()
         kinds = np.ascontiguousarray(rows, np.int8)
         ids = np.ascontiguousarray(tokens, np.int32)
         floats = None if embd is None else np.ascontiguousarray(embd, np.float32)
