@@ -17,8 +17,8 @@ from . import _options as opt
 from ._question import ask_once, question_from
 
 RESUME_HELP = (
-    "Go on with a conversation that /save wrote as .aimchat: its model, where that is one of yours (name any other), its "
-    "settings, its media as the model saw them. "
+    "Go on with a conversation that /save wrote as .aimchat: its model, where that is one of yours (name any other), "
+    "its settings, its media as the model saw them. "
     "With -p, one more answer, which is not saved."
 )
 _RERANK_HELP = (

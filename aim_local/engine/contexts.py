@@ -181,7 +181,7 @@ def open_context(model: Model, plan: Plan, n_text: int, *, hold: bool = False) -
 
 def open_plain(model: Model, n_ctx: int) -> PlainContext:
     """Raises ContextError."""
-    model.contexts.free_dropped()
+    model.contexts.before_next()
     return owned(model, PlainContext(model.text, n_ctx))
 
 
@@ -189,7 +189,7 @@ def open_pruned(
     model: Model, shares: Sequence[float], n_text: int, n_visual: int, *, hold: bool = False
 ) -> PrunedContext:
     """Raises ContextError, ModelError."""
-    model.contexts.free_dropped()
+    model.contexts.before_next()
     return owned(model, PrunedContext(model.text, shares, n_text, n_visual, hold=hold))
 
 

@@ -5,6 +5,7 @@ It is loaded with its weights, or from the heads of its files alone: planning ne
 
 from __future__ import annotations
 
+import gc
 import platform
 import weakref
 from collections import deque
@@ -34,6 +35,8 @@ from ..store.encoded import EncodedStore
 from ..store.manifest import check_contents
 from ..store.toy import is_demo_clip, is_toy
 
+_MANY = 4  # more contexts than are left by a collection: another one is due
+
 
 class Closable(Protocol):
     def close(self) -> None: ...
@@ -49,6 +52,7 @@ class Contexts:
     def __init__(self) -> None:
         self._all: set[Closable] = set()
         self._dropped: deque[Closable] = deque()
+        self._n_left = 0  # after Python's collector ran
         self.on_drop: Callable[[], None] | None = None
 
     def add(self, holder: object, native: Closable) -> None:
@@ -60,6 +64,18 @@ class Contexts:
         self._dropped.append(native)
         if self.on_drop:
             self.on_drop()
+
+    def before_next(self) -> None:
+        """In the model's turn, when another one is to be made.
+
+        A conversation in a circle of references waits for Python's collector, which does not know how much memory is
+        behind it: where many have come since it last ran, it runs now.
+        """
+        if len(self._all) >= self._n_left + _MANY:
+            gc.collect()
+            self.free_dropped()
+            self._n_left = len(self._all)
+        self.free_dropped()
 
     def free_dropped(self) -> None:
         """In the model's turn."""
