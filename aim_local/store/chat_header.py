@@ -71,7 +71,7 @@ _MODEL = record(
         "architecture": text(256),
         "path": _PATH,
         "mmproj": optional(_PATH),
-        "fingerprints": listed(text(64), 2, least=1),
+        "fingerprints": listed(text(len("sha256:") + 64), 2, least=1),
         "type_k": one_of(*KV_TYPES),
         "type_v": one_of(*KV_TYPES),
         "flash_attn": one_of("auto", True, False),
@@ -130,7 +130,8 @@ def _check_model(model: Mapping[str, Any]) -> None:
     if len(model["fingerprints"]) != files:
         raise SchemaError(f"model has {len(model['fingerprints'])} fingerprints for {files} files")
     for fingerprint in model["fingerprints"]:
-        if len(fingerprint) != 64 or not set(fingerprint) <= set("0123456789abcdef"):
+        digits = fingerprint.removeprefix("sha256:")
+        if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
             raise SchemaError(f"model.fingerprints has {fingerprint!r:.70}, which is no sha256")
 
 

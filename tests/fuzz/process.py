@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from fuzz.outcome import LAST_LINES, ROOT, Outcome, place_in_log
 
-HANG_S, START_S = 20.0, 180.0
+HANG_S, START_S = 20.0, 600.0
 TICK_S, LONGEST_TICK_S = 0.02, 0.5  # a tick that took longer was this process standing still: it counts as the longest
 RENEWED_AFTER = 1000  # files
+CHILDREN_MIB = 2048  # of all that a child has started
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -94,15 +95,15 @@ class Child:
     def _ask(self, what: Mapping[str, Any]) -> Outcome:
         process = self._process or self._start()
         assert process.stdin is not None
-        base = resident(process.pid)
-        begin = time.monotonic()
         process.stdin.write(json.dumps(what).encode() + b"\n")
         process.stdin.flush()
+        made = self._line(START_S, None)
+        if not isinstance(made, dict) or "made" not in made:
+            raise BrokenTarget(f"{self.name}: {made['broken'] if isinstance(made, dict) else f'no mutant, {made}'}")
+        base, begin = resident(process.pid), time.monotonic()
         told = self._line(self._hang_s, base)
         self._n_read += 1
         if isinstance(told, dict):
-            if "broken" in told:
-                raise BrokenTarget(f"{self.name}: {told['broken']}")
             if self._n_read >= RENEWED_AFTER:
                 self.end()
             return Outcome(**told)
@@ -135,11 +136,17 @@ class Child:
             waited, last = waited + min(now - last, LONGEST_TICK_S), now
             if waited > patience_s:
                 return "hang"
-            if base is not None and resident(self._process.pid) - base > self.memory_mib << 20:
+            if base is not None and self._is_over(base):
                 return "memory"
         line, _, self._rest = self._rest.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
         return told
+
+    def _is_over(self, base: int) -> bool:
+        """Whether it has grown beyond its bound, or what it has started is beyond CHILDREN_MIB."""
+        assert self._process is not None
+        of_children = sum(resident(pid) for pid in descendants(self._process.pid))
+        return resident(self._process.pid) - base > self.memory_mib << 20 or of_children > CHILDREN_MIB << 20
 
     def _log(self) -> str:
         path = self.folder / "log"
@@ -162,14 +169,11 @@ def own_state(folder: Path) -> dict[str, str]:
 
 
 def resident(pid: int) -> int:
-    """Bytes in memory of a process and those that it has started; 0 where it is gone."""
-    total = 0
-    for one in (pid, *descendants(pid)):
-        try:
-            total += int(Path(f"/proc/{one}/statm").read_text().split()[1]) * PAGE
-        except (OSError, IndexError):
-            continue
-    return total
+    """Bytes in memory of a process; 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
 
 
 def descendants(pid: int) -> list[int]:

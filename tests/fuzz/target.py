@@ -3,7 +3,7 @@
 A file in targets/ has
 
 - `SUFFIXES`: of its files;
-- `seeds(folder)`: writes small valid files of our own making there and returns their paths, the same at every call.
+- `seeds(folder)`: writes small valid files of our own making there and returns their paths.
   Those kept in corpus/NAME/ are added;
 - `mutate(data, rng)`: one damage that knows the format (a type, a length, a value, a name), from its arguments alone;
 - `read(path)`: what a user does with such a file, as deep as it goes. `AimError` passes where it is one clear line.

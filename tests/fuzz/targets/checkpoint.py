@@ -26,7 +26,7 @@ HEADER = "header.json"
 PIXELS = 32
 KEPT = sorted(path.name for path in FOLDER.glob("*.*")) if FOLDER.is_dir() else []
 SUFFIXES = tuple(KEPT)
-SHORT = 60
+SHORT = 10
 
 
 def seeds(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Any
 from fuzz.damage import damage_json, damage_value, json_text, walk
 
 SUFFIXES = (".request.json",)
-SHORT = 60
+SHORT = 40
 MEMORY_MIB = 400
 CLIP = Path(__file__).resolve().parents[3] / "aim_local" / "data" / "clips" / "time.mp4"
 VIDEO, PICTURE = "data:video/mp4;base64,@CLIP", "data:image/png;base64,@PNG"
