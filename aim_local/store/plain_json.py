@@ -41,7 +41,8 @@ def record_of(kind: type[T], value: object) -> T:
     """
     if not isinstance(value, Mapping):
         raise ValueError("it is no JSON object")
-    declared, needed = _fields(kind)
+    any_kind: Any = kind  # mypy takes a type of unknown kind for one that cannot be looked up
+    declared, needed = _fields(any_kind)
     for name in value:
         if name not in declared:
             raise ValueError(f"{name!r:.60} means nothing")
