@@ -32,7 +32,6 @@ RUNS = {
     "side-by-side": ("two and four processes on one output", "python benchmarks/side_by_side.py --tries 50"),
     "long-use": ("10,000 answers in one process, 200 unclosed chats", "python benchmarks/long_use.py"),
     "sanitize": ("address and undefined-behaviour sanitizers over our C++", "make sanitize"),
-    "sanitize-thread": ("thread sanitizer over the service's threads", "make sanitize-thread"),
     "serve-fuzz": ("schemathesis against the service", "python benchmarks/serve_fuzz.py --examples 300"),
 }
 LAST_LINES = 40

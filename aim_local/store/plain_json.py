@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -73,7 +72,6 @@ def fits(value: object, kind: Any) -> bool:
     return type(value) is kind
 
 
-@cache
 def _fields(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The types of a dataclass by field, and the names without a default."""
     hints = get_type_hints(kind)
