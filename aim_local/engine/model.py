@@ -28,6 +28,7 @@ from ..models.text import TextModel
 from ..native import kernels
 from ..native.cpu import this_cpu
 from ..native.devices import gpu_names, has_gpu
+from ..native.heap import give_back
 from ..native.installed import library_files
 from ..paths import Name
 from ..store.digests import known_digest
@@ -79,10 +80,13 @@ class Contexts:
 
     def free_dropped(self) -> None:
         """In the model's turn."""
+        if not self._dropped:
+            return
         while self._dropped:
             native = self._dropped.popleft()
             native.close()
             self._all.discard(native)
+        give_back()  # or glibc keeps tens of MB of each for others that do not come
 
     def close(self) -> None:
         for native in list(self._all):
