@@ -62,7 +62,7 @@ IMPORTED = [
     ("aim_local.store.gguf_header", ["models"]),
     ("numpy", ["plan"]),
     ("aim_local.native.library", ["chat", "-p", "x"]),
-    ("jinja2", ["chat", "-p", "x"]),
+    ("aim_local.engine.prefill", ["chat", "-p", "x"]),
 ]
 
 

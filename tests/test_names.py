@@ -23,8 +23,7 @@ from aim_local.store.transcript import save_transcript
 play, clip, picture = cli_case.play, cli_case.clip, cli_case.picture
 NAMES = {
     "bytes": os.fsdecode(b"caf\xe9\xff"),
-    "drives": "a\x1b]52;c;aGk=\x07\x1b[31m\nb\x9b31m\x7f\r\x08[red][c",
-    "hides": "a\u202egpj\u2066x\u200bb\ufeffc\u2028d",
+    "drives": "a\x1b]52;c;aGk=\x07\x1b[31m\nb\x9b31m\x7f\r\x08[red][c\u202egpj\u2066x\u200bb\ufeffc\u2028d",
     "long": "n" * 255,
     "dash": "-a",
 }
