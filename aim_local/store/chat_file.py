@@ -200,7 +200,7 @@ def fingerprint(*parts: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _sampled(path: Path) -> str:
+def sampled_fingerprint(path: Path) -> str:
     """As earlier versions wrote it: sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly."""
     n_bytes = path.stat().st_size
     digest = hashlib.sha256(str(n_bytes).encode())
@@ -246,7 +246,7 @@ def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[s
 def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any], *, shows_media: bool) -> None:
     """Raises ChatFileError where the cache of `saved` is none of `own`'s."""
     if saved["fingerprints"] != own["fingerprints"]:  # an earlier version may have written it
-        sampled = [_sampled(Path(own[key])) for key in ("path", "mmproj") if own[key]]
+        sampled = [sampled_fingerprint(Path(own[key])) for key in ("path", "mmproj") if own[key]]
         own = own if saved["fingerprints"] != sampled else {**own, "fingerprints": sampled}
     if saved["fingerprints"] != own["fingerprints"]:
         raise ChatFileError(f"{path}: {_other_model(saved, own)}")
