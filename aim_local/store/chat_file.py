@@ -37,7 +37,6 @@ SUFFIX = ".aimchat"
 VERSION = 2  # 1 has no rows to rank visual tokens again; read as well
 _MAGIC = b"AIMCHAT\n"
 _HEAD = struct.Struct("<8sIQ32s")
-_WHOLE = "sha256:"  # what a fingerprint of all bytes begins with
 _CHUNK, _ASIDE = 1 << 20, 1 << 30  # read at once; most bytes that are read to say why something is wrong
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
@@ -198,10 +197,10 @@ def _unreadable(path: Path, e: OSError) -> ChatFileError:
 def fingerprint(*parts: Path) -> str:
     """Of a model's file, or of all parts of one that is split: sha256 of all their bytes."""
     digests = [known_digest(part) for part in parts]
-    return _WHOLE + (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _sampled(path: Path) -> str:
+def sampled_fingerprint(path: Path) -> str:
     """As earlier versions wrote it: sha256 (hex) of a file's size and 64 samples of 64 KiB, spread evenly."""
     n_bytes = path.stat().st_size
     digest = hashlib.sha256(str(n_bytes).encode())
@@ -246,8 +245,9 @@ def identity(paths: ModelPaths, architecture: str, config: LoadConfig) -> dict[s
 
 def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any], *, shows_media: bool) -> None:
     """Raises ChatFileError where the cache of `saved` is none of `own`'s."""
-    if not any(str(found).startswith(_WHOLE) for found in saved["fingerprints"]):  # of an earlier version
-        own = {**own, "fingerprints": [_sampled(Path(own[key])) for key in ("path", "mmproj") if own[key]]}
+    if saved["fingerprints"] != own["fingerprints"]:  # an earlier version may have written it
+        sampled = [sampled_fingerprint(Path(own[key])) for key in ("path", "mmproj") if own[key]]
+        own = own if saved["fingerprints"] != sampled else {**own, "fingerprints": sampled}
     if saved["fingerprints"] != own["fingerprints"]:
         raise ChatFileError(f"{path}: {_other_model(saved, own)}")
     kept, here = (_cache_types(facts) for facts in (saved, own))

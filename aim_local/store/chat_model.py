@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .chat_file import ChatFileError, fingerprint
+from .chat_file import ChatFileError, fingerprint, sampled_fingerprint
+from .gguf_files import parts
 from .names import BUNDLED, ModelPaths, resolve, store_names
 
 
@@ -48,6 +49,6 @@ def _own_models(first: str) -> Iterator[tuple[str, ModelPaths]]:
 
 def _is(path: Path, wanted: str) -> bool:
     try:
-        return fingerprint(path) == wanted
+        return wanted in (fingerprint(*parts(path)), sampled_fingerprint(path))
     except OSError:
         return False
