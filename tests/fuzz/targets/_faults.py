@@ -86,7 +86,7 @@ Armed = Callable[[], Any]
 
 
 def twice(do: Callable[[], None], armed: Armed, good: Callable[[], bool], left: Callable[[], set[str]]) -> None:
-    """With the fault, then without: what the first leaves is whole or not there; what is neither goes with the second."""
+    """With the fault, then without: what the first leaves is whole or not there; what is neither goes."""
     failed: Exception | None = None
     try:
         with armed():
