@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from aim_local.batch.answers import Answers, stats_path
 from aim_local.batch.files import good_lines
 from aim_local.batch.job import Outcome
 from aim_local.errors import AimError
+from aim_local.visible import json_text
 
 MADE_FROM = {"model": ["ab" * 32], "max_tokens": 64, "frames": None}
 IDS = ("1", "zwei", "3", "vier \u2028", "5", "6")
@@ -29,7 +29,7 @@ def outcome(index: int, *, broken: bool = False) -> Outcome:
 
 
 def whole(n: int = len(IDS)) -> bytes:
-    return b"".join(json.dumps(outcome(i).line, ensure_ascii=False).encode() + b"\n" for i in range(n))
+    return b"".join(json_text(outcome(i).line).encode() + b"\n" for i in range(n))
 
 
 @pytest.fixture

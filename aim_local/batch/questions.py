@@ -180,7 +180,9 @@ def _looked_at(line: Question | Bad) -> Question | Bad:
     if isinstance(line, Bad):
         return line
     problem = clip_problem(line.clips)
-    return Bad(line.id, f"line {line.n}: {problem}") if problem else line
+    return (
+        Bad(line.id, str(SuiteError(f"line {line.n}: {problem}"))) if problem else line
+    )  # one line, whatever it quotes
 
 
 def clip_problem(clips: Sequence[Clip]) -> str:

@@ -299,10 +299,11 @@ def read_manifest(folder: Path) -> dict[str, str]:
         raise ModelError(f"{path}: cannot be read as a model's manifest ({e}); convert the checkpoint again") from e
 
 
-def _file_name(name: object) -> str:
-    """Of a file beside the manifest. Raises ValueError for a way elsewhere."""
-    if not isinstance(name, str) or "/" in name or not stays_inside(name):
-        raise ValueError(f"{name!r:.60} is no file's name")
+def _file_name(named: object) -> str:
+    """Of a file beside the manifest, whatever folder is named too. Raises ValueError for what no file can be called."""
+    name = Path(named).name if isinstance(named, str) else ""
+    if not stays_inside(name):
+        raise ValueError(f"{named!r:.60} is no file's name")
     return name
 
 
