@@ -252,7 +252,10 @@ def execute() -> int:
 
     aborts.exit_with(1)
     group: Any = typer.main.get_command(app)
-    interrupts.listen()
-    _signals.listen()
-    code: int = group.main(prog_name=completion.PROGRAM, standalone_mode=False)
+    try:
+        interrupts.listen()
+        _signals.listen()
+        code: int = group.main(prog_name=completion.PROGRAM, standalone_mode=False)
+    except KeyboardInterrupt as e:  # before the command began, or behind its end
+        return report(e)
     return code
