@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -17,7 +18,7 @@ from server_files import long_gif, peak_memory, tall_png, with_claims
 
 from aim_local.config import MAX_PIXELS, LoadConfig
 from aim_local.errors import MediaBudgetError, MediaError, UsageError
-from aim_local.media import FrameSampling, container, open_media, outline_media, probe_video, read_image
+from aim_local.media import FrameSampling, container, open_media, outline_media, probe_video, read_image, read_video
 from aim_local.media.pictures import picture_kind
 
 MIB = 2**20
@@ -154,6 +155,24 @@ def test_a_clip_of_more_frames_than_allowed(tmp_path: Path, monkeypatch: pytest.
                                          " max_pixels=12288 or more")  # fmt: skip
             look(path, sampling, max_pixels=12288)
     assert open_media(clip, FrameSampling(n_frames=1), max_pixels=96 * 64).shape.n_frames == 1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "interlaced.ts"])
+def test_decoding_keeps_to_the_bound_that_the_clip_was_opened_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Guards a clip beyond the default bound, for which a higher one was given."""
+    how: dict[str, Any] = {"options": {"x264-params": "tff=1"}} if name == "interlaced.ts" else {"codec": "mpeg4"}
+    path, asked, prepare = write_clip(tmp_path / name, n_frames=6, **how), list[int](), container.prepare
+
+    def noted(stream: Any, name: Path | str, max_pixels: int) -> None:
+        asked.append(max_pixels)
+        prepare(stream, name, max_pixels)
+
+    monkeypatch.setattr(container, "prepare", noted)
+    assert len(read_video(path, FrameSampling(3), max_pixels=MAX_PIXELS + 1).frames) == 3
+    assert len(asked) >= 2
+    assert set(asked) == {MAX_PIXELS + 1}
 
 
 def test_frames_that_grow_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,36 @@ def test_joined_mp4_files_are_told(tmp_path: Path) -> None:
     assert whole(one, 10).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ({"options": {"x264-params": "cabac=1"}}, {"options": {"x264-params": "cabac=0"}}),
+        ({"options": {"qp": "20"}}, {"options": {"qp": "30"}}),
+        ({"codec": "mpeg4"}, {"codec": "libx264"}),
+        ({"codec": "mpeg4"}, {"codec": "mpeg4", "size": (160, 96)}),
+    ],
+)
+def test_a_matroska_that_needs_another_decoder_is_left_out(
+    tmp_path: Path, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Guards pictures of a later clip that the first one's decoder makes noise of, and says nothing."""
+    parts = [
+        write_clip(tmp_path / f"{n}.mkv", 20, pictures=[picture(n + i) for i in range(20)], **how)
+        for n, how in ((0, first), (60, other), (20, first), (80, other))
+    ]
+    video = whole(join(tmp_path / "joined.mkv", *parts), 40)
+    told = "2 clips joined to the file are coded in another way than the first, and left out: give such clips as files"
+    assert [w for w in video.warnings if "left out" in w] == [f"{told} of their own"]
+
+
+def test_a_matroska_of_pictures_that_set_up_the_decoder(tmp_path: Path) -> None:
+    parts = [
+        write_clip(tmp_path / f"{n}.mkv", 10, codec=codec, pictures=[picture(n + i) for i in range(10)], gop=gop)
+        for n, codec, gop in ((0, "mpeg2video", 5), (10, "mpeg2video", 10))
+    ]
+    whole(join(tmp_path / "joined.mkv", *parts), 20)
+
+
 # --- one clip, another clock -----------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,6 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
 from aim_local.media.budget import MAX_PACKETS, check_frame
 from aim_local.media.claims import check_index
@@ -56,7 +55,7 @@ class Damage:
 
 @contextmanager
 def open_stream(
-    path: Path, max_pixels: int = MAX_PIXELS, cuts: Cuts = ()
+    path: Path, max_pixels: int, cuts: Cuts = ()
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving.
 

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
+import PIL.Image
 from av import VideoFrame
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from aim_local.errors import MediaError, MediaMemoryError
 from aim_local.media.canvas import Canvas
+from aim_local.media.colours import on_white
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.foreign import decoding
 from aim_local.media.index import Clip
@@ -120,14 +123,23 @@ def _frames(
 
 
 def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
-    """A decoded frame as it is shown, uint8 [H, W, 3]."""
+    """A decoded frame as it is shown, uint8 [H, W, 3]; what is transparent shows white, as in pictures."""
     pixels = np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)  # [h, w, 3]
+    if any(component.is_alpha for component in frame.format.components):
+        pixels = _over_white(pixels, to_rgb.reformat(frame, format="rgba").to_ndarray()[..., 3])
     return orientation_of(frame).apply(pixels)  # [H, W, 3]
+
+
+def _over_white(pixels: Frames, alpha: NDArray[np.uint8]) -> Frames:
+    """pixels: uint8 [h, w, 3]. Where alpha [h, w] is 0 everywhere, they come as they are: programs leave it unset."""
+    if alpha.min() == 255 or not alpha.any():
+        return pixels
+    return on_white(PIL.Image.fromarray(np.dstack((pixels, alpha))))
 
 
 def _counted_frames(clip: Clip, wanted: Sequence[int], damage: Damage) -> Iterator[tuple[int, VideoFrame]]:
     left = set(wanted)
-    with open_stream(clip.path, cuts=clip.cuts) as (container, stream):
+    with open_stream(clip.path, clip.max_pixels, clip.cuts) as (container, stream):
         for index, frame in enumerate(all_frames(container, stream, damage, clip.begin)):
             if index in left:
                 left.remove(index)
@@ -140,7 +152,7 @@ def _frames_by_packet(
     clip: Clip, table: PacketTable, segments: Sequence[Segment], threads: Threads, damage: Damage
 ) -> Iterator[tuple[int, VideoFrame]]:
     row_of = {int(pts): row for row, pts in enumerate(table.pts)}
-    with open_stream(clip.path, cuts=clip.cuts) as (container, stream):
+    with open_stream(clip.path, clip.max_pixels, clip.cuts) as (container, stream):
         stream.thread_type = threads
         counted = _counted_packets(packets_of(container, stream, damage), table)
         for number, segment in enumerate(segments):

@@ -25,7 +25,7 @@ from aim_local.media.budget import check_decoded
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.interlace import Fields, fields_of
-from aim_local.media.joined import Cuts, later_flv_headers, later_matroska_heads, mp4_parts
+from aim_local.media.joined import Cuts, Later, later_flv_headers, later_matroska_heads, mp4_parts
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
 from aim_local.media.types import Indices, Seconds, VideoInfo
@@ -38,6 +38,7 @@ _CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
 _NEAR_HOLE = 4  # packets between a hole and the clip behind it: the clip's sound, and rests of the one before
 _FLV_REST = 64  # bytes that may stand behind the last packet of a file that ends there
 _NEVER = -(2**62)  # stands in for a stamp that a packet without a picture lacks
+_NO_LATER = Later()
 _HDR_CURVES = {16: "PQ", 18: "HLG"}
 
 
@@ -45,13 +46,15 @@ _HDR_CURVES = {16: "PQ", 18: "HLG"}
 class Clip:
     """A probed video file. table: None where packets do not tell the frames, which are then counted while decoding.
 
-    begin: the packet that decoding starts with, where there is no table. cuts: bytes to leave out, see joined.py.
+    max_pixels: as it was opened with; it is decoded within the same bound. begin: the packet that decoding starts with,
+    where there is no table. cuts: bytes to leave out, see joined.py.
     fields: where it is interlaced as far as its first frame tells.
     """
 
     path: Path
     info: VideoInfo
     table: PacketTable | None
+    max_pixels: int = MAX_PIXELS
     begin: int = 0
     cuts: Cuts = ()
     fields: Fields | None = None
@@ -96,16 +99,17 @@ def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
     one that takes more than max_pixels allow (budget.py).
     """
     clip, end = _indexed(path, max_pixels)
-    cuts: Cuts = ()
+    later = Later()
     if clip.info.container == "flv" and end < path.stat().st_size:
-        cuts = later_flv_headers(path)
+        later = Later(later_flv_headers(path))
     elif "matroska" in clip.info.container:
-        cuts = later_matroska_heads(path)
-    return _indexed(path, max_pixels, cuts)[0] if cuts else clip
+        later = later_matroska_heads(path)
+    return _indexed(path, max_pixels, later)[0] if later.cuts else clip
 
 
-def _indexed(path: Path, max_pixels: int, cuts: Cuts = ()) -> tuple[Clip, int]:
+def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Clip, int]:
     """The clip, and where in the file its last packet ends."""
+    cuts = later.cuts
     with open_stream(path, max_pixels, cuts) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
@@ -124,7 +128,7 @@ def _indexed(path: Path, max_pixels: int, cuts: Cuts = ()) -> tuple[Clip, int]:
         fields = fields_of(stream.codec_context, scan.first)
     if times is None:
         check_decoded(path, len(scan.pts), facts.height, facts.width, max_pixels)
-        times = _times_from_decoding(path, cuts, scan, ticking)
+        times = _times_from_decoding(path, max_pixels, cuts, scan, ticking)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
     interlaced = [interlace.NOTE] if fields else []
     warnings = (
@@ -134,14 +138,22 @@ def _indexed(path: Path, max_pixels: int, cuts: Cuts = ()) -> tuple[Clip, int]:
         *damaged,
         *times.warnings,
         *(_films(path) if "mov" in names else ()),
+        *_other_notes(later.n_other),
     )
-    return Clip(path, _info(path, facts, times, warnings), times.table, times.begin, cuts, fields), scan.end
+    return Clip(path, _info(path, facts, times, warnings), times.table, max_pixels, times.begin, cuts, fields), scan.end
 
 
 def _films(path: Path) -> list[str]:
     if (n := mp4_parts(path)) < 2:
         return []
     return [f"the file is {n} films joined end to end, of which players see the first: give the others as files"]
+
+
+def _other_notes(n: int) -> list[str]:
+    if not n:
+        return []
+    are = "1 clip joined to the file is" if n == 1 else f"{n} clips joined to the file are"
+    return [f"{are} coded in another way than the first, and left out: give such clips as files of their own"]
 
 
 @dataclass(frozen=True)
@@ -197,6 +209,8 @@ def _look_warnings(stream: VideoStream, first: VideoFrame, turn: Orientation) ->
     shape = stream.sample_aspect_ratio
     if shape and abs(float(shape) - 1.0) > 0.03:
         yield f"pixels are not square ({shape.numerator}:{shape.denominator}); frames are used as stored"
+    if stream.metadata.get("alpha_mode") == "1" and not any(c.is_alpha for c in first.format.components):
+        yield "the clip has transparency that its decoder leaves out: colours that stand under it are shown"
     curve = _HDR_CURVES.get(int(first.color_trc))
     if curve:
         yield f"the clip is HDR ({curve}); colours are used without tone mapping and look pale"
@@ -371,10 +385,10 @@ def _lost_notes(n_lost: int, n_parts: int) -> list[str]:
     return [f"{where} inside a group of pictures: left out {frames} that cannot be decoded"]
 
 
-def _times_from_decoding(path: Path, cuts: Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
+def _times_from_decoding(path: Path, max_pixels: int, cuts: Cuts, scan: _Scan, ticking: _Ticking) -> _Times:
     pts: list[int | None] = []
     duration, begin = 0, scan.starts[0].key if scan.starts else 0
-    with open_stream(path, cuts=cuts) as (container, stream):
+    with open_stream(path, max_pixels, cuts) as (container, stream):
         for frame in all_frames(container, stream, Damage(), begin):
             pts.append(frame.pts)
             duration = frame.duration

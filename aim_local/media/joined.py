@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 FLV_HEADER = b"FLV\x01"
 _FLV_TAG, _FLV_TRAILER = 11, 4  # bytes before and after a tag's data
 _SEGMENT, _CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+_TRACKS, _TRACK_TYPE, _PICTURES = b"\x16\x54\xae\x6b", b"\x83", b"\x01"
+_CODING = (b"\xd7", b"\x86", b"\x63\xa2", b"\x6d\x80")  # a track's number, codec, set-up of its decoder, encodings
+_SET_UP_ALONG = frozenset({b"V_VP8", b"V_VP9", b"V_AV1", b"V_MPEG1", b"V_MPEG2"})  # by their pictures themselves
+_MOST_VALUE = 2**20  # bytes of one that are looked at
 _MOST_BOXES = 10_000
 
 Cuts = tuple[tuple[int, int], ...]
+_Track = tuple[bytes, ...]
+
+
+class Later(NamedTuple):
+    """n_other: parts that are left out, as their pictures are coded in another way than those of the first."""
+
+    cuts: Cuts = ()
+    n_other: int = 0
 
 
 def later_flv_headers(path: Path) -> Cuts:
@@ -38,12 +51,14 @@ def later_flv_headers(path: Path) -> Cuts:
     return tuple(found[1:])
 
 
-def later_matroska_heads(path: Path) -> Cuts:
+def later_matroska_heads(path: Path) -> Later:
     """(first byte, bytes) of all that stands between the clusters of the first segment and those of later ones.
 
-    Of segments that do not tell their size, none. Raises OSError.
+    Segments whose tracks are not those of the first are cut out as a whole: the first one's decoder would make noise of
+    them. Of segments that do not tell their size, none. Raises OSError.
     """
     cuts, size = list[tuple[int, int]](), path.stat().st_size
+    first, n_other = frozenset[_Track](), 0
     with path.open("rb") as file:
         at, begin = 0, -1  # begin: of what is cut next, behind the last cluster
         while (element := _element(file, at)) and element.end <= size:
@@ -51,12 +66,19 @@ def later_matroska_heads(path: Path) -> Cuts:
                 clusters = _clusters(file, element)
                 if not clusters:
                     break
-                if begin >= 0:
+                tracks = _tracks(file, element)
+                if begin < 0:
+                    # of the first segment libav reads what stands behind its clusters, too
+                    first, begin = tracks, element.end
+                elif tracks == first:
                     cuts.append((begin, clusters[0] - begin))
-                # of the first segment libav reads what stands behind its clusters, too
-                begin = element.end if begin < 0 else clusters[1]
+                    begin = clusters[1]
+                else:
+                    n_other += 1
             at = element.end
-    return tuple(cuts)
+    if n_other and begin < at:
+        cuts.append((begin, at - begin))
+    return Later(tuple(cuts), n_other)
 
 
 class _Element(NamedTuple):
@@ -83,6 +105,35 @@ def _element(file: BinaryIO, at: int) -> _Element | None:
         return None
     data = at + n_id + n_size
     return _Element(head[:n_id], data, data + value)
+
+
+def _children(file: BinaryIO, parent: _Element) -> Iterator[_Element]:
+    """As far as they can be followed."""
+    at = parent.data
+    while at < parent.end and (child := _element(file, at)) and child.end <= parent.end:
+        yield child
+        at = child.end
+
+
+def _tracks(file: BinaryIO, segment: _Element) -> frozenset[_Track]:
+    """How the pictures of a segment are coded: of each track the values that a decoder is set up with."""
+    entries = (
+        entry for tracks in _children(file, segment) if tracks.id == _TRACKS for entry in _children(file, tracks)
+    )
+    found = ({e.id: e for e in _children(file, entry)} for entry in entries)
+    return frozenset(_coding(file, track) for track in found if _value(file, track.get(_TRACK_TYPE)) == _PICTURES)
+
+
+def _coding(file: BinaryIO, track: Mapping[bytes, _Element]) -> _Track:
+    number, codec, setup, encodings = (_value(file, track.get(name)) for name in _CODING)
+    return number, codec, b"" if codec in _SET_UP_ALONG else setup, encodings
+
+
+def _value(file: BinaryIO, element: _Element | None) -> bytes:
+    if element is None:
+        return b""
+    file.seek(element.data)
+    return file.read(min(element.end - element.data, _MOST_VALUE))
 
 
 def _clusters(file: BinaryIO, segment: _Element) -> tuple[int, int] | None:
