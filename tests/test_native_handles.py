@@ -11,9 +11,9 @@ from staged_models import SHAPE, Models, stages_of
 
 from aim_local.errors import AimError, UsageError
 from aim_local.native import kernels, staged, stop, visual
-from aim_local.native.library import llama, mtmd
+from aim_local.native.library import LLAMA, MTMD, llama, mtmd
+from aim_local.native.outcome import INVALID
 from aim_local.native.staged import StagedContext
-from aim_local.native.status import INVALID, LLAMA, MTMD
 from aim_local.store.names import resolve
 
 CONTEXT: dict[str, Callable[[Any], object]] = {

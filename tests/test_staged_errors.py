@@ -14,7 +14,7 @@ from staged_models import COUNTS, SHAPE, Models, make_prompt, open_context, run
 from tiny_text import write_gguf
 
 from aim_local.errors import AimError, ContextError, ModelError, NativeError, UsageError
-from aim_local.native import staged, status, visual
+from aim_local.native import library, outcome, staged, visual
 from aim_local.native.binding import bind, check_size
 from aim_local.native.library import libllama, libmtmd, llama
 from aim_local.native.staged import StagedContext, StagePlan
@@ -101,25 +101,26 @@ def test_quantised_v_without_flash_attention(models: Models) -> None:
 @pytest.mark.parametrize(
     ("number", "error"),
     [
-        (status.INVALID, UsageError),
-        (status.UNSUPPORTED, ModelError),
-        (status.CONTEXT_FULL, ContextError),
-        (status.CALLBACK, NativeError),
-        (status.ABORTED, NativeError),
-        (status.FAILED, NativeError),
+        (outcome.INVALID, UsageError),
+        (outcome.UNSUPPORTED, ModelError),
+        (outcome.CONTEXT_FULL, ContextError),
+        (outcome.CALLBACK, NativeError),
+        (outcome.ABORTED, NativeError),
+        (outcome.FAILED, NativeError),
+        (outcome.NO_MEMORY, NativeError),
         (-99, NativeError),
     ],
 )
 def test_a_status_number_is_an_exception(number: int, error: type[AimError]) -> None:
-    found = status.error_of(number, "why")
+    found = outcome.error_of(number, "why")
     assert type(found) is error
-    assert str(found) == "why"
+    assert str(found) == (outcome.NO_ROOM if number == outcome.NO_MEMORY else "why")
 
 
 def test_numbers_are_those_of_the_header() -> None:
     header = (Path(__file__).parents[1] / "patches/overlay/include/aim-status.h").read_text()
     numbers = {name: int(number) for name, number in re.findall(r"AIM_STATUS_(\w+) *= *(-?\d+)", header)}
-    assert numbers == {name: value for name, value in vars(status).items() if name.isupper() and type(value) is int}
+    assert numbers == {name: value for name, value in vars(outcome).items() if name.isupper() and type(value) is int}
 
 
 def test_null_is_told_by_its_number() -> None:
@@ -127,10 +128,10 @@ def test_null_is_told_by_its_number() -> None:
     assert staged.unsupported_reason(0) == "model is null"
     with pytest.raises(UsageError, match="context is null"):
         visual.projector(None)
-    assert type(status.LLAMA.error()) is UsageError
-    assert status.LLAMA.text() == "model is null"
+    assert type(library.LLAMA.error()) is UsageError
+    assert library.LLAMA.text() == "model is null"
     assert visual.pool_side(3) == 2
-    assert status.MTMD.text() == ""
+    assert library.MTMD.text() == ""
 
 
 class _Other(ctypes.Structure):

@@ -18,7 +18,7 @@ from staged_models import COUNTS, SHAPE, Models, make_prompt, open_context, run
 from tiny_text import TextShape
 
 from aim_local.errors import NativeError, UsageError
-from aim_local.native import status
+from aim_local.native import library
 from aim_local.native.library import llama, mtmd
 from aim_local.native.stop import StopHook
 from aim_local.native.visual import TileEncoder
@@ -108,7 +108,7 @@ def test_a_long_prefill_ends_in_the_middle(models: Models, counts: list[int], n_
         hook.poll = Poll(2)
         with pytest.raises(Stopped, match="question 2"):
             run(ctx, prompt, counts, n_bytes_scores=n_bytes_scores)
-        assert re.fullmatch("aborted (in (the scores of a layer|layers .*)|between two graphs)", status.LLAMA.text())
+        assert re.fullmatch("aborted (in (the scores of a layer|layers .*)|between two graphs)", library.LLAMA.text())
         assert ctx.n_past == 0
         hook.poll = poll = Poll(0)
         start = time.perf_counter()
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_a_prefill(models: Models, attempt: int) -> None:
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             run(ctx, prompt, counts)
-        assert status.LLAMA.text().startswith("aborted in")  # and not after the whole prompt
+        assert library.LLAMA.text().startswith("aborted in")  # and not after the whole prompt
         assert ctx.n_past == 0
 
 
@@ -196,7 +196,7 @@ def test_a_tile_stops(tower: Any) -> None:
     time.sleep(0.06)
     with pytest.raises(Stopped):
         encoder.encode(tile)
-    assert status.MTMD.text() == "the vision tower was stopped"
+    assert library.MTMD.text() == "the vision tower was stopped"
     assert np.array_equal(encoder.encode(tile), expected)
 
 

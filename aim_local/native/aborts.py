@@ -24,8 +24,8 @@ def before_loading() -> None:
 
 def install(base: ctypes.CDLL) -> None:
     """base: libggml-base."""
-    setter: Any = base.ggml_set_abort_callback
-    setter.argtypes, setter.restype = [_callback_type], ctypes.c_void_p
+    setter: Any = base.aim_set_abort_callback
+    setter.argtypes, setter.restype = [_callback_type], None
     setter(_callback)
 
 

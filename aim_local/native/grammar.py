@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import NativeError, UsageError
 from .binding import bind
 from .installed import library_folder, library_name
-from .status import Outcome
+from .outcome import Outcome
 
 MAX_DEPTH, MAX_BYTES = 32, 65536  # the converter is recursive, and so is what reads its grammar
 _SAYS_NOTHING = {  # of what is allowed

@@ -11,8 +11,7 @@ from typing import Any
 
 from ..errors import AimError, NativeError
 from .binding import bind
-from .library import libllama, libmtmd
-from .status import LLAMA, MTMD
+from .library import LLAMA, MTMD, libllama, libmtmd
 
 _EXACT, _SIXTEEN, _INT8 = 0, 1, 2  # enum aim_precision
 

@@ -17,7 +17,9 @@ from typing import Any
 from ..errors import NativeError
 from . import aborts, cpu
 from .bindings import import_bindings
+from .guarded import guard
 from .installed import library_folder, library_name
+from .outcome import Outcome
 
 PATCH_VERSION = 6  # the `patch` line of patches/VERSION; a test compares the two
 
@@ -110,3 +112,10 @@ mtmd: Any
 llama, mtmd, LIB_FOLDER, BACKENDS = _load()  # BACKENDS: files that ggml chose at load, none in an ordinary build
 libllama: ctypes.CDLL = llama._lib
 libmtmd: ctypes.CDLL = mtmd._libmtmd
+# const char * aim_last_error(void)
+# int32_t      aim_last_status(void)
+LLAMA = Outcome(libllama, "aim_last_error", "aim_last_status")
+# const char * aim_mtmd_last_error(void)
+# int32_t      aim_mtmd_last_status(void)
+MTMD = Outcome(libmtmd, "aim_mtmd_last_error", "aim_mtmd_last_status")
+GUARDED = guard(llama, libllama, "aim_guarded_call", LLAMA) | guard(mtmd, libmtmd, "aim_mtmd_guarded_call", MTMD)

@@ -10,6 +10,7 @@ from typing import Any
 from ..visible import visible_lines
 from .callbacks import as_callback
 from .library import llama, mtmd
+from .outcome import NO_ROOM
 
 _ERROR, _CONT = 4, 5  # enum ggml_log_level
 _echo = {"on": False, "least": 0}
@@ -63,4 +64,6 @@ def clear() -> None:
 
 def last_error(default: str = "llama.cpp gave no reason") -> str:
     """This thread's first error line since its last clear(): the cause, later lines only say that loading failed."""
+    if any("std::bad_alloc" in line for line in _lines.errors):
+        return NO_ROOM
     return _lines.errors[0] if _lines.errors else default

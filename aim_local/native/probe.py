@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .binding import bind, type_number
-from .library import libmtmd
-from .status import MTMD
+from .library import MTMD, libmtmd
 
 Floats = NDArray[np.float32]
 

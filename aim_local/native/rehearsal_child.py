@@ -12,8 +12,7 @@ from ..child import Message, Parent
 from ..errors import AimError
 from . import log
 from .binding import bind
-from .library import libmtmd
-from .status import MTMD
+from .library import MTMD, libmtmd
 
 # int32_t aim_rehearse_text(const char * path)
 _text = bind(libmtmd, "aim_rehearse_text", [c_char_p])

@@ -22,10 +22,10 @@ from .binding import bind, check_size, type_number
 from .created import created
 from .finite import finite_logits
 from .kernels import compute_with
-from .library import libllama, llama
+from .library import LLAMA, libllama, llama
+from .outcome import ABORTED
 from .owned import Owned, pointer_of
 from .room import check_room, graph_bytes
-from .status import ABORTED, LLAMA
 from .stop import StopHook
 
 Rows = NDArray[np.float32]
@@ -245,6 +245,8 @@ class StagedContext:
         params.no_perf = False
         begins, cells = (c_int32 * n_stages)(*plan.il_begin), (c_int32 * n_stages)(*plan.n_cells)
         address = pointer_of(model)
+        if not _supported(address):  # a model that was freed, too: it has no layers to count
+            raise LLAMA.error()
         check_room(graph_bytes(llama.llama_model_n_layer(address)))
         ctx = created(lambda: _context_init(address, params, n_stages, begins, cells, HOLDS[hold]), llama.llama_free)
         if not ctx:

@@ -12,8 +12,7 @@ from typing import Any
 
 from . import callbacks
 from .binding import bind
-from .library import libllama, libmtmd
-from .status import LLAMA, MTMD
+from .library import LLAMA, MTMD, libllama, libmtmd
 
 _stop_callback = ctypes.CFUNCTYPE(c_bool, c_void_p)
 

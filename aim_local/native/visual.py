@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from .binding import bind, check_size
 from .finite import finite_rows
-from .library import libmtmd
+from .library import MTMD, libmtmd
+from .outcome import ABORTED, UNSUPPORTED
 from .owned import Owned, pointer_of
 from .room import check_room
-from .status import ABORTED, MTMD, UNSUPPORTED
 from .stop import StopHook
 
 Pixels = NDArray[np.uint8]

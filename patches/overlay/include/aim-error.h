@@ -67,14 +67,16 @@ auto aim_guarded(aim_outcome & last, F f) -> decltype(f()) {
     } catch (const aim_error & e) {
         last.set(e.status, e.what());
     } catch (const std::bad_alloc &) {
-        last.set(AIM_STATUS_FAILED, "out of memory");
+        last.set(AIM_STATUS_NO_MEMORY, "out of memory");
     } catch (const std::exception & e) {
         last.set(AIM_STATUS_FAILED, e.what());
     } catch (...) {
         last.set(AIM_STATUS_FAILED, "unknown C++ exception");
     }
 
-    if constexpr (std::is_same_v<result, int32_t> || std::is_same_v<result, int64_t>) {
+    if constexpr (std::is_void_v<result>) {
+        return;
+    } else if constexpr (std::is_same_v<result, int32_t> || std::is_same_v<result, int64_t>) {
         return last.status;
     } else {
         return result{};

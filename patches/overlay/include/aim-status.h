@@ -16,7 +16,8 @@ enum aim_status {
     AIM_STATUS_CONTEXT_FULL = -3, // a stage has not enough free cells
     AIM_STATUS_CALLBACK     = -4, // the selection callback gave up or returned no valid selection
     AIM_STATUS_ABORTED      = -5, // stopped from outside
-    AIM_STATUS_FAILED       = -6, // out of memory, or a backend failed
+    AIM_STATUS_FAILED       = -6, // a backend failed, or llama.cpp threw something else
+    AIM_STATUS_NO_MEMORY    = -7, // memory ran out inside the call
 };
 
 // true ends the call that is being worked on. asked about every 50 ms on the thread that made the call, while a graph is computed

@@ -1,6 +1,7 @@
 #include "aim-cpu.h"
 #include "aim-llama.h"
 
+#include "aim-calls.h"
 #include "aim-error.h"
 #include "aim-importance.h"
 #include "aim-live.h"
@@ -14,6 +15,10 @@
 #include <algorithm>
 
 static thread_local aim_outcome last;
+
+aim_outcome & aim_llama_last() {
+    return last;
+}
 
 int32_t aim_llama_patch_version(void) {
     return AIM_PATCH_VERSION;

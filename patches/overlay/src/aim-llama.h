@@ -22,6 +22,11 @@ LLAMA_API int32_t aim_llama_patch_version(void);
 LLAMA_API const char * aim_last_error(void);
 LLAMA_API int32_t      aim_last_status(void);
 
+// functions of llama.h that may throw, for callers that cannot catch: the i-th one's name, and in `call` a function of the same type
+// that throws nothing. where that fails, aim_last_status() is below zero and the result a number below zero, 0 or NULL. NULL behind
+// the last one
+LLAMA_API const char * aim_guarded_call(int32_t i, void ** call);
+
 // the text architectures that can be staged: "llama qwen2 ..."
 LLAMA_API const char * aim_architectures(void);
 

@@ -27,6 +27,10 @@ static int32_t n_layers(const aim_range & range) {
 
 static const int32_t MAX_SIZE = 1 << 24; // patches that one row stands for: exact in float
 
+void aim_prefill_run::reserve_again(llama_context & ctx) {
+    ctx.sched_need_reserve = true;
+}
+
 aim_kv_cache * aim_prefill_run::get_kv(const llama_context & ctx) {
     return dynamic_cast<aim_kv_cache *>(ctx.memory.get());
 }

@@ -18,6 +18,9 @@ struct aim_prefill_run {
 
     static aim_kv_cache * get_kv(const llama_context & ctx);
 
+    // the next graph of ctx and its buffers are made anew: an exception may have left them half made
+    static void reserve_again(llama_context & ctx);
+
 private:
     // consecutive stages that the same rows run through
     struct segment {

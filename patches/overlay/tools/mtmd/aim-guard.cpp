@@ -5,6 +5,10 @@
 
 static thread_local aim_outcome last;
 
+aim_outcome & aim_mtmd_last() {
+    return last;
+}
+
 const char * aim_mtmd_last_error(void) {
     return last.text.c_str();
 }

@@ -6,6 +6,9 @@
 
 #include <functional>
 
+// how this thread's last call ended
+aim_outcome & aim_mtmd_last();
+
 // runs f; what it throws becomes a status, and a line for aim_mtmd_last_error()
 int32_t aim_guard(const std::function<int32_t()> & f);
 

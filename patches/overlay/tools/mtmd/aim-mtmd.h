@@ -21,6 +21,9 @@ MTMD_API int32_t aim_mtmd_patch_version(void);
 MTMD_API const char * aim_mtmd_last_error(void);
 MTMD_API int32_t      aim_mtmd_last_status(void);
 
+// as aim_guarded_call of aim-llama.h, for functions of mtmd.h
+MTMD_API const char * aim_mtmd_guarded_call(int32_t i, void ** call);
+
 //
 // the loaded mmproj (aim-mtmd.cpp)
 //

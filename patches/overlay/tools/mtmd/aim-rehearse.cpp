@@ -6,6 +6,7 @@
 #include "aim-mtmd.h"
 #include "aim-clip.h"
 #include "aim-guard.h"
+#include "aim-threads.h"
 
 #include "ggml.h"
 #include "gguf.h"
@@ -19,7 +20,6 @@
 #include <memory>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 // hooks: the struct behind these is defined in clip.cpp only
@@ -223,7 +223,7 @@ int32_t aim_check_weights(const char * path, int32_t n_threads) {
         const gguf_pointer head = read_head(path);
         const int64_t n = gguf_get_n_tensors(head.get());
         std::atomic<int64_t> next { 0 }, bad { n };
-        const auto work = [&] {
+        const auto work = [&](int64_t) {
             std::unique_ptr<FILE, file_closer> file(ggml_fopen(path, "rb"));
             std::vector<uint8_t> part(1 << 20); // stays in a core's cache
             for (int64_t i = next++; i < n && i < bad; i = next++) {
@@ -232,14 +232,7 @@ int32_t aim_check_weights(const char * path, int32_t n_threads) {
                 }
             }
         };
-        std::vector<std::thread> helpers;
-        for (int32_t t = 1; t < aim_thread_count(n_threads); t++) {
-            helpers.emplace_back(work);
-        }
-        work();
-        for (auto & helper : helpers) {
-            helper.join();
-        }
+        aim_in_threads(aim_thread_count(n_threads), work);
         if (bad < n) {
             aim_fail(AIM_STATUS_UNSUPPORTED, "its tensor '%s' holds NaN or infinity, or cannot be read", gguf_get_tensor_name(head.get(), bad));
         }

@@ -1,6 +1,7 @@
 #include "aim-ward.h"
 
 #include "aim-guard.h"
+#include "aim-threads.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,8 +9,6 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
-#include <system_error>
-#include <thread>
 
 #if defined(__GNUC__)
 #define AIM_INLINE inline __attribute__((always_inline)) // compiled for the CPU that its caller is compiled for
@@ -174,24 +173,12 @@ void pack(const aim_ward_input & in, const std::vector<double> & mean, int32_t f
 // all panels on so many threads; which thread takes which changes nothing
 void add_chunk(const gram_kernel & kernel, const double * panels, int32_t n_panels, int32_t n_k, distances & x, int32_t n_threads) {
     std::atomic<int32_t> left { n_panels };
-    const auto work = [&] {
+    const auto work = [&](int64_t) {
         for (int32_t j = --left; j >= 0; j = --left) { // the last panels have most to do
             kernel.add_panel(panels, j, n_k, x.d.data(), x.stride);
         }
     };
-    std::vector<std::thread> others;
-    others.reserve(n_threads);
-    for (int32_t t = 1; t < n_threads; t++) {
-        try {
-            others.emplace_back(work);
-        } catch (const std::system_error &) { // no thread to be had: those that are there do it
-            break;
-        }
-    }
-    work();
-    for (std::thread & other : others) {
-        other.join();
-    }
+    aim_in_threads(n_threads, work);
 }
 
 // upper triangle of the Gram matrix of the rows around their mean

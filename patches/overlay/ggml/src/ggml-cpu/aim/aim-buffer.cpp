@@ -1,5 +1,6 @@
 // weights packed when they are loaded: a ggml-cpu buffer type per element type
 
+#include "aim-threads.h"
 #include "aim-traits.h"
 
 #include "ggml-backend-impl.h"
@@ -97,14 +98,7 @@ static void pack_weight(ggml_tensor * tensor, const uint8_t * src) {
     };
     const int64_t n_threads = w.n*w.k < MANY_WEIGHTS ? 1 : std::min<int64_t>(MAX_PACKERS, std::max(1u, std::thread::hardware_concurrency()));
     const int64_t part      = aim_up((w.n + n_threads - 1)/n_threads, 16);
-    std::vector<std::thread> others;
-    for (int64_t n0 = part; n0 < w.n; n0 += part) {
-        others.emplace_back(pack, n0, std::min(n0 + part, w.n));
-    }
-    pack(0, std::min(part, w.n));
-    for (std::thread & other : others) {
-        other.join();
-    }
+    aim_in_threads((w.n + part - 1)/part, [&](int64_t i) { pack(i*part, std::min((i + 1)*part, w.n)); });
 }
 
 // --- buffer ----------------------------------------------------------------------------------------------------------

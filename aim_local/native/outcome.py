@@ -1,4 +1,4 @@
-"""How native calls end: the status numbers that both libraries return, and the exception each of them becomes.
+"""How native calls end: the status numbers that our libraries return, and the exception each of them becomes.
 
 The numbers are enum aim_status in patches/overlay/include/aim-status.h. The text of an error is for people: nothing is
 decided by it.
@@ -12,15 +12,24 @@ from ctypes import c_char_p
 from ..errors import AimError, ContextError, ModelError, NativeError, UsageError
 from . import callbacks
 from .binding import bind
-from .library import libllama, libmtmd
 
-OK, INVALID, UNSUPPORTED, CONTEXT_FULL, CALLBACK, ABORTED, FAILED = 0, -1, -2, -3, -4, -5, -6
+OK, INVALID, UNSUPPORTED, CONTEXT_FULL, CALLBACK, ABORTED, FAILED, NO_MEMORY = 0, -1, -2, -3, -4, -5, -6, -7
 _ERRORS: dict[int, type[AimError]] = {INVALID: UsageError, UNSUPPORTED: ModelError, CONTEXT_FULL: ContextError}
+NO_ROOM = (
+    "not enough memory; what was loaded can still be used: ask again with fewer frames or a smaller n_ctx, take a "
+    "more strongly quantised model, or end other programs"
+)
 
 
-def error_of(status: int, text: str) -> AimError:
-    """The exception for a status below zero. ABORTED is a NativeError: what stopped the call is with the StopHook."""
-    return _ERRORS.get(status, NativeError)(text)
+def error_of(status: int, text: str, name: str = "") -> AimError:
+    """The exception for a status below zero. ABORTED is a NativeError: what stopped the call is with the StopHook.
+
+    name: of the function, for messages.
+    """
+    where = f" in {name}" if name else ""
+    if status == NO_MEMORY:
+        return NativeError(NO_ROOM.replace(";", f"{where};", 1))
+    return _ERRORS.get(status, NativeError)(f"llama.cpp failed{where}: {' '.join(text.split())}" if name else text)
 
 
 class Outcome:
@@ -34,9 +43,12 @@ class Outcome:
         text: bytes = self._text()
         return text.decode(errors="replace")
 
-    def error(self) -> AimError:
+    def failed(self) -> bool:
+        return bool(self._status() < OK)
+
+    def error(self, name: str = "") -> AimError:
         """The exception for a call that failed without returning a number (null, false)."""
-        return error_of(self._status(), self.text())
+        return error_of(self._status(), self.text(), name)
 
     def checked(self, result: int) -> int:
         """The number a call returned; raises what a callback raised in it, or the exception for a status below zero."""
@@ -44,11 +56,3 @@ class Outcome:
         if result < 0:
             raise error_of(result, self.text())
         return result
-
-
-# const char * aim_last_error(void)
-# int32_t      aim_last_status(void)
-LLAMA = Outcome(libllama, "aim_last_error", "aim_last_status")
-# const char * aim_mtmd_last_error(void)
-# int32_t      aim_mtmd_last_status(void)
-MTMD = Outcome(libmtmd, "aim_mtmd_last_error", "aim_mtmd_last_status")
