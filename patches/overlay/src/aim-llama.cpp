@@ -104,9 +104,11 @@ static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int
 }
 
 const char * aim_architectures(void) {
-    static const std::string names = staged_names(" ");
+    return aim_guarded(last, [] {
+        static const std::string names = staged_names(" ");
 
-    return names.c_str();
+        return names.c_str();
+    });
 }
 
 bool aim_supported(const llama_model * model) {
@@ -365,9 +367,11 @@ int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32
 const char * aim_score_kernels(void) {
     static thread_local std::string names; // the CPU backend's kernels can be chosen anew
 
-    names = aim_walk_kernel_names();
+    return aim_guarded(last, [] {
+        names = aim_walk_kernel_names();
 
-    return names.c_str();
+        return names.c_str();
+    });
 }
 
 int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,
