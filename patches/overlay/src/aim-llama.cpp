@@ -177,9 +177,11 @@ int32_t aim_prefill(llama_context * ctx, const aim_prefill_params * params) {
         get_kv(ctx);
         aim_expect(params, "params");
 
-        aim_prefill_run(*ctx, *params).run();
+        return aim_decoding(ctx, [&]() -> int32_t {
+            aim_prefill_run(*ctx, *params).run();
 
-        return AIM_STATUS_OK;
+            return AIM_STATUS_OK;
+        });
     });
 }
 
