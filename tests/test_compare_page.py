@@ -7,10 +7,11 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from compare_reports import COMMAND, MODELS, REASON, SETTINGS, N, report
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aim_local.lab.compare import plots, sentences
@@ -112,6 +113,15 @@ def test_every_value_and_tick_is_inside(values: list[float]) -> None:
     found = scale(values, _KLD, 50, 350)
     assert all(50 - 1e-6 <= found.at(value) <= 350 + 1e-6 for value in [*values, *found.ticks])
     assert 1 <= len(found.ticks) <= 9
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20), st.sampled_from(["linear", "auto"]))
+@example([-(2.0**63), 0.0], "linear")
+@example([-3e18, -1.0], "auto")
+@example([5e-324, 0.0], "linear")
+def test_numbers_that_nothing_can_have_are_drawn(values: list[float], kind: Literal["linear", "auto"]) -> None:
+    found = scale(values, Measure("size", "less", str, scale=kind), 50, 350)
+    assert all(50 - 1e-6 <= found.at(value) <= 350 + 1e-6 for value in [*values, *found.ticks])
 
 
 @given(st.floats(1e3, 1e12), st.floats(1, 1.05), st.floats(1, 3))

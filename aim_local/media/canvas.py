@@ -14,6 +14,7 @@ import PIL.Image
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media.types import Frames, Indices, Size
+from aim_local.native.room import check_room
 
 Progress = Callable[[int, int], None]
 OnFrame = Callable[[int, Frames], None]  # (place among the wanted frames, what is kept of the frame)
@@ -90,6 +91,7 @@ class Canvas:
         """The frames that came, bool [T] which of the wanted ones they are, warnings; MediaError where none came."""
         n_wanted, n_found = len(self._found), int(self._found.sum())
         if n_found == 0 or self._frames is None:
+            check_room()  # a decoder that gets no memory calls its frames damaged
             raise MediaError(
                 f"{self.source}: none of the {n_wanted} chosen frames could be decoded; the file is damaged:"
                 " choose another range, or copy or download it again"

@@ -29,6 +29,7 @@ from aim_local.media.joined import Cuts, Later, later_flv_headers, later_matrosk
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
 from aim_local.media.types import Indices, Seconds, VideoInfo
+from aim_local.native.room import check_room
 
 # containers whose packets carry true display times; avi, mpeg and raw streams make them up or leave them out
 _TIMED_CONTAINERS = frozenset({"mov", "matroska", "webm", "mpegts", "flv"})
@@ -116,6 +117,7 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         if not scan.pts:
             raise MediaError(f"{path}: has a video track without a picture; copy or download the file again")
         if scan.first is None:
+            check_room()  # a decoder that gets no memory calls its pictures damaged
             raise MediaError(
                 f"{path}: none of its {len(scan.pts)} pictures could be decoded (codec {stream.codec_context.name});"
                 " the file is damaged: copy or download it again, or re-encode it"

@@ -36,7 +36,9 @@ def largest_change(a: Pixels, b: Pixels, patch_px: int) -> float:
     """
     rows, columns = a.shape[-3] // patch_px, a.shape[-2] // patch_px
     height, width = rows * patch_px, columns * patch_px
-    change = a[..., :height, :width, :].astype(np.float32) - b[..., :height, :width, :]
+    # both as floats: numpy crashes where it gets no memory for the buffers of an operation on two types
+    change = a[..., :height, :width, :].astype(np.float32)
+    change -= b[..., :height, :width, :].astype(np.float32)
     squares = np.square(change, out=change).reshape(-1, rows, patch_px, columns, patch_px * 3).sum(axis=4)
     return float(np.sqrt(squares.sum(axis=2).max() / (patch_px * patch_px * 3)))
 

@@ -27,6 +27,7 @@ from .callbacks import as_callback
 from .created import created, interrupted
 from .finite import finite_logits
 from .library import llama
+from .outcome import NO_ROOM
 from .owned import Owned
 from .room import check_room, file_bytes, graph_bytes
 from .rpc import RemoteDevices
@@ -35,7 +36,7 @@ from .stop import StopHook
 Rows = NDArray[np.float32]
 FLASH_ATTN = {"auto": -1, False: 0, True: 1}
 N_CTX_STEP = 256  # llama.cpp pads a context to this many cells
-_ABORTED = 2  # llama_decode: the abort callback said so
+_ABORTED, _NO_MEMORY = 2, -2  # llama_decode: the abort callback said so; a graph got no buffers
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,8 @@ class Decoder:
         self._model.stop.check_done()
         if status == _ABORTED:
             self._model.stop.reraise()
+        if status == _NO_MEMORY:
+            raise NativeError(NO_ROOM)
         raise NativeError(f"llama_decode failed with {status} at position {position}: {log.last_error()}")
 
     def logits(self) -> Rows:

@@ -50,6 +50,12 @@ class Outcome:
         """The exception for a call that failed without returning a number (null, false)."""
         return error_of(self._status(), self.text(), name)
 
+    def text_of(self, result: bytes | None) -> str:
+        """The text a call returned; raises the exception for a null."""
+        if result is None:
+            raise self.error()
+        return result.decode()
+
     def checked(self, result: int) -> int:
         """The number a call returned; raises what a callback raised in it, or the exception for a status below zero."""
         callbacks.reraise()

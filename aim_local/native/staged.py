@@ -132,8 +132,7 @@ check_size(libllama, "aim_stage_info_size", _StageInfo)
 
 def architectures() -> tuple[str, ...]:
     """Text architectures whose visual tokens can be pruned and weighed."""
-    names: bytes = _architectures()
-    return tuple(names.decode().split())
+    return tuple(LLAMA.text_of(_architectures()).split())
 
 
 def unsupported_reason(model: int) -> str:
@@ -164,8 +163,7 @@ def score_bytes(n: int, n_head: int, n_head_kv: int, d_head: int) -> int:
 
 def score_kernels() -> list[str]:
     """Names of the CPU's scoring kernels, best first; the first one is what a prefill takes."""
-    names: bytes = _score_kernels()
-    return names.decode().split()
+    return LLAMA.text_of(_score_kernels()).split()
 
 
 def score_with(kernel: str, q: Rows, k: Rows, scale: float, bias: Rows | None = None) -> Rows:

@@ -37,7 +37,7 @@ ERRORS = {
     "mmap": (errno.ENOMEM,),
     "malloc": (errno.ENOMEM,),
 }
-OPERATIONS = ("convert", "quantize", "save", "load", "store", "answers", "compare")
+OPERATIONS = ("convert", "quantize", "save", "load", "store", "prune", "answers", "compare")
 
 
 @dataclass

@@ -9,6 +9,8 @@ from typing import Literal
 
 from .pareto import Direction
 
+_LEAST = 1e-250  # what is told from 0, and the span of a linear axis: ticks are made by division
+_MOST = 308  # power of ten
 LOG_FROM = 20.0  # largest over least value from which a logarithmic scale shows more
 
 
@@ -52,14 +54,15 @@ class Scale:
 
 def scale(values: Sequence[float], measure: Measure, start: float, end: float) -> Scale:
     """A scale that holds all values, which must not be empty."""
-    positive = [value for value in values if value > measure.zero]
+    zero = max(measure.zero, _LEAST)
+    positive = [value for value in values if value > zero]
     if measure.scale == "auto" and positive and max(positive) >= LOG_FROM * min(positive):
         low, high = _log_range(positive)
         band = 26.0 if len(positive) < len(values) else 0.0
         ticks = (*((0.0,) if band else ()), *log_ticks(low, high))
-        return Scale(low, high, start, end, True, measure.zero, band, ticks)
+        return Scale(low, high, start, end, True, zero, band, ticks)
     low, high = _linear_range(values, measure.limits)
-    return Scale(low, high, start, end, False, measure.zero, 0.0, linear_ticks(low, high))
+    return Scale(low, high, start, end, False, zero, 0.0, linear_ticks(low, high))
 
 
 def _linear_range(values: Sequence[float], limits: tuple[float, float]) -> tuple[float, float]:
@@ -67,15 +70,16 @@ def _linear_range(values: Sequence[float], limits: tuple[float, float]) -> tuple
     if low < 0.4 * high:
         low = min(low, 0.0)  # 0 is near: show it
     # ticks are read to three digits: an axis never spans less than they can tell apart
-    pad = max(0.08 * (high - low), 0.02 * abs(high)) or 1.0
-    low = low if low == 0 else max(low - pad, limits[0])
+    pad = max(0.08 * (high - low), 0.02 * abs(high))
+    pad = pad if pad > _LEAST else 1.0
+    low = low if low == 0 else max(low - pad, min(limits[0], low))
     # a value on its limit keeps room for its marker
     return low, high + (pad if high + pad <= limits[1] else max((limits[1] - high), 0.35 * pad))
 
 
 def _log_range(values: Sequence[float]) -> tuple[float, float]:
-    pad = (max(values) / min(values)) ** 0.08
-    return min(values) / pad, max(values) * pad
+    pad = 10 ** (0.08 * (math.log10(max(values)) - math.log10(min(values))))
+    return min(values) / pad, min(max(values) * pad, 10.0**_MOST)
 
 
 def linear_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, ...]:
@@ -88,8 +92,8 @@ def linear_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, ...]:
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
     """Powers of ten; with 2 and 5 between where there are few, every second or third where there are many."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    decades = math.log10(high / low)
+    powers = range(math.floor(math.log10(low)), min(math.ceil(math.log10(high)), _MOST) + 1)
+    decades = math.log10(high) - math.log10(low)
     parts = (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 3 else (1,)
     step = max(1, math.ceil(decades / 6))
     ticks = (m * 10.0**p for p in powers if p % step == 0 for m in parts)

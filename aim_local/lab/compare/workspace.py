@@ -75,7 +75,10 @@ def _row(line: bytes) -> ItemResult | None:
     except ValueError:
         return None
     told = all(fits(row.stats.get(name), float if isinstance(value, int | float) else str) for name, value in _STATS)
-    return row if told and len(row.kld or ()) == len(row.top1 or ()) else None
+    if not told or len(row.kld or ()) != len(row.top1 or ()):
+        return None
+    sizes = [row.peak_rss_bytes, *(row.stats[name] for name, value in _STATS if isinstance(value, int | float))]
+    return row if min(sizes) >= 0 else None  # counts, bytes and times
 
 
 class Folder:

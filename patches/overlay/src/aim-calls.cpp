@@ -10,6 +10,8 @@ int32_t aim_decoding(llama_context * ctx, const std::function<int32_t()> & f) {
 
     try {
         return f();
+    } catch (const aim_error &) { // thrown where nothing was half made
+        throw;
     } catch (...) {
         ctx->set_causal_attn(is_causal);
         aim_prefill_run::reserve_again(*ctx);

@@ -104,9 +104,11 @@ static aim_plan make_plan(const llama_model & model, int32_t n_stages, const int
 }
 
 const char * aim_architectures(void) {
-    static const std::string names = staged_names(" ");
+    return aim_guarded(last, [] {
+        static const std::string names = staged_names(" ");
 
-    return names.c_str();
+        return names.c_str();
+    });
 }
 
 bool aim_supported(const llama_model * model) {
@@ -175,9 +177,11 @@ int32_t aim_prefill(llama_context * ctx, const aim_prefill_params * params) {
         get_kv(ctx);
         aim_expect(params, "params");
 
-        aim_prefill_run(*ctx, *params).run();
+        return aim_decoding(ctx, [&]() -> int32_t {
+            aim_prefill_run(*ctx, *params).run();
 
-        return AIM_STATUS_OK;
+            return AIM_STATUS_OK;
+        });
     });
 }
 
@@ -365,9 +369,11 @@ int64_t aim_score_bytes(int32_t n_rows, int32_t n_head, int32_t n_head_kv, int32
 const char * aim_score_kernels(void) {
     static thread_local std::string names; // the CPU backend's kernels can be chosen anew
 
-    names = aim_walk_kernel_names();
+    return aim_guarded(last, [] {
+        names = aim_walk_kernel_names();
 
-    return names.c_str();
+        return names.c_str();
+    });
 }
 
 int32_t aim_score_with(const char * kernel, int32_t n_head, int32_t n_head_kv, int32_t n_embd_head, int32_t n_q, int32_t n_k,

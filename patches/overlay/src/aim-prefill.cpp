@@ -406,6 +406,10 @@ void aim_prefill_run::run_segment(const segment & seg) {
         if (!res) {
             const bool is_abort = status == GGML_STATUS_ABORTED;
 
+            if (status == GGML_STATUS_ALLOC_FAILED) {
+                throw std::bad_alloc();
+            }
+
             aim_fail(is_abort ? AIM_STATUS_ABORTED : AIM_STATUS_FAILED, "%s in layers %d to %d",
                     is_abort ? "aborted" : "failed to compute", range.il_begin, range.il_end - 1);
         }

@@ -219,6 +219,19 @@ def ask_with_store(folder: Path, armed: Armed) -> None:
         do()
 
 
+def ask_pruned(folder: Path, armed: Armed) -> None:
+    """A staged prefill, in a model that goes on afterwards."""
+    from aim_local import VisualTokenConfig
+
+    tokens = VisualTokenConfig(merge_retain=0.5)
+    wanted = bundled().generate("What is this?", [CLIP], tokens).text
+
+    def do() -> None:
+        assert bundled().generate("What is this?", [CLIP], tokens).text == wanted
+
+    twice(do, armed, lambda: True, set)
+
+
 def write_answers(folder: Path, armed: Armed) -> None:
     """A run's files, taken up again after the fault."""
     from aim_local.batch.answers import Answers
@@ -260,6 +273,7 @@ OPERATIONS: dict[str, Callable[[Path, Armed], None]] = {
     "save": save_chat,
     "load": load_chat,
     "store": ask_with_store,
+    "prune": ask_pruned,
     "answers": write_answers,
     "compare": compare_two,
 }

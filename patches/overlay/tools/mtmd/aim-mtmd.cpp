@@ -156,8 +156,13 @@ int32_t aim_mtmd_merges(mtmd_context * ctx) {
 }
 
 const char * aim_mtmd_kernels(void) {
-    const auto info = aim_cpu_function<aim_kernels_info_t>("aim_kernels_info");
-    return info ? info() : "";
+    const char * names = nullptr;
+    aim_guard([&]() -> int32_t {
+        const auto info = aim_cpu_function<aim_kernels_info_t>("aim_kernels_info");
+        names = info ? info() : "";
+        return AIM_STATUS_OK;
+    });
+    return names;
 }
 
 int32_t aim_mtmd_use_kernels(const char * name) {
