@@ -106,6 +106,22 @@ def test_a_phones_picture_is_let_in(tmp_path: Path) -> None:
     assert found.warnings == ()
 
 
+@pytest.mark.parametrize("how", [{}, {"compression": "tiff_lzw"}, {"exif": 6}, {"mode": "I;16"}])
+def test_a_large_tiff_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]) -> None:
+    """Guards what Pillow takes for an attack as its pixels are read; a scan of 180 megapixels is one."""
+    options, tags = dict(how), PIL.Image.Exif()
+    mode = options.pop("mode", "RGB")
+    if options.pop("exif", 0):
+        tags[0x0112] = 6
+    image = PIL.Image.fromarray(picture(3)).convert("I" if mode == "I;16" else mode).convert(mode)
+    image.save(tmp_path / "a.tif", exif=tags, **options)
+    wanted = read_image(tmp_path / "a.tif")
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 6144 // 2 - 1)
+    found = read_image(tmp_path / "a.tif")
+    assert np.array_equal(found.pixels, wanted.pixels)
+    assert found.warnings == wanted.warnings
+
+
 def test_the_line_names_what_allows_it(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     PIL.Image.fromarray(picture(3)).save(path)

@@ -176,6 +176,10 @@ def _check_ppm(path: Path, file: BinaryIO) -> None:
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
     """The (first) picture: uint8 [H, W, 3] RGB, orientation applied, and warnings; MediaError for damage."""
     with _opened(path) as image:
+        if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+            with decoding(path):
+                # Pillow makes this room itself, but within its own bound alone
+                image.im = PIL.Image.new(image.mode, _stored_size(image), None).im
         pixels, warnings = _rgb(path, image)
         return pixels, (*page_warnings(kind), *warnings)
 
