@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_fixtures import codes_of, join, picture, restamp_ts, write_clip
 
-from aim_local.media import FrameSampling, Video, outline_media, read_video
+from aim_local.media import FrameSampling, Video, open_media, outline_media, read_video
 from aim_local.media.clock import clock_of_frames, clock_of_packets
 
 HOUR = 3600 * 90000
@@ -80,6 +81,35 @@ def test_joined_mp4_files_are_told(tmp_path: Path) -> None:
         "the file is 2 films joined end to end, of which players see the first: give the others as files",
     )
     assert whole(one, 10).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("asf", "wmv2"), ("ivf", "libvpx"), ("nut", "mpeg4"), ("wtv", "mpeg2video")]
+)
+def test_joined_files_of_which_the_first_is_read_are_told(tmp_path: Path, suffix: str, codec: str) -> None:
+    options = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx" else {}
+    one = write_clip(tmp_path / f"a.{suffix}", 20, codec=codec, b_frames=0, options=options)
+    video = read_video(join(tmp_path / f"joined.{suffix}", one, one, one), FrameSampling(4))
+    assert "the file is 3 films joined end to end" in str(video.warnings)
+    assert "joined" not in str(read_video(one, FrameSampling(4)).warnings)
+
+
+def test_a_stream_of_jpegs_is_told(tmp_path: Path) -> None:
+    pictures = [write_picture(tmp_path / f"{i}.jpg", i) for i in range(3)]
+    path = join(tmp_path / "camera.mjpeg", *pictures)
+    for look in (outline_media, open_media):
+        assert "other JPEGs follow in the file" in str(look(path).warnings)
+        assert look(pictures[0]).warnings == ()
+
+
+def write_picture(path: Path, index: int) -> Path:
+    PIL.Image.fromarray(picture(index)).save(path)
+    return path
+
+
+def test_a_cut_that_kept_its_clock_announces_no_more_than_it_has(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "late.mkv", 30, ticks=[40 * i + 100_000 for i in range(30)], ticks_per_second=1000)
+    assert whole(path, 30).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,7 @@ class Damage:
 
 
 @contextmanager
-def open_stream(
-    path: Path, max_pixels: int, cuts: Cuts = ()
-) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_stream(path: Path, max_pixels: int, cuts: Cuts = ()) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its main video stream, closed on leaving.
 
     Raises MediaError where there is none, MediaBudgetError for frames of more than max_pixels.

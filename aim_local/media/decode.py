@@ -126,7 +126,7 @@ def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
     """A decoded frame as it is shown, uint8 [H, W, 3]; what is transparent shows white, as in pictures."""
     pixels = np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)  # [h, w, 3]
     if any(component.is_alpha for component in frame.format.components):
-        pixels = _over_white(pixels, to_rgb.reformat(frame, format="rgba").to_ndarray()[..., 3])
+        pixels = _over_white(pixels, np.asarray(to_rgb.reformat(frame, format="rgba").to_ndarray()[..., 3], np.uint8))
     return orientation_of(frame).apply(pixels)  # [H, W, 3]
 
 

@@ -25,7 +25,7 @@ from aim_local.media.budget import check_decoded
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
 from aim_local.media.interlace import Fields, fields_of
-from aim_local.media.joined import Cuts, Later, later_flv_headers, later_matroska_heads, mp4_parts
+from aim_local.media.joined import Cuts, Later, later_flv_headers, later_matroska_heads, mp4_parts, same_heads
 from aim_local.media.orientation import Orientation, orientation_of
 from aim_local.media.seek import PacketTable
 from aim_local.media.types import Indices, Seconds, VideoInfo
@@ -33,6 +33,7 @@ from aim_local.native.room import check_room
 
 # containers whose packets carry true display times; avi, mpeg and raw streams make them up or leave them out
 _TIMED_CONTAINERS = frozenset({"mov", "matroska", "webm", "mpegts", "flv"})
+_ONE_HEAD = frozenset({"asf", "ivf", "nut", "wtv"})  # libav reads the first of several films
 _WRAPPING = frozenset({"mpegts", "mpeg"})  # their clocks have 33 bits
 # codecs whose decoders give no frame before one that is whole; others make up what a cut took away
 _CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
@@ -139,14 +140,15 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         *announced,
         *damaged,
         *times.warnings,
-        *(_films(path) if "mov" in names else ()),
+        *_films(path, names),
         *_other_notes(later.n_other),
     )
     return Clip(path, _info(path, facts, times, warnings), times.table, max_pixels, times.begin, cuts, fields), scan.end
 
 
-def _films(path: Path) -> list[str]:
-    if (n := mp4_parts(path)) < 2:
+def _films(path: Path, names: set[str]) -> list[str]:
+    n = mp4_parts(path) if "mov" in names else same_heads(path) if names & _ONE_HEAD else 1
+    if n < 2:
         return []
     return [f"the file is {n} films joined end to end, of which players see the first: give the others as files"]
 
@@ -433,6 +435,7 @@ def _cut_off(
     if times is None or "matroska" not in names or container.duration is None:
         return []
     announced, found = container.duration / av.time_base, float(times.seconds[-1]) + times.last_duration
-    if announced > 1.1 * found + 1.0:
+    begin = max(0, container.start_time or 0) / av.time_base  # some programs count it as part of the duration
+    if announced > 1.1 * found + begin + 1.0:
         return [f"the file announces {announced:.1f} s, but its pictures end at {found:.1f} s"]
     return []

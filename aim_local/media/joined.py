@@ -1,11 +1,13 @@
 """Files that are several files joined end to end, in containers that libav reads only the first of.
 
-Knows: FLV and Matroska, of whose later parts all but the pictures is skipped, and MP4, of which only the first part can
-be read. Leaves to others: what the parts hold. Transport streams, MPEG-PS and raw streams go on by themselves.
+Knows: FLV and Matroska, of whose later parts all but the pictures is skipped, and MP4, ASF, IVF, NUT and WTV, of which
+only the first part can be read. Leaves to others: what the parts hold. Transport streams, MPEG-PS, AVI and raw streams
+go on by themselves.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,7 @@ _CODING = (b"\xd7", b"\x86", b"\x63\xa2", b"\x6d\x80")  # a track's number, code
 _SET_UP_ALONG = frozenset({b"V_VP8", b"V_VP9", b"V_AV1", b"V_MPEG1", b"V_MPEG2"})  # by their pictures themselves
 _MOST_VALUE = 2**20  # bytes of one that are looked at
 _MOST_BOXES = 10_000
+_HEAD, _MOST_FILMS = 16, 1000  # bytes that only the beginning of a file has; films that are counted
 
 Cuts = tuple[tuple[int, int], ...]
 _Track = tuple[bytes, ...]
@@ -166,6 +169,15 @@ def mp4_parts(path: Path) -> int:
                 break
             at += n_bytes
     return n_films
+
+
+def same_heads(path: Path) -> int:
+    """How often the first bytes of a file stand in it: in ASF, IVF, NUT and WTV, as many films. Raises OSError."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        head, n, at = data[:_HEAD], 0, 0
+        while at >= 0 and n < _MOST_FILMS:
+            n, at = n + 1, data.find(head, at + _HEAD)
+        return n
 
 
 class Spliced:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -28,8 +29,8 @@ from aim_local.media.claims import gif_frames
 from aim_local.media.colours import colours_of
 from aim_local.media.exif import turn_of
 from aim_local.media.files import is_av1_picture
-from aim_local.media.foreign import decoding, reason
-from aim_local.media.jpeg_scans import count_scans
+from aim_local.media.foreign import decoding
+from aim_local.media.jpeg_scans import scans_of
 from aim_local.media.types import Frames, Size, VideoInfo
 from aim_local.native.tiff import silence_libtiff
 
@@ -39,6 +40,7 @@ _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)  # of a reader whose format a file is not, as in Pillow
 _MOST_PAGES = 1000  # that are counted
 _MOST_FRAMES = 200_000  # of a GIF that are counted; more than may be stepped through
+_PPM_HEAD, _PPM_COMMENT = 2**16, re.compile(rb"#[^\r\n]*")
 _LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
 _STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
@@ -52,13 +54,15 @@ _PNG_EXIF_KEYS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 class PictureKind:
     """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn.
 
-    stored_size: (height, width) by the file's header, no orientation applied.
+    stored_size: (height, width) by the file's header, no orientation applied. is_followed: by other pictures that the
+    format knows nothing of: a stream of MJPEG.
     """
 
     format: str
     n_frames: int
     animated: bool
     stored_size: Size
+    is_followed: bool = False
 
 
 def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None:
@@ -79,8 +83,9 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         check_steps(path, n_frames, *size, max_pixels)
     if name in ("JPEG", "MPO"):
         with decoding(path):
-            n_scans = count_scans(path)
-        check_scans(path, n_scans, *size, max_pixels)
+            scans = scans_of(path)
+        check_scans(path, scans.n, *size, max_pixels)
+        return replace(kind, is_followed=scans.is_followed and name == "JPEG")
     return kind
 
 
@@ -142,12 +147,15 @@ def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
         make, accepts = PIL.Image.OPEN[name]
         if accepts and accepts(head) is not True:
             continue
+        if name == "PPM":
+            _check_ppm(path, file)
         file.seek(0)
         try:
             return make(file, str(path))
         except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
-            told = f"{path}: the picture is too large for Pillow ({reason(e)}); scale it down first"
-            raise MediaBudgetError(told) from e
+            most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
+            told = f"{path}: a picture ({name}) is too large for Pillow, which takes {most:,} pixels of this format"
+            raise MediaBudgetError(f"{told} at most: scale it down, or save it as JPEG or PNG") from e
         except _NOT_THIS:
             continue
     if is_av1_picture(path):
@@ -157,9 +165,21 @@ def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
     return None
 
 
+def _check_ppm(path: Path, file: BinaryIO) -> None:
+    """Pillow goes through a comment byte by byte, however long it is. Raises MediaError."""
+    file.seek(0)
+    head = file.read(_PPM_HEAD)
+    if len(head) == _PPM_HEAD and len(_PPM_COMMENT.sub(b" ", head).split(None, 3)) < 4:
+        raise MediaError(f"{path}: has no size in its first {_PPM_HEAD:,} bytes (PPM); save it again without comments")
+
+
 def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]]:
     """The (first) picture: uint8 [H, W, 3] RGB, orientation applied, and warnings; MediaError for damage."""
     with _opened(path) as image:
+        if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+            with decoding(path):
+                # Pillow makes this room itself, but within its own bound alone
+                image.im = PIL.Image.new(image.mode, _stored_size(image), None).im
         pixels, warnings = _rgb(path, image)
         return pixels, (*page_warnings(kind), *warnings)
 
@@ -184,6 +204,8 @@ def page_warnings(kind: PictureKind) -> tuple[str, ...]:
     if kind.n_frames > 1 and kind.format not in ("JPEG", "MPO", "ICO"):
         many = " or more" if kind.n_frames == _MOST_PAGES else ""
         return (f"the file holds {kind.n_frames}{many} pictures; only the first is used",)
+    if kind.is_followed:
+        return ("other JPEGs follow in the file (a stream of MJPEG?); only the first is used: make an AVI of it",)
     return ()
 
 
