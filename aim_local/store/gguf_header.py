@@ -145,6 +145,8 @@ def head_sha256(header: GgufHeader) -> str:
 def read_architecture(path: Path) -> str:
     """general.architecture alone, without the rest of the head; "" for whatever is no readable GGUF."""
     try:
+        if not path.is_file():  # a pipe would wait for a writer
+            return ""
         with path.open("rb") as file:
             if file.read(4) != MAGIC:
                 return ""
