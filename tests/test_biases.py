@@ -1,4 +1,4 @@
-"""Biases and scales that are left out, or put in, in every layer: upstream's loaders compute on without a word."""
+"""Biases and scales left out or put in where it does not show: upstream's loaders compute on without a word."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def with_one(name: str, *shape: int) -> Callable[[File], File]:
     return lambda file: replace(file, tensors=(*file.tensors, made))
 
 
+def with_each(name: str) -> Callable[[File], File]:
+    """With one number of that name in each of the three layers."""
+
+    def bend(file: File) -> File:
+        for layer in "012":
+            file = with_one(name.replace("*", layer), 1)(file)
+        return file
+
+    return bend
+
+
 BENDS = {
     "queries": ("model", without(r"blk\.\d+\.attn_q\.bias"), "blk.0.attn_q.bias' is missing"),
     "values": ("model", without(r"blk\.\d+\.attn_v\.bias"), "blk.0.attn_v.bias' is missing"),
@@ -45,8 +56,11 @@ BENDS = {
     "all of a tower": ("mmproj", without(r"v\.blk\..*\.bias"), "is missing, and models of its kind have it"),
     "patches": ("mmproj", without(r"v\.patch_embd\.bias"), "'v.patch_embd.bias' is missing"),
     "the projector": ("mmproj", without(r"mm\.0\.bias"), "'mm.0.bias' is missing"),
-    "a norm of one number": ("mmproj", with_one("v.blk.0.attn_q_norm.weight", 1), "has 1 value; it has to be one for"),
-    "a scale of one number": ("mmproj", with_one("v.blk.1.ls2.weight", 1), "has 1 value; it has to be one for"),
+    "a norm of one number": ("mmproj", with_each("v.blk.*.attn_q_norm.weight"), "has 1 value; it has to be one for"),
+    "a scale of one number": ("mmproj", with_each("v.blk.*.ls2.weight"), "has 1 value; it has to be one for"),
+    "a norm behind the layers": ("mmproj", with_one("v.post_ln.weight", 1), "has 1 value; it has to be one for"),
+    "a norm of one layer": ("mmproj", with_one("v.blk.1.attn_q_norm.weight", 128), "is missing, and other layers have"),
+    "a scale of one layer": ("mmproj", with_one("v.blk.0.ls1.weight", 128), "'v.blk.1.ls1.weight' is missing"),
     "a bias of nothing": ("mmproj", with_one("v.blk.0.attn_qkv.bias", 384), "is a bias of v.blk.0.attn_qkv.weight"),
 }
 

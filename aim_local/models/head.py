@@ -25,7 +25,7 @@ _LAYER = re.compile(
     r"((?:[av]\.)?blk\.)(\d+)(\..+)"
 )  # a tensor of a layer: what stands before its number and behind it
 _TOWER_LAYERS = "v.blk."
-_SCALES = re.compile(r"\.(l[ns]\d|\w*norm)\.(weight|bias)")  # one value for each that they are multiplied with
+_SCALES = re.compile(r"\.(l[ns]\d|\w*norm|\w*_ln)\.(weight|bias)")  # one value for each that they are multiplied with
 _PROJECTION = re.compile(r"mm\.\d+\.weight")
 _MOST = (1 << 31) - 1  # llama.cpp keeps every number in an int
 _SIDE = 1 << 14  # pixels of a square's side; the largest known are 1540
@@ -243,7 +243,9 @@ def check_biases(header: GgufHeader) -> None:
             places[layer[1], layer[3]].add(int(layer[2]))
     for (begin, end), layers in places.items():
         weights = places.get((begin, f"{end.removesuffix('.bias')}.weight"), layers)
-        if end.endswith(".bias") and weights - layers:
+        if begin == _TOWER_LAYERS and _SCALES.fullmatch(end):
+            weights = places.get((begin, ".attn_out.weight"), layers)
+        if (end.endswith(".bias") or _SCALES.fullmatch(end)) and weights - layers:
             missing = min(weights - layers)
             raise _damaged_tensor(header, f"{begin}{missing}{end}", "is missing, and other layers have it")
 
@@ -272,7 +274,7 @@ def _check_tower_biases(header: GgufHeader) -> None:
     for name, shape in shapes.items():
         layer = _LAYER.fullmatch(name)
         bias = f"{name.removesuffix('.weight')}.bias"
-        if layer and layer[1] == _TOWER_LAYERS and prod(shape) == 1 and _SCALES.fullmatch(layer[3]):
+        if prod(shape) == 1 and _SCALES.fullmatch(layer[3] if layer else name.removeprefix("v")):
             raise _damaged_tensor(header, name, "has 1 value; it has to be one for each that it is multiplied with")
         is_part = layer and f"{layer[1]}{layer[2]}.ln1.weight" in shapes
         if is_part and name.endswith(".bias") and f"{name[:-5]}.weight" not in shapes:
