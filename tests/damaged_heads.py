@@ -86,7 +86,7 @@ def outcome(path: Path, text: TextModel) -> str:
     if not child:
         code = 0
         try:
-            see(path, text)
+            see(path, TextModel(text.path, text.config, weights=False))  # the parent's is not used behind a fork
         except AimError as e:
             said.write_text(str(e))
         except BaseException as e:

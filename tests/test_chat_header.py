@@ -19,6 +19,7 @@ import pytest
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.demo import held_out, write_clip
 from aim_local.errors import AimError
+from aim_local.store import chat_file
 from aim_local.store.chat_file import ChatFileError, SavedChat, read_chat, read_header, write_chat
 
 SHORT = GenerateConfig(max_tokens=4)
@@ -166,6 +167,26 @@ def test_a_file_with_a_hole_is_not_read(llm: VisionLLM, kept: SavedChat, tmp_pat
         file.truncate(52 + len(text) + (1 << 40))
     with pytest.raises(ChatFileError, match=r"has 1099511627776 bytes, with this model \d+ tokens take"):
         llm.load_chat(tmp_path / "hole.aimchat")
+
+
+@pytest.mark.parametrize("piece", [b"[],", b'{"a":{}},', b'["[\\"[",[]],'])
+def test_a_header_of_nothing_but_lists_is_not_read(
+    piece: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MB of them take a minute and gigabytes."""
+    monkeypatch.setattr(chat_file, "_LISTS", 1000)
+    text = b'{"n_state": 0, "messages": [' + piece * 1000 + b"[]]}"
+    (tmp_path / "lists.aimchat").write_bytes(head(len(text)) + text)
+    with pytest.raises(ChatFileError, match="is damaged"):
+        read_header(tmp_path / "lists.aimchat")
+
+
+def test_brackets_in_a_text_are_text(kept: SavedChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_file, "_LISTS", 1000)
+    header = deepcopy(kept.header)
+    header["messages"][1]["text"] = '["\\' * 1000
+    write_chat(tmp_path / "text.aimchat", header, kept.state)
+    assert read_header(tmp_path / "text.aimchat")["messages"] == header["messages"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

@@ -82,9 +82,21 @@ def test_the_command_line_ends_with_one_line(loud: Path) -> None:
     assert "next-token scores are not finite numbers" in run.stderr
 
 
+@pytest.mark.parametrize("tensor", ["output.weight", "output_norm.weight"])
+def test_scores_that_are_all_the_same_are_no_answer(tensor: str, tmp_path: Path) -> None:
+    file = bent.with_tensor(bent.whole("model"), tensor, lambda t: replace(t, data=bytes(len(t.data))))
+    path = bent.save(file, tmp_path / "model.gguf")
+    with (
+        VisionLLM.load(path, config=LoadConfig(n_threads=1)) as llm,
+        pytest.raises(ModelError, match="scores are all 0"),
+    ):
+        llm.generate("What is it?")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_number_is_enough(bad: float) -> None:
     logits = np.zeros(150_000, np.float32)
+    logits[3] = 1
     assert finite_logits(logits) is logits
     logits[7] = -np.inf  # a token that cannot be
     assert finite_logits(logits) is logits

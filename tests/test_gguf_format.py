@@ -58,6 +58,10 @@ BENDS: dict[str, tuple[Callable[[File], File], str]] = {
         lambda f: bent.with_key(f, "general.alignment", bent.number("uint32", 1)),
         "general.alignment is 1",
     ),
+    "alignment 8": (  # whole in itself, but no place for weights
+        lambda f: replace(bent.with_key(f, "general.alignment", bent.number("uint32", 8)), alignment=8),
+        "general.alignment is 8, it has to be a power of two, 32 to",
+    ),
     "alignment 48": (lambda f: bent.with_key(f, "general.alignment", bent.number("uint32", 48)), "alignment is 48"),
     "alignment 2^31": (
         lambda f: bent.with_key(f, "general.alignment", bent.number("uint32", 2**31)),

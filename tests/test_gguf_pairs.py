@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 
+import bent_gguf as bent
 import gguf
 import numpy as np
 import pytest
@@ -47,6 +49,21 @@ def test_a_blob_here_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.Monkey
     write_model(tmp_path / "sha256-aaaa")
     monkeypatch.chdir(tmp_path)
     assert store.resolve("sha256-aaaa").model == Path("sha256-aaaa")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.gguf")
+    assert read_architecture(tmp_path / "model.gguf") == ""
+    with pytest.raises(ModelError, match="is no GGUF file"):
+        read_header(store.resolve(tmp_path / "model.gguf").model)
+
+
+def test_a_model_without_a_vocabulary_reads_no_text(tmp_path: Path) -> None:
+    file = bent.with_key(bent.whole("model"), "tokenizer.ggml.model", bent.text("none"))
+    path = bent.save(file, tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match="has no vocabulary"), VisionLLM.load(path) as llm:
+        llm.generate("What is it?")
 
 
 def test_mmproj_alone(tmp_path: Path) -> None:

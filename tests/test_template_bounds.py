@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,6 +73,23 @@ def test_what_never_ends_is_ended(source: str) -> None:
 )
 def test_memory_has_a_bound(source: str) -> None:
     assert "too much memory" in refusal(source + SAID)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'Today is ' ~ strftime_now('%Y-%m-%d at %H:%M:%S') }}",
+        "{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}{% endfor %}",
+        "{{ {'b': '<\u00e4>', 'a': [1]} | tojson }}",
+        "{{ {'b': 1} | tojson(indent=2) }}{{ [1, 2] | tojson(separators=(',', ':'), ensure_ascii=True) }}",
+    ],
+)
+def test_what_published_templates_use(source: str) -> None:
+    """As transformers renders it, whose clock is stopped at midnight: a text is the same all day."""
+    text = rendered(source + SAID)
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    theirs = utils.render_jinja_template([[{"role": "user", "content": "hello"}]], chat_template=source + SAID)[0][0]
+    assert re.sub(r"\d\d:\d\d:\d\d", "00:00:00", theirs) == text
 
 
 def test_text_has_a_bound() -> None:

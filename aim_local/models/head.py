@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,6 +24,9 @@ _COPIED = ("newline", "class_embd", "separator")  # rows that become rows of the
 _LAYER = re.compile(
     r"((?:[av]\.)?blk\.)(\d+)(\..+)"
 )  # a tensor of a layer: what stands before its number and behind it
+_TOWER_LAYERS = "v.blk."
+_SCALES = re.compile(r"\.(l[ns]\d|\w*norm|\w*_ln)\.(weight|bias)")  # one value for each that they are multiplied with
+_PROJECTION = re.compile(r"mm\.\d+\.weight")
 _MOST = (1 << 31) - 1  # llama.cpp keeps every number in an int
 _SIDE = 1 << 14  # pixels of a square's side; the largest known are 1540
 _PIXELS = 1 << 24  # a picture is scaled up to at least; the largest known are 65,536
@@ -33,6 +36,16 @@ _FILTERS = 5  # PIL's numbers of filters are 0 to 5
 _SIZE_OF_BLOCKS = "v.blk.0.ln1.weight"
 _SIZE_OF_PATCHES = "v.patch_embd.weight"
 _BIAS_OF_PATCHES = "v.patch_embd.bias"
+_QKV = tuple(f"attn_{part}" for part in ("q", "k", "v"))
+_MATRICES = (*_QKV, "attn_qkv", "attn_out", "ffn_up", "ffn_down", "ffn_gate")
+# projector -> parts of its layers that have a bias together, or none of them. CLIP and SigLIP, behind _ALL_BIASED, have
+# them all; InternViT-6B has none in its queries, keys and values
+_TOGETHER = {
+    **dict.fromkeys(("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"), (_MATRICES, ("ln1", "ln2"))),
+    "internvl": (_QKV, ("attn_out", "ffn_up", "ffn_down"), ("ln1", "ln2")),
+}
+_ALL_BIASED = ("mlp", "llava_onevision", "idefics3", "gemma3")
+_NO_BIAS_OF_PATCHES = "v.pre_ln.weight"  # CLIP has this instead
 _POSITIONS = "v.position_embd.weight"
 _OF_ONE_SIZE = ("mlp", "llava_onevision", "idefics3", "internvl", "gemma3")  # a position for each patch of a square
 # projector -> its first matrix, which takes a square of patches, and the key that says how many on a side
@@ -49,7 +62,7 @@ _SQUARES = {
 class Rule:
     """kinds: as the file may keep the value; least, most: of a number, of each where there are several.
 
-    length: of an array, 0 for any. words: of a text, () for any.
+    length: of an array, 0 for any. words: of a text, () for any. zero: 0 is allowed as well, for "none".
     """
 
     kinds: tuple[str, ...]
@@ -57,6 +70,7 @@ class Rule:
     most: float = _MOST
     length: int = 0
     words: tuple[str, ...] = ()
+    zero: bool = False
 
     @property
     def allowed(self) -> str:
@@ -71,7 +85,8 @@ class Rule:
         elif self.kinds == MANY:
             name = "whole numbers"
         count = f"{self.length} of " if self.length else ""
-        return f"{name}, {count}{self.least:g} to {self.most:g}"
+        none = "0, or " if self.zero else ""
+        return f"{name}, {none}{count}{self.least:g} to {self.most:g}"
 
     def fits(self, kind: str, value: Any) -> bool:
         if kind not in self.kinds:
@@ -82,7 +97,9 @@ class Rule:
             return False
         values = value if isinstance(value, tuple) else (value,)
         right = len(values) == self.length or not self.length
-        return right and all(math.isfinite(v) and self.least <= v <= self.most for v in values)
+        return right and all(
+            math.isfinite(v) and (self.least <= v <= self.most or (self.zero and v == 0)) for v in values
+        )
 
 
 def _number(least: int = 0, most: int = _MOST) -> Rule:
@@ -181,6 +198,7 @@ def check_head(header: GgufHeader) -> None:
     check_rules(header, RULES)
     check_types(header)
     check_biases(header)
+    _check_tower_biases(header)
     _check_tensors(header)
     _check_blocks(header)
     _check_squares(header)
@@ -225,9 +243,53 @@ def check_biases(header: GgufHeader) -> None:
             places[layer[1], layer[3]].add(int(layer[2]))
     for (begin, end), layers in places.items():
         weights = places.get((begin, f"{end.removesuffix('.bias')}.weight"), layers)
-        if end.endswith(".bias") and weights - layers:
+        if begin == _TOWER_LAYERS and _SCALES.fullmatch(end):
+            weights = places.get((begin, ".attn_out.weight"), layers)
+        if (end.endswith(".bias") or _SCALES.fullmatch(end)) and weights - layers:
             missing = min(weights - layers)
             raise _damaged_tensor(header, f"{begin}{missing}{end}", "is missing, and other layers have it")
+
+
+def check_together(header: GgufHeader, begin: str, parts: Sequence[str], *, needed: bool = False) -> None:
+    """The parts of a layer that are there have a bias all, or none of them. Raises ModelError.
+
+    begin: of the layers' names, "blk." or "v.blk.". needed: they have one all.
+    """
+    names = {tensor.name for tensor in header.tensors}
+    layers = {(m[1], m[2]) for m in map(_LAYER.fullmatch, names) if m and m[1] == begin}
+    for start, number in sorted(layers, key=lambda layer: int(layer[1])):
+        weights = [f"{start}{number}.{part}" for part in parts if f"{start}{number}.{part}.weight" in names]
+        missing = [name for name in weights if f"{name}.bias" not in names]
+        if missing and (needed or len(missing) < len(weights)):
+            why = "models of its kind have it" if needed else "parts like it have one"
+            raise _damaged_tensor(header, f"{missing[0]}.bias", f"is missing, and {why}")
+
+
+def _check_tower_biases(header: GgufHeader) -> None:
+    """Biases that the towers of known families have: clip.cpp goes on without those that it does not find."""
+    projector = _projector(header)
+    for parts in _TOGETHER.get(projector, ()):
+        check_together(header, _TOWER_LAYERS, parts)
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    for name, shape in shapes.items():
+        layer = _LAYER.fullmatch(name)
+        bias = f"{name.removesuffix('.weight')}.bias"
+        if prod(shape) == 1 and _SCALES.fullmatch(layer[3] if layer else name.removeprefix("v")):
+            raise _damaged_tensor(header, name, "has 1 value; it has to be one for each that it is multiplied with")
+        is_part = layer and f"{layer[1]}{layer[2]}.ln1.weight" in shapes
+        if is_part and name.endswith(".bias") and f"{name[:-5]}.weight" not in shapes:
+            raise _damaged_tensor(header, name, f"is a bias of {name[:-5]}.weight, which is missing")
+        if projector in _ALL_BIASED[:2] and _PROJECTION.fullmatch(name) and len(shape) == 2 and bias not in shapes:
+            raise _damaged_tensor(header, bias, "is missing, and models of its kind have it")
+    if projector in _ALL_BIASED:
+        check_together(header, _TOWER_LAYERS, (*_MATRICES, "ln1", "ln2"), needed=True)
+        if _SIZE_OF_BLOCKS in shapes and not {_BIAS_OF_PATCHES, _NO_BIAS_OF_PATCHES} & set(shapes):
+            raise _damaged_tensor(header, _BIAS_OF_PATCHES, "is missing, and towers without v.pre_ln.weight have it")
+
+
+def _projector(header: GgufHeader) -> str:
+    values = header.metadata
+    return str(values.get("clip.projector_type") or values.get("clip.vision.projector_type", ""))
 
 
 def _damaged_tensor(header: GgufHeader, name: str, what: str) -> ModelError:
@@ -279,7 +341,7 @@ def _check_tensors(header: GgufHeader) -> None:
 def _check_squares(header: GgufHeader) -> None:
     """Numbers of patches, where the projector takes a fixed number of them. Behind `_check_tensors`."""
     values, shapes = header.metadata, {tensor.name: tensor.shape for tensor in header.tensors}
-    projector = values.get("clip.projector_type") or values.get("clip.vision.projector_type", "")
+    projector = _projector(header)
     size, patch = values.get("clip.vision.image_size"), values.get("clip.vision.patch_size")
     places = shapes.get(_POSITIONS, ())[1:2]
     if projector in _OF_ONE_SIZE and places and size is not None and patch:

@@ -2,19 +2,23 @@
 
 A template is a program of a stranger. It runs in Jinja's sandbox, and what the sandbox does not bound is bounded by the
 system: the time that it computes, by a timer that ends this process, and the memory, by a limit of its addresses. Knows
-Jinja and bounds; what messages and marks mean is elsewhere. The text of a template depends on its arguments alone:
-nothing random is given to it, and an address in memory is no text.
+Jinja and bounds; what messages and marks mean is elsewhere. The text of a template depends on its arguments alone, and
+on the day where it writes that: nothing random is given to it, and an address in memory is no text.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
 import time
+from datetime import datetime
 from functools import lru_cache
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..child import Message, Parent
@@ -24,10 +28,26 @@ _REASON = 160  # characters
 _ADDRESS = re.compile(r"<[^<>]{1,200} at 0x[0-9a-fA-F]+>")
 
 
+class _Generation(Extension):
+    """`{% generation %}` stands around answers, for those who train on them; here its contents are written."""
+
+    tags = {"generation"}  # noqa: RUF012  (as Jinja's own extensions have it)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
 def environment() -> ImmutableSandboxedEnvironment:
-    """As transformers renders, without what is random."""
-    found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    """As transformers renders, without what is random.
+
+    ref: transformers, utils/chat_template_utils.py (_compile_jinja_template)
+    """
+    extensions = ["jinja2.ext.loopcontrols", _Generation]
+    found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     found.globals["raise_exception"] = _raise
+    found.globals["strftime_now"] = _today
+    found.filters["tojson"] = _json
     found.globals.pop("lipsum")
     found.filters.pop("random")
     return found
@@ -35,6 +55,22 @@ def environment() -> ImmutableSandboxedEnvironment:
 
 def _raise(message: object) -> None:
     raise TemplateError(str(message))
+
+
+def _today(form: str) -> str:
+    """The day's beginning: so the texts of a conversation's turns are alike, but for one that goes on past midnight."""
+    return datetime.now().replace(hour=0, minute=0, second=0, microsecond=0).strftime(form)
+
+
+def _json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter spells out what HTML reserves, and sorts keys."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 @lru_cache(maxsize=8)

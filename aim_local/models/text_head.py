@@ -11,8 +11,9 @@ import math
 from typing import Any
 
 from ..store.gguf_header import ArrayInfo, GgufHeader
-from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, check_types, damaged
+from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, check_together, check_types, damaged
 
+_STRETCH = Rule(("float32",), 0.01, 1e6, zero=True)  # of positions; 0: none
 _EPSILON, _FACTOR = Rule(("float32",), 0, 0.1), Rule(("float32",), 0, 1e6)
 
 
@@ -54,9 +55,10 @@ _OF_ARCHITECTURE = {
     "rope.dimension_count": _by_layer(1 << 16),
     "rope.dimension_count_swa": _by_layer(1 << 16),
     "rope.dimension_sections": Rule(MANY, 0, 1 << 16),
-    "rope.scale_linear": _FACTOR,
-    "rope.scaling.factor": _FACTOR,
+    "rope.scale_linear": _STRETCH,
+    "rope.scaling.factor": _STRETCH,
     "rope.scaling.type": TEXT,
+    **dict.fromkeys(("rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"), Rule(("float32",), 0.01, 100)),
     "attn_logit_softcapping": _FACTOR,
     "final_logit_softcapping": _FACTOR,
     "logit_scale": _FACTOR,
@@ -80,7 +82,10 @@ RULES = {
     **dict.fromkeys((f"tokenizer.ggml.add_{what}" for what in ("bos_token", "eos_token", "space_prefix")), BOOL),
     "aim.origin": TEXT,
 }
+_BIASED = ("qwen2", "qwen2vl", "qwen2moe")  # in queries, keys and values, always
 _WITHOUT = ("none", "no_vocab")  # tokenizers that have no vocabulary
+_SCORED, _UNMERGED = ("llama", "t5"), ("bert", "t5", "rwkv", "plamo2")  # that need scores; that merge no pairs
+_SCORES, _MERGES = "tokenizer.ggml.scores", "tokenizer.ggml.merges"
 
 
 def check_text_head(header: GgufHeader) -> None:
@@ -89,12 +94,13 @@ def check_text_head(header: GgufHeader) -> None:
     check_rules(header, RULES | own)
     for key, value in header.metadata.items():
         values = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(v, float) and math.isnan(v) for v in values):
+        if any(isinstance(v, float) and (math.isnan(v) or (math.isinf(v) and ".rope." in key)) for v in values):
             raise damaged(header, key, "it has to be a number")
     _check_heads(header)
     _check_vocabulary(header)
     check_types(header)
     check_biases(header)
+    check_together(header, "blk.", ("attn_q", "attn_k", "attn_v"), needed=header.architecture in _BIASED)
 
 
 def _check_heads(header: GgufHeader) -> None:
@@ -117,8 +123,12 @@ def _values(value: Any) -> tuple[Any, ...]:
 def _check_vocabulary(header: GgufHeader) -> None:
     """Each token has one score and one type, where they are given, and special tokens are among them."""
     values = header.metadata
-    if values.get(_MODEL) in _WITHOUT:
+    model = values.get(_MODEL)
+    if model in _WITHOUT:
         return
+    if (model in _SCORED and _SCORES not in values) or (model in _UNMERGED and _MERGES in values):
+        why = f"which has no {_SCORES}" if _SCORES not in values and model in _SCORED else f"which has {_MERGES}"
+        raise damaged(header, _MODEL, f"it does not fit the vocabulary, {why}")
     tokens = values.get(_TOKENS)
     if not isinstance(tokens, ArrayInfo):
         raise damaged(header, _TOKENS, "it has to be an array of text")

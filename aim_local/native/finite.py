@@ -1,6 +1,7 @@
-"""Numbers that are none: logits and visual rows that hold NaN or infinity are an error, never an answer.
+"""Numbers that say nothing: logits and visual rows that hold NaN or infinity are an error, never an answer.
 
-They come of damaged weights, or of a head that makes a sum of nothing, such as a rope base of 0.
+They come of damaged weights, or of a head that makes a sum of nothing, such as a rope base of 0. So do logits that are
+all the same, which a device that computes nothing leaves too.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ _CURE = "its weights or its head are damaged: download or convert it again"
 def finite_logits(logits: Rows, path: Path | None = None) -> Rows:
     """The same logits, float32 [n_vocab], of the model at `path`. Raises ModelError for NaN and infinity.
 
+    And where all are one number: no token comes before another then.
     -inf is allowed, unless it is all there is: a token that cannot be has it.
     """
-    if not np.isfinite(logits.max()):  # NaN goes through it
-        whose = f"{path}: " if path else "the model's "
+    highest = logits.max()
+    whose = f"{path}: " if path else "the model's "
+    if not np.isfinite(highest):  # NaN goes through it
         raise ModelError(f"{whose}next-token scores are not finite numbers (NaN or infinity); {_CURE}")
+    if logits.size > 1 and highest == logits.min():
+        raise ModelError(f"{whose}next-token scores are all {highest:g}; {_CURE}")
     return logits
 
 

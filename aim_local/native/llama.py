@@ -126,11 +126,16 @@ class LlamaModel:
             yield llama.llama_model_get_vocab(model)
 
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
-        """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one."""
+        """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one.
+
+        Raises ModelError where the model has no vocabulary; llama.cpp would end the process.
+        """
         data = text.encode("utf-8")
         n = len(data) + 16
         buffer = (ctypes.c_int32 * n)()
         with self._using_vocab() as vocab:
+            if llama.llama_vocab_type(vocab) == llama.LLAMA_VOCAB_TYPE_NONE:
+                raise ModelError(f"{self.path}: has no vocabulary to read and write text with; take another model")
             found = llama.llama_tokenize(vocab, data, len(data), buffer, n, start, special)
             if found < 0:
                 buffer = (ctypes.c_int32 * -found)()

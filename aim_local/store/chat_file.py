@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ VERSION = 2  # 1 has no rows to rank visual tokens again; read as well
 _MAGIC = b"AIMCHAT\n"
 _HEAD = struct.Struct("<8sIQ32s")
 _CHUNK, _ASIDE = 1 << 20, 1 << 30  # read at once; most bytes that are read to say why something is wrong
+_LISTS = 5 << 20  # in a header: each token has one, of 14 bytes at least
+_QUOTED_OR_LIST = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]')
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
@@ -159,6 +162,8 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], byte
     """The header, checked, as it stands there, and the sha256 of it and the state."""
     text, wanted = _read_text(path, file)
     n_here = os.fstat(file.fileno()).st_size - file.tell()
+    if _n_lists(text) > _LISTS:  # few bytes each, and a hundred times as much memory
+        raise _damaged(path)
     try:
         header = json.loads(text, parse_constant=_no_constant)
         n_state = header["n_state"]
@@ -177,6 +182,12 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], byte
             "version wrote it"
         ) from e
     return header, text, wanted
+
+
+def _n_lists(text: bytes) -> int:
+    """How many lists and objects JSON has; brackets in its texts are none."""
+    n = text.count(b"[") + text.count(b"{")
+    return n if n <= _LISTS else sum(found[0] in b"[{" for found in _QUOTED_OR_LIST.finditer(text))
 
 
 def _no_constant(name: str) -> None:

@@ -26,7 +26,8 @@ VERSIONS = (2, 3)
 MAX_KEYS, MAX_TENSORS, MAX_TEXTS = 1 << 16, 1 << 17, 1 << 23
 MAX_KEPT = 1024  # longer arrays, and arrays of strings, are skipped
 MAX_NAME, MAX_DIMS = 63, 4  # bytes of a tensor's name, dimensions: GGML_MAX_NAME and GGML_MAX_DIMS of ggml.h
-ALIGNMENT, LEAST_ALIGNMENT, MOST_ALIGNMENT = 32, 8, 1 << 20
+# ggml computes with weights at multiples of 32 bytes alone, and they are used where they lie in the file
+ALIGNMENT, LEAST_ALIGNMENT, MOST_ALIGNMENT = 32, 32, 1 << 20
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "text", "array")
@@ -145,6 +146,8 @@ def head_sha256(header: GgufHeader) -> str:
 def read_architecture(path: Path) -> str:
     """general.architecture alone, without the rest of the head; "" for whatever is no readable GGUF."""
     try:
+        if not path.is_file():  # a pipe would wait for a writer
+            return ""
         with path.open("rb") as file:
             if file.read(4) != MAGIC:
                 return ""
