@@ -28,7 +28,8 @@ CANNOT_THROW = {
     "llama_model_get_vocab", "llama_model_is_hybrid", "llama_model_is_recurrent", "llama_model_n_ctx_train",
     "llama_model_n_embd_inp", "llama_model_n_layer", "llama_model_n_swa", "llama_n_batch", "llama_n_ctx",
     "llama_vocab_bos", "llama_vocab_eos", "llama_vocab_get_add_bos", "llama_vocab_get_attr", "llama_vocab_is_eog",
-    "llama_vocab_n_tokens", "mtmd_bitmap_set_mergeable", "mtmd_decode_use_mrope", "mtmd_decode_use_non_causal",
+    "llama_vocab_n_tokens", "llama_vocab_type", "mtmd_bitmap_set_mergeable", "mtmd_decode_use_mrope",
+    "mtmd_decode_use_non_causal",
     "mtmd_get_output_embd", "mtmd_input_chunk_get_tokens_text", "mtmd_input_chunk_get_type", "mtmd_input_chunks_get",
     "mtmd_input_chunks_size", "mtmd_support_vision",
 }  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import POINTER, c_char_p, c_int32, c_void_p
-from itertools import count
 from typing import Any
 
 from . import callbacks
@@ -23,20 +22,16 @@ def guard(bindings: Any, library: ctypes.CDLL, table: str, outcome: Outcome) -> 
     """
     # const char * aim_guarded_call(int32_t i, void ** call)
     look_up = bind(library, table, [c_int32, POINTER(c_void_p)], c_char_p)
-    names: set[str] = set()
-    for i in count():
-        call = c_void_p()
-        found: bytes | None = look_up(i, ctypes.byref(call))
-        if found is None:
-            return frozenset(names)
+    call, names = c_void_p(), set[str]()
+    while found := look_up(len(names), ctypes.byref(call)):
         name = found.decode()
         setattr(bindings, name, _guarded(getattr(bindings, name), call, name, outcome))
         names.add(name)
-    raise AssertionError
+    return frozenset(names)
 
 
 def _guarded(plain: Any, call: c_void_p, name: str, outcome: Outcome) -> Any:
-    function: Any = ctypes.CFUNCTYPE(plain.restype, *plain.argtypes)(call.value)
+    function: Any = ctypes.cast(call, ctypes.CFUNCTYPE(plain.restype, *plain.argtypes))
 
     def check(result: Any, _function: Any, _arguments: Any) -> Any:
         if outcome.failed():
