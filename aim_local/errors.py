@@ -4,7 +4,7 @@ import errno
 
 from .visible import visible
 
-MAX_LINE, _END = 480, 200  # characters of a message; of its end, which says what to do
+MAX_LINE, _END = 800, 400  # characters of a message; of its end, which says what to do
 
 
 class AimError(Exception):

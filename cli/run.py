@@ -90,9 +90,10 @@ def _settings(
 
     frames.sampling()
     config = tokens.config()
+    pick = None if frames.picking == "auto" else frames.picking  # as where nothing is said
     return Settings(
         tokens=config, weigh_if_possible=tokens.may_weigh_alike(config), frames=frames.frames, fps=frames.fps,
-        start=frames.start, end=frames.end, pick=frames.picking, system=answer.system,
+        start=frames.start, end=frames.end, pick=pick, system=answer.system,
         generate=answer.generate_config(), load=load.load_config(),
     )  # fmt: skip
 

@@ -230,7 +230,7 @@ def test_resume_with_and_without(model: Path, llm: VisionLLM, tmp_path: Path) ->
     with llm.chat(PRUNED) as chat:
         chat.ask("what is it?", [video()], SHORT)
         path = str(chat.save(tmp_path / "talk.aimchat"))
-    asked = ["chat", "--resume", path, "--threads", "1", "--max-tokens", "3", "-p", "and then?", "--stats"]
+    asked = ["chat", str(model), "--resume", path, "--threads", "1", "--max-tokens", "3", "-p", "and then?", "--stats"]
     assert " ranked again" in CliRunner().invoke(app, asked).stderr
     result = CliRunner().invoke(app, [*asked, "--rerank", "off"])
     assert result.exit_code == 0, result.output

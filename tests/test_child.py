@@ -74,7 +74,7 @@ def test_words_of_a_death(code: int, words: str, told: str) -> None:
 
 
 def test_reasons() -> None:
-    assert reason_of(MediaError("two\n lines")) == "two lines"
+    assert reason_of(MediaError("two\n lines")) == "two\\n lines"
     assert reason_of(MemoryError()) == "not enough memory"
     assert reason_of(KeyError("x")) == "KeyError: 'x'"
 

@@ -44,7 +44,8 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(questions: Path) -> bytes:
     out = questions.with_name("alone.jsonl")
     with user_folder(questions.parent):
-        assert run_command("run", questions, "--out", out, "--quiet").exit_code == 0
+        finished = run_command("run", questions, "--out", out, "--quiet")
+    assert finished.exit_code == 0, finished.stderr
     return out.read_bytes()
 
 
@@ -140,7 +141,7 @@ def test_a_worker_is_killed(dask: LocalDask, questions: Path, alone: bytes, tmp_
     summary = run_there(dask, questions, out, At(4, kill))
     assert (summary.n_answered, summary.n_errors) == (N, 0)
     assert out.read_bytes() == alone
-    assert len(ours) == 2, "the model is loaded once a worker"
+    assert len(ours) == 4, "a model a worker, each with its process for the chat template"
     assert not psutil.wait_procs(ours, timeout=20)[1]
     assert {row["facts"]["worker"][:16] for row in rows_of(stats_path(out))[1:]} == {"tcp://127.0.0.1:"}
 
@@ -165,5 +166,6 @@ def test_interrupted_left_alone_and_taken_up(dask: LocalDask, questions: Path, a
     assert n + 2 <= n_done(out) < N
     assert alone.startswith(out.read_bytes())
 
-    assert run_command("run", questions, "--out", out, "--quiet").exit_code == 0
+    finished = run_command("run", questions, "--out", out, "--quiet")
+    assert finished.exit_code == 0, finished.stderr
     assert out.read_bytes() == alone

@@ -184,12 +184,12 @@ def test_a_stopped_answer(cases: dict[str, Case], monkeypatch: pytest.MonkeyPatc
 
 def test_points_are_kept_as_they_were() -> None:
     points = Points().with_one(Mark(3, 4, 1), b"abc", 2).with_one(Mark(5, 9, 1), b"", 2).with_one(Mark(7, 11), b"x", 2)
-    found, rest = Points.unpacked(bytearray(points.packed() + b"state"))
+    found, rest = Points.unpacked(bytearray(points.packed() + b"state"), 3)
     assert dict(found.states) == {Mark(5, 9, 1): b"", Mark(7, 11): b"x"}
     assert rest == b"state"
     assert dict(points.until(9).states) == {Mark(5, 9, 1): b""}
     with pytest.raises(ValueError, match="too short"):
-        Points.unpacked(bytearray(points.packed()[:-1]))
+        Points.unpacked(bytearray(points.packed()[:-1]), 3)
 
 
 # --- Gemma 4 ---------------------------------------------------------------------------------------------------------

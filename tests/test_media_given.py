@@ -117,7 +117,6 @@ SMALL = PIL.Image.new("RGB", (32, 48))
     [
         (None, "media is NoneType; give a path, a picture"),
         (3, "media is int; give a path"),
-        (b"bytes", "media is bytes; give a path"),
         ({"a": 1}, "media is dict; give a path"),
         ([], "a clip without frames"),
         (iter([]), "a clip without frames"),

@@ -109,7 +109,8 @@ def test_alpha_and_turns_of_pictures(given: Sources) -> None:
     turned = encoded(picture(4), "JPEG", exif=exif, quality=95)  # shown as 64 x 96
     kept = find(given, {"type": "video", "video": [data_url(turned), data_url(encoded(alpha, "PNG"))]})
     assert kept.pixels.shape == (2, 96, 64, 3)
-    assert np.array_equal(kept.pixels[1], picture(3, 64, 96))
+    over_white = picture(3, 64, 96) * (7 / 255) + 255 * (1 - 7 / 255)
+    assert np.abs(kept.pixels[1] - over_white).max() <= 1
     assert kept.found.warnings == ()
 
 

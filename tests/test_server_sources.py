@@ -154,7 +154,8 @@ def test_animations_are_clips(given: Sources, tmp_path: Path) -> None:
 
 def test_colours_and_turns_are_the_media_layers(given: Sources) -> None:
     alpha = np.dstack([picture(3), np.full((64, 96), 7, np.uint8)])
-    assert np.array_equal(find(given, video_url(b64(encoded(alpha, "PNG")))).pixels, picture(3))
+    over_white = picture(3) * (7 / 255) + 255 * (1 - 7 / 255)
+    assert np.abs(find(given, video_url(b64(encoded(alpha, "PNG")))).pixels - over_white).max() <= 1
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter turn
     turned = find(given, video_url(b64(encoded(picture(3), "JPEG", exif=exif)))).pixels
     assert turned.shape == (96, 64, 3)

@@ -51,7 +51,7 @@ def choose(pacer: Pacer, request: Request, seconds: float) -> TtftChoice:
 def reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file is read at the same speed."""
 
-    def measured(item: Any, fit: Any) -> Any:
+    def measured(item: Any, fit: Any, *_: Any) -> Any:
         return index_media(item), ReadingSpeed(digest_item(item), **READING)
 
     monkeypatch.setattr(ttft, "measure_reading", measured)
@@ -161,10 +161,16 @@ def test_options_that_change_the_speed_are_part_of_it(model: Model, name: str) -
     """Whatever options there are: one that is new counts, until it is said that it does not."""
     others = {"n_ubatch": 64, "n_gpu_layers": 3, "type_k": "f32", "type_v": "f32", "flash_attn": True}
     others |= {"vision_precision": "exact", "prefill_precision": "exact", "cache_media": False, "reuse_frames": "equal"}
-    others |= {"vision_merge": 0.5, "vision_merge_depth": 0.3, "frame_tokens": 40, "rpc": ("localhost:50052",)}
+    others |= {
+        "vision_merge": 0.5,
+        "vision_merge_depth": 0.3,
+        "frame_tokens": 40,
+        "rpc": ("localhost:50052",),
+        "max_pixels": 1 << 20,
+    }
     before = model.with_config(replace(model.config, n_gpu_layers=-1))  # without layers elsewhere, there is no rpc
     changed = model.with_config(replace(before.config, **{name: others[name]}))
-    assert (pace_facts(changed) == pace_facts(before)) == (name in ("cache_media", "reuse_frames"))
+    assert (pace_facts(changed) == pace_facts(before)) == (name in ("cache_media", "reuse_frames", "max_pixels"))
 
 
 def test_stale_foreign_and_damaged_paces_are_not_used(model: Model) -> None:

@@ -86,10 +86,10 @@ def _unsafe(name: str) -> str:
     """What is wrong with a file's name, "" for nothing."""
     if not is_visible(name):
         return "has control or invisible characters"
-    if re.match(r"[A-Za-z]:", name) or not stays_inside(name):
-        return "would lie outside the repository's folder"
     if len(name.encode()) > _NAME_BYTES or any(len(part.encode()) > _PART_BYTES for part in name.split("/")):
         return "is longer than a file's name can be"
+    if re.match(r"[A-Za-z]:", name) or not stays_inside(name):
+        return "would lie outside the repository's folder"
     return ""
 
 

@@ -54,7 +54,8 @@ _SAMPLING = record(  # FrameSampling
         "fps": optional(number(0, 1e6)),
         "start": optional(_SECONDS),
         "end": optional(_SECONDS),
-    }
+    },
+    {"pick": one_of("auto", "time", "index")},
 )
 _SIDES = [whole(1, _MAX_SIDE), whole(1, _MAX_SIDE), whole(3, 3)]
 _MEDIA = record(  # MediaShape.to_dict

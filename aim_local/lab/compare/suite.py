@@ -144,5 +144,5 @@ def _check_media(row: Row, item: Item) -> None:
     for file in item.media:
         try:
             check_file(file)
-        except MediaError as e:
+        except (MediaError, UsageError) as e:
             raise row.fault(f"media {e}") from e

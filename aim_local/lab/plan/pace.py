@@ -26,7 +26,7 @@ from .features import conditions, model_shape, this_machine
 FORMAT = 1
 Rates = dict[str, dict[str, float]]
 # of a model's options: what says nothing about speed, or is counted apart
-_OTHER_OPTIONS = ("n_ctx", "cache_media", "reuse_frames")
+_OTHER_OPTIONS = ("n_ctx", "cache_media", "reuse_frames", "max_pixels")
 _OTHER_FACTS = ("mmproj", "reuse")
 _MACHINE = ("processor", "physical_cores", "aim_local", "llama_cpp_python", "patch")
 
