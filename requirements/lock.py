@@ -43,9 +43,9 @@ def resolved(python: str, requirements: list[str], *options: str) -> list[dict[s
 
 
 def pins(install: list[dict[str, Any]]) -> dict[str, str]:
-    """name==version -> sha256. Without a local version: the same release may be built for other machines too."""
+    """name==version -> sha256. With its local version, as in torch's 2.13.0+cpu: another build wants other packages."""
     return {
-        f"{canonical(item['metadata']['name'])}=={item['metadata']['version'].partition('+')[0]}": str(
+        f"{canonical(item['metadata']['name'])}=={item['metadata']['version']}": str(
             item["download_info"]["archive_info"]["hashes"]["sha256"]
         )
         for item in install
