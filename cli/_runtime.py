@@ -21,11 +21,9 @@ def load(
     _hub.ready(model, yes=yes, quiet=quiet)
     store.resolve(model, mmproj)  # an unknown name is told before the native libraries are loaded
     from aim_local import VisionLLM
+    from aim_local.native.log import echo_native_log
 
-    if _log.debug:
-        from aim_local.native.log import echo_native_log
-
-        echo_native_log()
+    echo_native_log(_log.debug)
     llm = VisionLLM.load(model, mmproj, config)
     if not quiet:
         for note in llm.notes:

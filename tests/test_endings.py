@@ -37,7 +37,11 @@ def ended(process: subprocess.Popen[str], number: int) -> tuple[int, list[str]]:
 
 
 def started(code: str, *arguments: str | Path, home: Path, ignored: int = 0) -> subprocess.Popen[str]:
-    before = (lambda: signal.signal(ignored, signal.SIG_IGN)) if ignored else None
+    def before() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+        if ignored:
+            signal.signal(ignored, signal.SIG_IGN)
+
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code, *map(str, arguments)], env=environment(home), preexec_fn=before,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -274,7 +274,11 @@ class Decoder:
         if not pointer:
             raise NativeError("no logits: nothing was decoded with logits=True")
         logits = np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
-        return finite_logits(logits, self._model.path)
+        try:
+            return finite_logits(logits, self._model.path)
+        except ModelError:
+            self._model.stop.check_done()  # a server that was lost just now leaves zeros
+            raise
 
     def truncate(self, position: int) -> bool:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""

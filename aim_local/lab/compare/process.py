@@ -63,7 +63,17 @@ class CellProcess:
 
 
 # what a limit on address space looks like from Python, from the loader, from ggml and from threads that cannot start
-_NO_MEMORY = ("memory", "alloc", "map segment", "thread", "temporarily unavailable", "buffer", "SIGSEGV", "SIGABRT")
+_NO_MEMORY = (
+    "memory",
+    "alloc",
+    "map segment",
+    "thread",
+    "temporarily unavailable",
+    "buffer",
+    "SIGSEGV",
+    "SIGABRT",
+    "error return without exception set",
+)  # Python's own code, where it does not look for want of memory
 
 
 def _with_limit(reason: str, limit: int | None) -> str:

@@ -33,7 +33,7 @@ def read(path: Path) -> None:
         case "lines":
             raise unclean("one\ntwo")
         case "long":
-            raise unclean("x" * 600)
+            raise unclean("x" * 900)
         case "key":
             {}[text]
         case "wrong":

@@ -86,12 +86,13 @@ def read(path: Path) -> None:
     """Lists it among the models, and asks it about a grey picture."""
     import numpy as np
 
-    import aim_local
     from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig, store
     from aim_local.store.gguf_files import is_mmproj
+    from aim_local.store.names import bundled_folder
 
     _list(path)
-    bundled = Path(aim_local.__path__[0]) / "data" / "model"
+    bundled = bundled_folder()
+    assert bundled
     model, mmproj = (bundled / "model.gguf", path) if is_mmproj(path) else (path, bundled / "mmproj.gguf")
     assert store.resolve(model, mmproj).model.is_file()
     picture = np.full((112, 112, 3), 99, np.uint8)
