@@ -65,7 +65,7 @@ class LlamaModel:
     def __init__(
         self, path: Path, n_gpu_layers: int, *, weights: bool = True, remote: RemoteDevices | None = None
     ) -> None:
-        self.path, self.stop, self._remote = path, StopHook(), remote
+        self.path, self.stop, self.remote = path, StopHook(), remote
         if remote:
             self.stop.check_lost = remote.check
         try:
@@ -90,7 +90,7 @@ class LlamaModel:
         params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
         if not weights:
             params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
-        handles = [device.handle for device in self._remote.devices] if self._remote else []
+        handles = [device.handle for device in self.remote.devices] if self.remote else []
         devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
         if handles:
             params.devices = ctypes.addressof(devices)
@@ -274,11 +274,7 @@ class Decoder:
         if not pointer:
             raise NativeError("no logits: nothing was decoded with logits=True")
         logits = np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
-        try:
-            return finite_logits(logits, self._model.path)
-        except ModelError:
-            self._model.stop.check_done()  # a server that was lost just now leaves zeros
-            raise
+        return finite_logits(logits, self._model.path, may_be_flat=bool(self._model.remote))
 
     def truncate(self, position: int) -> bool:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""
