@@ -12,7 +12,6 @@ its state is, its checksum before the state goes to llama.cpp. It names a model,
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import struct
@@ -31,6 +30,7 @@ from .chat_header import MAX_HEADER, check_header
 from .digests import known_digest
 from .files import replaced
 from .names import ModelPaths
+from .plain_json import parsed_object
 from .schema import SchemaError
 from .transcript import TranscriptError
 
@@ -165,13 +165,13 @@ def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], byte
     if _n_lists(text) > _LISTS:  # few bytes each, and a hundred times as much memory
         raise _damaged(path)
     try:
-        header = json.loads(text, parse_constant=_no_constant)
+        header = parsed_object(text)
         n_state = header["n_state"]
         if type(n_state) is int and n_state > n_here:
             raise ChatFileError(f"{path}: is cut short, {n_state - n_here} bytes are missing; copy it again")
         if n_state != n_here:
             raise _damaged(path)
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, KeyError) as e:
         raise _damaged(path) from e
     try:
         check_header(header)
@@ -188,10 +188,6 @@ def _n_lists(text: bytes) -> int:
     """How many lists and objects JSON has; brackets in its texts are none."""
     n = text.count(b"[") + text.count(b"{")
     return n if n <= _LISTS else sum(found[0] in b"[{" for found in _QUOTED_OR_LIST.finditer(text))
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def _damaged(path: Path) -> ChatFileError:

@@ -6,7 +6,6 @@ names.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ..errors import ModelError
 from .digests import known_digest, note_digest
 from .names import MANIFEST, ModelPaths
+from .plain_json import parsed_object
 
 
 def check_contents(paths: ModelPaths) -> None:
@@ -52,8 +52,8 @@ def _differs(path: Path, how: str) -> ModelError:
 def _facts(path: Path) -> dict[str, Any] | None:
     """What the manifest in the file's folder says of it. A manifest that cannot be read is told by names.py."""
     try:
-        files = json.loads((path.parent / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = parsed_object((path.parent / MANIFEST).read_bytes())["files"]
         found = [told for told in files.values() if told["path"] == path.name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(found[0]) if len(found) == 1 else None
