@@ -73,6 +73,8 @@ class SuiteError(AimError):
     """A suite of questions that cannot be read, or is not what a suite must be."""
 
 
+# of the interpreter, which has no room to make the exception that it means
+_NO_EXCEPTION = ("without exception set", "without setting an exception")
 _NO_MEMORY = ("failed to map segment", "annot allocate memory", "annot create shared object")
 
 
@@ -83,4 +85,6 @@ def is_out_of_memory(e: BaseException) -> bool:
         return is_av or e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
     if isinstance(e, ImportError):
         return any(words in str(e) for words in _NO_MEMORY)
+    if isinstance(e, SystemError):
+        return any(words in str(e) for words in _NO_EXCEPTION)
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))
