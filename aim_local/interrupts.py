@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 else:
     import _signal as signal  # the part of it that is loaded in a moment
 
-EXIT_CODE = 130
+CTRL_C = ("interrupted", 130)  # what is said, and the exit code
+_others: list[tuple[str, int]] = []  # of signals that interrupts stood for
 _AGAIN_S = 0.05  # between a Ctrl-C that was lost and the next try
 
 
@@ -32,14 +33,14 @@ def run(program: Callable[[], int]) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or another's
         signal.signal(signal.SIGINT, _leave)
     sys.excepthook, sys.unraisablehook = _excepthook, _unraisable
-    code = EXIT_CODE
     try:
         try:
             code = program()
         finally:
             _stop_listening()
-    except KeyboardInterrupt:  # a second one, while the first was told
+    except KeyboardInterrupt:  # while another was told, or behind the program's end
         _stop_listening()
+        code = ending()[1]
     sys.exit(code)
 
 
@@ -49,6 +50,16 @@ def listen() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def stand_for(words: str, code: int) -> None:
+    """The interrupts from now on stand for another signal: what is said in the end, and the exit code."""
+    _others.append((words, code))
+
+
+def ending() -> tuple[str, int]:
+    """What an interrupted program says, and its exit code: of the first signal that interrupts stood for."""
+    return _others[0] if _others else CTRL_C
+
+
 def _stop_listening() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
@@ -56,10 +67,11 @@ def _stop_listening() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the process at once: imports and the interpreter's own end are not asked whether they can be interrupted."""
+    words, code = ending()
     try:
-        os.write(2, b"interrupted\n")
+        os.write(2, f"{words}\n".encode())
     finally:  # stderr may be closed
-        os._exit(EXIT_CODE)
+        os._exit(code)
 
 
 def _excepthook(kind: type[BaseException], e: BaseException, trace: TracebackType | None) -> None:

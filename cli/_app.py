@@ -112,7 +112,7 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
         close_stdout()
         return 0
     if is_interruption(e):
-        words, code = _signals.ending("interrupted", interrupts.EXIT_CODE)
+        words, code = interrupts.ending()
         _log.say(words)
         return code
     if isinstance(e, OSError):

@@ -10,6 +10,8 @@ import signal
 import threading
 from types import FrameType
 
+from aim_local import interrupts
+
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
 _received: list[int] = []
 
@@ -27,6 +29,7 @@ def listen() -> None:
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
     _received.append(number)
+    interrupts.stand_for(_WORDS[signal.Signals(number).name], 128 + number)
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):  # as a shell starts what it sends to
         raise KeyboardInterrupt  # the background
     signal.raise_signal(signal.SIGINT)
@@ -36,10 +39,3 @@ def check() -> None:
     """Raises KeyboardInterrupt where the process was told to end: for what goes on after a Ctrl-C."""
     if _received:
         raise KeyboardInterrupt
-
-
-def ending(words: str, code: int) -> tuple[str, int]:
-    """What an interrupted program says and its exit code; words, code: after a Ctrl-C."""
-    if not _received:
-        return words, code
-    return _WORDS[signal.Signals(_received[0]).name], 128 + _received[0]

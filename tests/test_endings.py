@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,25 @@ def test_what_the_caller_ignores_stays_ignored() -> None:
         capture_output=True, text=True, check=True, env={**os.environ},
     )  # fmt: skip
     assert done.stdout == "True False\n"
+
+
+LATE = {
+    "behind the work": """
+        stop = interrupts._stop_listening
+        interrupts._stop_listening = lambda: (setattr(interrupts, "_stop_listening", stop), os.kill(os.getpid(), 15))
+    """,
+    "while python ends": """
+        import atexit
+        atexit.register(lambda: os.kill(os.getpid(), 15))
+    """,
+}
+
+
+@pytest.mark.parametrize("body", LATE.values(), ids=LATE)
+def test_sigterm_at_the_end_is_no_ctrl_c(body: str) -> None:
+    work = "def work():\n    interrupts.listen()\n    _signals.listen()\n    return 0\n"
+    head = f"import os\nfrom aim_local import interrupts\nfrom aim_local.cli import _signals\n{work}"
+    code = f"{head}{textwrap.dedent(body)}\ninterrupts.run(work)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr in ("", "terminated\n")

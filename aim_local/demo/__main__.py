@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(asked.out, write_page, may_open=not asked.no_browser)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return interrupts.EXIT_CODE
+        return interrupts.ending()[1]
     except AimError as e:
         print(f"error: {visible(str(e))}", file=sys.stderr)
     except OSError as e:
