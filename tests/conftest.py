@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +22,13 @@ import torchvision_ops  # noqa: F401
 if TYPE_CHECKING:
     from staged_models import Models
 
+    from aim_local.child import Child
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so; tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started here, from the same sources
+_HOMES = itertools.count()
 _XDG = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 
 
@@ -32,10 +38,54 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+class Rehearsals:
+    """The process that model files are tried out in: one for many files, until one ends it, as its start is dear."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[str, Child]] = []  # with the folder that it runs in
+
+    @contextmanager
+    def started(self, name: str, arguments: Sequence[str]) -> Iterator[Child]:
+        from aim_local.child import Child
+
+        here, child = os.getcwd(), None
+        with suppress(IndexError):  # another thread may have it
+            where, child = self._kept.pop()
+        if child and not (where == here and child.is_alive):
+            child.close()
+            child = None
+        child = child or Child(name, arguments)
+        try:
+            yield child
+            if child.is_alive and not self._kept:
+                self._kept.append((here, child))
+                return
+        except BaseException:
+            child.close()
+            raise
+        child.close()
+
+    def close(self) -> None:
+        while self._kept:
+            self._kept.pop()[1].close()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rehearsals() -> Iterator[None]:
+    from aim_local.native import rehearsal
+
+    made = Rehearsals()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rehearsal, "Child", made.started)
+        yield
+    made.close()
+
+
 @pytest.fixture(autouse=True)
 def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new, empty home folder; AIM_LOCAL_HOME is a folder in it that does not exist yet."""
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.getbasetemp() / "homes" / str(next(_HOMES))  # mktemp lists all that are there, each time
+    home.mkdir(parents=True)
     for variable in ("HOME", "USERPROFILE", "LOCALAPPDATA", "APPDATA"):
         monkeypatch.setenv(variable, str(home))
     for variable in _XDG:

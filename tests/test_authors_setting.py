@@ -125,7 +125,7 @@ def draw(seed: int, folder: Path) -> Loaded:
     return load(folder, shape, media, tokens, n_ubatch=int(rng.choice([16, 64, 512])))
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 5))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 3))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = draw(seed, tmp_path)
     with loaded.llm:

@@ -69,7 +69,7 @@ def same_kept(answer: Answer, fresh: Prefill) -> int:
     return len(fresh.trace.kept)
 
 
-@pytest.mark.parametrize("seed", few(range(N_CASES), 8))
+@pytest.mark.parametrize("seed", few(range(N_CASES), 4))
 def test_equals_the_conversation_prefilled_anew(
     seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from thorough import few
 
 from aim_local import Chat, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.errors import ClosedError
@@ -194,10 +195,11 @@ for _ in range(int(sys.argv[3])):
 """
 
 
-def test_orders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_models", few([2, 6], 1))
+def test_orders(tmp_path: Path, n_models: int) -> None:
     """Eight steps of a kind each, drawn at random, in a process of their own: an error of ours or none, no signal."""
     ran = subprocess.run(
-        [sys.executable, "-c", ORDERS, str(tmp_path), "1", "6"],
+        [sys.executable, "-c", ORDERS, str(tmp_path), "1", str(n_models)],
         capture_output=True,
         text=True,
         timeout=300,

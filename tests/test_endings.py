@@ -53,8 +53,8 @@ def started(code: str, *arguments: str | Path, home: Path, ignored: int = 0) -> 
     ("number", "code", "said"),
     [
         (signal.SIGTERM, 143, "terminated"),
-        (signal.SIGHUP, 129, "the terminal was closed"),
-        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGHUP, 129, "the terminal was closed", marks=pytest.mark.thorough),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.thorough),
     ],
 )
 def test_half_an_output_goes(tmp_path: Path, number: int, code: int, said: str) -> None:

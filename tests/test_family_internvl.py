@@ -37,7 +37,7 @@ def test_like_transformers(case: Case, prompt: str) -> None:
     check(case, *PROMPTS[prompt])
 
 
-@pytest.mark.parametrize("seed", few(range(12), 4))
+@pytest.mark.parametrize("seed", few(range(12), 2))
 def test_merged_and_pruned(case: Case, seed: int) -> None:
     check_pruned(case, *drawn(seed, case.llm.model.text.n_layer, prunes=True))
 

@@ -92,7 +92,7 @@ def test_rows_of_the_tower(case: Case, what: str) -> None:
     assert distance(got, want) < ROWS
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), (0, 2, 4, 5, 7)))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), (0, 4, 7)))
 def test_reduced(case: Case, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     what, tokens = draw(case.family, seed)
     asked = ASKED[case.family][what]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from thorough import few
 
 CLI = [sys.executable, "-P", "-m", "aim_local.cli"]
 
@@ -66,8 +67,9 @@ IMPORTED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "args"), IMPORTED, ids=[name for name, _ in IMPORTED])
-def test_while_something_is_imported(name: str, args: list[str]) -> None:
+@pytest.mark.parametrize("imported", few(IMPORTED, IMPORTED[::3]), ids=[name for name, _ in IMPORTED])
+def test_while_something_is_imported(imported: tuple[str, list[str]]) -> None:
+    name, args = imported
     clean(interrupted(IMPORT.format(name=name, args=args)))
 
 
@@ -174,15 +176,15 @@ def test_a_program_of_others_keeps_its_handler() -> None:
         assert run.communicate(timeout=60)[0] == "True\n"
 
 
-def test_an_answer_at_any_moment(mp4: Path) -> None:
+@pytest.mark.parametrize("delay", few([0.6, 0.3, 0.9], 1))
+def test_an_answer_at_any_moment(mp4: Path, delay: float) -> None:
     """While it loads, reads the clip and answers: where it is then is the machine's affair."""
     command: list[Any] = [*CLI, "chat", mp4, "-p", "What happens?"]
-    for delay in (0.3, 0.6, 0.9):
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, text=True) as run:
-            try:
-                run.wait(timeout=delay)
-            except subprocess.TimeoutExpired:
-                run.send_signal(signal.SIGINT)
-            _, said = run.communicate(timeout=60)
-        assert "aim_local/cli" not in said
-        assert run.returncode in (0, 130) or "Error processing line" in said or "site" in said  # Python's own start
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, text=True) as run:
+        try:
+            run.wait(timeout=delay)
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert "aim_local/cli" not in said
+    assert run.returncode in (0, 130) or "Error processing line" in said or "site" in said  # Python's own start

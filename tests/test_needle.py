@@ -72,12 +72,12 @@ def test_places_by_hand() -> None:
 
 
 def test_needle_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert needle_module.main(["--n", "3", "--json", "--html", str(tmp_path / "needle" / "page.html")]) == 0
+    assert needle_module.main(["--n", "2", "--json", "--html", str(tmp_path / "needle" / "page.html")]) == 0
     found = json.loads(capsys.readouterr().out)
     for rows in (found["shares"], found["places"]):
         assert {row["importance"] for row in rows} == set(IMPORTANCE)
         assert {row["layer"] for row in rows} == {7, 8}
-    clips = needle_module.needle_clips(3)
+    clips = needle_module.needle_clips(2)
     parts = [needle_module.needle(clip).part for clip in clips]
     patches = {
         p["part"]: p["n_clips"]

@@ -158,6 +158,7 @@ def test_ten_minutes_take_under_two_seconds(model: Model, tmp_path: Path) -> Non
         size=(32, 32),
         ticks_per_second=10,
         ticks=range(6000),
+        options={"preset": "ultrafast"},
         pictures=[np.zeros((32, 32, 3), np.uint8)] * 6000,
     )
     start = time.process_time()

@@ -122,7 +122,7 @@ def embed_prompt(loaded: Loaded, reference: Reference, rows: list[np.ndarray]) -
     return torch.cat(parts), flags
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 10))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 5))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(tmp_path, draw(seed))
     with loaded.llm:

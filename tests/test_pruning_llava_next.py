@@ -73,7 +73,7 @@ def merged_item(item: np.ndarray, rows: np.ndarray, loaded: Loaded) -> np.ndarra
     return np.concatenate(out)
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 6))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 3))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded, pair = draw(seed, tmp_path)
     media, tokens = loaded.case.media, loaded.case.tokens

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from run_case import CLIPS, environment
+from thorough import few
 
 from aim_local.errors import NativeError, is_out_of_memory
 from aim_local.native import room
@@ -31,12 +32,12 @@ def chat(home: Path, limit: str, n_mib: int) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("limit", "n_mib"), [("RLIMIT_AS", 24), ("RLIMIT_AS", 150), ("RLIMIT_AS", 350),
-                         ("RLIMIT_DATA", 60), ("RLIMIT_DATA", 150)]
-)  # fmt: skip
-def test_too_little_is_one_line(tmp_path: Path, limit: str, n_mib: int) -> None:
-    code, out, said = chat(tmp_path, limit, n_mib)
+LIMITS = [("RLIMIT_AS", 350), ("RLIMIT_DATA", 60), ("RLIMIT_AS", 24), ("RLIMIT_AS", 150), ("RLIMIT_DATA", 150)]
+
+
+@pytest.mark.parametrize("limit", few(LIMITS, 2))
+def test_too_little_is_one_line(tmp_path: Path, limit: tuple[str, int]) -> None:
+    code, out, said = chat(tmp_path, *limit)
     assert (code, out) == (1, ""), said
     assert len(said.splitlines()) == 1, said
     assert "not enough memory" in said

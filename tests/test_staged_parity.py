@@ -45,7 +45,7 @@ def draw(seed: int) -> tuple[TextShape, list[int], list[int], dict[str, Any]]:
 TOTAL = Agreement()
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 12))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 5))
 def test_parity(models: Models, seed: int) -> None:
     shape, parts, counts, options = draw(seed)
     prompt = make_prompt(shape, parts, seed)

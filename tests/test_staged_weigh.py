@@ -30,7 +30,7 @@ def oracle(models: Models, shape: Any = SHAPE) -> Reference:
     return Reference(models.twin(shape))
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 8))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 4))
 def test_parity(models: Models, seed: int) -> None:
     shape, parts, counts, options = draw(seed)
     if seed % 6 == 0:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from thorough import few
 
 from aim_local.errors import ModelError
 from aim_local.models import template_process
@@ -49,13 +50,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(
     "source",
-    [
+    few([
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
         "{% set n = 9 %}{{ (n ** (n ** n)) % 7 }}",  # one operation, which hears no signal of Python's
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
         "{% for i in range(99999) %}{{ '' if range(99999) | sort | first == 0 }}{% endfor %}",
-    ],
-)
+    ], 2),
+)  # fmt: skip
 def test_what_never_ends_is_ended(source: str) -> None:
     assert "takes more than" in refusal(source + SAID)
 
@@ -63,14 +64,14 @@ def test_what_never_ends_is_ended(source: str) -> None:
 @LINUX
 @pytest.mark.parametrize(
     "source",
-    [
+    few([
         "{{ ('a' * 10 ** 9) | length }}",  # while it is compiled
         "{% set ns = namespace(x='aaaa') %}{% for i in range(50) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% set n = messages | length %}{{ ('%0' ~ n ~ '999999999d') | format(1) | length }}",
         "{% set ns = namespace(x=[0]) %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
         "{% set n = 10 ** 9 %}{{ 'x' | center(n) | length }}",
-    ],
-)
+    ], 2),
+)  # fmt: skip
 def test_memory_has_a_bound(source: str) -> None:
     assert "too much memory" in refusal(source + SAID)
 

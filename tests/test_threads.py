@@ -68,7 +68,7 @@ def drawn_calls(n: int, seed: int) -> list[Call]:
     return [draw.choice((generated, prefilled, chatted))(draw.randrange(8)) for _ in range(n)]
 
 
-@pytest.mark.parametrize("n_calls", few([6, 20], 1))
+@pytest.mark.parametrize("n_calls", few([3, 20], 1))
 def test_many_threads_get_the_serial_answers(llm: VisionLLM, n_calls: int) -> None:
     """Guards against two threads in one native context: answers, logits and kept sets are those of calls one by one."""
     plans = [drawn_calls(n_calls, seed) for seed in range(N_THREADS)]
@@ -111,7 +111,7 @@ def endless(seed: int) -> Iterator[Call]:
         yield from drawn_calls(8, seed)
 
 
-@pytest.mark.parametrize("repeat", few(range(N_REPEATS), 6))
+@pytest.mark.parametrize("repeat", few(range(N_REPEATS), 2))
 def test_closed_under_load(repeat: int) -> None:
     """Guards against freeing a model that another thread computes with: each of them gets one clear error."""
     llm, draw = VisionLLM.load(), random.Random(repeat)
@@ -127,7 +127,7 @@ def test_closed_under_load(repeat: int) -> None:
     llm.close()
 
 
-@pytest.mark.parametrize("repeat", few(range(N_REPEATS), 6))
+@pytest.mark.parametrize("repeat", few(range(N_REPEATS), 2))
 def test_cancelled_under_load(llm: VisionLLM, repeat: int) -> None:
     """Guards what a cancelled call leaves behind: nothing; the others and the next ones answer as before."""
     draw, stop = random.Random(repeat), threading.Event()

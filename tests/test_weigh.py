@@ -60,7 +60,7 @@ def weighed(case: Case, seed: int) -> Case:
     return replace(case, tokens=replace(case.tokens, weigh="size", **layers))
 
 
-@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 5))
+@pytest.mark.parametrize("seed", few(range(N_CONFIGS), 3))
 def test_whole_path(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loaded = load(tmp_path, weighed(draw(seed), seed))
     with loaded.llm as llm:
