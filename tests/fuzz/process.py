@@ -11,15 +11,17 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from fuzz import sanitizer
 from fuzz.outcome import LAST_LINES, ROOT, Outcome, place_in_log
 
-HANG_S, START_S = 20.0, 600.0
+HANG_S, START_S = 20.0 * sanitizer.SLOWER, 600.0
 TICK_S, LONGEST_TICK_S = 0.02, 0.5  # a tick that took longer was this process standing still: it counts as the longest
 RENEWED_AFTER = 1000  # files
-CHILDREN_MIB = 2048  # of all that a child has started
+CHILDREN_MIB = 2048 * sanitizer.SLOWER  # of all that a child has started
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -54,10 +56,19 @@ class Child:
         self.end()
 
     def mutant(self, number: int) -> Outcome:
-        return self._ask({"number": number})
+        return self._reported(self._ask({"number": number}))
 
     def file(self, path: Path) -> Outcome:
-        return self._ask({"path": str(path.resolve())})
+        return self._reported(self._ask({"path": str(path.resolve())}))
+
+    def _reported(self, outcome: Outcome) -> Outcome:
+        """It, or what a sanitizer said meanwhile, in the child or in one of its own."""
+        report = sanitizer.taken(self._reports)
+        return replace(outcome, kind="report", place=sanitizer.place(report), told=report) if report else outcome
+
+    @property
+    def _reports(self) -> Path:
+        return self.folder / "reports"
 
     @property
     def last_mutant(self) -> Path:
@@ -81,13 +92,15 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.folder,
-            env={**os.environ, **own_state(self.folder), **self._given},
+            env={**os.environ, **own_state(self.folder), **sanitizer.environment(self._reports), **self._given},
             start_new_session=True,  # Ctrl-C is for the driver, which ends its children
         )
         self._rest, self._n_read = b"", 0
         told = self._line(START_S, None)
-        if not isinstance(told, dict) or "ready" not in told:
-            why = told["broken"] if isinstance(told, dict) else f"{told}: {self._log()[-1500:]}"
+        reported = sanitizer.taken(self._reports)
+        if reported or not isinstance(told, dict) or "ready" not in told:
+            why = told.get("broken") if isinstance(told, dict) else f"{told}: {self._log()[-1500:]}"
+            why = f"its seeds bring a report: {sanitizer.place(reported)}\n{reported}" if reported else why
             self.end()
             raise BrokenTarget(f"{self.name}: {why}")
         return self._process
@@ -146,7 +159,7 @@ class Child:
         """Whether it has grown beyond its bound, or what it has started is beyond CHILDREN_MIB."""
         assert self._process is not None
         of_children = sum(resident(pid) for pid in descendants(self._process.pid))
-        return resident(self._process.pid) - base > self.memory_mib << 20 or of_children > CHILDREN_MIB << 20
+        return resident(self._process.pid) - base > self.memory_mib << 20 or of_children > CHILDREN_MIB * 2**20
 
     def _log(self) -> str:
         path = self.folder / "log"

@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuzz import sanitizer
+
 HERE = Path(__file__).resolve().parent
 CORPUS, FINDINGS, TARGETS = HERE / "corpus", HERE / "findings", HERE / "targets"
 DEFAULT_MEMORY_MIB, DEFAULT_SHORT = 512, 25
@@ -62,7 +64,7 @@ def load(name: str) -> Target:
         module.seeds,
         module.mutate,
         module.read,
-        getattr(module, "MEMORY_MIB", DEFAULT_MEMORY_MIB),
+        round(getattr(module, "MEMORY_MIB", DEFAULT_MEMORY_MIB) * sanitizer.SLOWER),
         getattr(module, "SHORT", DEFAULT_SHORT),
     )
 

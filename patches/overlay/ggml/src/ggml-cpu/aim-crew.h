@@ -171,7 +171,11 @@ static void aim_crew_barrier(struct ggml_threadpool * tp, int n_threads, int nod
         ggml_thread_cpu_relax();
     }
 
+#ifdef GGML_TSAN_ENABLED
+    atomic_fetch_add_explicit(&tp->n_barrier_passed, 0, memory_order_seq_cst); // fences are not known there
+#else
     atomic_thread_fence(memory_order_seq_cst);
+#endif
 }
 
 // whether this thread gets its core for itself; false as well when the graph ends meanwhile
