@@ -43,7 +43,8 @@ NAMES = ("../../../../victim.gguf", "/etc/passwd", "..", ".", "", "a//b.gguf", "
          "\u202egguf.mmproj", "toy-00001-of-00000.gguf", "toy-00001-of-99999.gguf", "toy-00002-of-00001.gguf",
          "mmproj.gguf", "mmproj-00001-of-00002.gguf", "toy-Q4_K_M.gguf/x.gguf", "config.json", "model.safetensors",
          "toy-Q4_K_M.gguf.incomplete", ".gguf", "-.gguf", "con.gguf", "toy-q4_k_m.GGUF", "imatrix.gguf", "README.md",
-         "toy-\u0660\u0660\u0660\u0660\u0661-of-00001.gguf", "%2e%2e/%2e%2e/x.gguf", "a?b#c.gguf", "a b.gguf")  # fmt: skip
+         "toy-\u0660\u0660\u0660\u0660\u0661-of-00001.gguf", "%2e%2e/%2e%2e/x.gguf", "a?b#c.gguf",
+         "a b.gguf")  # fmt: skip
 PLACES = ("@URL/api/models/tiny/toy-GGUF", "@CDN/loop", "/loop", "@URL/loop", "file:///etc/passwd", "//", "http://[",
           "http://127.0.0.1:1/", "http://localhost:99999/", "ftp://localhost/x", "http://\u2028/", "?", "", "#",
           "https://localhost:1/", "data:text/plain,x", "javascript:1", "http://user:pass@localhost:1/",
@@ -64,8 +65,9 @@ HEADERS = (
     ["X-Repo-Commit", "main"], ["X-Repo-Commit", "../../x"], ["X-Repo-Commit", "f" * 40],
     ["X-Xet-Hash", "a" * 64], ["X-Xet-Refresh-Route", "@URL/xet"], ["Link", '<@URL/xet>; rel="xet-auth"'],
     ["X-Error-Code", "GatedRepo"], ["X-Error-Code", "RepoNotFound"], ["X-Error-Code", "EntryNotFound"],
-    ["X-Error-Message", "\x1b[2Jcome here"], ["X-HF-Warning", "topic; \x1b[31mred"], ["X-HF-Warning", "a; " + "y" * 999],
-    ["Retry-After", "99999"], ["RateLimit", '"api";r=0;t=99999'], ["Set-Cookie", "a=b; Domain=\x1b"], ["X", "y" * 60000],
+    ["X-Error-Message", "\x1b[2Jcome here"], ["X-HF-Warning", "t; \x1b[31mred"], ["X-HF-Warning", "a; " + "y" * 700],
+    ["Retry-After", "99999"], ["RateLimit", '"api";r=0;t=99999'], ["Set-Cookie", "a=b; Domain=\x1b"],
+    ["X", "y" * 60000],
 )  # fmt: skip
 LINES = ("HTTP/1.1 206 Partial Content", "HTTP/1.1 204 No Content", "HTTP/1.1 301 Moved", "HTTP/1.1 302 Found",
          "HTTP/1.1 304 Not Modified", "HTTP/1.1 307 T", "HTTP/1.1 400 Bad", "HTTP/1.1 401 U", "HTTP/1.1 403 F",
@@ -157,14 +159,14 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     replies = made["replies"]
     if not replies:
         return data
-    reply = rng.choice(replies)
+    listings = [found for found in replies if "json" in part(found, "body", dict)]
+    reply = rng.choice(listings if listings and rng.random() < 0.3 else replies)
     if rng.random() < 0.15:  # that once; then as it was
         once = copy.deepcopy(reply)
         once["times"] = rng.choice((1, 1, 2, 4))
         replies.insert(replies.index(reply), once)
         reply = once
-    is_listing = "json" in part(reply, "body", dict)
-    ways = (change_listing, change_names, change_text) if is_listing and rng.random() < 0.7 else WAYS
+    ways = (change_listing, change_names, change_text) if reply in listings and rng.random() < 0.7 else WAYS
     rng.choice(ways)(reply, replies, rng)
     return json_text(made, rng)
 
@@ -202,8 +204,8 @@ def change_header(reply: Any, replies: list[Any], rng: random.Random) -> None:
             pair = rng.choice(headers)
             pair[1] = rng.choice((damage_text(pair[1], rng), rng.choice(TEXTS)))[:9000]
         case 2 if headers:  # what another answer has there
-            others = [p for r in replies for p in part(r, "headers", list) if p[0] == (chosen := rng.choice(headers))[0]]
-            chosen[1] = rng.choice(others)[1] if others else chosen[1]
+            pair = rng.choice(headers)
+            pair[1] = rng.choice([p[1] for r in replies for p in part(r, "headers", list) if p[0] == pair[0]])
         case 3:
             headers.append(["Location", rng.choice(PLACES)])
         case _:
@@ -229,7 +231,8 @@ def change_body(reply: Any, replies: list[Any], rng: random.Random) -> None:
         case 3:
             body = {"file": rng.choice(("model", "mmproj", "config", "page")), "ranged": rng.random() < 0.5}
         case 4:
-            body |= {"endless": rng.choice(("\0", " ", "[", '{"a":', "x" * 99, '{"error":"')), "chunked": rng.random() < 0.5}
+            text = rng.choice(("\0", " ", "[", '{"a":', "x" * 99, '{"error":"'))
+            body |= {"endless": text, "chunked": rng.random() < 0.5}
         case 5 | 6:
             body |= {"coding": rng.choice(("gzip", "bomb"))}
             if rng.random() < 0.9:
@@ -267,6 +270,7 @@ WAYS: tuple[Callable[[Any, list[Any], random.Random], None], ...] = (
 
 
 def read(path: Path) -> None:
+    from aim_local import store
     from aim_local.errors import AimError
 
     told = json.loads(path.read_bytes())
@@ -277,6 +281,9 @@ def read(path: Path) -> None:
         except AimError as e:
             refused = e
         check_cache(root, announced(told))
+        listed = store.list_models()
+        assert all(entry.problem is None for entry in listed), "a broken model came into the store"
+        assert not any(fault_of_line(entry.name) for entry in listed)
         try:
             paths = pull(script({MODEL: "model", MMPROJ: "mmproj"}), 15.0)
         except AimError as e:
@@ -306,9 +313,7 @@ def pull(told: object, patience_s: float) -> Any:
         return None
     finally:
         huggingface_hub.get_session().cookies.clear()
-        listed = store.list_models()
-        assert all(entry.problem is None for entry in listed), "a broken model came into the store"
-        assert not any(fault_of_line(line) for line in [*shown, *(entry.name for entry in listed)])
+        assert not any(fault_of_line(line) for line in shown if line), shown
     again = hub.find_here(REPO)
     assert again is None or again.name == pulled.name
     return store.resolve(pulled.name)
