@@ -63,10 +63,15 @@ def file_of(repo: str, name: object, size: object, sha256: object, git_sha: obje
         raise HubError(
             f"{repo} lists a file named {_shown(name)}, which {fault}: nothing of it is taken; take another repository"
         )
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size > _MOST):
+    if size is not None and not is_size(size):
         raise _no_answer(repo, f"the size of {name} is {_shown(size)}, not a number of bytes")
-    known = UNKNOWN if size is None or size < 0 else size
+    known = size if isinstance(size, int) and size >= 0 else UNKNOWN
     return RepoFile(name, known, _checksum(repo, name, sha256, 64), _checksum(repo, name, git_sha, 40))
+
+
+def is_size(value: object) -> bool:
+    """Whether it is a number of bytes that a file can have; less than 0 for "not told"."""
+    return isinstance(value, int) and not isinstance(value, bool) and value <= _MOST
 
 
 def is_blob_name(etag: object) -> bool:

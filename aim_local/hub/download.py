@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from .. import store
 from ..errors import HubError
 from ..store.files import replaced
-from .answers import PARTIAL, UNKNOWN, RepoFile, is_blob_name, is_commit
+from .answers import PARTIAL, UNKNOWN, RepoFile, is_blob_name, is_commit, is_size
 from .asking import asked, raise_refusal
 from .failures import answered, has_status, translated, transport_error
 from .listing import Listing
@@ -52,7 +52,7 @@ def sized(listing: Listing, file: RepoFile) -> RepoFile:
         return file
     with translated(listing.repo, file.name):
         _, meta = _head(listing, file)
-    if meta.size is None or meta.size < 0:
+    if meta.size is None or meta.size < 0 or not is_size(meta.size):
         raise HubError(f"{file.name}: the hub does not tell its size; take another repository")
     return replace(file, size=meta.size)
 

@@ -22,6 +22,7 @@ import socketserver
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 BOMB_BYTES = 1 << 30  # of zeros, a thousandth of that packed
@@ -40,10 +41,8 @@ class ScriptedHub:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                try:
+                with suppress(OSError):  # the reader has had enough
                     hub._answer(self)
-                except OSError:  # the reader has had enough
-                    pass
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -98,7 +97,7 @@ class ScriptedHub:
             "@BEGIN": str(begin),
             "@REST": f"bytes {begin}-{begin + len(body) - 1}/{begin + len(body)}",
         }
-        head = [line, *(f"{name}: {value}" for name, value in pairs(reply.get("headers")))]
+        head = [line, "Connection: close", *(f"{name}: {value}" for name, value in pairs(reply.get("headers")))]
         if ranged:
             head.append("Content-Range: @REST")
         text = "\r\n".join(head) + "\r\n\r\n"
