@@ -10,15 +10,15 @@ import re
 from dataclasses import dataclass
 
 from ..errors import HubError
-from ..store.foreign_names import stays_inside
-from ..visible import is_visible
+from ..store.foreign_names import fault_of
 
+PARTIAL = ".incomplete"  # the end of a blob's name while it is fetched
 UNKNOWN = -1  # a size that the listing does not tell
 TAKEN = (".gguf", ".safetensors", ".json", ".jinja", ".model", ".txt")  # endings of what a model can be made of
 _CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ETAG = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
-_PART_BYTES, _NAME_BYTES = 255, 1024
+_MOST = 2**63 - 1  # bytes: what a file system counts to
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,27 @@ def file_of(repo: str, name: object, size: object, sha256: object, git_sha: obje
     """One entry of the listing; None for a file of an odd name that no model is made of. Raises HubError."""
     if not isinstance(name, str) or not name:
         raise _no_answer(repo, f"a file's name is {_shown(name)}")
-    fault = _unsafe(name)
+    fault = fault_of(name)
     if fault:
         if not name.lower().endswith(TAKEN):
             return None
         raise HubError(
             f"{repo} lists a file named {_shown(name)}, which {fault}: nothing of it is taken; take another repository"
         )
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+    if size is not None and not is_size(size):
         raise _no_answer(repo, f"the size of {name} is {_shown(size)}, not a number of bytes")
-    known = UNKNOWN if size is None or size < 0 else size
+    known = size if isinstance(size, int) and size >= 0 else UNKNOWN
     return RepoFile(name, known, _checksum(repo, name, sha256, 64), _checksum(repo, name, git_sha, 40))
 
 
+def is_size(value: object) -> bool:
+    """Whether it is a number of bytes that a file can have; less than 0 for "not told"."""
+    return isinstance(value, int) and not isinstance(value, bool) and value <= _MOST
+
+
 def is_blob_name(etag: object) -> bool:
-    """Whether it can be a file's name in the cache: no way out of its folder."""
-    return isinstance(etag, str) and _ETAG.fullmatch(etag) is not None
+    """Whether it can be a file's name in the cache: no way out of its folder, and not that of a part."""
+    return isinstance(etag, str) and _ETAG.fullmatch(etag) is not None and not etag.endswith(PARTIAL)
 
 
 def _checksum(repo: str, name: str, value: object, digits: int) -> str:
@@ -80,17 +85,6 @@ def _checksum(repo: str, name: str, value: object, digits: int) -> str:
     if not isinstance(value, str) or not _CHECKSUM.fullmatch(value) or len(value) != digits:
         raise _no_answer(repo, f"the checksum of {name} is {_shown(value)}, not {digits} hex digits")
     return value
-
-
-def _unsafe(name: str) -> str:
-    """What is wrong with a file's name, "" for nothing."""
-    if not is_visible(name):
-        return "has control or invisible characters"
-    if len(name.encode()) > _NAME_BYTES or any(len(part.encode()) > _PART_BYTES for part in name.split("/")):
-        return "is longer than a file's name can be"
-    if re.match(r"[A-Za-z]:", name) or not stays_inside(name):
-        return "would lie outside the repository's folder"
-    return ""
 
 
 def _shown(value: object) -> str:

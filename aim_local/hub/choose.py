@@ -125,6 +125,8 @@ def _language_files(listing: Listing) -> dict[str, tuple[RepoFile, ...]]:
         if shard is None:
             found[name] = (file,)
         elif int(shard[1]) == 1:
+            if not int(shard[2]):
+                raise HubError(f"{listing.repo} has {name}, the first part of none; take another repository")
             names = [f"{name[: shard.start()]}-{i:05}-of-{shard[2]}{name[-5:]}" for i in range(1, int(shard[2]) + 1)]
             lost = [part for part in names if part not in ggufs]
             if lost:

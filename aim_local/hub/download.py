@@ -1,7 +1,7 @@
 """One file of a repository into the hub's cache: resumed where it stopped, and checked before it counts as there.
 
 Knows the cache's layout (blobs/CHECKSUM, snapshots/COMMIT/NAME) and HTTP ranges. The library's own download neither
-resumes in a later run nor compares checksums; the entry in the snapshot is made by it, from the finished blob.
+resumes in a later run nor compares checksums. A blob is called by the very checksum that it was compared with.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from .. import store
 from ..errors import HubError
 from ..store.files import replaced
-from .answers import UNKNOWN, RepoFile, is_blob_name
+from .answers import PARTIAL, UNKNOWN, RepoFile, is_blob_name, is_commit, is_size
+from .asking import asked, raise_refusal
 from .failures import answered, has_status, translated, transport_error
 from .listing import Listing
 
@@ -40,7 +42,7 @@ def cached(listing: Listing, file: RepoFile) -> Path | None:
 def partial_bytes(listing: Listing, file: RepoFile) -> int:
     """How much an earlier try left of a file that is not there."""
     left = _blob(listing, file.sha256 or file.git_sha)
-    part = left.with_name(left.name + ".incomplete")
+    part = left.with_name(left.name + PARTIAL)
     return part.stat().st_size if part.is_file() else 0
 
 
@@ -50,14 +52,13 @@ def sized(listing: Listing, file: RepoFile) -> RepoFile:
         return file
     with translated(listing.repo, file.name):
         _, meta = _head(listing, file)
-    if meta.size is None or meta.size < 0:
+    if meta.size is None or meta.size < 0 or not is_size(meta.size):
         raise HubError(f"{file.name}: the hub does not tell its size; take another repository")
     return replace(file, size=meta.size)
 
 
 def download(listing: Listing, file: RepoFile, report: Report) -> Path:
     """The file in the cache, whole and of the right checksum. Raises HubError."""
-    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils import WeakFileLock
 
     found = cached(listing, file)
@@ -66,21 +67,17 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             url, meta = _head(listing, file)
             _check_same(meta.size, meta.commit_hash, listing, file)
             name = _checked_name(meta.etag or file.sha256 or file.git_sha, file)
-            blob = _blob(listing, name)
+            blob, total = _blob(listing, name), _Sum(file, name)
             lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
             for folder in (blob.parent, lock.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
-                fetched = not blob.is_file()
+                fetched = not _is_whole(blob, total)
                 if fetched:
-                    _fetch(url, blob, file.size, _Sum(file, name), report)
-            here = hf_hub_download(
-                listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT,
-                cache_dir=listing.cache.parent,
-            )  # fmt: skip
-            found = Path(here)
+                    _fetch(url, blob, file.size, total, report)
+                found = _entry(listing, file, blob, is_new=fetched)
             if fetched:  # `models rm` removes no other files
-                store.note_fetched(cached(listing, file) or found)
+                store.note_fetched(found)
     else:
         _verify(listing, found, file)
     report(file.size)
@@ -121,20 +118,21 @@ def _check_same(size: int | None, commit: str | None, listing: Listing, file: Re
 
 
 def _checked_name(etag: str, file: RepoFile) -> str:
-    """A blob's name in the cache. Raises HubError where the two answers of the hub do not agree."""
+    """A blob's name in the cache: its checksum, where one is known. Raises HubError where two answers do not agree."""
     if not is_blob_name(etag):
         raise HubError(f"{file.name}: the hub names no checksum for it; give the same command again later")
-    if file.sha256 and len(etag) == 64 and etag != file.sha256:
+    known = {64: file.sha256, 40: "" if file.sha256 else file.git_sha}.get(len(etag))
+    if known and etag != known:
         raise HubError(f"{file.name} was changed on the hub meanwhile; give the same command again")
-    return etag
+    return file.sha256 or (etag if is_commit(etag) else file.git_sha) or etag
 
 
 class _Sum:
-    """A file's checksum, fed as it comes: sha256 of large files, git's of the others."""
+    """A file's checksum, fed as it comes: sha256 of large files, git's of the others. name: its blob's."""
 
-    def __init__(self, file: RepoFile, etag: str) -> None:
+    def __init__(self, file: RepoFile, name: str) -> None:
         self.file = file
-        self.wanted = file.sha256 or (etag if len(etag) in (40, 64) else file.git_sha)
+        self.wanted = name if is_commit(name) else ""
         self.restart()
 
     def restart(self) -> None:
@@ -154,7 +152,8 @@ class _Sum:
 
 def _fetch(url: str, blob: Path, size: int, total: _Sum, report: Report) -> None:
     """The blob, by way of a file beside it that a later run goes on with. Raises HubError and what HTTP raises."""
-    part = blob.with_name(blob.name + ".incomplete")
+    part = blob.with_name(blob.name + PARTIAL)
+    total.restart()
     if part.is_file():
         if part.stat().st_size > size:
             part.unlink()
@@ -189,19 +188,12 @@ def _fill(url: str, out: BinaryIO, size: int, total: _Sum, report: Report) -> No
 
 def _stream(url: str, out: BinaryIO, size: int, total: _Sum, report: Report) -> None:
     """The rest of the file behind what `out` has, or all of it anew. What else comes is not written."""
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
     begin = out.tell()
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if begin:
-        headers["Range"] = f"bytes={begin}-"
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+    with asked(url, {"Range": f"bytes={begin}-"} if begin else {}) as response:
         if begin and response.status_code == 416:  # it has no such rest: what is here is not of this file
             _empty(out, total)
             return
-        hf_raise_for_status(response)
+        raise_refusal(response)
         told = _check_answer(response.status_code, response.headers, begin, size, total.file)
         if response.status_code == 200 and begin:  # the server gives all of it
             _empty(out, total)
@@ -263,9 +255,41 @@ def _another(file: RepoFile, came: str) -> HubError:
     )
 
 
+def _is_whole(blob: Path, total: _Sum) -> bool:
+    """Whether it is there, and is what its name says; else it is taken away."""
+    if not blob.is_file():
+        return False
+    total.read(blob)
+    if blob.stat().st_size == total.file.size and total.is_right:
+        return True
+    blob.unlink()
+    return False
+
+
+def _entry(listing: Listing, file: RepoFile, blob: Path, *, is_new: bool) -> Path:
+    """The file in the snapshot, made here: a link to the blob, as the library makes them; else the blob itself.
+
+    is_new: nothing else can have the blob. Raises OSError, HubError.
+    """
+    path = listing.cache.joinpath("snapshots", listing.revision, *file.name.split("/"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.resolve().is_relative_to(listing.cache.resolve()):
+        raise HubError(f"{path.parent} leads out of the hub's cache; remove it, then give the same command again")
+    path.unlink(missing_ok=True)
+    try:
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except (OSError, NotImplementedError):  # Windows, where links are not for everybody; some file systems
+        if is_new:
+            os.replace(blob, path)
+        else:
+            with replaced(path) as partial:
+                shutil.copyfile(blob, partial)
+    return path
+
+
 def _verify(listing: Listing, path: Path, file: RepoFile) -> None:
     """Raises HubError, and takes the file away, where it is not what the hub says."""
-    total = _Sum(file, "")
+    total = _Sum(file, file.sha256 or file.git_sha)
     if total.wanted:
         total.read(path)
     if path.stat().st_size != file.size or not total.is_right:

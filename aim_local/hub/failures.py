@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from ..errors import HubError
 from ..store.known import known_models
+from .asking import clean_log
 
 LOG_IN = "log in (`hf auth login`) or set HF_TOKEN"
 
@@ -18,6 +19,7 @@ def translated(repo: str, file: str = "") -> Iterator[None]:
     """Raises HubError for whatever huggingface_hub, its HTTP library or the disk raises inside."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    clean_log()
     try:
         yield
     except OfflineModeIsEnabled as e:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import HubError
+from ..store.plain_json import parsed_object
 from .answers import RepoFile, file_of, is_commit, repo_of, revision_of
+from .asking import whole_answer
 from .failures import answered, translated
 
 
@@ -30,7 +33,7 @@ def cache_root() -> Path:
 
 def list_repo(repo: str) -> Listing:
     """The newest revision. Raises HubError."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
     from huggingface_hub.utils import validate_repo_id
 
     with translated(repo), answered():
@@ -38,13 +41,17 @@ def list_repo(repo: str) -> Listing:
     if constants.HF_HUB_OFFLINE:
         return _cached(repo)
     with translated(repo), answered():
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        info = HfApi(endpoint=constants.ENDPOINT).model_info(repo, files_metadata=True, timeout=timeout)
-        entries = [(s.rfilename, s.size, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()]
+        info = parsed_object(whole_answer(f"{constants.ENDPOINT}/api/models/{repo}?blobs=true"))
+        entries = [_told(entry) for entry in info.get("siblings") or ()]
     # the hub's own spelling of the name, which the cache's folder carries
-    name, revision = repo_of(info.id, repo), revision_of(info.sha, repo)
+    name, revision = repo_of(info.get("id"), repo), revision_of(info.get("sha"), repo)
     files = [file_of(name, *entry) for entry in entries]
     return Listing(name, revision, tuple(file for file in files if file is not None), _folder(name))
+
+
+def _told(entry: dict[str, Any]) -> tuple[object, object, object, object]:
+    """Name, size, sha256 and git's sum that the hub tells of a file. Raises what another value raises."""
+    return entry["rfilename"], entry.get("size"), (entry.get("lfs") or {}).get("sha256"), entry.get("blobId")
 
 
 def _folder(repo: str) -> Path:

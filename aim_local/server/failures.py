@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..visible import visible
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -24,13 +26,14 @@ class RequestError(Exception):
 
     status: of HTTP, from 400 on. param: the field of the request, such as "messages[0].content[1].video_url.url".
     code: a word for programs, such as "model_not_found". headers: to go with the answer, such as Retry-After.
+    What message and param quote of a request has escapes for what a terminal acts on.
     """
 
     def __init__(
         self, status: int, message: str, *, param: str = "", code: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code, self.headers = status, param, code, headers or {}
+        super().__init__(visible(message))
+        self.status, self.param, self.code, self.headers = status, visible(param), code, headers or {}
 
     def body(self) -> dict[str, Any]:
         """The answer's JSON, in OpenAI's form."""

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import ModelError, UsageError
 from ..paths import Name, home_path_of, path_of
 from . import gguf_files
-from .foreign_names import stays_inside
+from .foreign_names import fault_of
 from .known import Reference, find_known, known_models, parse_reference
 from .plain_json import parsed_object
 from .pulled import Origin, read_origin
@@ -302,7 +302,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 def _file_name(named: object) -> str:
     """Of a file beside the manifest, whatever folder is named too. Raises ValueError for what no file can be called."""
     name = Path(named).name if isinstance(named, str) else ""
-    if not stays_inside(name):
+    if fault_of(name):
         raise ValueError(f"{named!r:.60} is no file's name")
     return name
 

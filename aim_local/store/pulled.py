@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import ModelError
 from ..visible import is_visible
 from .files import replaced
-from .foreign_names import stays_inside
+from .foreign_names import fault_of
 from .plain_json import parsed_object
 
 ORIGIN = "hub.json"
@@ -89,9 +89,10 @@ def _checked(found: dict[str, object]) -> Origin:
     pair = [name for name in (origin.model, origin.mmproj) if name]
     if len(pair) == 1 or not set(pair) <= set(origin.files):
         raise ValueError("model and mmproj must both be among its files")
-    if not all(stays_inside(name) for name in origin.files):
-        raise ValueError("it names a file outside its repository")
-    if not stays_inside(origin.revision) or "/" in origin.revision:
+    faults = [fault for name in origin.files if (fault := fault_of(name))]
+    if faults:
+        raise ValueError(f"it names a file that {faults[0]}")
+    if fault_of(origin.revision) or "/" in origin.revision:
         raise ValueError(f"{origin.revision!r} is no revision")
     if not _is_cache_of(origin.repo, Path(origin.cache)):
         raise ValueError(f"{origin.cache!r} is not the folder of {origin.repo!r} in a hub's cache")
