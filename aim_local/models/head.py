@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import ModelError
 from ..store.gguf_header import ArrayInfo, GgufHeader, type_name
 
-_CURE = "The file is damaged: download or convert it again"
+CURE = "The file is damaged: download or convert it again"
 _F32, _NO_WEIGHTS = 0, (24, 25, 26, 27, 28)  # enum ggml_type: I8 to I64 and F64 are no types of weights
 _COPIED = ("newline", "class_embd", "separator")  # rows that become rows of the prompt themselves
 _LAYER = re.compile(
@@ -293,7 +293,7 @@ def _projector(header: GgufHeader) -> str:
 
 
 def _damaged_tensor(header: GgufHeader, name: str, what: str) -> ModelError:
-    return ModelError(f"{header.path}: the tensor {name!a} {what}. {_CURE}")
+    return ModelError(f"{header.path}: the tensor {name!a} {what}. {CURE}")
 
 
 def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
@@ -304,7 +304,7 @@ def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
         shown = f"an array of {value.length}" if isinstance(value, ArrayInfo) else repr(value)
         shown = f"{shown if len(shown) <= 80 else f'{shown[:77]}...'} ({header.kinds[key]})"
     named = key if key.isprintable() else ascii(key)
-    return ModelError(f"{header.path}: {named} is {shown}; {needed}. {_CURE}")
+    return ModelError(f"{header.path}: {named} is {shown}; {needed}. {CURE}")
 
 
 def _check_blocks(header: GgufHeader) -> None:
