@@ -27,6 +27,7 @@ from .head import check_head
 from .pieces import Part, Rows, VisualBlock
 from .text import TextModel
 from .threads import thread_count
+from .tower_tensors import check_tower_tensors
 
 Frame = NDArray[np.uint8]
 Fit = Callable[[Frame], Frame]
@@ -168,6 +169,7 @@ class TowerFile:
         if found != "clip":
             raise ModelError(f"{path}: is a {found or 'nameless'} language model, not a mmproj; give it as model")
         check_head(header)
+        check_tower_tensors(header)
         return cls(path, header, text, weights)
 
     @property

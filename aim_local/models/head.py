@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import ModelError
 from ..store.gguf_header import ArrayInfo, GgufHeader, type_name
 
-_CURE = "The file is damaged: download or convert it again"
+CURE = "The file is damaged: download or convert it again"
 _F32, _NO_WEIGHTS = 0, (24, 25, 26, 27, 28)  # enum ggml_type: I8 to I64 and F64 are no types of weights
 _COPIED = ("newline", "class_embd", "separator")  # rows that become rows of the prompt themselves
 _LAYER = re.compile(
@@ -223,7 +223,7 @@ def check_types(header: GgufHeader) -> None:
         is_row = len(tensor.shape) == 1 and not any(word in tensor.name for word in _COPIED)
         wanted = "F32" if is_row else "a type of floating point" if tensor.type in _NO_WEIGHTS else ""
         if wanted and tensor.type != _F32 and "tid2eid" not in tensor.name:  # a table of whole numbers
-            raise _damaged_tensor(header, tensor.name, f"is of type {type_name(tensor.type)}; it has to be {wanted}")
+            raise damaged_tensor(header, tensor.name, f"is of type {type_name(tensor.type)}; it has to be {wanted}")
 
 
 def check_biases(header: GgufHeader) -> None:
@@ -237,7 +237,7 @@ def check_biases(header: GgufHeader) -> None:
         weight = shapes.get(f"{name.removesuffix('.bias')}.weight", ()) if name.endswith(".bias") else ()
         has_rows = 1 <= len(weight) <= 2 or name == _BIAS_OF_PATCHES
         if weight and has_rows and prod(shape) != weight[-1]:
-            raise _damaged_tensor(header, name, f"has {prod(shape)} values, and its weight makes {weight[-1]}")
+            raise damaged_tensor(header, name, f"has {prod(shape)} values, and its weight makes {weight[-1]}")
         layer = _LAYER.fullmatch(name)
         if layer:
             places[layer[1], layer[3]].add(int(layer[2]))
@@ -247,7 +247,7 @@ def check_biases(header: GgufHeader) -> None:
             weights = places.get((begin, ".attn_out.weight"), layers)
         if (end.endswith(".bias") or _SCALES.fullmatch(end)) and weights - layers:
             missing = min(weights - layers)
-            raise _damaged_tensor(header, f"{begin}{missing}{end}", "is missing, and other layers have it")
+            raise damaged_tensor(header, f"{begin}{missing}{end}", "is missing, and other layers have it")
 
 
 def check_together(header: GgufHeader, begin: str, parts: Sequence[str], *, needed: bool = False) -> None:
@@ -262,12 +262,12 @@ def check_together(header: GgufHeader, begin: str, parts: Sequence[str], *, need
         missing = [name for name in weights if f"{name}.bias" not in names]
         if missing and (needed or len(missing) < len(weights)):
             why = "models of its kind have it" if needed else "parts like it have one"
-            raise _damaged_tensor(header, f"{missing[0]}.bias", f"is missing, and {why}")
+            raise damaged_tensor(header, f"{missing[0]}.bias", f"is missing, and {why}")
 
 
 def _check_tower_biases(header: GgufHeader) -> None:
     """Biases that the towers of known families have: clip.cpp goes on without those that it does not find."""
-    projector = _projector(header)
+    projector = projector_of(header)
     for parts in _TOGETHER.get(projector, ()):
         check_together(header, _TOWER_LAYERS, parts)
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
@@ -275,25 +275,25 @@ def _check_tower_biases(header: GgufHeader) -> None:
         layer = _LAYER.fullmatch(name)
         bias = f"{name.removesuffix('.weight')}.bias"
         if prod(shape) == 1 and _SCALES.fullmatch(layer[3] if layer else name.removeprefix("v")):
-            raise _damaged_tensor(header, name, "has 1 value; it has to be one for each that it is multiplied with")
+            raise damaged_tensor(header, name, "has 1 value; it has to be one for each that it is multiplied with")
         is_part = layer and f"{layer[1]}{layer[2]}.ln1.weight" in shapes
         if is_part and name.endswith(".bias") and f"{name[:-5]}.weight" not in shapes:
-            raise _damaged_tensor(header, name, f"is a bias of {name[:-5]}.weight, which is missing")
+            raise damaged_tensor(header, name, f"is a bias of {name[:-5]}.weight, which is missing")
         if projector in _ALL_BIASED[:2] and _PROJECTION.fullmatch(name) and len(shape) == 2 and bias not in shapes:
-            raise _damaged_tensor(header, bias, "is missing, and models of its kind have it")
+            raise damaged_tensor(header, bias, "is missing, and models of its kind have it")
     if projector in _ALL_BIASED:
         check_together(header, _TOWER_LAYERS, (*_MATRICES, "ln1", "ln2"), needed=True)
         if _SIZE_OF_BLOCKS in shapes and not {_BIAS_OF_PATCHES, _NO_BIAS_OF_PATCHES} & set(shapes):
-            raise _damaged_tensor(header, _BIAS_OF_PATCHES, "is missing, and towers without v.pre_ln.weight have it")
+            raise damaged_tensor(header, _BIAS_OF_PATCHES, "is missing, and towers without v.pre_ln.weight have it")
 
 
-def _projector(header: GgufHeader) -> str:
+def projector_of(header: GgufHeader) -> str:
     values = header.metadata
     return str(values.get("clip.projector_type") or values.get("clip.vision.projector_type", ""))
 
 
-def _damaged_tensor(header: GgufHeader, name: str, what: str) -> ModelError:
-    return ModelError(f"{header.path}: the tensor {name!a} {what}. {_CURE}")
+def damaged_tensor(header: GgufHeader, name: str, what: str) -> ModelError:
+    return ModelError(f"{header.path}: the tensor {name!a} {what}. {CURE}")
 
 
 def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
@@ -304,7 +304,7 @@ def damaged(header: GgufHeader, key: str, needed: str) -> ModelError:
         shown = f"an array of {value.length}" if isinstance(value, ArrayInfo) else repr(value)
         shown = f"{shown if len(shown) <= 80 else f'{shown[:77]}...'} ({header.kinds[key]})"
     named = key if key.isprintable() else ascii(key)
-    return ModelError(f"{header.path}: {named} is {shown}; {needed}. {_CURE}")
+    return ModelError(f"{header.path}: {named} is {shown}; {needed}. {CURE}")
 
 
 def _check_blocks(header: GgufHeader) -> None:
@@ -341,7 +341,7 @@ def _check_tensors(header: GgufHeader) -> None:
 def _check_squares(header: GgufHeader) -> None:
     """Numbers of patches, where the projector takes a fixed number of them. Behind `_check_tensors`."""
     values, shapes = header.metadata, {tensor.name: tensor.shape for tensor in header.tensors}
-    projector = _projector(header)
+    projector = projector_of(header)
     size, patch = values.get("clip.vision.image_size"), values.get("clip.vision.patch_size")
     places = shapes.get(_POSITIONS, ())[1:2]
     if projector in _OF_ONE_SIZE and places and size is not None and patch:

@@ -18,6 +18,7 @@ from ..store.gguf_files import parts
 from ..store.gguf_header import GgufHeader, read_whole
 from .text_head import check_text_head
 from .threads import thread_count
+from .vocabulary import check_vocabulary
 
 _SHORT, _OFTEN = 4096, 200  # characters of a text; times that a name stands in it
 
@@ -35,7 +36,7 @@ class TextModel:
         _check_kind(path, self.header)
         check_text_head(self.header)
         others = [read_whole(part) for part in parts(path)[1:]]
-        rehearse([self.header, *others], "text", weights=weights)
+        rehearse([self.header, *others], "text", weights=weights, first=lambda: check_vocabulary(self.header))
         remote = self._connect() if config.rpc and weights else None
         self.llama = LlamaModel(path, n_gpu_layers, weights=weights, remote=remote)
         self.n_vocab, self.n_embd, self.n_layer = self.llama.n_vocab, self.llama.n_embd, self.llama.n_layer

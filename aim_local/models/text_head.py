@@ -12,6 +12,7 @@ from typing import Any
 
 from ..store.gguf_header import ArrayInfo, GgufHeader
 from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, check_together, check_types, damaged
+from .vocabulary import MERGES, MODEL, SCORES, TOKENS, TYPES, WITHOUT
 
 _STRETCH = Rule(("float32",), 0.01, 1e6, zero=True)  # of positions; 0: none
 _EPSILON, _FACTOR = Rule(("float32",), 0, 0.1), Rule(("float32",), 0, 1e6)
@@ -65,27 +66,24 @@ _OF_ARCHITECTURE = {
     **dict.fromkeys((f"ssm.{what}" for what in ("state_size", "inner_size", "group_count")), _number(0, 1 << 24)),
     "ssm.conv_kernel": _number(0, 1 << 10),
 }
-_TOKENS, _MODEL = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
 _BEGIN = "tokenizer.ggml.bos_token_id"
 _TEXTS = Rule(("array of text",))
-_EACH = {"tokenizer.ggml.scores": "array of float32", "tokenizer.ggml.token_type": "array of int32"}
+_EACH = {SCORES: "array of float32", TYPES: "array of int32"}
 RULES = {
     **dict.fromkeys(("general.architecture", "general.name", "general.type", "general.basename"), TEXT),
     "general.file_type": _number(0, 1 << 16),
     "general.quantization_version": _number(),
-    _MODEL: TEXT,
+    MODEL: TEXT,
     "tokenizer.ggml.pre": TEXT,
-    _TOKENS: _TEXTS,
-    "tokenizer.ggml.merges": _TEXTS,
+    TOKENS: _TEXTS,
+    MERGES: _TEXTS,
     "tokenizer.chat_template": TEXT,
     "tokenizer.chat_templates": _TEXTS,
     **dict.fromkeys((f"tokenizer.ggml.add_{what}" for what in ("bos_token", "eos_token", "space_prefix")), BOOL),
     "aim.origin": TEXT,
 }
 _BIASED = ("qwen2", "qwen2vl", "qwen2moe")  # in queries, keys and values, always
-_WITHOUT = ("none", "no_vocab")  # tokenizers that have no vocabulary
 _SCORED, _UNMERGED = ("llama", "t5"), ("bert", "t5", "rwkv", "plamo2")  # that need scores; that merge no pairs
-_SCORES, _MERGES = "tokenizer.ggml.scores", "tokenizer.ggml.merges"
 
 
 def check_text_head(header: GgufHeader) -> None:
@@ -123,15 +121,15 @@ def _values(value: Any) -> tuple[Any, ...]:
 def _check_vocabulary(header: GgufHeader) -> None:
     """Each token has one score and one type, where they are given, and special tokens are among them."""
     values = header.metadata
-    model = values.get(_MODEL)
-    if model in _WITHOUT:
+    model = values.get(MODEL)
+    if model in WITHOUT:
         return
-    if (model in _SCORED and _SCORES not in values) or (model in _UNMERGED and _MERGES in values):
-        why = f"which has no {_SCORES}" if _SCORES not in values and model in _SCORED else f"which has {_MERGES}"
-        raise damaged(header, _MODEL, f"it does not fit the vocabulary, {why}")
-    tokens = values.get(_TOKENS)
+    if (model in _SCORED and SCORES not in values) or (model in _UNMERGED and MERGES in values):
+        why = f"which has no {SCORES}" if SCORES not in values and model in _SCORED else f"which has {MERGES}"
+        raise damaged(header, MODEL, f"it does not fit the vocabulary, {why}")
+    tokens = values.get(TOKENS)
     if not isinstance(tokens, ArrayInfo):
-        raise damaged(header, _TOKENS, "it has to be an array of text")
+        raise damaged(header, TOKENS, "it has to be an array of text")
     for key, kind in _EACH.items():
         found = values.get(key)
         n = found.length if isinstance(found, ArrayInfo) else len(found) if isinstance(found, tuple) else -1

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from ..child import Child
@@ -34,16 +34,21 @@ _REASONS = {
 }
 
 
-def rehearse(headers: Sequence[GgufHeader], kind: str, *, weights: bool) -> None:
+def rehearse(
+    headers: Sequence[GgufHeader], kind: str, *, weights: bool, first: Callable[[], None] | None = None
+) -> None:
     """headers: of a model's files, the first one first. kind: "text" or "vision". Raises ModelError for a bad file.
 
-    weights: whether they are looked through, too, for what is no finite number.
+    weights: whether they are looked through, too, for what is no finite number. first: what else a head that nobody
+    saw yet is looked at for, which raises ModelError.
     """
     path = headers[0].path
     try:
         look = Look.at(headers, _libraries())
     except OSError as e:
         raise ModelError(f"{path}: cannot be read ({e.strerror}); check its permissions") from e
+    if first and not look.knows_head:
+        first()
     files = [os.fspath(header.path) for header in headers]
     steps = [] if look.knows_head else [(kind, files[0])]
     if weights and not look.knows_weights:

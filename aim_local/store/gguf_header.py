@@ -171,19 +171,50 @@ def array_sha256(path: str | Path, key: str) -> str:
 
     For arrays that `read_header` skips, such as the vocabulary. Raises ModelError as `read_header` does.
     """
-    head = read_header(path)
-    if key not in head.metadata:
-        return ""
-    with head.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    found = _value_bytes(read_header(path), key)
+    return hashlib.sha256(found).hexdigest() if found else ""
+
+
+def read_texts(header: GgufHeader, key: str) -> list[bytes]:
+    """The texts of an array in the head, as the file has them; empty where the key is missing or no such array.
+
+    For arrays that `read_header` skips: a vocabulary takes some tenths of a second. Raises ModelError, OSError.
+    """
+    if header.kinds.get(key) != "array of text":
+        return []
+    data, found = _value_bytes(header, key), list[bytes]()
+    unpack, at = struct.Struct("<Q").unpack_from, 12  # kind of the items, length
+    while at < len(data):
+        (length,) = unpack(data, at)
+        at += 8 + length
+        found.append(data[at - length : at])
+    return found
+
+
+def read_numbers(header: GgufHeader, key: str) -> tuple[float, ...]:
+    """The numbers of an array in the head, as `read_texts` those of a vocabulary."""
+    whole, _, kind = header.kinds.get(key, "").partition("array of ")
+    if whole or kind not in KINDS or KINDS.index(kind) not in SCALARS:
+        return ()
+    data, code = _value_bytes(header, key), SCALARS[KINDS.index(kind)]
+    (length,) = struct.unpack_from("<Q", data, 4)
+    return struct.unpack_from(f"<{length}{code}", data, 12)
+
+
+def _value_bytes(header: GgufHeader, key: str) -> bytes:
+    """What stands behind a key and the kind of its value, nothing where there is no such key."""
+    if key not in header.metadata:
+        return b""
+    with header.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         cursor = _Cursor(data)
         cursor.at = 24  # magic, version, number of tensors, number of keys
-        for _ in range(len(head.metadata)):
+        for _ in range(len(header.metadata)):
             name, kind = cursor.string(), cursor.scalar("I")
             begin = cursor.at
             cursor.value(kind)
             if name == key:
-                return hashlib.sha256(data[begin : cursor.at]).hexdigest()
-    return ""
+                return data[begin : cursor.at]
+    return b""
 
 
 def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
