@@ -51,6 +51,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a case")
     args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored, by us and the commands, where a shell has
+        signal.signal(number, signal.default_int_handler)  # started us in the background
     rng, rows = random.Random(args.seed), dict[str, Row]()
     with tempfile.TemporaryDirectory(prefix="aim-kills-") as scratch, all_cases(Path(scratch)) as (cases, hub):
         cases = [case for case in cases if args.only in ("", case.name)]
@@ -63,6 +65,8 @@ def main() -> int:
                 for words in row.words:
                     print(f"{case.name}, kill {i}: {words}", flush=True)
                 row.words.clear()
+                if (i + 1) % 100 == 0:
+                    print(f"{i + 1} kills", flush=True)
         finally:  # stopped: what was done is told
             show(rows)
     return int(any(row.faults for row in rows.values()))
