@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # test processes side by side have a co
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import thorough
 import torchvision_ops  # noqa: F401
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts backgrou
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started here, from the same sources
 _HOMES = itertools.count()
 _XDG = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    thorough.set_all(config)
 
 
 def pytest_collection_finish() -> None:

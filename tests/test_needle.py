@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import explain_case
 import numpy as np
 import pytest
 from explain_case import small_trace
+from thorough import few
 
 from aim_local import VisionLLM
 from aim_local.config import IMPORTANCE
@@ -71,11 +73,15 @@ def test_places_by_hand() -> None:
     ]
 
 
-def test_needle_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("importance", few([IMPORTANCE[-2:], IMPORTANCE], 1), ids=len)
+def test_needle_command(
+    importance: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(needle_module, "measure", partial(needle_module.measure, rankings=importance))
     assert needle_module.main(["--n", "2", "--json", "--html", str(tmp_path / "needle" / "page.html")]) == 0
     found = json.loads(capsys.readouterr().out)
     for rows in (found["shares"], found["places"]):
-        assert {row["importance"] for row in rows} == set(IMPORTANCE)
+        assert {row["importance"] for row in rows} == set(importance)
         assert {row["layer"] for row in rows} == {7, 8}
     clips = needle_module.needle_clips(2)
     parts = [needle_module.needle(clip).part for clip in clips]

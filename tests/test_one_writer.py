@@ -80,8 +80,8 @@ def _begin(folder: Path, gate: object, found: object) -> None:
 
 
 def test_of_several_that_begin_together_one_goes_on(tmp_path: Path) -> None:
-    gate, found = SPAWN.Barrier(3), SPAWN.Queue()
-    processes = [SPAWN.Process(target=_begin, args=(tmp_path / "out", gate, found)) for _ in range(3)]
+    gate, found = SPAWN.Barrier(2), SPAWN.Queue()
+    processes = [SPAWN.Process(target=_begin, args=(tmp_path / "out", gate, found)) for _ in range(2)]
     for process in processes:
         process.start()
     said = sorted(found.get(timeout=60) for _ in processes)

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from media_fixtures import picture, write_animation, write_clip
 from server_files import EXAMPLES, WHERE, b64, encoded, png, sources
+from thorough import examples
 from web_server import loopback
 
 from aim_local.server.failures import RequestError
@@ -65,14 +66,14 @@ def check(given: Sources, part: dict[str, object]) -> bool:
     return refusal is None
 
 
-@settings(EXAMPLES, max_examples=300)
+@settings(EXAMPLES, max_examples=examples(300))
 @for_all(part=parts | typed)
 def test_any_part(given: Sources, part: dict[str, object]) -> None:
     check(given, part)
     assert given.uploads.room.free == given.limits.files_bytes
 
 
-@EXAMPLES
+@settings(EXAMPLES, max_examples=examples(100))
 @for_all(url=st.text() | st.text("ABCabc019+/=,;:%", max_size=60) | st.binary(max_size=300).map(b64))
 def test_any_url(given: Sources, url: str) -> None:
     for field in ("url", "data", "file_id"):
@@ -93,7 +94,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
-@settings(EXAMPLES, max_examples=250)
+@settings(EXAMPLES, max_examples=examples(250))
 @for_all(st.data())
 def test_any_damage_of_a_file(given: Sources, files: list[bytes], data: st.DataObject) -> None:
     """Bytes changed, cut off or doubled, mostly in the head, where the sizes and numbers stand."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from server_case import PATIENCE_S, HeldLLM, Running, running
+from thorough import examples
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -28,7 +29,7 @@ TRIED = {  # operation -> examples that are right, that are wrong; benchmarks/se
     "GET /health": (1, 0),
     "GET /metrics": (1, 0),
 }
-CASES = [(label, wrong, n) for label, examples in TRIED.items() for wrong, n in enumerate(examples) if n]
+CASES = [(label, wrong, n) for label, numbers in TRIED.items() for wrong, n in enumerate(numbers) if n]
 CALM = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
@@ -53,7 +54,7 @@ def test_nothing_breaks(operations: dict[str, Any], label: str, wrong: bool, n: 
     modes = schemathesis.GenerationMode
     strategy = operations[label].as_strategy(generation_mode=modes.NEGATIVE if wrong else modes.POSITIVE)
 
-    @settings(CALM, max_examples=n)
+    @settings(CALM, max_examples=examples(n))
     @given(case=strategy)
     def run(case: Any) -> None:
         case.call_and_validate(checks=CHECKS, timeout=PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Which variants of a test everyone runs, and which are left to `make test-all`."""
+"""Which variants of a test everyone runs, and which are left to `make test-all`; drawn examples likewise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
+
+_runs = {"all": False}
+
+
+def set_all(config: pytest.Config) -> None:
+    """Whether this run has the thorough tests, too. Before test files are imported."""
+    _runs["all"] = "not thorough" not in config.getoption("markexpr")
+
+
+def examples(n: int) -> int:
+    """Of hypothesis: n of them with the thorough tests, a quarter without."""
+    return n if _runs["all"] else max(1, n // 4)
 
 
 def few(values: Iterable[Any], told: int | Collection[Any]) -> list[Any]:
