@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test test-all lint lock llama apply refresh check fuzz faults sanitize bench gpu-check vulkan-check \
+.PHONY: demo test test-all lint lock llama apply refresh check fuzz faults sanitize sanitize-thread bench gpu-check vulkan-check \
 	wheel wheel-check clean
 
 # LOCK=requirements/ci.lock installs exactly what is in that file, the build's tools too, each checked by its hash
@@ -72,22 +72,21 @@ MOST ?= 40
 faults: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m fuzz.faults --most $(MOST)
 
-# our C++ under address and undefined-behaviour sanitizers, on the tests that compare it with other implementations
-# python is linked with neither library: asan has to be there first, and without libstdc++ beside it finds no throw to watch
-# detect_leaks=0: python and torch never free all they have; capture=sys: a report ends the process and goes to stderr itself
-SANITIZED := $(wildcard tests/test_staged_*.py) tests/test_stop.py tests/test_merging.py tests/test_anyres.py tests/test_tiles.py \
-	tests/test_pruning.py tests/test_pruning_settings.py tests/test_foreign.py tests/test_threads.py \
-	$(wildcard tests/test_kernels_*.py) tests/test_score_kernels.py tests/test_exact.py
-SANITIZED_CXX = $$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' build/sanitize/CMakeCache.txt)
+# our C++ and the parts of llama.cpp that read files under a sanitizer: tests that touch native code, then MUTANTS damaged
+# files for each reader that reaches it; see tests/fuzz/sanitized.py. A build each, in a folder of its own
+MUTANTS  ?= 200
+SANITIZE = $(BIN)/cmake -S patches -B build/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release \
+	-DPython3_EXECUTABLE=$(abspath $(BIN))/python
+SANITIZED = PYTHONPATH=tests $(BIN)/python -m fuzz.sanitized --build build/$@ --mutants $(MUTANTS)
 sanitize: $(VENV)/.test
-	$(BIN)/cmake -S patches -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DAIM_SANITIZE=ON \
-	    -DCMAKE_BUILD_TYPE=Release -DPython3_EXECUTABLE=$(abspath $(BIN))/python
-	$(BIN)/cmake --build build/sanitize
-	@for lib in llama mtmd ggml-cpu; do grep -q __asan_report build/sanitize/bin/lib$$lib.so || \
-	    { echo "error: build/sanitize/bin/lib$$lib.so has no sanitizer in it; remove build/sanitize and try again"; exit 1; }; done
-	cxx=$(SANITIZED_CXX); AIM_LOCAL_LIB=$(abspath build/sanitize/bin) \
-	    LD_PRELOAD="$$($$cxx -print-file-name=libasan.so) $$($$cxx -print-file-name=libstdc++.so)" \
-	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest --capture=sys -m "" $(SANITIZED)
+	$(SANITIZE) -DAIM_SANITIZE=address
+	$(BIN)/cmake --build build/$@
+	$(SANITIZED) address
+
+sanitize-thread: $(VENV)/.test
+	$(SANITIZE) -DAIM_SANITIZE=thread
+	$(BIN)/cmake --build build/$@
+	$(SANITIZED) thread
 
 # what this machine does, and what the demo model loses; STOCK=FOLDER has unpatched libraries of the same version, else
 # they are built once into the cache

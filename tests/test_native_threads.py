@@ -77,10 +77,14 @@ def test_one_is_stopped_from_outside(models: Models) -> None:
     def stopped() -> list[bytes]:
         hook = StopHook()
         hook.poll = poll
-        with open_context(models, SHAPE, COUNTS, n_threads=PER_GRAPH, stop=hook) as ctx, pytest.raises(Stopped):
+
+        def ask_for_ever() -> None:
             while True:
                 run(ctx, PROMPT, COUNTS)
                 ctx.truncate(0)
+
+        with open_context(models, SHAPE, COUNTS, n_threads=PER_GRAPH, stop=hook) as ctx, pytest.raises(Stopped):
+            ask_for_ever()
         return conversation(models)
 
     def stopper() -> list[bytes]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from fuzz import target as targets
-from fuzz.driver import Bounds, Run, replay
+from fuzz.driver import Bounds, Run, read_known, replay
 from fuzz.outcome import ROOT
 from fuzz.process import BrokenTarget
 from fuzz.tally import State, table
@@ -23,12 +23,13 @@ def main() -> int:
     if args.replay:
         return replayed(args.replay, args.target)
     state = State(args.state)
+    n_bad = sum(map(known, args.target or targets.names())) if args.known else 0
     if not args.table:
         run(args, state)
     print(table(state.tallies))
     seeds, commits = {t.seed for t in state.tallies}, {c for t in state.tallies for c in t.commits}
     print(f"seeds {sorted(seeds)}, commits {sorted(commits)}")
-    return int(any(t.found for t in state.tallies))
+    return int(any(t.found for t in state.tallies) or n_bad > 0)
 
 
 def parsed() -> argparse.Namespace:
@@ -44,6 +45,7 @@ def parsed() -> argparse.Namespace:
         "--out", type=Path, default=targets.FINDINGS, help="folder for findings; tests read the default one"
     )
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "fuzz" / "state.json")
+    parser.add_argument("--known", action="store_true", help="first each seed, and each file that was a finding once")
     parser.add_argument("--table", action="store_true", help="only print what was tried so far")
     parser.add_argument(
         "--replay", type=Path, nargs="+", metavar="FILE", help="read these files and say what came of it"
@@ -66,6 +68,16 @@ def run(args: argparse.Namespace, state: State) -> None:
         except KeyboardInterrupt:
             print("interrupted: the next run goes on from here")
             return
+
+
+def known(name: str) -> int:
+    """How many of its seeds and kept findings do not pass."""
+    outcomes = read_known(name)
+    bad = [outcome for outcome in outcomes if not outcome.passed]
+    told(f"{name}: {len(outcomes)} seeds and kept findings, {len(bad)} do not pass")
+    for outcome in bad:
+        told(f"{outcome.kind} at {outcome.place}\n{outcome.told}")
+    return len(bad)
 
 
 def replayed(files: list[Path], chosen: list[str] | None) -> int:

@@ -45,12 +45,16 @@ def main(name: str, folder: str, seed: int) -> None:
         asked = json.loads(line)
         os.ftruncate(log, 0)
         try:
-            path = asked.get("path") or write_mutant(target, seeds, seed, asked["number"], work)
+            path = asked.get("path") or file_asked(asked, target, seeds, seed, work)
         except Exception:
             answers.write(json.dumps({"broken": f"mutant {asked['number']}: {traceback.format_exc(limit=-3)}"}) + "\n")
             return
         answers.write(json.dumps({"made": str(path)}) + "\n")
         answers.write(json.dumps(dataclasses.asdict(measured(target, Path(path)))) + "\n")
+
+
+def file_asked(asked: dict[str, int], target: targets.Target, seeds: list[Path], seed: int, work: Path) -> Path:
+    return seeds[asked["seed"]] if "seed" in asked else write_mutant(target, seeds, seed, asked["number"], work)
 
 
 def write_mutant(target: targets.Target, seeds: list[Path], seed: int, number: int, work: Path) -> Path:

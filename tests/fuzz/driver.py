@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz import target as targets
-from fuzz.findings import Finding
+from fuzz.findings import Finding, noted
 from fuzz.outcome import Outcome
 from fuzz.process import Child
 from fuzz.tally import State, Tally
@@ -97,6 +97,18 @@ class Run:
             mutant = child.last_mutant
             path = finding.save(self.out, mutant.read_bytes(), targets.suffix_of(mutant, self.target.suffixes))
             self.told(f"{self.target.name}: {outcome.kind} at {outcome.place}: {path}")
+
+
+def read_known(name: str) -> list[Outcome]:
+    """Of each seed, and of each file that was a finding once, by one child."""
+    target = targets.load(name)
+    folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+    kept = [path for path in targets.files_in(targets.FINDINGS / name, target.suffixes) if not noted(path)]
+    try:
+        with Child(name, folder, 0, target.memory_mib) as child:
+            return [*child.seeds(), *map(child.file, kept)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replay(name: str, path: Path) -> Outcome:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +61,13 @@ class Child:
     def file(self, path: Path) -> Outcome:
         return self._reported(self._ask({"path": str(path.resolve())}))
 
+    def seeds(self) -> Iterator[Outcome]:
+        """Of each valid file, those of the corpus too."""
+        if self._process is None:
+            self._start()
+        for number in range(self._n_seeds):
+            yield self._reported(self._ask({"seed": number}))
+
     def _reported(self, outcome: Outcome) -> Outcome:
         """It, or what a sanitizer said meanwhile, in the child or in one of its own."""
         report = sanitizer.taken(self._reports)
@@ -103,6 +110,7 @@ class Child:
             why = f"its seeds bring a report: {sanitizer.place(reported)}\n{reported}" if reported else why
             self.end()
             raise BrokenTarget(f"{self.name}: {why}")
+        self._n_seeds: int = told["ready"]
         return self._process
 
     def _ask(self, what: Mapping[str, Any]) -> Outcome:

@@ -1,7 +1,7 @@
-"""Reports of the address, undefined-behaviour and thread sanitizers: where they are written, and what they say in a line.
+"""Reports of the address, undefined-behaviour and thread sanitizers: where they are written, and what they say.
 
-`make sanitize` preloads a sanitizer. Reports go to files, so that one of a child's child counts as well: a rehearsed model
-file that ends its process is one clear line for the user, and a fault of memory all the same.
+`make sanitize` preloads a sanitizer. Reports go to files, so that one of a child's child counts as well: a rehearsed
+model file that ends its process is one clear line for the user, and a fault of memory all the same.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 
 RUNNING = "san.so" in os.environ.get("LD_PRELOAD", "")
 SLOWER = 6.0 if RUNNING else 1.0  # than without: for deadlines, and for memory
+LEAKS = "libasan" in os.environ.get("LD_PRELOAD", "")  # can be asked for
+LOG = next((part[9:] for part in os.environ.get("ASAN_OPTIONS", "").split(":") if part.startswith("log_path=")), "")
 OPTIONS = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")
-_SAID = re.compile(r"(?:ERROR|WARNING): \w+Sanitizer: (.*?)(?: on | at | \(| in |$)|runtime error: (.*)", re.MULTILINE)
+SAID = re.compile(r"(?:ERROR|WARNING): \w+Sanitizer: (.*?)(?: on | at | \(| in |$)|runtime error: (.*)", re.MULTILINE)
 _FRAME = re.compile(r"^\s+#\d+ (?:0x[0-9a-f]+ in )?(.+?) (?:/\S*/)?([\w.+-]+\.(?:c|cpp|h|hpp)):\d+", re.MULTILINE)
 _MOST = 400  # lines that are kept of one
 
@@ -39,7 +41,7 @@ def taken(folder: Path) -> str:
 
 def place(report: str) -> str:
     """What it is, and in which functions: the first one, and the first of our own sources."""
-    said = _SAID.search(report)
+    said = SAID.search(report)
     what = re.sub(r"0x[0-9a-f]+|\d{4,}", "", next(filter(None, said.groups()), "")) if said else "a report"
     frames = [f"{file}:{function.partition('(')[0]}" for function, file in _FRAME.findall(report)]
     named = [*frames[:1], *[frame for frame in frames if frame.startswith("aim-")][:1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def read(path: Path) -> None:
                 pass
         case "memory":
             bytearray(256 << 20)
+        case "report":  # what a sanitizer leaves, in a process that this one has started; the answer is as ever
+            log = os.environ["ASAN_OPTIONS"].rpartition("log_path=")[2]
+            Path(f"{log}.1").write_text("==1==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x1\n")
         case "address space":
             bytearray(16 << 30)
 
