@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
 
 CHUNK = 1 << 20
-TRIES = 3  # in a row that bring nothing
+TRIES = 3  # in a row that bring next to nothing
+LEAST = 1 << 16  # bytes that a try must bring: else a server that gives one at a time is asked for years
 PAUSE = 1.0  # seconds between them
 Report = Callable[[int], None]  # bytes of this file that are here
 
@@ -172,17 +173,17 @@ def _fetch(url: str, blob: Path, size: int, total: _Sum, report: Report) -> None
 
 
 def _fill(url: str, out: BinaryIO, size: int, total: _Sum, report: Report) -> None:
-    """Asks until all is there. Only more than there ever was counts as a try that brought something."""
+    """Asks until all is there. Only what is more than there ever was counts as brought."""
     tries, most = 0, out.tell()
     while out.tell() != size:
         try:
             _stream(url, out, size, total, report)
         except transport_error() as e:
-            if has_status(e) or (tries + 1 >= TRIES and out.tell() <= most):
+            if has_status(e) or (tries + 1 >= TRIES and out.tell() < most + LEAST):
                 raise
             time.sleep(PAUSE)
-        tries, most = (0, out.tell()) if out.tell() > most else (tries + 1, most)
-        if tries >= TRIES:
+        tries, most = 0 if out.tell() >= most + LEAST else tries + 1, max(most, out.tell())
+        if tries >= TRIES and out.tell() != size:
             raise HubError(f"{total.file.name}: {out.tell()} of {size} bytes came; give the same command again")
 
 
