@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from aim_local.store.plain_json import bounded_bytes, parsed
+
 from .errors import ConvertError, some
 from .json_kinds import check_kinds, without_nulls
 from .refusals import check_folder, check_names, check_quantised
@@ -28,6 +30,7 @@ ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
 # keys of config.json that change when the same model is saved anew
 SAVING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 _HALF = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of a pair of surrogates, as JSON writes them
+MAX_JSON = 64 << 20  # the index of weights with the most shards has 10 MB, the longest vocabulary 35 MB
 MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
 
 
@@ -99,12 +102,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, whose values are of the kinds that the file's name promises."""
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text)
+        text = bounded_bytes(path, MAX_JSON).decode()
+        value = parsed(text, infinite=True)
         if _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()  # a half without the other is no character
-    except RecursionError as e:
-        raise ConvertError(f"{path} nests objects too deep to be read; download it again") from e
     except (OSError, ValueError) as e:
         raise ConvertError(f"{path} cannot be read as JSON ({e}); download it again") from e
     if not isinstance(value, dict):
@@ -179,8 +180,8 @@ def read_safetensors_header(path: Path) -> list[TensorRef]:
                 f"{path} is not a safetensors file (a Git LFS pointer, or cut short?); download it again"
             )
         try:
-            header = json.loads(file.read(n_header))
-        except (ValueError, RecursionError) as e:
+            header = parsed(file.read(n_header))
+        except ValueError as e:
             raise ConvertError(f"{path} has a broken safetensors header ({e}); download it again") from e
     infos = tensor_infos(header)
     if infos is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .files import replaced
 from .names import cache_folder
-from .plain_json import parsed_object
+from .plain_json import read_object
 
 _MOST = 256  # files that are remembered
 _YOUNG_NS = 3_000_000_000  # changed so lately, a file may be changed again at what its clock calls the same time
@@ -58,6 +58,6 @@ def _marks(path: Path) -> list[int]:
 
 def _known(memory: Path) -> dict[str, object]:
     try:
-        return parsed_object(memory.read_bytes())
+        return read_object(memory)
     except (OSError, ValueError):
         return {}

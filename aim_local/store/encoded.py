@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from .files import Part, sweep
 from .names import cache_folder
+from .plain_json import parsed_object
 
 CAP = 2 << 30  # bytes of all entries together
 SUFFIX = ".rows"
@@ -262,11 +263,11 @@ def _read(file: BufferedReader, key: Key, cap: int) -> Entry | None:
     if file.readinto(body) != n_bytes or hashlib.sha256(body).digest() != wanted:
         return None
     try:
-        described = json.loads(body[n_arrays:])
+        described = parsed_object(body[n_arrays:])
         if Key(described["key"]).text != key.text:
             return None
         return _entry(described, memoryview(body)[:n_arrays])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 
@@ -301,9 +302,9 @@ def _stored(path: Path) -> Stored | None:
         with path.open("rb") as file:
             magic, _, n_arrays, n_text, _ = _HEAD.unpack(file.read(_HEAD.size))
             file.seek(_HEAD.size + n_arrays)
-            source = str(json.loads(file.read(min(n_text, _MAX_JSON)))["facts"]["source"])
+            source = str(parsed_object(file.read(min(n_text, _MAX_JSON)))["facts"]["source"])
             return Stored(path, stat.st_size, stat.st_mtime, source if magic == _MAGIC else "damaged")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError):
         return Stored(path, stat.st_size, stat.st_mtime, "damaged")

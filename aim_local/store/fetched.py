@@ -17,7 +17,7 @@ from ..errors import AimError
 from .files import replaced
 from .locks import held, lock_beside
 from .names import data_folder
-from .plain_json import parsed
+from .plain_json import bounded_bytes, parsed
 
 
 def note_fetched(entry: Path) -> None:
@@ -59,8 +59,8 @@ def _record() -> Path:
 def _lines() -> list[list[object]]:
     """A line that cannot be read is none: its file stays."""
     try:
-        text = _record().read_bytes()
-    except OSError:
+        text = bounded_bytes(_record())
+    except (OSError, ValueError):
         return []
     found = []
     for line in text.splitlines():

@@ -12,8 +12,7 @@ from typing import Any
 
 from ..errors import ModelError
 from .digests import known_digest, note_digest
-from .names import MANIFEST, ModelPaths
-from .plain_json import parsed_object
+from .names import MANIFEST, ModelPaths, manifest_files
 
 
 def check_contents(paths: ModelPaths) -> None:
@@ -22,10 +21,12 @@ def check_contents(paths: ModelPaths) -> None:
     A file without a manifest, or that it does not tell of, is taken as it is. The sum is worked out once for a file
     (digests.py).
     """
+    tables = {folder: _tables(folder) for folder in {path.parent for path in paths.files}}
     for path in paths.files:
-        told = _facts(path)
-        if told is None:
+        found = [told for told in tables[path.parent] if told.get("path") == path.name]
+        if len(found) != 1:
             continue
+        (told,) = found
         try:
             n_bytes = path.stat().st_size
             if n_bytes != told.get("bytes", n_bytes):
@@ -49,11 +50,9 @@ def _differs(path: Path, how: str) -> ModelError:
     )
 
 
-def _facts(path: Path) -> dict[str, Any] | None:
-    """What the manifest in the file's folder says of it. A manifest that cannot be read is told by names.py."""
+def _tables(folder: Path) -> list[dict[str, Any]]:
+    """What the folder's manifest says, file by file. One that cannot be read is told by names.py."""
     try:
-        files = parsed_object((path.parent / MANIFEST).read_bytes())["files"]
-        found = [told for told in files.values() if told["path"] == path.name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return dict(found[0]) if len(found) == 1 else None
+        return list(manifest_files(folder).values())
+    except (OSError, ValueError):
+        return []

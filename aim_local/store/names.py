@@ -20,7 +20,7 @@ from ..paths import Name, home_path_of, path_of
 from . import gguf_files
 from .foreign_names import fault_of
 from .known import Reference, find_known, known_models, parse_reference
-from .plain_json import parsed_object
+from .plain_json import read_object
 from .pulled import Origin, read_origin
 
 BUNDLED = "demo"  # the bundled model's name; no model in the store can have it
@@ -293,10 +293,17 @@ def read_manifest(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        files = parsed_object(path.read_bytes())["files"]
-        return {key: _file_name(value["path"]) for key, value in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        return {key: _file_name(told.get("path")) for key, told in manifest_files(folder).items()}
+    except (OSError, ValueError) as e:
         raise ModelError(f"{path}: cannot be read as a model's manifest ({e}); convert the checkpoint again") from e
+
+
+def manifest_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the folder's aim.json says of its files, by role. Raises OSError, ValueError."""
+    files = read_object(folder / MANIFEST).get("files")
+    if not isinstance(files, dict) or not all(isinstance(told, dict) for told in files.values()):
+        raise ValueError('its "files" is no table with an object for each file')
+    return files
 
 
 def _file_name(named: object) -> str:

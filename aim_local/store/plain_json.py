@@ -9,27 +9,48 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+MOST_BYTES = 16 << 20  # of a file that describes others; the largest that anybody writes have 100 kB
 _MOST, _LARGEST = 2**63 - 1, 1e300
 _NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
 
 
-def parsed(text: str | bytes) -> Any:
-    """What a JSON text says. Raises ValueError for what is none: NaN and Infinity, and nesting without end, too."""
+def bounded_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """All bytes of a file. Raises OSError, and ValueError for a file of more than `most` bytes, which is not read."""
+    if not path.is_file() and path.exists():
+        raise ValueError("it is no regular file")  # a pipe would wait for a writer
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most >> 20} MiB, which nobody wrote as such a file")
+    return data
+
+
+def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of at most `most` bytes. Raises OSError, ValueError."""
+    return parsed_object(bounded_bytes(path, most))
+
+
+def parsed(text: str | bytes | bytearray, *, infinite: bool = False) -> Any:
+    """What a JSON text says. Raises ValueError for what is none: NaN and Infinity, and nesting without end, too.
+
+    infinite: Python's words for NaN and Infinity are allowed, as transformers writes them.
+    """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=None if infinite else _no_constant)
     except RecursionError as e:
         raise ValueError("it is nested too deep") from e
 
 
-def parsed_object(text: str | bytes) -> dict[str, Any]:
+def parsed_object(text: str | bytes | bytearray) -> dict[str, Any]:
     """Raises ValueError for any other JSON."""
     value = parsed(text)
     if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError(f"it is {_kind_name(value)}, not a JSON object")
     return value
 
 
@@ -84,6 +105,11 @@ def _name(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(map(_name, get_args(kind)))
     return _NAMES.get(kind, "a list" if get_origin(kind) is list else "an object")
+
+
+def _kind_name(value: object) -> str:
+    """Of a value of JSON, for a message."""
+    return _NAMES.get(type(value), "a list" if isinstance(value, list) else "an object")
 
 
 def _no_constant(name: str) -> float:

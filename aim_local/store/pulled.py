@@ -15,7 +15,7 @@ from ..errors import ModelError
 from ..visible import is_visible
 from .files import replaced
 from .foreign_names import fault_of
-from .plain_json import parsed_object
+from .plain_json import read_object
 
 ORIGIN = "hub.json"
 _FORMAT = 1
@@ -68,7 +68,7 @@ def read_origin(folder: Path) -> Origin | None:
     if not path.is_file():
         return None
     try:
-        return _checked(parsed_object(path.read_bytes()))
+        return _checked(read_object(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(
             f"{path}: cannot be read ({e}); remove it with `aim-local models rm {folder.name}` and pull it again"
@@ -77,10 +77,10 @@ def read_origin(folder: Path) -> Origin | None:
 
 def _checked(found: dict[str, object]) -> Origin:
     """The origin that hub.json tells. Anybody can have written that file. Raises ValueError, KeyError, TypeError."""
-    if found.pop("format") != _FORMAT:
+    if found.pop("format", None) != _FORMAT:
         raise ValueError(f"it is not of format {_FORMAT}")
     texts = {key: _text(found.pop(key, ""), key) for key in _TEXTS}
-    files, default = found.pop("files"), found.pop("default")
+    files, default = found.pop("files", None), found.pop("default", None)
     if not isinstance(files, list) or not isinstance(default, bool):
         raise ValueError("files must be a list and default true or false")
     if found:

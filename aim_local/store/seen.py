@@ -17,7 +17,7 @@ from pathlib import Path
 from .files import replaced
 from .gguf_header import GgufHeader, head_sha256
 from .names import bundled_folder, cache_folder
-from .plain_json import parsed_object
+from .plain_json import read_object
 
 _MOST = 512  # models that are remembered
 _here: dict[str, list[object]] = {}  # what this process saw
@@ -74,6 +74,6 @@ def _memory() -> Path:
 
 def _read() -> dict[str, object]:
     try:
-        return parsed_object(_memory().read_bytes())
+        return read_object(_memory())
     except (OSError, ValueError):
         return {}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ... import store
 from ...errors import AimError
 from ...store.files import replaced
-from ...store.plain_json import fits, parsed_object, record_of
+from ...store.plain_json import fits, read_object, record_of
 
 FORMAT = 1
 BUSY = 0.5  # spread of the rounds from which on the machine was too busy to be measured
@@ -237,7 +237,7 @@ def load_all() -> tuple[list[Calibration], list[str]]:
     found, broken = [], []
     for path in sorted(folder().glob("*.json")):
         try:
-            found.append(Calibration.from_dict(parsed_object(path.read_bytes())))
+            found.append(Calibration.from_dict(read_object(path)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
             broken.append(f"{path} is no calibration ({type(e).__name__}: {e}); delete it and calibrate again")
     return sorted(found, key=lambda c: c.date, reverse=True), broken

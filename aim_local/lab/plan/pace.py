@@ -20,7 +20,7 @@ from ... import store
 from ...engine.model import Model
 from ...errors import AimError
 from ...store.files import replaced
-from ...store.plain_json import parsed_object, record_of
+from ...store.plain_json import read_object, record_of
 from .features import conditions, model_shape, this_machine
 
 FORMAT = 1
@@ -77,7 +77,7 @@ def _path(facts: Mapping[str, Any]) -> Path:
 def load_pace(facts: Mapping[str, Any]) -> Pace | None:
     """The pace that holds for these facts. None where there is none, where it is of other facts, or damaged."""
     try:
-        data = parsed_object(_path(facts).read_bytes())
+        data = read_object(_path(facts))
         if data["format"] != FORMAT or data["facts"] != facts:
             return None
         pace = record_of(Pace, data["pace"])
