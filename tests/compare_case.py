@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from typing import Any
 import pytest
 
 from aim_local import VisualTokenConfig
+from aim_local.child import reason_of
+from aim_local.lab.compare import cell, runner
 from aim_local.lab.compare.demo_suite import draw_demo_suite
-from aim_local.lab.compare.job import Options
+from aim_local.lab.compare.job import Job, Options
 from aim_local.lab.compare.records import ItemResult, Report, Suite
 from aim_local.lab.compare.suite import load_suite
 from aim_local.results import Stats
@@ -34,6 +38,41 @@ def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def suite(suite_file: Path) -> Suite:
     return load_suite(suite_file, limit=3)
+
+
+class Heard:
+    """What a cell says to its parent."""
+
+    def __init__(self, on_item: Callable[[], None]) -> None:
+        self._on_item = on_item
+
+    def say(self, **message: Any) -> None:
+        if message["event"] == "item":
+            self._on_item()
+
+
+def run_here(job: Job, log: Path, on_item: Callable[[], None], held: tuple[int, ...]) -> str:
+    """A cell without a process of its own, whose start is most of it."""
+    try:
+        cell.run(job, job.tasks, Heard(on_item))
+    except Exception as e:
+        return reason_of(e)
+    return ""
+
+
+@contextmanager
+def cells_here() -> Iterator[None]:
+    """For what a comparison makes of its cells' answers; their processes are other tests' business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run_process", run_here)
+        patch.setattr("aim_local.native.log.echo_native_log", lambda **_: None)
+        yield
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    with cells_here():
+        yield
 
 
 def cells(report: Report) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Mmproj files with one bent key each, and what becomes of them; run as a program, as a bad one may end the process.
 
-python damaged_heads.py FOLDER... prints a line of JSON for every bent file of FOLDER/mmproj.gguf.
+python damaged_heads.py STEP FOLDER... prints a line of JSON for every STEPth bent file of FOLDER/mmproj.gguf.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import gguf
@@ -97,17 +98,17 @@ def outcome(path: Path, text: TextModel) -> str:
     return said.read_text() if not status else f"DIED {status}: {said.read_text()}"
 
 
-def main(folders: list[str]) -> None:
+def main(step: str, *folders: str) -> None:
     # each file has a child of its own here already, and this is about the rules alone
     vars(base)["rehearse"] = lambda *_, **__: None
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "mmproj.gguf"
         for folder in map(Path, folders):
             text = TextModel(folder / "model.gguf", LoadConfig(n_threads=1))
-            for key, name, data in bent(folder / "mmproj.gguf"):
+            for key, name, data in islice(bent(folder / "mmproj.gguf"), None, None, int(step)):
                 path.write_bytes(data)
                 print(json.dumps([folder.name, key, name, outcome(path, text)]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

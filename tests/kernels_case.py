@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import thorough
 from hypothesis import HealthCheck, settings
 
 from aim_local.errors import NativeError
@@ -24,7 +25,10 @@ log.clear()  # llama.cpp's log goes there, and not to the terminal
 
 # the kernels are set once for all examples of a test; a busy machine is no failure
 examples = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=thorough.examples(40),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_merging import drawn_rows
+from thorough import examples
 
 from aim_local.errors import UsageError
 from aim_local.native.visual import AnyresPlan, anyres_pack, merge_rows
@@ -63,7 +64,7 @@ def check_pack(height: int, width: int, patches: int, max_tiles: int, cells: lis
     return float(np.abs(got.rows - want).max(initial=0))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000), patches=st.integers(1, 9), max_tiles=st.integers(1, 9))
 def test_anyres_equals_transformers(height: int, width: int, patches: int, max_tiles: int) -> None:
     pytest.importorskip("transformers")
@@ -81,7 +82,7 @@ def test_anyres_equals_transformers_at_27_patches(height: int, width: int) -> No
     assert worst < 1e-5
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(height=st.integers(1, 900), width=st.integers(1, 900), retain=st.floats(0.01, 1), seed=st.integers(0, 999))
 def test_anyres_merges_base_and_grid_apart(height: int, width: int, retain: float, seed: int) -> None:
     plan = AnyresPlan.of(height, width, 20, 5, [(20 * h, 20 * w) for h, w in GRID_6X6], 2)

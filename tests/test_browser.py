@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from chromium import DESKTOP, PHONE, Page, browser, check_quiet_and_narrow
 from compare_reports import MODELS, N, cell, report
+from thorough import few
 
 from aim_local.lab.compare.page import write_html
 from aim_local.lab.compare.records import Paired, Report
@@ -73,7 +74,7 @@ def crowded() -> Report:
     return judged(replace(base, cells=tuple(cells), reference=cells[0].key))
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+@pytest.mark.parametrize("size", few([PHONE, DESKTOP], 1))
 def test_many_cells_with_long_names_fit(page: Page, tmp_path: Path, size: tuple[int, int]) -> None:
     write_html(crowded(), tmp_path / "report.html")
     check_quiet_and_narrow(page, tmp_path / "report.html", size)

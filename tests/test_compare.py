@@ -10,7 +10,7 @@ from pathlib import Path
 
 import compare_case
 import pytest
-from compare_case import FOLDER, SHORT, cells, lines
+from compare_case import FOLDER, SHORT, cells, cells_here, lines
 
 from aim_local.child import Child
 from aim_local.lab.compare import runner
@@ -19,6 +19,7 @@ from aim_local.lab.compare.workspace import safe_name
 
 suite_file = compare_case.suite_file
 suite = compare_case.suite
+here = compare_case.here
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,9 @@ def run_once(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     root = tmp_path_factory.mktemp("compare")
     shutil.copytree(FOLDER, root / "copy")
     out = root / "out"
-    report = runner.compare(suite, out, ["demo", root / "copy"], ["off"], types=["f16", "q8_0", "q4_0"], options=SHORT)
-    return out, report
+    with cells_here():
+        types = ["f16", "q8_0", "q4_0"]
+        return out, runner.compare(suite, out, ["demo", root / "copy"], ["off"], types=types, options=SHORT)
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------
@@ -132,6 +134,7 @@ def test_how_a_process_died(code: str, reason: str, tmp_path: Path) -> None:
         assert reason in child.death()
 
 
+@pytest.mark.usefixtures("here")
 def test_a_failed_reference_leaves_the_others(suite: Suite, tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "broken")
     os.truncate(tmp_path / "broken" / "model.gguf", 4_000_000)
@@ -149,12 +152,14 @@ def test_a_failed_reference_leaves_the_others(suite: Suite, tmp_path: Path) -> N
     assert found["demo / off"].divergence.mean <= 1e-6
 
 
+@pytest.mark.usefixtures("here")
 def test_a_setting_that_the_model_cannot_do_is_a_row(suite: Suite, tmp_path: Path) -> None:
     report = runner.compare(suite, tmp_path / "out", settings=["off", "paper:prune=3-99"], options=SHORT)
     assert [c.status for c in report.cells] == ["done", "failed"]
     assert "12 layers" in report.cells[1].reason
 
 
+@pytest.mark.usefixtures("here")
 def test_a_cell_is_loaded_as_it_says(suite: Suite, tmp_path: Path) -> None:
     """The KV cache's types, which an answer's stats tell; the same options again go on, others begin anew."""
     loads = ["type_k=f16", "type_k=q8_0:type_v=q8_0"]

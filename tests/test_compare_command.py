@@ -9,6 +9,7 @@ from pathlib import Path
 
 import compare_case
 import gguf
+import pytest
 from compare_case import FOLDER, other_words
 
 from aim_local.demo import read_clip
@@ -16,6 +17,7 @@ from aim_local.lab.compare import matrix
 from aim_local.store.gguf_header import array_sha256
 
 suite_file = compare_case.suite_file
+here = compare_case.here
 
 
 def test_bad_input_is_one_line(suite_file: Path, tmp_path: Path) -> None:
@@ -57,6 +59,7 @@ def test_bad_input_is_one_line(suite_file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("here")
 def test_different_vocabularies(suite_file: Path, tmp_path: Path) -> None:
     """KL divergence where it is defined, empty where it is not; said once on stderr, and under the table."""
     from typer.testing import CliRunner
@@ -77,6 +80,7 @@ def test_different_vocabularies(suite_file: Path, tmp_path: Path) -> None:
     assert all(cell["agreement"]["n"] == 2 for cell in cells if not cell["is_reference"])
 
 
+@pytest.mark.usefixtures("here")
 def test_different_vocabularies_without_kld(suite_file: Path, tmp_path: Path) -> None:
     """The third model has no vision tower: its row says so, the others are there, and the exit code is 1."""
     from typer.testing import CliRunner

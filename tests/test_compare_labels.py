@@ -7,6 +7,7 @@ import re
 from compare_reports import report
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from aim_local.lab.compare import plots
 from aim_local.lab.compare.charts import charts, names
@@ -28,7 +29,7 @@ def placed(points: list[tuple[int, int, str]]) -> tuple[list[Named], list[Box], 
 
 
 @given(POINTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_every_point_has_a_label_that_covers_nothing(points: list[tuple[int, int, str]]) -> None:
     named, markers, labels = placed(points)
     assert len(labels) == len(named)
@@ -42,7 +43,7 @@ def test_every_point_has_a_label_that_covers_nothing(points: list[tuple[int, int
 
 
 @given(POINTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_line_leads_to_what_is_not_beside_its_point(points: list[tuple[int, int, str]]) -> None:
     named, _, labels = placed(points)
     for i, label in enumerate(labels):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special, stats
+from thorough import examples
 
 from aim_local.lab.compare.metrics import (
     divergence,
@@ -27,7 +28,7 @@ PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=300)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_wilson_is_scipys(k_n: tuple[int, int]) -> None:
     k, n = k_n
     truth = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
@@ -51,7 +52,7 @@ def test_wilson_of_nothing_is_an_error(k: int, n: int) -> None:
 
 
 @given(PAIRS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_mcnemar_is_scipys_binomial_test(pairs: list[tuple[bool, bool]]) -> None:
     reference, here = [r for r, _ in pairs], [h for _, h in pairs]
     paired = mcnemar(reference, here)
@@ -89,7 +90,7 @@ def test_three_tokens_by_hand() -> None:
 
 
 @given(LOGITS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_kl_divergence_is_scipys(logits: tuple[np.ndarray, np.ndarray]) -> None:
     reference, here = (x.astype(np.float64) for x in logits)
     truth = special.rel_entr(special.softmax(reference, -1), special.softmax(here, -1)).sum(-1)
@@ -101,7 +102,7 @@ def test_kl_divergence_is_scipys(logits: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @given(LOGITS, st.floats(-50, 50))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_constant_added_changes_nothing_and_a_distribution_is_its_own(
     logits: tuple[np.ndarray, np.ndarray], constant: float
 ) -> None:
@@ -149,7 +150,7 @@ def test_top1_compares_the_likeliest_tokens() -> None:
 
 
 @given(st.lists(st.floats(0, 30), min_size=1, max_size=500))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_divergence_summarises_as_numpy_does(values: list[float]) -> None:
     summary = divergence(values, [v < 1 for v in values])
     assert summary.mean == pytest.approx(np.mean(values))

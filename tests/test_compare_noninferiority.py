@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
+from thorough import examples
 
 from aim_local.lab.compare.noninferiority import (
     ALPHA,
@@ -66,7 +67,7 @@ def test_the_statistic_is_the_score_test(counts: tuple[int, int, int], differenc
 
 
 @given(COUNTS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_without_a_margin_it_is_mcnemars(counts: tuple[int, int, int]) -> None:
     lost, gained, n = counts
     expected = (gained - lost) / math.sqrt(gained + lost) if gained != lost else 0.0
@@ -74,7 +75,7 @@ def test_without_a_margin_it_is_mcnemars(counts: tuple[int, int, int]) -> None:
 
 
 @given(COUNTS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_the_interval_holds_what_was_seen_and_mirrors(counts: tuple[int, int, int]) -> None:
     lost, gained, n = counts
     low, high = score_interval(lost, gained, n)
@@ -87,7 +88,7 @@ def test_the_interval_holds_what_was_seen_and_mirrors(counts: tuple[int, int, in
 
 
 @given(COUNTS, st.floats(0.001, 0.2))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_the_test_and_the_interval_say_the_same(counts: tuple[int, int, int], margin: float) -> None:
     low, p = score_interval(*counts)[0], p_value(*counts, margin)
     if abs(p - ALPHA) > 1e-6:
@@ -135,7 +136,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 
 @given(FEW, st.sampled_from([0.002, 0.01, 0.02, 0.1, 0.2]), st.sampled_from([ALPHA, ALPHA / 5, ALPHA / 24]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_more_are_needed_than_were_asked(counts: tuple[int, int, int], margin: float, alpha: float) -> None:
     lost, gained, n = counts
     needed = questions_needed(lost, gained, n, margin, alpha)

@@ -29,6 +29,7 @@ from aim_local.store import digests
 
 suite_file = compare_case.suite_file
 suite = compare_case.suite
+here = compare_case.here
 
 # --- interrupted -----------------------------------------------------------------------------------------------------
 
@@ -80,6 +81,7 @@ def _kill_when(command: list[str], items: Path, n: int) -> None:
     child.wait()
 
 
+@pytest.mark.usefixtures("here")
 def test_a_changed_setting_runs_that_cell_only(suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, int]] = []
     real = runner.run_process
@@ -111,6 +113,7 @@ class Notes(runner.Watch):
         self.lines.append(line)
 
 
+@pytest.mark.usefixtures("here")
 def test_missing_reference_logits_are_made_again(suite: Suite, tmp_path: Path) -> None:
     few, out = replace(suite, items=suite.items[:2]), tmp_path / "out"
     runner.compare(few, out, settings=["off"], options=SHORT)

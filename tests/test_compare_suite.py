@@ -12,6 +12,7 @@ import suite_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from suite_files import CHOICES, QUESTION, one, touch, write
+from thorough import examples
 
 from aim_local.errors import SuiteError, UsageError
 from aim_local.lab.compare.records import Item
@@ -211,7 +212,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(la
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=26, unique_by=str.strip), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_suite_reads_back_as_it_was_written(tmp_path_factory: Any, choices: list[str], data: st.DataObject) -> None:
     """A letter that is one of ours is always understood; texts of every kind arrive unchanged."""
     letter = data.draw(st.sampled_from(string.ascii_uppercase[: len(choices)]))

@@ -11,6 +11,7 @@ import pytest
 from compare_reports import cell, mcnemar, rate, report
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from aim_local.errors import UsageError
 from aim_local.lab.compare.figures import about
@@ -90,7 +91,7 @@ def test_a_verdict_follows_the_interval(n: int, lost: int, gained: int, kind: st
     ),
     st.sampled_from([0.2, 1.0, 5.0, 20.0]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_nothing_is_recommended_that_the_questions_do_not_bear(counts: tuple[int, int, int], margin: float) -> None:
     """Also where not one answer differs: n questions cannot tell a loss of less than about 3.8 / n."""
     n, lost, gained = counts

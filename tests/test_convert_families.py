@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import llama_logits  # noqa: E402
+import thorough  # noqa: E402
 from convert_models import keys, tensors  # noqa: E402
 from family_checkpoints import write_family, write_json  # noqa: E402
 from family_configs import SPECS  # noqa: E402
@@ -22,6 +23,7 @@ from upstream_conversions import job_of, run_all  # noqa: E402
 import aim_local  # noqa: E402
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl3", "internvl3_5", "gemma3")
+TOLD = ("qwen2_vl", "qwen3_vl", "smolvlm", "internvl3", "gemma3")  # the others are near to one of these
 llama = llama_logits.llama
 PUBLISHED = {  # names that transformers saves otherwise than they are published, or than the converter wants them
     "internvl3": (("vision_tower.", "model.vision_tower."), ("multi_modal_projector.", "model.multi_modal_projector.")),
@@ -94,7 +96,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Gemma 3 with added tokens in tokenizer.json alone, as transformers 5 saves it, as bare; one of two types as typed.
     """
     root, tasks = tmp_path_factory.mktemp("families"), []
-    for family in FAMILIES:
+    for family in thorough.here(FAMILIES, TOLD):
         source = write_family(family, root / family / "src").folder
         (root / family / "theirs").mkdir()
         theirs = [str(root / family / "theirs" / name) for name in ("model.gguf", "mmproj.gguf")]
@@ -121,7 +123,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     return found + [k for k in left.keys() | right.keys() if left.get(k) != right.get(k)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", thorough.few(FAMILIES, TOLD))
 def test_both_files_are_what_the_converter_writes_by_itself(family: str, folders: Path) -> None:
     for name in ("model.gguf", "mmproj.gguf"):
         ours, theirs = (folders / family / side / name for side in ("ours", "theirs"))
@@ -130,7 +132,7 @@ def test_both_files_are_what_the_converter_writes_by_itself(family: str, folders
         assert not [key for key in found if not key.startswith(("aim.", "GGUF.kv_count"))]
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", thorough.few(["qwen2_vl", "qwen2_5_vl", "qwen3_vl"], TOLD))
 def test_limits_of_pixels_are_the_processors(family: str, folders: Path) -> None:
     found, spec = keys(folders / family / "ours" / "mmproj.gguf"), SPECS[family]
     for part, processor in (("vision", spec.images), ("video", spec.videos)):
@@ -139,7 +141,7 @@ def test_limits_of_pixels_are_the_processors(family: str, folders: Path) -> None
         assert found[f"aim.{part}.max_pixels"] == size["longest_edge"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", thorough.few(FAMILIES, TOLD))
 def test_the_pair_loads_and_answers(family: str, folders: Path) -> None:
     short = aim_local.GenerateConfig(max_tokens=3)
     with aim_local.VisionLLM.load(folders / family / "ours" / "model.gguf") as llm:

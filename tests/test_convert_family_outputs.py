@@ -63,6 +63,7 @@ def test_what_is_refused_before_anything_runs(source: Path, tmp_path: Path) -> N
         work.check_left(["extra.weight"])
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_killed_conversion_takes_its_child_along(source: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle: no model folder, no process; what is left is hidden and goes with the next conversion."""

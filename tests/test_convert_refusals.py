@@ -16,7 +16,8 @@ from checkpoints import write_json  # noqa: E402
 from family_checkpoints import write_family  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from aim_local.convert import ConvertError, convert  # noqa: E402
+from aim_local.convert import ConvertConfig, ConvertError, convert  # noqa: E402
+from aim_local.convert.pipeline import plan_work  # noqa: E402
 from aim_local.store.gguf_header import read_header  # noqa: E402
 
 
@@ -198,18 +199,24 @@ def test_nothing_is_written_into_the_source(whole: Path, tmp_path: Path) -> None
     assert sorted(src.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        (drop("chat_template.jinja"), r"has no chat_template\.jinja, nor one in .*; chat will write turns as ChatML"),
-        pytest.param(
-            drop("tokenizer_config.json"),
-            r"has no tokenizer_config\.json, without which .*copy the file from the model",
-            marks=pytest.mark.thorough,
-        ),
-        pytest.param(lambda _: None, "", marks=pytest.mark.thorough),
-    ],
-)
+TEMPLATES = [
+    (drop("chat_template.jinja"), r"has no chat_template\.jinja, nor one in .*; chat will write turns as ChatML"),
+    (drop("tokenizer_config.json"), r"has no tokenizer_config\.json, without which .*copy the file from the model"),
+    (lambda _: None, ""),
+]
+
+
+@pytest.mark.parametrize(("change", "line"), TEMPLATES)
+def test_no_chat_template_is_planned(change: Callable[[Path], None], line: str, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, src := tmp_path / "src")
+    change(src)
+    told = [note for note in plan_work(src, ConvertConfig()).notes if "no chat template was written" in note]
+    assert len(told) == bool(line)
+    assert all(re.search(line, note) and "\n" not in note for note in told)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("change", "line"), TEMPLATES)
 def test_no_chat_template_is_told(change: Callable[[Path], None], line: str, whole: Path, tmp_path: Path) -> None:
     src = tmp_path / "src"
     shutil.copytree(whole, src)

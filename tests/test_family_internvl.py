@@ -25,7 +25,7 @@ from aim_local.models.internvl import nearest_grid
 PRUNED = VisualTokenConfig(0.5, prune_layers=(1, 3))
 
 
-@pytest.fixture(scope="module", params=["internvl3", "internvl3_5"])
+@pytest.fixture(scope="module", params=few(["internvl3_5", "internvl3"], 1))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     found = open_case(request.param, tmp_path_factory)
     yield found

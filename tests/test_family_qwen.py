@@ -22,6 +22,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from limits import LIMITS  # noqa: E402
 from qwen_case import ASKED, QWEN, Asked, distance  # noqa: E402
+from thorough import examples  # noqa: E402
 
 from aim_local import FrameSampling, GenerateConfig, VisionLLM  # noqa: E402
 from aim_local.engine.plan import Plan, plan_prompt  # noqa: E402
@@ -88,7 +89,7 @@ def test_greedy_answers(case: Case, what: str, capsys: pytest.CaptureFixture[str
 # --- rotary ids -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     n=st.integers(1, 9), each=st.integers(1, 7), fps=st.sampled_from([0.1, 0.5, 1.0, 2.0, 24.0, 29.97]),
     height=st.integers(30, 200), width=st.integers(30, 200), first=st.booleans(),

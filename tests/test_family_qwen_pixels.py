@@ -18,13 +18,14 @@ from family_checkpoints import clip, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qwen_case import UNITS
+from thorough import examples
 
 from aim_local.errors import MediaError
 from aim_local.media import MediaShape
 from aim_local.models.qwen2_vl import Limits
 
 case = qwen_case.case
-drawn = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+drawn = settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIDES = st.integers(9, 260)
 TOKENS = st.tuples(st.integers(1, 30), st.integers(0, 40))  # fewest of a picture, and how many more are the most
 

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+import thorough
 from hypothesis import HealthCheck, given, settings, strategies
 from qwen_case import converted
 
@@ -55,7 +56,10 @@ def apart(towers: dict[str, PartTower], tile: np.ndarray) -> float:
 
 
 examples = settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=thorough.examples(12),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

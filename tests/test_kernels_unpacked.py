@@ -9,6 +9,7 @@ import gguf
 import kernels_case
 import numpy as np
 import pytest
+import thorough
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,7 +70,7 @@ def test_every_shape(named: str, case: tuple[str, Kind]) -> None:
     block = max(32, gguf.GGML_QUANT_SIZES[case[1]][0])
     needed, far = [0.0], [0.0]
 
-    @settings(examples, max_examples=12)
+    @settings(examples, max_examples=thorough.examples(12))
     @given(st.integers(64, 200), st.integers(1, 1300 // block), st.integers(1, 20), st.integers(0, 2**31))
     def one(m: int, n_blocks: int, n16: int, seed: int) -> None:
         n16 += n16 % 2 if case[0] == "AMX" else 0

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_fixtures import codes_of, join, picture, restamp_ts, write_clip
+from thorough import examples
 
 from aim_local.media import FrameSampling, Video, open_media, outline_media, read_video
 from aim_local.media.clock import clock_of_frames, clock_of_packets
@@ -230,7 +231,7 @@ def test_equal_stamps_keep_true_times_of_the_others(tmp_path: Path) -> None:
 # --- the rule itself -------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     st.lists(st.none() | st.integers(0, 2**34), min_size=1, max_size=60), st.sampled_from([0.001, 40.0]), st.booleans()
 )

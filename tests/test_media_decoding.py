@@ -23,6 +23,7 @@ from media_fixtures import (
     picture,
     write_clip,
 )
+from thorough import examples
 
 from aim_local.media import (
     FrameSampling,
@@ -70,7 +71,7 @@ def test_jumping_gives_the_same_pixels_as_decoding_all(name: str, clip_of: Calla
     assert clip.table is not None
     assert len(whole) == clip.info.n_frames
 
-    @settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(deadline=None, max_examples=examples(50), suppress_health_check=list(HealthCheck), derandomize=True)
     @given(st.sets(st.integers(0, len(whole) - 1), min_size=1, max_size=6))
     def check(indices: set[int]) -> None:
         frames, warnings = read_indices(clip, sorted(indices))
@@ -117,7 +118,7 @@ def test_leading_frames_of_an_open_group_start_one_key_frame_sooner(mp4: Path) -
         assert key in table.keys
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.sets(st.integers(0, 299), min_size=1, max_size=20), st.integers(1, 60), st.integers(0, 40))
 def test_a_seek_plan_holds_every_frame_once_and_is_never_dearer(frames: set[int], gop: int, seek_cost: int) -> None:
     rows = np.arange(300, dtype=np.int64)

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from aim_local.media import outline_media, read_image
 
@@ -96,7 +97,7 @@ def test_turns_are_pillows(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png").pixels, wanted)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.integers(0, 40), st.binary(min_size=1, max_size=8))
 def test_any_bytes_in_the_metadata(tmp_path: Path, at: int, noise: bytes) -> None:
     whole = exif(3, 1, b"\6")

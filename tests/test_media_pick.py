@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_fixtures import codes_of, write_clip
+from thorough import examples
 
 from aim_local.errors import UsageError
 from aim_local.media import FrameSampling, VideoInfo, outline_media, read_video, sample_times
@@ -77,7 +78,7 @@ def test_a_constant_rate_keeps_the_authors_rule(times: Any, n: int) -> None:
     assert plan.warnings == ()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.floats(1e-6, 1e4), min_size=1, max_size=50), st.integers(1, 51))
 def test_any_gaps_give_as_many_frames_as_asked_for(gaps: list[float], n: int) -> None:
     times = np.cumsum([0.0, *gaps])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from aim_local.errors import MediaError, UsageError
 from aim_local.media import (
@@ -76,7 +77,7 @@ def test_no_frame_in_range(start: float, end: float | None) -> None:
         sample_times(info_of(np.arange(10) / 25), FrameSampling(start=start, end=end))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     gaps=st.lists(st.floats(0.001, 5.0), min_size=1, max_size=60),
     n_frames=st.none() | st.integers(1, 80),

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_merging import drawn_rows, numpy_merge
+from thorough import examples
 
 from aim_local.errors import UsageError
 from aim_local.native.visual import merge_count, merge_rows, pool_rows, pool_side
 from aim_local.reduction.planner import merge_count as planned_count
 
 # the same draws every time: one in ten thousand has a tie within 1e-7, which float32 may settle the other way
-REPEATABLE = settings(deadline=None, max_examples=150, derandomize=True)
+REPEATABLE = settings(deadline=None, max_examples=examples(150), derandomize=True)
 
 # --- pooling ---------------------------------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ def test_merging_counts_of_the_paper() -> None:
     assert merge_rows(drawn_rows(1, 196, 64), 0.25).slots.tolist() == list(range(3, 196, 4))
 
 
-@settings(deadline=None, max_examples=500, derandomize=True)
+@settings(deadline=None, max_examples=examples(500), derandomize=True)
 @given(n=st.integers(0, 50_000), retain=st.floats(1e-6, 1.0) | st.fractions("1/997", 1, max_denominator=997).map(float))
 def test_planned_count_is_the_merged_count(n: int, retain: float) -> None:
     assert planned_count(n, retain) == merge_count(n, retain)

@@ -25,7 +25,11 @@ pytestmark = [
 SUMMARY = ".turn:last-child .evidence summary"
 
 
-@pytest.mark.parametrize(("size", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [(PHONE, "dark"), pytest.param(DESKTOP, "light", marks=pytest.mark.thorough)],
+    ids=["phone", "desktop"],
+)
 def test_clips_are_asked_about(chromium: Page, served: Running, size: tuple[int, int], scheme: str) -> None:
     with Tab(chromium, served, size, color_scheme=scheme).open().clip() as tab:
         tab("#reading").evaluate("details => { details.open = true; }")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st  # noqa: E402
 from limits import LIMITS  # noqa: E402
 from llava_next_case import CELLS, MEAN, STD, Pair, clip, make_pair, picture  # noqa: E402
 from prompt_steps import read_and_plan  # noqa: E402
-from thorough import few  # noqa: E402
+from thorough import examples, few  # noqa: E402
 
 from aim_local import GenerateConfig, VisualTokenConfig  # noqa: E402
 from aim_local.media import MediaShape  # noqa: E402
@@ -124,7 +124,7 @@ def test_clips(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
 NEXT = PreprocessConfig("anyres", SIDE, tuple(MEAN), pinpoints=tuple((SIDE * h, SIDE * w) for h, w in CELLS))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(height=st.integers(1, 300), width=st.integers(1, 300))
 def test_pixels_are_the_processors(height: int, width: int) -> None:
     hf = pytest.importorskip("transformers.models.llava_next.image_processing_pil_llava_next")
@@ -137,7 +137,7 @@ def test_pixels_are_the_processors(height: int, width: int) -> None:
     assert np.abs(got / 255 - (want * np.array(STD) + np.array(MEAN))).max() < 1e-5
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000), patches=st.integers(1, 12))
 def test_counts_are_the_processors(height: int, width: int, patches: int) -> None:
     from types import SimpleNamespace

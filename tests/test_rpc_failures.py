@@ -236,7 +236,7 @@ print("done")
 
 
 @needs_rpc
-@pytest.mark.parametrize("step", few([3, 1], 1))
+@pytest.mark.parametrize("step", few([5, 1], 1))
 def test_the_line_is_cut_anywhere(servers: tuple[str, str], tmp_path: Path, step: int) -> None:
     """While connecting, loading, reading, answering, ranking again, saving, taking up: an error of ours each time."""
     found = subprocess.run(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from aim_local.batch.answers import Answers, stats_path
 from aim_local.batch.files import good_lines
@@ -55,7 +56,7 @@ def finish(out: Path) -> set[int]:
     return there
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.permutations(range(len(IDS))), st.integers(0, len(IDS)), st.data())
 def test_any_order_and_any_cut(order: Sequence[int], n: int, data: st.DataObject) -> None:
     """Killed after n outcomes in any order, then both files cut at any byte behind the sidecar's first line."""

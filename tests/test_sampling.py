@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from aim_local import GenerateConfig, LoadConfig, TokenLogprob, VisionLLM, VisualTokenConfig
 from aim_local.errors import UsageError
@@ -229,7 +230,7 @@ def lists_and_objects(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(KEYS), parts, max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(KEYS), st.recursive(LEAF, lists_and_objects), max_size=4))
 def test_any_json_is_a_schema_or_an_error(schema: dict[str, Any]) -> None:
     said = ""

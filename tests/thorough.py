@@ -15,6 +15,11 @@ def set_all(config: pytest.Config) -> None:
     _runs["all"] = "not thorough" not in config.getoption("markexpr")
 
 
+def here(values: Iterable[Any], told: Collection[Any]) -> list[Any]:
+    """For a fixture that makes what such tests are about: those that this run asks for."""
+    return [value for value in values if _runs["all"] or value in told]
+
+
 def examples(n: int) -> int:
     """Of hypothesis: n of them with the thorough tests, a quarter without."""
     return n if _runs["all"] else max(1, n // 4)
