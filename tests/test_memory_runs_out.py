@@ -24,7 +24,7 @@ CANNOT_THROW = {
     "llama_free", "llama_model_free", "llama_sampler_free", "mtmd_free", "mtmd_bitmap_free", "mtmd_input_chunks_free",
     "llama_context_default_params", "llama_model_default_params", "llama_model_quantize_default_params",
     "llama_sampler_chain_default_params", "mtmd_context_params_default", "llama_batch_get_one", "llama_get_memory",
-    "llama_log_set", "mtmd_log_set", "mtmd_helper_log_set", "llama_memory_seq_pos_max", "llama_memory_seq_pos_min",
+    "llama_log_get", "llama_log_set", "mtmd_log_set", "mtmd_helper_log_set", "llama_memory_seq_pos_max", "llama_memory_seq_pos_min",
     "llama_model_get_vocab", "llama_model_is_hybrid", "llama_model_is_recurrent", "llama_model_n_ctx_train",
     "llama_model_n_embd_inp", "llama_model_n_layer", "llama_model_n_swa", "llama_n_batch", "llama_n_ctx",
     "llama_vocab_bos", "llama_vocab_eos", "llama_vocab_get_add_bos", "llama_vocab_get_attr", "llama_vocab_is_eog",
