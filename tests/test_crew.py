@@ -54,7 +54,7 @@ static struct ggml_threadpool tp;
 static pthread_barrier_t region;
 static int n_graphs, n_nodes;
 static atomic_long n_computed[40], n_left;
-static int results[2][N_THREADS]; // not atomic, as the results of a node are: all read what all wrote for the one before
+static int results[2][N_THREADS]; // not atomic, as a node has them: all read what all wrote for the node before
 
 static void read_one(const int * result) {
     int found = *(const volatile int *) result;
