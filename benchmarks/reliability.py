@@ -31,7 +31,8 @@ RUNS = {
     "kills": ("commands that write are killed at drawn moments", "python benchmarks/kills.py --kills 1000"),
     "side-by-side": ("two and four processes on one output", "python benchmarks/side_by_side.py --tries 50"),
     "long-use": ("10,000 answers in one process, 200 unclosed chats", "python benchmarks/long_use.py"),
-    "sanitize": ("address and undefined-behaviour sanitizers over our C++", "make sanitize"),
+    "sanitize": ("address and undefined-behaviour sanitizers, and leaks", "make sanitize"),
+    "sanitize-thread": ("thread sanitizer", "make sanitize-thread"),
     "serve-fuzz": ("schemathesis against the service", "python benchmarks/serve_fuzz.py --examples 300"),
 }
 LAST_LINES = 40

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from aim_local.native import log
-from aim_local.native.library import llama
+from aim_local.native.library import llama, mtmd
 
 
 def load_nothing(path: Path) -> None:
@@ -40,3 +42,21 @@ def test_clear_forgets(tmp_path: Path) -> None:
     assert "no.gguf" in log.last_error()
     log.clear()
     assert log.last_error("none") == "none"
+
+
+def test_the_callback_is_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's setters are not for several threads: one that sets it again is a race with all that log."""
+    log.clear()
+    for functions, name in ((llama, "llama_log_set"), (mtmd, "mtmd_log_set"), (mtmd, "mtmd_helper_log_set")):
+        monkeypatch.setattr(functions, name, lambda *_: pytest.fail("set again"))
+    log.clear()
+
+
+def test_another_programs_callback_is_replaced(tmp_path: Path) -> None:
+    other = llama.llama_log_callback(lambda *_: None)
+    llama.llama_log_set(other, None)
+    load_nothing(tmp_path / "unheard.gguf")
+    assert "unheard" not in log.last_error()
+    log.clear()
+    load_nothing(tmp_path / "heard.gguf")
+    assert "heard.gguf" in log.last_error()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 from collections import deque
@@ -43,6 +44,11 @@ NATIVE = as_callback(llama.llama_log_callback, _on_log)
 
 
 def _install() -> None:
+    """Once, and again where another program's callback is there: setting it is a race with all threads that log."""
+    there = llama.llama_log_callback()
+    llama.llama_log_get(ctypes.byref(there), ctypes.byref(ctypes.c_void_p()))
+    if ctypes.cast(there, ctypes.c_void_p).value == ctypes.cast(NATIVE, ctypes.c_void_p).value:
+        return
     llama.llama_log_set(NATIVE, None)
     mtmd.mtmd_log_set(NATIVE, None)
     mtmd.mtmd_helper_log_set(NATIVE, None)
