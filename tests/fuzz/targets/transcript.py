@@ -317,13 +317,18 @@ def read_values(data: bytes, folder: Path) -> None:
 def read_keys(data: bytes, folder: Path) -> None:
     """Every line of the file is a key, and nothing else is."""
     from aim_local.cli.serve import ListenOptions
+    from aim_local.errors import AimError
     from aim_local.server.failures import RequestError
     from aim_local.server.http.guard import Guard
 
     file = folder / "keys"
     file.write_bytes(data)
-    guard = Guard("127.0.0.1", ListenOptions(api_key_file=file).keys())
-    lines = {line.strip() for line in data.decode("utf-8-sig").splitlines()} - {""}
+    lines = {line.strip() for line in data.decode("utf-8-sig", "replace").splitlines()} - {""}
+    try:
+        guard = Guard("127.0.0.1", ListenOptions(api_key_file=file).keys())
+    except AimError:
+        assert not lines or not all(re.fullmatch("[!-~]{8,}", line) for line in lines), "good keys are refused"
+        raise
     for given in lines | {part for line in lines for part in line.split()} | {"", " ", "wrong-key-here"}:
         try:
             opened = bool(guard.account("/v1/models", f"Bearer {given}", "1.2.3.4"))
