@@ -8,6 +8,7 @@ else; what a value may be is checked by the dataclass that holds it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -34,7 +35,7 @@ PRESETS = {
 _FORM = (
     "NAME[:keep=SHARE][:merge=HOW][:window=N][:prune=L1-L2|auto|late|off][:importance=HOW][:weigh=equal|size][:seed=N]"
 )
-_PAIR = re.compile(r"\s*(\d+)\s*[,-]\s*(\d+)\s*", re.ASCII)
+_PAIR = re.compile(r"\s*(\d{1,9})\s*[,-]\s*(\d{1,9})\s*", re.ASCII)
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def parse_list(text: str) -> list[str]:
     entries = [entry.strip() for entry in text.split(",")]
     if not all(entries):
         raise UsageError(f"{text!r} has an empty entry; separate entries by single commas")
-    twice = [entry for entry in entries if entries.count(entry) > 1]
+    twice = [entry for entry, n in Counter(entries).items() if n > 1]
     if twice:
         raise UsageError(f"{text!r} names {twice[0]} twice; give each once")
     return entries

@@ -160,8 +160,19 @@ def _is_missing(text: str, *, whole: bool) -> bool:
 
 def _missing(word: str) -> str:
     path = path_from(_decoded(word))
-    what = "is a folder: name a file in it" if path.is_dir() else "no such file"
-    return f"{path}: {what}; {_AS_TEXT}"
+    try:
+        what = "is a folder: name a file in it" if path.is_dir() else "no such file"
+    except OSError as e:  # such as a name that is too long to be one
+        what = f"no such file ({e.strerror})"
+    return f"{str(path) if len(str(path)) <= 300 else f'{str(path)[:300]}...'}: {what}; {_AS_TEXT}"
+
+
+def is_file(text: str) -> bool:
+    """Whether a text is a file's path as it stands; what no file can be called is none."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
 
 
 def _refused_url(text: str) -> str:

@@ -15,7 +15,7 @@ from aim_local.errors import AimError
 from aim_local.visible import rejoined, shell_word, visible
 
 from . import _answer, _log, _signals
-from ._dropped import path_from, paths_in, read_line
+from ._dropped import is_file, path_from, paths_in, read_line
 from ._interrupt import INTERRUPTIONS, was_stopped
 from ._media import check_media
 from ._reader import ALIASES, COMMANDS, Reader, make_reader
@@ -88,7 +88,7 @@ class Repl:
         }
 
     def handle(self, line: str) -> None:
-        """One line of the user's. Our errors are told and the conversation goes on."""
+        """One line of the user's. Our errors and the disk's are told, and the conversation goes on."""
         line = rejoined(line.strip())
         if not line:
             return
@@ -103,6 +103,10 @@ class Repl:
                 self._files_or_question(line)
         except AimError as e:
             _log.error(e)
+        except BrokenPipeError:  # nobody reads any more
+            raise
+        except OSError as e:
+            _log.error(AimError(f"{e.filename or 'a file'}: {e.strerror or e}; check the name and the disk"))
 
     def _files_or_question(self, line: str) -> None:
         """Files that were dropped go with the question that stands beside them, or with the next one."""
@@ -231,7 +235,7 @@ class Repl:
 def _is_command(line: str) -> bool:
     """Whether a line is meant as a command; a path has a second slash, or is there."""
     word = line.partition(" ")[0]
-    is_path = "/" in word[1:] or "\n" in line or (len(word) > 1 and Path(word).is_file())
+    is_path = "/" in word[1:] or "\n" in line or (len(word) > 1 and is_file(word))
     return line.startswith("/") and not is_path
 
 

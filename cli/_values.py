@@ -21,6 +21,7 @@ _TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):(?=[0-5]?\d(?:\.|$)))?(\d+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
 _DURATION = re.compile(r"([\d:.]*\d\.?)\s*(ms|s|min)?", re.ASCII)
 _DURATIONS = {"ms": 0.001, "s": 1.0, "min": 60.0}
+_MOST = 1e18  # seconds or bytes
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 T = TypeVar("T")
 
@@ -67,7 +68,10 @@ def parse_time(text: str | float) -> float:
     if not found:
         raise typer.BadParameter(f"{text!r} is no time; give seconds (75 or 75.5), mm:ss or mm:ss.sss (1:15.5)")
     hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    total = hours * 3600 + minutes * 60 + seconds
+    if not total < _MOST:
+        raise typer.BadParameter(f"{text!r:.60} is longer than anything; give seconds (75 or 75.5) or mm:ss (1:15)")
+    return total
 
 
 def parse_duration(text: str | float) -> float:
@@ -83,7 +87,10 @@ def parse_size(text: str | int) -> int:
     found = _SIZE.fullmatch(str(text).strip())
     if not found or not float(found[1]):
         raise typer.BadParameter(f"{text!r} is no size; give one such as 800M or 2G")
-    return int(float(found[1]) * 1024 ** _UNITS[found[2].upper()])
+    n_bytes = float(found[1]) * 1024 ** _UNITS[found[2].upper()]
+    if not n_bytes < _MOST:
+        raise typer.BadParameter(f"{text!r:.60} is more than any disk has; give a size such as 800M or 2G")
+    return int(n_bytes)
 
 
 def parse_list(text: str | None, option: str) -> list[str]:
@@ -100,6 +107,6 @@ def parse_frames(text: str | None, option: str) -> list[int]:
 
 
 def _frames(entry: str, option: str) -> int:
-    if not entry.isascii() or not entry.isdigit() or int(entry) < 1:
-        raise UsageError(f"{option}: {entry!r} is no number of frames; give numbers such as 8,32")
+    if not re.fullmatch(r"[0-9]{1,9}", entry) or int(entry) < 1:
+        raise UsageError(f"{option}: {entry!r:.60} is no number of frames; give numbers such as 8,32")
     return int(entry)

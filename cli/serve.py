@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 _KEY_VARIABLE = "AIM_LOCAL_API_KEY"
+_MOST_KEYS = 1 << 20  # bytes of a file of keys
 _KEY_HELP = f"Requests have to send it; several times for several clients. Also {_KEY_VARIABLE}."
 
 
@@ -43,9 +44,13 @@ class ListenOptions:
         found = [*(self.api_key or []), *filter(None, [os.environ.get(_KEY_VARIABLE)])]
         if self.api_key_file is not None:
             try:
-                lines = self.api_key_file.read_text(encoding="utf-8").split()
+                with self.api_key_file.open("rb") as file:
+                    data = file.read(_MOST_KEYS + 1)
+                lines = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
             except (OSError, UnicodeError) as e:
                 raise UsageError(f"--api-key-file {self.api_key_file}: {e}; give a text file with a key a line") from e
+            if len(data) > _MOST_KEYS:
+                raise UsageError(f"--api-key-file {self.api_key_file} has more than {_MOST_KEYS} bytes; name another")
             if not lines:
                 raise UsageError(f"--api-key-file {self.api_key_file} is empty; put a key into it")
             found += lines
