@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aim_local.config import MAX_THREADS
+from aim_local.errors import ModelError
 from aim_local.store import MANIFEST, MMPROJ, MODEL, ModelPaths
-from aim_local.store.manifest import check_contents
+from aim_local.store.manifest import check_contents, note_contents
 
 from .checkpoint import read_json
 from .errors import ConvertError
@@ -20,6 +21,7 @@ from .quantize_text import check_source, run_worker, type_name
 from .quantize_vision import quantize_vision
 from .quantized import Progress, QuantizeResult, open_gguf, types_of
 from .staging import staged_file, staged_folder
+from .usable import look_through
 from .writer import file_sha256
 
 
@@ -51,7 +53,9 @@ def quantize(
         check_contents(ModelPaths(src.name, source, src / MMPROJ))
         with staged_folder(out) as stage:
             run_worker(source, stage / MODEL, name, n_threads, progress)
-            copy_rest(src, stage, name, vision_type)
+            digests = copy_rest(src, stage, name, vision_type)
+            _look_through(src, stage / MODEL, stage / MMPROJ if vision_type is not None else None)
+        note_contents(out, digests)
     elif vision_type is not None:
         raise ConvertError(f"{src} is a language file; the vision type is for a model folder or an mmproj")
     else:
@@ -77,8 +81,20 @@ def check_folder(src: Path) -> None:
         )
 
 
-def copy_rest(src: Path, stage: Path, name: str, vision_type: str | None) -> None:
-    """The vision tower, as it is or in its new type, and the manifest with the new files."""
+def _look_through(src: Path, model: Path, mmproj: Path | None) -> None:
+    """What was made, so that its first load need not. Raises ConvertError."""
+    try:
+        look_through(model, mmproj)
+    except ModelError as e:
+        told = str(e).replace(f"{model.parent}/", "")
+        raise ConvertError(f"{src}: what it was quantised to could not be used: {told}") from e
+
+
+def copy_rest(src: Path, stage: Path, name: str, vision_type: str | None) -> dict[str, str]:
+    """The vision tower, as it is or in its new type, and the manifest with the new files.
+
+    Returns sha256 (hex) of those that are new, by name.
+    """
     content = read_json(src / MANIFEST)
     content["files"]["model"] |= facts(stage / MODEL, name)
     if vision_type is None:
@@ -87,6 +103,8 @@ def copy_rest(src: Path, stage: Path, name: str, vision_type: str | None) -> Non
         quantize_vision(src / MMPROJ, stage / MMPROJ, vision_type)
         content["files"]["mmproj"] |= facts(stage / MMPROJ, vision_type.lower())
     (stage / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    made = ("model",) if vision_type is None else ("model", "mmproj")
+    return {content["files"][key]["path"]: content["files"][key]["sha256"] for key in made}
 
 
 def facts(path: Path, name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a conversion has written, opened as a user will open it: without weights, with a picture and a clip planned.
+"""What a conversion has written, opened as a user will open it: a picture and a clip planned, weights looked at.
 
-What can be found by opening is found here, while the checkpoint is at hand, and not at the first question. Knows
-nothing of what is in the files.
+What can be found by opening is found here, while the checkpoint is at hand, and not at the first question, which need
+not look again then (store/seen.py). Knows nothing of what is in the files.
 """
 
 from contextlib import closing
@@ -17,6 +17,16 @@ PICTURE = MediaShape("image", 1, 90, 160, "picture", "", (), (), float("nan"))
 CLIP = MediaShape("video", 2, 90, 160, "clip", "", (0.0, 1.0), (0, 1), 2.0)
 
 
+def look_through(model: Path | None = None, mmproj: Path | None = None) -> None:
+    """Tries out files that were just written, weights too. Raises ModelError."""
+    from aim_local.native.rehearsal import rehearse
+    from aim_local.store.gguf_header import read_whole
+
+    for kind, path in (("text", model), ("vision", mmproj)):
+        if path is not None:
+            rehearse([read_whole(path)], kind, weights=True)
+
+
 def check_usable(src: Path, model: Path, mmproj: Path) -> None:
     """Raises ConvertError with the line that opening them, or asking about a picture or a clip, would end with."""
     from aim_local.engine.model import open_model
@@ -28,6 +38,7 @@ def check_usable(src: Path, model: Path, mmproj: Path) -> None:
             for shape in (PICTURE, CLIP):
                 rendered = opened.render([Message("user", "What?", references([shape]))])
                 plan_prompt(opened, rendered, [shape])
+        look_through(model, mmproj)
     except AimError as e:
         told = str(e).replace(f"{model.parent}/", "")
         raise ConvertError(f"{src}: what it converts to could not be used: {told}") from e

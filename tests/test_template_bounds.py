@@ -93,6 +93,23 @@ def test_what_published_templates_use(source: str) -> None:
     assert re.sub(r"\d\d:\d\d:\d\d", "00:00:00", theirs) == text
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'x' | list | slice(10 ** 9) | list | length }}",
+        "{% for part in 'x' | list | slice(slices=messages | length * 10 ** 7) %}{% endfor %}",
+        "{{ 'x' | list | batch(linecount=10 ** 9, fill_with='-') | first | length }}",
+    ],
+)
+def test_numbers_have_a_bound(source: str) -> None:
+    assert "takes numbers up to 100000, and it is given 10000000" in refusal(source + SAID)
+
+
+def test_numbers_within_it() -> None:
+    source = "{{ 'abcde' | list | slice(2) | list }}{{ 'abc' | list | batch(2, '-') | list }}"
+    assert rendered(source + SAID) == "[['a', 'b', 'c'], ['d', 'e']][['a', 'b'], ['c', '-']]hello"
+
+
 def test_text_has_a_bound() -> None:
     assert "writes more than" in refusal("{% for i in range(99999) %}{{ i }}{% endfor %}" + SAID)
     assert "writes more than" in refusal("{{ '<|im_end|>' * 99999 }}" + SAID)

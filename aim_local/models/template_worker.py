@@ -13,13 +13,14 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import MAX_RANGE, ImmutableSandboxedEnvironment
 
 from ..child import Message, Parent
 from .template_process import MEMORY_MIB
@@ -50,7 +51,22 @@ def environment() -> ImmutableSandboxedEnvironment:
     found.filters["tojson"] = _json
     found.globals.pop("lipsum")
     found.filters.pop("random")
+    for name in ("slice", "batch"):  # which make so many lists, or lists so long
+        found.filters[name] = _bounded(name, found.filters[name])
     return found
+
+
+def _bounded(name: str, filter_: Callable[..., object]) -> Callable[..., object]:
+    """As the sandbox bounds `range`. What Jinja has noted on a filter stays."""
+
+    @wraps(filter_)
+    def bounded(*values: object, **named: object) -> object:
+        for value in (*values, *named.values()):
+            if isinstance(value, int | float) and value > MAX_RANGE:
+                raise TemplateError(f"{name} takes numbers up to {MAX_RANGE}, and it is given {value}")
+        return filter_(*values, **named)
+
+    return bounded
 
 
 def _raise(message: object) -> None:

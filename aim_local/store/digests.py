@@ -16,7 +16,10 @@ from .names import cache_folder
 from .plain_json import read_object
 
 _MOST = 256  # files that are remembered
-_YOUNG_NS = 3_000_000_000  # changed so lately, a file may be changed again at what its clock calls the same time
+_SECOND_NS = 1_000_000_000
+# changed so lately, a file may be changed again at what its clock calls the same time: of a system that keeps parts of
+# a second, which tick every 10 ms at most, and of one that does not
+_YOUNG_NS, _YOUNG_COARSE_NS = 100_000_000, 3 * _SECOND_NS
 
 
 def known_digest(path: Path) -> str:
@@ -35,7 +38,7 @@ def known_digest(path: Path) -> str:
 def note_digest(path: Path, digest: str) -> None:
     """Remember the sha256 (hex) of a file that its writer worked out. Raises OSError where it is not there."""
     memory, where, marks = _memory(), str(path.resolve()), _marks(path)
-    if any(0 <= time.time_ns() - changed < _YOUNG_NS for changed in marks[1:3]):
+    if any(_is_young(changed) for changed in marks[1:3]):
         return
     known = _known(memory)
     known.pop(where, None)
@@ -44,6 +47,11 @@ def note_digest(path: Path, digest: str) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         with replaced(memory) as partial:
             partial.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def _is_young(changed: int) -> bool:
+    limit = _YOUNG_NS if changed % _SECOND_NS else _YOUNG_COARSE_NS
+    return 0 <= time.time_ns() - changed < limit
 
 
 def _memory() -> Path:
