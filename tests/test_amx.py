@@ -22,9 +22,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-import torch
 from thorough import few
-from tiny_text import TextShape, make_model, write_gguf
+
+if __name__ != "__main__":  # the child, which is this file, would import torch for it
+    from tiny_text import TextShape, make_model, write_gguf
 
 TILES = Path(__file__).parents[1] / "patches" / "overlay" / "ggml" / "src" / "ggml-cpu" / "amx" / "aim-tiles.h"
 AMX_FLAGS = ["-mamx-tile", "-mamx-int8"]
@@ -171,11 +172,17 @@ def prompts(path: Path, with_amx: bool, *between: Callable[[], object]) -> list[
     return [np.stack(rows) for rows in found]
 
 
-def main(folder: Path, other: str) -> None:
-    """The child, one thread: all prompts alone, after the other user of the tiles, and without AMX."""
+def product() -> Callable[[], object]:
+    import torch
+
     torch.set_num_threads(1)
     a = torch.ones(128, 128, dtype=torch.bfloat16)
-    call = (lambda: torch.mm(a, a)) if other == "torch" else getattr(ctypes.CDLL(str(folder / "others.out")), other)
+    return lambda: torch.mm(a, a)
+
+
+def main(folder: Path, other: str) -> None:
+    """The child, one thread: all prompts alone, after the other user of the tiles, and without AMX."""
+    call = product() if other == "torch" else getattr(ctypes.CDLL(str(folder / "others.out")), other)
     for weights in ("Q4_0", "Q8_0"):
         alone, after = prompts(folder / weights, True, lambda: None, call)
         (plain,) = prompts(folder / weights, False, lambda: None)

@@ -63,6 +63,7 @@ def n_done(out: Path) -> int:
 # in this order: the last tests take the cluster apart
 
 
+@pytest.mark.thorough
 def test_compare_is_as_alone(dask: LocalDask, tmp_path: Path) -> None:
     """All lines but times, with the worker of the first cell killed in its middle; rows and report name the machine."""
     suite = load_suite(draw_demo_suite(tmp_path / "suite", n=3))
@@ -146,6 +147,7 @@ def test_a_worker_is_killed(dask: LocalDask, questions: Path, alone: bytes, tmp_
     assert {row["facts"]["worker"][:16] for row in rows_of(stats_path(out))[1:]} == {"tcp://127.0.0.1:"}
 
 
+@pytest.mark.thorough
 def test_interrupted_left_alone_and_taken_up(dask: LocalDask, questions: Path, alone: bytes, tmp_path: Path) -> None:
     """Ctrl-C; taken up, and the scheduler goes away; finished on this machine: the same bytes."""
     out = tmp_path / "answers.jsonl"

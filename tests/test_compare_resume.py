@@ -16,7 +16,8 @@ from typing import Any
 
 import compare_case
 import pytest
-from compare_case import ENVIRONMENT, SHORT, item_row, lines
+from cli_case import run
+from compare_case import ENVIRONMENT, SHORT, cells_here, item_row, lines
 from thorough import few
 
 from aim_local import VisualTokenConfig
@@ -44,15 +45,18 @@ def test_killed_and_resumed_gives_the_same(
 ) -> None:
     """kill -9 in a cell, with a line cut in two: after the reference cell, and in the reference cell before that."""
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    command = [*COMPARE, "--suite", str(suite_file), "--tokens", "off,paper", "--max-tokens", "6", "--quiet"]
-    subprocess.run([*command, "--out", str(whole)], check=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    command = ["compare", "--suite", str(suite_file), "--tokens", "off,paper", "--max-tokens", "6", "--quiet"]
+    with cells_here():
+        assert run(*command, "--out", whole).exit_code == 0
     for key, n in kills:
         items = out / "cells" / safe_name(key) / "items.jsonl"
-        _kill_when([*command, "--out", str(out)], items, n)
+        _kill_when([*COMPARE, *command[1:], "--out", str(out)], items, n)
         with open(items, "ab") as file:
             file.write(b'{"id": "cut in t')
     assert len(lines_of(items)) < 7
-    result = subprocess.run([*command, "--json", "--out", str(out)], capture_output=True, env=ENVIRONMENT, check=True)
+    with cells_here():
+        result = run(*command, "--json", "--out", out)
+    assert result.exit_code == 0, result.stderr
     assert lines(out) == lines(whole)
     assert [cell["status"] for cell in json.loads(result.stdout)["cells"]] == ["done"] * 2
     assert comparable(out) == comparable(whole)

@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import checkpoints
+import thorough
 from convert_models import model_of
 from family_checkpoints import write_family
 from thorough import few
@@ -86,7 +87,7 @@ def test_values_of_any_kind(family: str, folders: dict[str, Path]) -> None:
         content = json.loads(text)
         changes = [(at, new) for at in places(content) for new in WRONG]
         try:
-            for at, new in draw.sample(changes, min(N_CHANGES, len(changes))):
+            for at, new in draw.sample(changes, min(thorough.examples(N_CHANGES), len(changes))):
                 path.write_text(json.dumps(put(content, at, new)))
                 line = plan(folders[family])
                 assert "\n" not in line, (name, at, new)

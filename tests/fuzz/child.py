@@ -21,7 +21,7 @@ from fuzz import target as targets
 from fuzz.outcome import ANSWER, Outcome, outcome_of
 
 SPARE_BYTES = 4 << 30  # of address space, beside what the seeds needed: one allocation of that size fails
-WARM = 6  # seeds that are read first
+WARM = 3  # seeds that are read first
 
 
 def main(name: str, folder: str, seed: int) -> None:

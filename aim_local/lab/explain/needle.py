@@ -203,9 +203,10 @@ def _writing(path: Path) -> Iterator[None]:
 def _measured(args: Any) -> Measured:
     from ...llm import VisionLLM
 
-    tokens, clips = parse_setting(args.tokens), needle_clips(args.n)
+    tokens = parse_setting(args.tokens)
     if not tokens.prunes:
         raise UsageError(f"--tokens {args.tokens} prunes nothing, so there are no survivors to count; give paper")
+    clips = needle_clips(args.n)
     with VisionLLM.load(args.model) as llm:
         found = measure(llm, clips, tokens)
     if not found.shares:
