@@ -7,8 +7,8 @@ TORCH  ?= torch==2.13.0 torchvision==0.28.0
 BIN    := $(VENV)/bin
 BUILD  = $(firstword $(wildcard build/py3-none-*))/upstream
 
-.PHONY: demo test test-all lint lock llama apply refresh check fuzz faults sanitize sanitize-thread bench gpu-check vulkan-check \
-	wheel wheel-check clean
+.PHONY: demo test test-all lint lock llama apply refresh check fuzz fuzz-guided faults sanitize sanitize-thread \
+	bench gpu-check vulkan-check wheel wheel-check clean
 
 # LOCK=requirements/ci.lock installs exactly what is in that file, the build's tools too, each checked by its hash
 $(VENV)/.base: pyproject.toml patches/VERSION $(LOCK)
@@ -66,6 +66,10 @@ MINUTES ?= 10
 SEED    ?= 1
 fuzz: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target $(TARGET))
+
+# the same for one TARGET, guided by coverage of our Python: needs `pip install atheris`; see tests/fuzz/guided.py
+fuzz-guided: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m fuzz.guided $(or $(TARGET),saved_chat) --minutes $(MINUTES) --seed $(SEED)
 
 # each call of open, write, fsync, rename, mmap and malloc fails once during what writes and reads files; see tests/fuzz
 MOST ?= 40

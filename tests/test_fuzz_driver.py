@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fuzz import guided
 from fuzz import target as targets
 from fuzz.driver import Bounds, Run
 from fuzz.findings import Finding, noted
@@ -84,6 +86,15 @@ def test_a_mutant_is_made_of_its_number_alone(tmp_path: Path) -> None:
 
 def test_the_corpus_is_small() -> None:
     assert sum(path.stat().st_size for path in targets.CORPUS.rglob("*") if path.is_file()) < 300 << 10
+
+
+def test_guidance_that_is_not_installed_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    monkeypatch.setattr(sys, "argv", ["guided", "gguf"])
+    assert guided.main() == 1
+    assert capsys.readouterr().err == f"error: {guided.MISSING}\n"
 
 
 def test_what_one_clear_line_is() -> None:

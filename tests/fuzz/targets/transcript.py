@@ -1,4 +1,4 @@
-"""What people hand over to be said: a talk on standard input, the prompt's history, questions of a run, texts of options.
+"""What people hand over to be said: a talk on standard input, a history, questions of a run, texts of options.
 
 Each is read to its end: the talk is held and saved in every form, which are read again; the questions are answered, and
 the run is taken up again; keys of a file open the service, and nothing else does.
@@ -27,13 +27,15 @@ SHORT = 12
 MEMORY_MIB = 256
 CLIP = ROOT / "aim_local" / "data" / "clips" / "time.mp4"
 MOST_LINES = 10  # of a talk or a run: each is an answer
+LONGEST, LONGEST_PATH = 1500, 7000  # bytes of a line that may be asked, and of one that is a path
 
 TALK = ["What is there?", "/video clip.mp4", "Which way?", "/stats", "clip.mp4 And now?", "/reset", "'clip.mp4'",
         "/ask ./clip.mp4 is what?", "/image picture.png", "/help", "/nothing", "/save talk.json", "/quit"]  # fmt: skip
 LINES = ("/video", "/video nothing.mp4", "/video a b c", "/save", "/save x.txt", "/save .json", "/save 'a.md", "/ask",
          "file://clip.mp4", "http://x/y.mp4", "~nobody/x.mp4", "'clip.mp4", "clip.mp4 clip.mp4 clip.mp4", "./", "exit",
-         "picture.png? clip.mp4.", "/reset /reset", "\\", "/video \\", "\x1b[A", "\x04", "\x00.mp4", "/image clip\\.mp4",
-         "x" * 5000 + ".mp4", "a " * 3000, "<image>", "<|im_end|>", "C:\\clip.mp4", "/save a/b.json", "?", "//")  # fmt: skip
+         "picture.png? clip.mp4.", "/reset /reset", "\\", "/video \\", "\x1b[A", "\x04", "\x00.mp4",
+         "/image clip\\.mp4", "x" * 5000 + ".mp4", "a " * 3000, "<image>", "<|im_end|>", "C:\\clip.mp4",
+         "/save a/b.json", "?", "//")  # fmt: skip
 TURNS = [
     {"role": "user", "content": "What is there?", "media": ["clip.mp4"]},
     {"role": "assistant", "content": "A circle.", "media": []},
@@ -46,7 +48,8 @@ RUN = [
     {"media": "clip.mp4", "question": "How many?", "fps": 2.0, "start": 0.5, "end": 1.5, "pick": "time"},
 ]
 VALUES = ["paper:keep=0.3:prune=1-2", "budget=0.15", "off", "8", "0.5", "1:15.5", "0:01:15", "800ms", "1.5min", "2G",
-          "1.5GiB", "8,32", "a,b", "auto", "file:///tmp/x.mp4", "type_k=q8_0,n_ctx=99", "14-22", "ward:window=4"]  # fmt: skip
+          "1.5GiB", "8,32", "a,b", "auto", "file:///tmp/x.mp4", "type_k=q8_0,n_ctx=99", "14-22",
+          "ward:window=4"]  # fmt: skip
 KEYS = b"0123456789abcdef\r\n\n  secret-of-the-house  \nanother_key_here\n"
 
 
@@ -164,7 +167,8 @@ def read_talk(data: bytes, folder: Path) -> None:
     from aim_local.cli import _repl
     from aim_local.cli._reader import PlainReader
 
-    lines = [line for line in data.split(b"\n")[:MOST_LINES] if not leaves(line)]
+    lines = [line[: LONGEST_PATH if line[:1] in b"/.~" else LONGEST] for line in data.split(b"\n")[:MOST_LINES]]
+    lines = [line for line in lines if not leaves(line)]
     with model().chat(generate=brief()) as chat:
         with terminal(b"\n".join(lines)):
             _repl.run(chat, "demo", [], stats=True, quiet=False, reader=PlainReader())
@@ -199,7 +203,15 @@ def read_turns(data: bytes, folder: Path) -> None:
     try:
         messages = json.loads(data)["messages"]
         turns = [Turn(one["role"], one["content"], one.get("media", ())) for one in messages[:MOST_LINES]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # the program's own matter
+        assert sum(len(turn.text) for turn in turns) < 4 * LONGEST, "a test of length is another's matter"
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        AssertionError,
+    ):  # the program's own matter
         raise AimError("this is no talk; give one that was saved") from None
     with model().chat(generate=brief(), history=turns) as chat:
         chat.ask("And now?")
@@ -240,7 +252,7 @@ def read_run(data: bytes, folder: Path) -> None:
     from aim_local.batch.questions import Question, check_clips, read_questions
 
     file = folder / "questions.jsonl"
-    file.write_bytes(b"\n".join(data.split(b"\n")[:MOST_LINES]))
+    file.write_bytes(b"\n".join(line[:LONGEST_PATH] for line in data.split(b"\n")[:MOST_LINES]))
     asked = check_clips(read_questions(file))
     paths, settings, out = store.resolve(None), Settings(generate=brief()), folder / "answers.jsonl"
     summary = batch.run(asked, out, paths, settings, Here(settings))
@@ -306,12 +318,14 @@ def read_values(data: bytes, folder: Path) -> None:
     for line in data.split(b"\n")[:40]:
         text = line.decode("utf-8", "surrogateescape").replace("\0", "")  # which no argument has
         for parse in parsers:
+            refusals = list[str]()
             try:
                 parse(text)
             except UsageError as e:
-                assert not fault_of_line(str(e)), str(e)
-            except typer.BadParameter as e:
-                pass
+                refusals.append(str(e))
+            except typer.BadParameter:
+                continue
+            assert not any(map(fault_of_line, refusals)), refusals
 
 
 def read_keys(data: bytes, folder: Path) -> None:
