@@ -83,4 +83,6 @@ def is_out_of_memory(e: BaseException) -> bool:
         return is_av or e.errno == errno.ENOMEM or any(words in str(e) for words in _NO_MEMORY)
     if isinstance(e, ImportError):
         return any(words in str(e) for words in _NO_MEMORY)
+    if isinstance(e, SystemError):  # parts of Python that do not look whether there was memory
+        return "without exception set" in str(e)
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))

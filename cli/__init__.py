@@ -37,7 +37,7 @@ def _execute() -> int:
         from ._app import execute
 
         return execute()
-    except (MemoryError, ImportError, OSError) as e:
+    except (MemoryError, ImportError, OSError, SystemError) as e:
         from aim_local.errors import is_out_of_memory
 
         if not is_out_of_memory(e):

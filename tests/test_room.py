@@ -64,6 +64,7 @@ def test_what_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("e", "is_so"),
     [
+        (SystemError("error return without exception set"), True), (SystemError("bad argument"), False),
         (MemoryError(), True), (OSError(12, "Cannot allocate memory"), True),
         (ImportError("libx265.so.216: failed to map segment from shared object"), True),
         (RuntimeError("can't start new thread"), True), (ImportError("No module named x"), False),
