@@ -47,6 +47,7 @@ def test_types_that_the_converter_cannot_write(source: Path, tmp_path: Path) -> 
         assert llm.generate("hello", generate=aim_local.GenerateConfig(max_tokens=2)).stats.n_prompt
 
 
+@pytest.mark.thorough
 def test_an_interrupt_leaves_nothing(source: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         convert(source, tmp_path / "other" / "out", progress=After(KeyboardInterrupt(), 0.1))

@@ -18,6 +18,7 @@ from family_case import OFF, Case
 from family_checkpoints import Clip, clip, message, picture
 from limits import LIMITS
 from qwen_case import ASKED, UNITS, distance, file_of, inputs_of, open_qwen
+from thorough import few
 from typer.testing import CliRunner
 
 from aim_local import Chat, FrameSampling, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
@@ -99,7 +100,7 @@ def test_several_turns_are_transformers(case: Case, capsys: pytest.CaptureFixtur
     assert apart < LIMITS.whole
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", few(SETTINGS, ("off", "pruned")))
 def test_later_questions_are_those_of_one_prompt(case: Case, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Visual tokens of earlier turns are ranked again."""
     tokens = SETTINGS[name]
@@ -116,7 +117,7 @@ def test_later_questions_are_those_of_one_prompt(case: Case, name: str, capsys: 
         print(f"\n  {case.family}, {name}, {[len(k) for k in fresh.trace.kept]}: logits {apart:.1e}", end="")
 
 
-@pytest.mark.parametrize("name", ["off", "early", "pruned"])
+@pytest.mark.parametrize("name", few(["pruned", "off", "early"], 1))
 def test_a_saved_conversation_goes_on(case: Case, name: str, tmp_path: Path) -> None:
     shown = given(case, media_of(case))
     with case.llm.chat(SETTINGS[name], sampling=FIVE) as chat:
@@ -130,7 +131,7 @@ def test_a_saved_conversation_goes_on(case: Case, name: str, tmp_path: Path) -> 
         assert bytes(read_chat(chat.save(tmp_path / "b.aimchat")).state) == state
 
 
-@pytest.mark.parametrize("name", ["off", "pruned"])
+@pytest.mark.parametrize("name", few(["pruned", "off"], 1))
 def test_a_turn_that_is_stopped_is_taken_back(case: Case, name: str) -> None:
     """While it is prefilled, and the conversation goes on as if it had never been asked."""
     shown, stop = given(case, media_of(case)), [False]

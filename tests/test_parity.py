@@ -112,12 +112,12 @@ def test_text_only(onevision: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     check(onevision, f"{BEFORE}{AFTER}", [], capsys)
 
 
-@pytest.mark.parametrize("n_frames", [1, 4, 9])
+@pytest.mark.parametrize("n_frames", few([4, 1, 9], 2))
 def test_video(onevision: Pair, n_frames: int, capsys: pytest.CaptureFixture[str]) -> None:
     check(onevision, f"{BEFORE}<__media__>{AFTER}", [video(onevision.side, n_frames)], capsys)
 
 
-@pytest.mark.parametrize("ratio", few([(100, 31), (171, 160), (40, 40), (23, 90)], 2), ids=str)
+@pytest.mark.parametrize("ratio", few([(100, 31), (171, 160), (40, 40), (23, 90)], 1), ids=str)
 def test_image(onevision: Pair, ratio: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
     check(onevision, f"{BEFORE}<__media__>{AFTER}", [image(*ratio)], capsys)
 
@@ -132,7 +132,7 @@ def test_image_and_video(onevision: Pair, capsys: pytest.CaptureFixture[str]) ->
     check(onevision, f"{BEFORE}<__media__>, then <__media__>{AFTER}", media, capsys)
 
 
-@pytest.mark.parametrize("ratio", [(40, 40), (100, 31), (23, 90)], ids=str)
+@pytest.mark.parametrize("ratio", few([(100, 31), (40, 40), (23, 90)], 2), ids=str)
 def test_llava_image(llava: Pair, ratio: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
     check(llava, "USER: <__media__>\nWhat is it? ASSISTANT:", [image(*ratio)], capsys)
 
