@@ -151,7 +151,7 @@ def _change_cells(header: Any, rng: random.Random) -> None:
     try:
         cache = header["cache"]
         items, marks = cache["items"], cache["marks"]
-        if rng.random() < 0.5:
+        if items and rng.random() < 0.5:
             n = rng.randrange(len(items))
             del items[n:], marks[n + 1 :]
         else:
