@@ -181,7 +181,7 @@ def same_heads(path: Path) -> int:
 
 
 class Spliced:
-    """A file without some ranges of its bytes, as far as libav reads one. cuts: (first byte, bytes), ascending."""
+    """A file without some ranges of its bytes, as far as decoders read one. cuts: (first byte, bytes), ascending."""
 
     def __init__(self, path: Path, cuts: Cuts) -> None:
         self._file: BinaryIO = path.open("rb")
@@ -191,16 +191,18 @@ class Spliced:
         self._spans = list(zip(starts, ends, strict=True))
         self._size, self._at = sum(end - start for start, end in self._spans), 0
 
-    def read(self, n: int) -> bytes:
-        left = self._at
+    def read(self, n: int = -1) -> bytes:
+        """n bytes, all for -1; fewer at the end alone."""
+        parts, begin = list[bytes](), 0  # begin: of a range, where the cuts are not counted
+        last = self._size if n < 0 else min(self._at + n, self._size)
         for start, end in self._spans:
-            if left < end - start:
-                self._file.seek(start + left)
-                data = self._file.read(min(n, end - start - left))
-                self._at += len(data)
-                return data
-            left -= end - start
-        return b""
+            first, behind = max(self._at, begin), min(last, begin + end - start)
+            if first < behind:
+                self._file.seek(start + first - begin)
+                parts.append(self._file.read(behind - first))
+                self._at += len(parts[-1])
+            begin += end - start
+        return b"".join(parts)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
