@@ -12,7 +12,7 @@ from media_fixtures import damage_packets, write_clip
 
 from aim_local import LoadConfig, VisionLLM
 from aim_local.config import GenerateConfig
-from aim_local.media import FrameSampling, decode, read_video
+from aim_local.media import FrameSampling, container, read_video
 from aim_local.store.encoded import EncodedStore
 
 CLIP = Path(__file__).parents[1] / "aim_local" / "data" / "clips" / "time.mp4"
@@ -55,16 +55,15 @@ def refuses_one(right: Decode) -> Decode:
 
 def makes_one_up(right: Decode) -> Decode:
     """As one does whose part of a frame got no memory: the frame is marked, those that are made from it are not."""
-    marked = iter((True,))
+    to_mark = [True]
 
     def wrong(stream: Any, packet: Any, damage: Any) -> list[Any]:
         def again(given: Any) -> list[Any]:
             frames = right(stream, given, damage)
-            if frames and next(marked, False):
+            if frames and to_mark:
+                to_mark.clear()
                 return [SimpleNamespace(is_corrupt=True), *frames[1:]]
             return [SimpleNamespace(is_corrupt=False, frame=frame) for frame in frames]
-
-        from aim_local.media import container
 
         found = container.decode(SimpleNamespace(decode=again), packet, damage)  # type: ignore[arg-type]
         return [one.frame for one in found]
@@ -77,7 +76,7 @@ def test_a_fault_that_passes_is_not_remembered(
     fault: Callable[[Decode], Decode], llm: VisionLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(decode, "decode", fault(decode.decode))
+        patched.setattr("aim_local.media.decode.decode", fault(container.decode))
         assert TRACES in ask(llm, CLIP)[1]
     assert n_kept() == 0
     with VisionLLM.load(config=LoadConfig(n_threads=1, cache_media=False)) as other:

@@ -7,12 +7,15 @@ go on by themselves.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from typing_extensions import Buffer
 
 FLV_HEADER = b"FLV\x01"
 _FLV_TAG, _FLV_TRAILER = 11, 4  # bytes before and after a tag's data
@@ -180,8 +183,8 @@ def same_heads(path: Path) -> int:
         return n
 
 
-class Spliced:
-    """A file without some ranges of its bytes, as far as decoders read one. cuts: (first byte, bytes), ascending."""
+class Spliced(io.RawIOBase):
+    """A file without some ranges of its bytes, to be read. cuts: (first byte, bytes), ascending."""
 
     def __init__(self, path: Path, cuts: Cuts) -> None:
         self._file: BinaryIO = path.open("rb")
@@ -191,18 +194,24 @@ class Spliced:
         self._spans = list(zip(starts, ends, strict=True))
         self._size, self._at = sum(end - start for start, end in self._spans), 0
 
-    def read(self, n: int = -1) -> bytes:
-        """n bytes, all for -1; fewer at the end alone."""
-        parts, begin = list[bytes](), 0  # begin: of a range, where the cuts are not counted
-        last = self._size if n < 0 else min(self._at + n, self._size)
+    def readinto(self, room: Buffer) -> int:
+        """What comes next of the range that it stands in; 0 at the end."""
+        left, view = self._at, memoryview(room).cast("B")
         for start, end in self._spans:
-            first, behind = max(self._at, begin), min(last, begin + end - start)
-            if first < behind:
-                self._file.seek(start + first - begin)
-                parts.append(self._file.read(behind - first))
-                self._at += len(parts[-1])
-            begin += end - start
-        return b"".join(parts)
+            if left < end - start:
+                self._file.seek(start + left)
+                data = self._file.read(min(len(view), end - start - left))
+                view[: len(data)] = data
+                self._at += len(data)
+                return len(data)
+            left -= end - start
+        return 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
@@ -214,3 +223,4 @@ class Spliced:
 
     def close(self) -> None:
         self._file.close()
+        super().close()

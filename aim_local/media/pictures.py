@@ -11,7 +11,7 @@ import itertools
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -154,7 +154,7 @@ def _identified(path: Path, stack: ExitStack) -> PIL.Image.Image | None:
         if name == "PPM":
             _check_ppm(path, file)
         cuts = long_texts(file, path.stat().st_size) if name == "PNG" else ()
-        given: BinaryIO | Spliced = stack.enter_context(closing(Spliced(path, cuts))) if cuts else file
+        given = stack.enter_context(io.BufferedReader(Spliced(path, cuts))) if cuts else file
         given.seek(0)
         try:
             return make(given, str(path))
