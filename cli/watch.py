@@ -37,7 +37,7 @@ def watch(
     give_up: Annotated[float | None, opt.duration(_GIVE_UP_HELP, "--give-up")] = None,
     mmproj: opt.Mmproj = None,
     tokens: Annotated[opt.TokenOptions, Without("window")],
-    load: Annotated[opt.LoadOptions, Without("no_cache", "max_pixels")],
+    load: Annotated[opt.LoadOptions, Without("no_cache")],
     answer: opt.AnswerOptions,
     stats: Annotated[bool, opt.flag("One line of numbers after each answer.", "--stats")] = False,
     json: Annotated[bool, opt.flag("With -p: one JSON object a line for each answer.", "--json")] = False,

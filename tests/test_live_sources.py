@@ -12,7 +12,7 @@ from live_case import ManualClock, codes, pieces, seen, times, until, watched, w
 from media_fixtures import write_clip
 
 from aim_local import LoadConfig, VisionLLM
-from aim_local.errors import AimError, MediaError, UsageError
+from aim_local.errors import AimError, MediaBudgetError, MediaError, UsageError
 from aim_local.live import WindowSize, parse_source
 from aim_local.live.growing import GrowingFile
 
@@ -267,3 +267,15 @@ def test_a_file_that_becomes_a_fifo(llm: VisionLLM, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match="what has its name is no file"):
             live.wait()
     assert said == ["c.ts is away (what has its name is no file); waiting for it for 30 s at most"]
+
+
+def test_frames_that_are_too_large(llm: VisionLLM, tmp_path: Path) -> None:
+    """As of a clip that is given to a question: one number for both."""
+    path = write_clip(tmp_path / "a.ts")
+    config = LoadConfig(n_threads=1, max_pixels=1000)
+    with (
+        VisionLLM.load(config=config) as small,
+        watched(small, str(path), ManualClock()) as live,
+        pytest.raises(MediaBudgetError, match="at most 1,000 are allowed"),
+    ):
+        until(lambda: False, live)

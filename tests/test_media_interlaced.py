@@ -9,8 +9,13 @@ import av
 import numpy as np
 import pytest
 from av.codec.context import Flags
+from live_case import until
 from media_fixtures import RATE, Pixels, decode_all
 
+from aim_local.live.choose import Chooser
+from aim_local.live.frames import Decoding, LiveFrame
+from aim_local.live.packets import Arrived, PacketQueue
+from aim_local.live.timeline import Timeline
 from aim_local.media import FrameSampling, outline_media, read_video
 from aim_local.media.interlace import NOTE
 
@@ -133,3 +138,27 @@ def test_a_clip_that_becomes_interlaced(tmp_path: Path) -> None:
     assert np.array_equal(video.frames[:N], decode_all(first))
     assert comb(video.frames[N:]) < comb(decode_all(second)) / 8
     assert video.warnings.count(NOTE) == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "how", "set_first"),
+    [("libx264", {"options": {"tune": "zerolatency", "x264-params": "tff=1"}}, ""), ("ffv1", {"order": TOP}, "tff")],
+)
+def test_frames_of_a_live_source(tmp_path: Path, codec: str, how: dict[str, Any], set_first: str) -> None:
+    """Each as in the whole clip, but for the last one, which waits for another behind it."""
+    path = write(tmp_path / "a.mkv", woven(), codec, **how)
+    whole, found, failed = filtered(path, set_first), list[LiveFrame](), list[BaseException]()
+    queue = PacketQueue(60)
+    decoding = Decoding(
+        queue, Timeline(is_paced=False), Chooser(RATE), lambda pixels: pixels, found.append, failed.append
+    )
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "SLICE"
+        for packet in container.demux(stream):
+            if packet.size:
+                queue.put(Arrived(packet, stream, 1, 0.0, 0.0, 0.0, True))
+        until(lambda: failed or decoding.n_frames == N)
+        decoding.close()
+    assert not failed
+    assert np.array_equal(np.stack([frame.pixels for frame in found]), whole[:-1])

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf_files import write_folder
@@ -110,7 +111,12 @@ def test_a_manifest_is_read_once_to_compare_its_files(tmp_path: Path, monkeypatc
         told["sha256"] = hashlib.sha256((folder / told["path"]).read_bytes()).hexdigest()
     (folder / "aim.json").write_text(json.dumps(manifest))
     paths, opened = store.resolve(folder), list[str]()
-    monkeypatch.setattr("aim_local.store.names.read_object", lambda path: opened.append(path.name) or read_object(path))
+
+    def watched(path: Path) -> dict[str, Any]:
+        opened.append(path.name)
+        return read_object(path)
+
+    monkeypatch.setattr("aim_local.store.names.read_object", watched)
     check_contents(paths)
     assert opened == ["aim.json"]
     (folder / "mmproj.gguf").write_bytes(b"other")

@@ -291,7 +291,8 @@ class Intake:
 
     def keep(self) -> str:
         """Puts the encoded item into the store. Returns why that cannot be, "" where all is well."""
-        if _stat(self.source) != self._stat:  # the file changed while it was read: nobody knows what was decoded
+        changed = _stat(self.source) != self._stat  # while it was read: nobody knows what was decoded
+        if changed or (isinstance(self.media, Video) and not self.media.is_sound):  # perhaps for want of memory alone
             self.rows.close()
         return self.rows.keep(*described(self.media, whole=self._is_fitted)) if self.media else ""
 

@@ -1,6 +1,7 @@
 """The thread that decodes packets, and frames that wait for the encoder.
 
-Of the frames that are not taken nothing is kept; those that are taken are fitted to the tower at once.
+Of the frames that are not taken nothing is kept; those that are taken are fitted to the tower at once, interlaced ones
+when the frame behind them is here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from aim_local.errors import MediaError
@@ -19,6 +21,7 @@ from aim_local.live.timeline import Timeline
 from aim_local.media.container import Damage, decode
 from aim_local.media.decode import rgb
 from aim_local.media.foreign import decoding
+from aim_local.media.interlace import deinterlaced, fields_of
 from aim_local.media.types import Frames, Size
 
 _WAIT = 0.2  # seconds between two looks at a wish to stop
@@ -87,6 +90,8 @@ class Decoding:
         self._fit, self._taken, self._fail = fit, taken, fail
         self._closed = threading.Event()
         self._to_rgb, self._opening, self.n_frames = VideoReformatter(), 0, 0
+        self._before: VideoFrame | None = None  # the frame that came last
+        self._half: _Half | None = None
         self._thread = threading.Thread(target=self._run, name="aim-local live decoder", daemon=True)
         self._thread.start()
 
@@ -107,17 +112,47 @@ class Decoding:
         if item.opening != self._opening:
             if self._opening:
                 self._timeline.cut()
-            self._opening, self._to_rgb = item.opening, VideoReformatter()
+            self._finish(None)
+            self._opening, self._to_rgb, self._before = item.opening, VideoReformatter(), None
         for frame in decode(item.stream, item.packet, Damage()):
             stamped = item.has_stamps and frame.pts is not None and frame.time_base is not None
             stamp = float(frame.pts * frame.time_base) if stamped else None
             self.n_frames += 1
             seconds = self._timeline.seconds(stamp, item.arrival, item.begin)
+            self._finish(frame)
             if self._chooser.takes(seconds):
-                try:
-                    with decoding("the source", "has a frame that cannot be shown"):
-                        pixels = rgb(frame, self._to_rgb)
-                except MediaError:
-                    continue
-                height, width = pixels.shape[:2]
-                self._taken(LiveFrame(self._fit(pixels), (height, width), seconds, item.arrival))
+                if fields_of(item.stream.codec_context, frame):
+                    self._half = _Half(self._before, frame, item, seconds)
+                else:
+                    self._take(frame, item, seconds)
+            self._before = frame
+
+    def _finish(self, behind: VideoFrame | None) -> None:
+        """The interlaced frame that waits for the one behind it; None: there is none."""
+        half, self._half = self._half, None
+        if half is None:
+            return
+        fields = fields_of(half.item.stream.codec_context, half.frame)
+        assert fields, "it waits for that"
+        near = [(i, one) for i, one in enumerate((half.before, half.frame, behind)) if one]
+        for _, frame in deinterlaced(near, {1}, fields):
+            self._take(frame, half.item, half.seconds)
+
+    def _take(self, frame: VideoFrame, item: Arrived, seconds: float) -> None:
+        try:
+            with decoding("the source", "has a frame that cannot be shown"):
+                pixels = rgb(frame, self._to_rgb)
+        except MediaError:
+            return
+        height, width = pixels.shape[:2]
+        self._taken(LiveFrame(self._fit(pixels), (height, width), seconds, item.arrival))
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """An interlaced frame that was taken, and the one before it."""
+
+    before: VideoFrame | None
+    frame: VideoFrame
+    item: Arrived
+    seconds: float

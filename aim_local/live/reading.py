@@ -17,7 +17,6 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
 from aim_local.live.clock import Clock
 from aim_local.live.growing import GrowingFile, check_index
@@ -37,7 +36,7 @@ class Reading:
     """say: lines for the user. fail: called with what ends the watch.
 
     give_up: seconds after which a source that is away, or a file that does not grow, ends it; None: never.
-    n_decoded: how many frames came of the packets so far.
+    n_decoded: how many frames came of the packets so far. max_pixels: of a frame.
     """
 
     def __init__(
@@ -49,10 +48,11 @@ class Reading:
         fail: Callable[[BaseException], None],
         give_up: float | None,
         n_decoded: Callable[[], int],
+        max_pixels: int,
     ) -> None:
         self._source, self._queue, self._clock = source, queue, clock
         self._say, self._fail, self._give_up = say, fail, give_up
-        self._n_decoded, self._closed = n_decoded, threading.Event()
+        self._n_decoded, self._max_pixels, self._closed = n_decoded, max_pixels, threading.Event()
         self._n_openings, self._n_packets = 0, 0
         self._away_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="aim-local reader", daemon=True)
@@ -115,7 +115,7 @@ class Reading:
     def _stream_of(self, container: InputContainer) -> VideoStream:
         try:
             stream = main_stream(container, self._source.name)
-            prepare(stream, self._source.name, MAX_PIXELS)
+            prepare(stream, self._source.name, self._max_pixels)
             return stream
         except MediaError as e:
             if not self._n_packets:

@@ -98,7 +98,10 @@ class LiveVideo:
         )
         self._encoder = threading.Thread(target=self._encode, name="aim-local live encoder", daemon=True)
         self._encoder.start()
-        self._reading = Reading(source, self._queue, clock, say, self._fail, give_up, lambda: self._decoding.n_frames)
+        self._reading = Reading(
+            source, self._queue, clock, say, self._fail, give_up, lambda: self._decoding.n_frames,
+            llm.model.config.max_pixels,
+        )  # fmt: skip
 
     # --- for questions ---
 

@@ -47,9 +47,13 @@ _MOST_THREADS = 16  # FFmpeg's own bound
 
 @dataclass
 class Damage:
-    """What went wrong in a walk through a file. n_packets: refused by the decoder; cut: reading ended with an error."""
+    """What went wrong in a walk through a file.
+
+    n_packets: refused by the decoder; n_concealed: frames that it made up in part; cut: reading ended with an error.
+    """
 
     n_packets: int = 0
+    n_concealed: int = 0
     cut: bool = False
 
 
@@ -129,13 +133,17 @@ def _next(packets: Iterator[Packet[VideoStream]], damage: Damage) -> Packet[Vide
 
 
 def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damage: Damage) -> list[VideoFrame]:
-    """Frames that `packet` completes (None: all the decoder still holds); none where it reports damage.
+    """Frames that `packet` completes (None: all the decoder still holds), without those that it made up in part; none
+    where it reports damage.
 
     Raises MediaMemoryError where there is no room for the decoder, which is no damage: also BlockingIOError, the
     system's word for threads that it has no room to start.
     """
     try:
-        return [frame for frame in stream.decode(packet) if not frame.is_corrupt]
+        frames = stream.decode(packet)
+        sound = [frame for frame in frames if not frame.is_corrupt]
+        damage.n_concealed += len(frames) - len(sound)
+        return sound
     except BlockingIOError as e:
         raise MediaMemoryError(_NO_MEMORY) from e
     except MemoryError as e:

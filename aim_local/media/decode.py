@@ -37,8 +37,12 @@ class _MissedKeyFrame(Exception):
     """A jump landed behind the packet it aimed at."""
 
 
-def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
-    """Put every frame the canvas misses that can be decoded, as decoding the whole file gives it; returns warnings."""
+def decode_onto(canvas: Canvas, clip: Clip) -> tuple[list[str], bool]:
+    """Put every frame the canvas misses that can be decoded, as decoding the whole file gives it.
+
+    Returns warnings, and whether the decoder found everything sound. Where it did not, that need not be the file's
+    fault: to a decoder that got no memory for a moment, the frames in hand are damaged.
+    """
     damage, notes, fields = Damage(), list[str](), clip.fields
     if fields is None:
         n_fields = _put_progressive(canvas, _frames(clip, canvas.missing(), "AUTO", damage))
@@ -53,9 +57,9 @@ def decode_onto(canvas: Canvas, clip: Clip) -> list[str]:
             _put_progressive(canvas, _frames(clip, canvas.missing(), "SLICE", Damage(), earlier=1))
         else:
             _put_whole(canvas, clip, fields, "SLICE", Damage(), earlier=1)
-    if damage.n_packets > len(canvas.missing()):
-        return [*notes, "the file is damaged near the chosen frames; some may show traces of it"]
-    return notes
+    if damage.n_packets + damage.n_concealed > len(canvas.missing()):  # others were made from these
+        notes = [*notes, "the file is damaged near the chosen frames; some may show traces of it"]
+    return notes, not damage.n_packets and not damage.n_concealed
 
 
 def needed(clip: Clip, indices: Sequence[int] | Indices) -> list[int]:

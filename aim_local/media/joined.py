@@ -7,12 +7,15 @@ go on by themselves.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from typing_extensions import Buffer
 
 FLV_HEADER = b"FLV\x01"
 _FLV_TAG, _FLV_TRAILER = 11, 4  # bytes before and after a tag's data
@@ -180,8 +183,8 @@ def same_heads(path: Path) -> int:
         return n
 
 
-class Spliced:
-    """A file without some ranges of its bytes, as far as libav reads one. cuts: (first byte, bytes), ascending."""
+class Spliced(io.RawIOBase):
+    """A file without some ranges of its bytes, to be read. cuts: (first byte, bytes), ascending."""
 
     def __init__(self, path: Path, cuts: Cuts) -> None:
         self._file: BinaryIO = path.open("rb")
@@ -191,16 +194,24 @@ class Spliced:
         self._spans = list(zip(starts, ends, strict=True))
         self._size, self._at = sum(end - start for start, end in self._spans), 0
 
-    def read(self, n: int) -> bytes:
-        left = self._at
+    def readinto(self, room: Buffer) -> int:
+        """What comes next of the range that it stands in; 0 at the end."""
+        left, view = self._at, memoryview(room).cast("B")
         for start, end in self._spans:
             if left < end - start:
                 self._file.seek(start + left)
-                data = self._file.read(min(n, end - start - left))
+                data = self._file.read(min(len(view), end - start - left))
+                view[: len(data)] = data
                 self._at += len(data)
-                return data
+                return len(data)
             left -= end - start
-        return b""
+        return 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
@@ -212,3 +223,4 @@ class Spliced:
 
     def close(self) -> None:
         self._file.close()
+        super().close()

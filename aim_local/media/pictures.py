@@ -30,7 +30,9 @@ from aim_local.media.colours import colours_of
 from aim_local.media.exif import turn_of
 from aim_local.media.files import is_av1_picture
 from aim_local.media.foreign import decoding
+from aim_local.media.joined import Spliced
 from aim_local.media.jpeg_scans import scans_of
+from aim_local.media.png_texts import long_texts
 from aim_local.media.types import Frames, Size, VideoInfo
 from aim_local.native.tiff import silence_libtiff
 
@@ -137,11 +139,13 @@ def _opened_if_any(path: Path) -> Iterator[PIL.Image.Image | None]:
         silence_libtiff()
         with decoding(path):
             PIL.Image.init()
-            image = _identified(path, stack.enter_context(path.open("rb")))
+            image = _identified(path, stack)
         yield stack.enter_context(image) if image else None
 
 
-def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
+def _identified(path: Path, stack: ExitStack) -> PIL.Image.Image | None:
+    """Lazily read, from a file that stays open as long as `stack`."""
+    file: BinaryIO = stack.enter_context(path.open("rb"))
     head = file.read(16)
     for name in _FORMATS:
         make, accepts = PIL.Image.OPEN[name]
@@ -149,9 +153,11 @@ def _identified(path: Path, file: BinaryIO) -> PIL.Image.Image | None:
             continue
         if name == "PPM":
             _check_ppm(path, file)
-        file.seek(0)
+        cuts = long_texts(file, path.stat().st_size) if name == "PNG" else ()
+        given = stack.enter_context(io.BufferedReader(Spliced(path, cuts))) if cuts else file
+        given.seek(0)
         try:
-            return make(file, str(path))
+            return make(given, str(path))
         except PIL.Image.DecompressionBombError as e:  # some readers look at that bound by themselves
             most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0)
             told = f"{path}: a picture ({name}) is too large for Pillow, which takes {most:,} pixels of this format"

@@ -172,9 +172,10 @@ def _opened_video(path: Path, sampling: FrameSampling, digest: str | None, max_p
 
     def read(keep: Keep, progress: Progress | None, on_frame: OnFrame | None) -> Video:
         canvas = Canvas(info.source, (info.height, info.width), plan.indices, keep, progress, on_frame)
-        near = fill(canvas, path, clip)
+        near, is_sound = fill(canvas, path, clip)
         frames, found, damage = canvas.finish()
-        return _video(info, frames, plan.indices[found], (*info.warnings, *plan.warnings, *damage, *near), known)
+        video = _video(info, frames, plan.indices[found], (*info.warnings, *plan.warnings, *damage, *near), known)
+        return replace(video, is_sound=is_sound and bool(found.all()))
 
     return Opened(_planned(info, plan.indices, known), read)
 
@@ -225,9 +226,9 @@ def _animation(path: Path, kind: pictures.PictureKind | None) -> VideoInfo:
     return pictures.animation_info(path, kind)
 
 
-def fill(canvas: Canvas, path: Path, clip: Clip | None) -> list[str]:
-    """Decodes what the canvas misses, of a clip or (None) an animated picture; returns warnings."""
+def fill(canvas: Canvas, path: Path, clip: Clip | None) -> tuple[list[str], bool]:
+    """Decodes what the canvas misses, of a clip or (None) an animated picture; returns as `decode_onto`."""
     if clip is not None:
         return decode.decode_onto(canvas, clip)
     pictures.draw_onto(canvas, path)
-    return []
+    return [], True

@@ -116,6 +116,7 @@ class Video:
     duration, source_fps: of the whole clip, in seconds and frames per second; NaN where unknown
     digest:     sha256 (hex) of the file's bytes, or of an array's shape and bytes
     source_size: (height, width) of the source as displayed, before resizing or fitting; None: that of `frames`
+    is_sound:   all chosen frames are there, and the decoder refused nothing and made nothing up
     """
 
     frames: Frames = field(repr=False)
@@ -128,6 +129,7 @@ class Video:
     warnings: tuple[str, ...]
     digest: str
     source_size: Size | None = None
+    is_sound: bool = True
 
     def __post_init__(self) -> None:
         assert self.frames.dtype == np.uint8
