@@ -90,7 +90,7 @@ def rehearsals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A new, empty home folder; AIM_LOCAL_HOME is a folder in it that does not exist yet."""
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_HOMES))  # mktemp lists all that are there, each time
     home.mkdir(parents=True)
@@ -99,7 +99,9 @@ def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for variable in _XDG:
         monkeypatch.setenv(variable, str(home / variable.lower()))
     monkeypatch.setenv("AIM_LOCAL_HOME", str(home / "aim-local"))
-    return home
+    yield home
+    if log := sys.modules.get("aim_local.native.log"):
+        log.echo_native_log(False)  # what a test of --debug has turned on
 
 
 @pytest.fixture(scope="session")
