@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so; tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes are started here, from the same sources
+# hundreds of processes are started here from the same sources: compiling them each time would be a third of the work
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 _HOMES = itertools.count()
 _XDG = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 
@@ -87,7 +90,7 @@ def rehearsals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A new, empty home folder; AIM_LOCAL_HOME is a folder in it that does not exist yet."""
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_HOMES))  # mktemp lists all that are there, each time
     home.mkdir(parents=True)
@@ -96,7 +99,9 @@ def user_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     for variable in _XDG:
         monkeypatch.setenv(variable, str(home / variable.lower()))
     monkeypatch.setenv("AIM_LOCAL_HOME", str(home / "aim-local"))
-    return home
+    yield home
+    if log := sys.modules.get("aim_local.native.log"):
+        log.echo_native_log(False)  # what a test of --debug has turned on
 
 
 @pytest.fixture(scope="session")
