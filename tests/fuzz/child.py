@@ -1,6 +1,7 @@
 """The process that reads: one line in, a mutant's number or a file's path; out, that it is there, and what it came to.
 
 It makes the seeds and reads some of them first: they must pass, and what they import is no growth of a mutant's read.
+Those kept in the corpus need not: they may be there for the refusal that they reach.
 Whatever is written to stdout or stderr meanwhile goes to a log, which begins anew with every file; so does a dump of
 the threads, when the driver asks for one with SIGUSR1.
 """
@@ -34,7 +35,8 @@ def main(name: str, folder: str, seed: int) -> None:
     faulthandler.register(signal.SIGUSR1, log, all_threads=True)
     target = targets.load(name)
     seeds = target.all_seeds(work / "seeds")
-    for path in seeds[:: -(-len(seeds) // WARM)]:
+    made = [path for path in seeds if path.is_relative_to(work)]
+    for path in made[:: -(-len(made) // WARM)]:
         found = outcome_of(target.read, path)
         if found.kind != ANSWER:
             answers.write(json.dumps({"broken": f"the seed {path.name} does not pass: {found}"}) + "\n")

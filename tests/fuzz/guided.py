@@ -32,7 +32,6 @@ from fuzz.outcome import OURS, ROOT, outcome_of
 from fuzz.process import own_state
 
 MISSING = "atheris is not installed: pip install atheris (Linux or macOS; wheels for CPython 3.11 to 3.13)"
-LONGEST = 1 << 16  # bytes of an input that libFuzzer makes
 MOST_SEEDED, MOST_TRACED = 5000, 200  # mutants that are compared with; whose lines are counted, which is slow
 Line = tuple[str, int]
 
@@ -133,7 +132,8 @@ def guide(args: argparse.Namespace) -> None:
     def suffix(path: Path) -> str:
         return targets.suffix_of(path, target.suffixes)
 
-    options = [f"-max_len={LONGEST}", f"-seed={args.seed}", "-timeout=20", "-rss_limit_mb=4096"]
+    longest = max(path.stat().st_size for path in seeds) * 5 // 4 + 1024
+    options = [f"-max_len={longest}", f"-seed={args.seed}", "-timeout=20", "-rss_limit_mb=4096"]
     if args.measure is None:
         options += [f"-max_total_time={int(args.minutes * 60) + 30}", f"-artifact_prefix={kept}/stopped-"]
     else:

@@ -24,7 +24,7 @@ from unicodedata import category
 from fuzz.damage import TEXTS, damage_bytes, damage_json, damage_text
 from fuzz.outcome import ROOT, fault_of_line
 
-SHORT = 12
+SHORT = 5
 MEMORY_MIB = 256
 CLIP = ROOT / "aim_local" / "data" / "clips" / "time.mp4"
 MOST_LINES = 10  # of a talk or a run: each is an answer
