@@ -215,6 +215,7 @@ _PICK_HELP = (
     "What --frames are spread over evenly: index (frame numbers, as the models' authors do), time, or auto: time where "
     "the clip's frame rate varies much."
 )
+Picking = Annotated[Pick, text(_PICK_HELP, "auto|time|index", "--pick")]
 Words = Annotated[
     list[str] | None,
     typer.Argument(help=_WORDS_HELP, metavar="MODEL|CLIP", show_default=False, autocompletion=complete_words),
@@ -256,7 +257,7 @@ class FrameOptions:
     fps: Annotated[float | None, number("Frames per second of video instead; --frames is then the most.")] = None
     start: Annotated[float | None, time("Begin there: seconds or mm:ss.sss.")] = None
     end: Annotated[float | None, time("Stop there: seconds or mm:ss.sss.")] = None
-    pick: Annotated[Pick, text(_PICK_HELP, "auto|time|index", "--pick")] = Pick.AUTO
+    pick: Picking = Pick.AUTO
 
     @property
     def picking(self) -> Literal["auto", "time", "index"]:

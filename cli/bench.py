@@ -37,6 +37,7 @@ def bench(
     vision_type: Annotated[str, opt.text("Weights of a random vision tower.", "TYPE")] = "f16",
     frames: Annotated[str | None, opt.text(_FRAMES_HELP, "N,N")] = None,
     tokens: Annotated[str, opt.text(_TOKENS_HELP, "SETTING,SETTING")] = "off,paper,fast",
+    pick: opt.Picking = opt.Pick.AUTO,
     video: Annotated[Path | None, opt.media_file("A clip. Default: a bundled or a synthetic one.")] = None,
     rounds: Annotated[int, opt.whole("Rounds that count.")] = 3,
     warm_up: Annotated[int, opt.whole("Rounds before them that do not count.", "--warm-up")] = 1,
@@ -64,7 +65,7 @@ def bench(
         vision_type=vision_type, frames=tuple(parse_frames(frames, "--frames")),
         settings=tuple(parse_list(tokens, "--tokens")), video=video, rounds=rounds, warm_up=warm_up, n_decode=n_decode,
         skip_vision=skip_vision, stock=against_stock or stock is not None, stock_folder=stock,
-        load=load.load_config(),
+        load=load.load_config(), pick=pick.value,
     )  # fmt: skip
     _hub.ready(model, **load.asking(output))
     result = run_bench(config, (lambda line: None) if output.quiet else _log.say)

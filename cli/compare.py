@@ -53,6 +53,7 @@ def compare(
     margin: Annotated[float, opt.number(_MARGIN_HELP)] = 1.0,
     out: Annotated[Path | None, opt.file("Folder of results. Default: compare-SUITE.", "FOLDER")] = None,
     frames: opt.Frames = None,
+    pick: opt.Picking = opt.Pick.AUTO,
     max_tokens: opt.MaxTokens = 64,
     kld_tokens: Annotated[int, opt.whole("Next-token distributions compared per question.")] = 16,
     no_kld: Annotated[bool, opt.flag("No KL divergence.", "--no-kld")] = False,
@@ -81,7 +82,7 @@ def compare(
     check_margin(margin)
     options = Options(
         max_tokens=max_tokens, kld_tokens=0 if no_kld else kld_tokens, n_frames=frames, load=load.load_config(),
-        memory_limit=memory_limit,
+        memory_limit=memory_limit, pick=pick.value,
     )  # fmt: skip
     settings, language = _settings(tokens), parse_list(types, "--types")
     vision = parse_list(vision_types, "--vision-types")

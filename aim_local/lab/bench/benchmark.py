@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ... import store
 from ...config import LoadConfig, VisualTokenConfig
@@ -40,7 +40,7 @@ class BenchConfig:
 
     vision_type: of a random mmproj. frames: () for the default. settings: text forms (settings.py). video: None takes
     a bundled clip, or a synthetic one where that is too short. warm_up: rounds before those that count. stock: pairs
-    with the unpatched library, which is in stock_folder or in the cache.
+    with the unpatched library, which is in stock_folder or in the cache. pick: as in FrameSampling.
     """
 
     model: str | None = None
@@ -58,6 +58,7 @@ class BenchConfig:
     stock: bool = False
     stock_folder: Path | None = None
     load: LoadConfig = field(default_factory=LoadConfig)
+    pick: Literal["auto", "time", "index"] = "auto"
 
     def __post_init__(self) -> None:
         if self.shape is not None and self.model is not None:
@@ -170,7 +171,7 @@ def _own_arms(
     config: BenchConfig, paths: ModelPaths, clip: Path | None, stack: ExitStack, say: Say, told: list[str]
 ) -> list[Arm]:
     """The settings, unreduced first, in this process."""
-    session = Session(paths, config.load, video=clip, skip_vision=config.skip_vision)
+    session = Session(paths, config.load, video=clip, skip_vision=config.skip_vision, pick=config.pick)
     stack.callback(session.close)
     told += session.model.warnings
     if config.skip_vision:
@@ -193,7 +194,7 @@ def _stock_arms(
 
     folder = find_stock(config.stock_folder, say)
     shared = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=make_folder(bench_folder()), prefix=".pair-")))
-    ours = stack.enter_context(OurWorker(paths, config.load, clip, shared))
+    ours = stack.enter_context(OurWorker(paths, config.load, clip, shared, config.pick))
     stock = stack.enter_context(StockWorker(folder, paths, config.load, ours))
     told.append(PAIRED if clip else f"{PAIRED}; the language model alone, without the vision tower")
     if stock.is_patched:

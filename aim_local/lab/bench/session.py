@@ -27,6 +27,7 @@ from ...errors import MediaError, ModelError
 from ...media import FrameSampling, MediaShape, Video
 from ...media.given import MediaItem
 from ...media.outline import outline_media
+from ...media.types import Pick
 from ...models.prompt import mark_raw
 from ...models.registry import open_tower
 from ...models.rows import RowsTower
@@ -86,13 +87,19 @@ class Measured:
 class Session:
     """A model loaded for measuring. video: read in every run; None goes with skip_vision, where rows are drawn.
 
-    Own the weights: `close()` or `with`.
+    pick: as in FrameSampling. Own the weights: `close()` or `with`.
     """
 
     def __init__(
-        self, paths: ModelPaths, config: LoadConfig, *, video: Path | None = None, skip_vision: bool = False
+        self,
+        paths: ModelPaths,
+        config: LoadConfig,
+        *,
+        video: Path | None = None,
+        skip_vision: bool = False,
+        pick: Pick = "auto",
     ) -> None:
-        self.video = video
+        self.video, self._pick = video, pick
         self._rows: RowsTower | None = None
         if not skip_vision and paths.mmproj is None:
             raise ModelError(f"{paths.name} has no vision tower; name it with --mmproj, or take --skip-vision")
@@ -105,9 +112,12 @@ class Session:
     def text(self) -> TextModel:
         return self.model.text
 
+    def _sampling(self, n_frames: int) -> FrameSampling:
+        return FrameSampling(n_frames=n_frames, pick=self._pick)
+
     def count(self, n_frames: int, tokens: VisualTokenConfig) -> Counts:
         """Tokens of the prompt that `run` would take; computes nothing."""
-        outline = outline_media(self._media(n_frames), FrameSampling(n_frames=n_frames), self.model.config.max_pixels)
+        outline = outline_media(self._media(n_frames), self._sampling(n_frames), self.model.config.max_pixels)
         plan = self._plan(outline.shape, n_frames, tokens)
         return Counts(plan.n_text, plan.n_visual, plan.n_visual_full)
 
@@ -117,7 +127,7 @@ class Session:
         if self._rows:
             self._rows.prepare(n_frames)
         is_apart, start = reset_peak_rss(), time.perf_counter()
-        reading = read_media(model, [media], FrameSampling(n_frames=n_frames), watch)
+        reading = read_media(model, [media], self._sampling(n_frames), watch)
         plan = self._plan(reading.items[0].shape, n_frames, tokens)
         with closing(open_context(model, plan, context_size(model, plan, n_decode + 1) - plan.n_visual)) as context:
             encoded = encode_media(model, plan, dict(enumerate(reading.items)), watch)
@@ -141,7 +151,7 @@ class Session:
 
         Of frames that are encoded together the first one: the unpatched library takes as long for it as for all.
         """
-        reading = read_media(self.model, [self._media(n_frames)], FrameSampling(n_frames=n_frames), Watch())
+        reading = read_media(self.model, [self._media(n_frames)], self._sampling(n_frames), Watch())
         (video,) = (item for item in reading.items if isinstance(item, Video))
         n_tiles = self.model.tower.n_tiles(video.shape) if self.model.tower else 1
         return np.stack(list(video.frames)[:: -(-n_frames // n_tiles)]), reading.ms

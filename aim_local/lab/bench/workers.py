@@ -30,12 +30,14 @@ class OurWorker(Child):
     video: None measures the language model alone. folder: for the files that go from one side to the other.
     """
 
-    def __init__(self, paths: ModelPaths, config: LoadConfig, video: Path | None, folder: Path) -> None:
+    def __init__(self, paths: ModelPaths, config: LoadConfig, video: Path | None, folder: Path, pick: str) -> None:
         super().__init__("our side", ["-m", __name__])
         self._folder, self.has_vision = folder, video is not None
         try:
             files = {"name": paths.name, "model": str(paths.model), "mmproj": str(paths.mmproj or "")}
-            self.facts = self.ask(paths=files, config=asdict(config), video=str(video or ""), folder=str(folder))
+            self.facts = self.ask(
+                paths=files, config=asdict(config), video=str(video or ""), folder=str(folder), pick=pick
+            )
         except BaseException:
             self.close()
             raise
@@ -75,7 +77,7 @@ def open_session(request: Message) -> Session:
     files = request["paths"]
     paths = ModelPaths(files["name"], Path(files["model"]), Path(files["mmproj"]) if files["mmproj"] else None)
     video = Path(request["video"]) if request["video"] else None
-    return Session(paths, LoadConfig(**request["config"]), video=video, skip_vision=video is None)
+    return Session(paths, LoadConfig(**request["config"]), video=video, skip_vision=video is None, pick=request["pick"])
 
 
 def facts(session: Session, request: Message) -> Message:

@@ -114,7 +114,9 @@ def ask(llm: VisionLLM, job: Job, task: Task) -> Scored:
 
     item, options = task.item, job.options
     n_frames = options.n_frames or llm.default_frames or None
-    sampling = FrameSampling(n_frames=n_frames, start=item.start, end=item.end) if n_frames else None
+    sampling = None
+    if n_frames:
+        sampling = FrameSampling(n_frames=n_frames, start=item.start, end=item.end, pick=options.pick)
     scored = llm.score(
         prompt_of(item),
         item.media,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...config import LoadConfig
 from ...errors import UsageError
@@ -19,7 +19,8 @@ class Options:
 
     max_tokens: longest answer. kld_tokens: next-token distributions compared per item, 0 for none. n_frames: None for
     each model's own number. load: what is measured is computed here, so nothing comes from the cache of encoded clips
-    unless it says so. memory_limit: bytes of address space a cell's process may take, mapped files included.
+    unless it says so. memory_limit: bytes of address space a cell's process may take, mapped files included. pick: as
+    in FrameSampling.
     """
 
     max_tokens: int = 64
@@ -27,6 +28,7 @@ class Options:
     n_frames: int | None = None
     load: LoadConfig = field(default_factory=lambda: LoadConfig(cache_media=False))
     memory_limit: int | None = None
+    pick: Literal["auto", "time", "index"] = "auto"
 
     def __post_init__(self) -> None:
         _at_least(1, "max_tokens", self.max_tokens)
