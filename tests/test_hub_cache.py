@@ -1,0 +1,87 @@
+"""What lies in the hub's cache before a pull, and an answer without end: nothing is believed, nothing waited for.
+
+Replies that lie are files: tests/fuzz/findings/hub.
+"""
+
+from __future__ import annotations
+
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import hub_server
+import pytest
+from cli_case import run
+from gguf_files import write_mmproj, write_model
+from hub_server import Hub, sums
+
+from aim_local import store
+
+hub = hub_server.hub
+REPO = "tiny/toy-GGUF"
+MODEL, MMPROJ = "toy-Q4_K_M.gguf", "mmproj-toy-F16.gguf"
+
+
+@pytest.fixture
+def toy(hub: Hub, tmp_path: Path) -> Hub:
+    model = write_model(tmp_path / "model.gguf").read_bytes()
+    hub.repos[REPO] = {MODEL: model, MMPROJ: write_mmproj(tmp_path / "mmproj.gguf").read_bytes()}
+    return hub
+
+
+def folder(user_home: Path) -> Path:
+    return user_home / "hf" / "hub" / "models--tiny--toy-GGUF"
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF of another", None])
+def test_a_blob_that_is_not_what_its_name_says(toy: Hub, user_home: Path, content: bytes | None) -> None:
+    """Empty, another's, or of the right length: it is fetched, and the right one is answered from."""
+    right = toy.repos[REPO][MODEL]
+    blob = folder(user_home) / "blobs" / sums(MODEL, right)[0]
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(right[:-1] + b"?" if content is None else content)
+    result = run("pull", REPO, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert store.resolve(REPO).model.read_bytes() == right
+
+
+def test_a_blob_that_is_right_is_not_fetched_again(toy: Hub, user_home: Path) -> None:
+    right = toy.repos[REPO][MODEL]
+    blob = folder(user_home) / "blobs" / sums(MODEL, right)[0]
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(right)
+    assert run("pull", REPO, "--yes").exit_code == 0
+    assert toy.downloads(MODEL) == []
+
+
+def test_an_entry_is_made_in_no_folder_but_the_caches(toy: Hub, user_home: Path) -> None:
+    mine = user_home / "mine"
+    mine.mkdir()
+    snapshots = folder(user_home) / "snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / toy.revision(REPO)).symlink_to(mine)
+    result = run("pull", REPO, "--yes")
+    assert result.exit_code == 1
+    assert "leads out of the hub's cache" in result.stderr.splitlines()[-1]
+    assert list(mine.iterdir()) == []
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """A blank at a time, each soon enough for a client that waits for a byte."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.close_connection = True
+    try:
+        while True:
+            handler.wfile.write(b" ")
+            time.sleep(0.01)
+    except OSError:
+        return
+
+
+def test_a_listing_that_comes_a_byte_at_a_time(toy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim_local.hub.asking.MOST_SECONDS", 0.1)
+    toy.instead["/api/models/"] = drip
+    result = run("pull", REPO, "--yes")
+    assert result.exit_code == 1
+    assert "does not answer as a hub does (0 MiB in 0 s, and more to come)" in result.stderr.splitlines()[-1]
