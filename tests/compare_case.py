@@ -97,11 +97,11 @@ def item_row(name: str, **fields: Any) -> ItemResult:
 
 
 def other_words(root: Path) -> Path:
-    """The demo model with one token of another name."""
+    """The demo model with one token of another name, which no merge makes."""
     shutil.copytree(FOLDER, root / "other", ignore=shutil.ignore_patterns("aim.json"))  # it tells of the model's sha256
     path = root / "other" / "model.gguf"
     data = path.read_bytes()
     start = data.index(b"tokenizer.ggml.tokens")
-    at = data.index(b"\x05\x00\x00\x00\x00\x00\x00\x00green", start) + 8
-    path.write_bytes(data[:at] + b"gruen" + data[at + 5 :])
+    at = data.index(b"<|endoftext|>", start)
+    path.write_bytes(data[:at] + b"<|ENDOFTEXT|>" + data[at + 13 :])
     return root / "other"
