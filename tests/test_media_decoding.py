@@ -44,7 +44,7 @@ def read_indices(clip: Clip, indices: list[int]) -> tuple[Pixels, list[str]]:
     info = clip.info
     wanted = np.array(indices, dtype=np.int64)
     sheet = canvas.Canvas(info.source, (info.height, info.width), wanted, canvas.Keep(), None)
-    warnings = decode.decode_onto(sheet, clip)
+    warnings, _ = decode.decode_onto(sheet, clip)
     frames, _, lost = sheet.finish()
     return frames, warnings + lost
 

@@ -62,7 +62,7 @@ def test_reports_are_counted_by_place(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "report.1").write_text(ADDRESS)
     bar = "==================\n"
     (tmp_path / "report.2").write_text(f"{bar}{THREAD}{bar}{bar}{THREAD}{bar}ThreadSanitizer: reported 2 warnings\n")
-    assert reported(tmp_path) == 3
+    assert reported(tmp_path, tmp_path) == 3
     told = capsys.readouterr().out
     assert "2 x data race" in told
     assert "1 x heap-buffer-overflow" in told

@@ -187,6 +187,15 @@ def test_a_full_folder_says_what_to_delete() -> None:
         put(uploads, large)
 
 
+def bytes_in(folder: str | Path) -> int:
+    """Of its files; one that is taken away meanwhile has none."""
+    total = 0
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += entry.stat().st_size
+    return total
+
+
 def test_uploads_at_once_stay_within_the_room() -> None:
     """Sixteen threads write; whenever one looks, the bytes on the disk are no more than allowed."""
     most = 20_000
@@ -201,9 +210,9 @@ def test_uploads_at_once_stay_within_the_room() -> None:
             with uploads.begin(f"{i}.png", "vision", len(data) if i % 2 else 0) as writer:
                 for at in range(0, len(data), 100):
                     writer.write(data[at : at + 100])
-                    seen.append(sum(entry.stat().st_size for entry in os.scandir(uploads.scratch)))
+                    seen.append(bytes_in(uploads.scratch))
                 done.append(writer.finish())
-        except (uploads_file.RequestError, FileNotFoundError):
+        except uploads_file.RequestError:
             return
 
     with Uploads(Limits(files_bytes=most)) as uploads:
@@ -213,7 +222,7 @@ def test_uploads_at_once_stay_within_the_room() -> None:
         for thread in threads:
             thread.join()
         assert max(seen) <= most
-        assert 1 <= len(done) <= 6
+        assert len(done) <= 6  # none, where each had a part of the room when it was used up
         assert in_folder(uploads) == sorted(kept.id for kept in done)
         assert uploads.room.free == most - sum(kept.n_bytes for kept in done)
 

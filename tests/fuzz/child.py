@@ -35,8 +35,8 @@ def main(name: str, folder: str, seed: int) -> None:
     faulthandler.register(signal.SIGUSR1, log, all_threads=True)
     target = targets.load(name)
     seeds = target.all_seeds(work / "seeds")
-    made = [path for path in seeds if path.is_relative_to(work)]
-    for path in made[:: -(-len(made) // WARM)]:
+    made = [path for path in seeds if path.is_relative_to(work)] or seeds
+    for path in made[:: max(1, len(made) // WARM)][:WARM]:
         found = outcome_of(target.read, path)
         if found.kind != ANSWER:
             answers.write(json.dumps({"broken": f"the seed {path.name} does not pass: {found}"}) + "\n")

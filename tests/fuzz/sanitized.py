@@ -98,7 +98,7 @@ def main() -> int:
     tests, targets = args.test or ([] if only else kind.tests), args.target or ([] if only else kind.targets)
     n_failed, passed = tested(tests, environment, args.jobs)
     n_failed += fuzzed(targets, environment, out, args.mutants, args.jobs)
-    n_reports = reported(out / "reports")
+    n_reports = reported(out / "reports", args.build / "bin")
     n_mutants = sum(tally.mutants for tally in State(out / "fuzz.json").tallies)
     minutes = (time.monotonic() - begin) / 60
     print(f"{args.kind}: {passed}; {n_mutants} mutants; {n_reports} reports; {minutes:.1f} minutes; {processor()}")
@@ -164,9 +164,10 @@ def fuzzed(
     return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
 
 
-def reported(folder: Path) -> int:
+def reported(folder: Path, libraries: Path) -> int:
     """How many reports lie there. Each place is told once, with a whole report."""
     texts = [path.read_text(errors="replace") for path in sorted(folder.glob("report.*"))]
+    texts = [sanitizer.named(text, libraries) for text in texts]
     parts = [part for text in texts for part in re.split(r"(?m)^={10,}$", text) if sanitizer.SAID.search(part)]
     counts = Counter(map(sanitizer.place, parts))
     for place, n in counts.most_common():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 RUNNING = "san.so" in os.environ.get("LD_PRELOAD", "")
@@ -36,7 +38,22 @@ def taken(folder: Path) -> str:
     for path in sorted(folder.glob("report.*")):
         texts.append(path.read_text(errors="replace").strip())
         path.unlink()
+    texts = [named(text, Path(os.environ.get("AIM_LOCAL_LIB", "."))) for text in texts]
     return "\n".join("\n".join(texts).splitlines()[:_MOST])
+
+
+def named(report: str, libraries: Path) -> str:
+    """With functions and lines where GCC's thread sanitizer has none: of libraries that were loaded after its start."""
+
+    def frame(match: re.Match[str]) -> str:
+        library, at = match.groups()
+        if not (libraries / library).is_file() or not shutil.which("addr2line"):
+            return match[0]
+        command = ["addr2line", "-Cfe", str(libraries / library), at]
+        function, line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[:2]
+        return f"{function} {line} ({library}+{at})"
+
+    return re.sub(r"<null> <null> \(([\w.-]+)\+(0x[0-9a-f]+)\)", frame, report)
 
 
 def place(report: str) -> str:
