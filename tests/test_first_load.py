@@ -45,6 +45,7 @@ def load(folder: Path) -> None:
 
 
 def test_what_was_converted(read: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim_local.store.seen._here", {})  # of other tests, which convert the same
     monkeypatch.setattr("aim_local.store.digests._YOUNG_NS", 0)  # this model takes less than a tenth of a second
     made = convert(write_onevision(tmp_path / "source", model=model_of("llava_onevision")), tmp_path / "m", F32).folder
     assert sorted(read) == ["text", "vision", "weights", "weights"]
