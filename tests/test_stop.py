@@ -139,7 +139,8 @@ def test_a_plain_context_stops(models: Models) -> None:
     try:
         hook.attach_context(ctx)
         hook.poll = Poll()
-        batch = llama.llama_batch_get_one((ctypes.c_int32 * 3)(1, 2, 3), 3)
+        ids = (ctypes.c_int32 * 3)(1, 2, 3)  # a name: the batch holds its address only
+        batch = llama.llama_batch_get_one(ids, 3)
         assert llama.llama_decode(ctx, batch) == 2
         assert llama.llama_memory_seq_pos_max(llama.llama_get_memory(ctx), 0) == -1
         with pytest.raises(Stopped):
