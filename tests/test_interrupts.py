@@ -188,4 +188,5 @@ def test_an_answer_at_any_moment(mp4: Path, delay: float) -> None:
             run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
     assert "aim_local/cli" not in said
-    assert run.returncode in (0, 130) or any(words in said for words in STARTING)
+    started = run.returncode != -signal.SIGINT  # else the machine was so busy that Python itself had not begun
+    assert not started or run.returncode in (0, 130) or any(words in said for words in STARTING)

@@ -17,18 +17,17 @@ Rows = NDArray[np.float32]
 _CURE = "its weights or its head are damaged: download or convert it again"
 
 
-def finite_logits(logits: Rows, path: Path | None = None, *, may_be_flat: bool = False) -> Rows:
+def finite_logits(logits: Rows, path: Path | None = None) -> Rows:
     """The same logits, float32 [n_vocab], of the model at `path`. Raises ModelError for NaN and infinity.
 
     And where all are one number: no token comes before another then.
-    may_be_flat: of a model on other machines; one that is lost leaves zeros, and is told at the next call.
     -inf is allowed, unless it is all there is: a token that cannot be has it.
     """
     highest = logits.max()
     whose = f"{path}: " if path else "the model's "
     if not np.isfinite(highest):  # NaN goes through it
         raise ModelError(f"{whose}next-token scores are not finite numbers (NaN or infinity); {_CURE}")
-    if not may_be_flat and logits.size > 1 and highest == logits.min():
+    if logits.size > 1 and highest == logits.min():
         raise ModelError(f"{whose}next-token scores are all {highest:g}; {_CURE}")
     return logits
 

@@ -192,6 +192,19 @@ class LlamaModel:
         with self._using_vocab() as vocab:
             return bool(llama.llama_vocab_is_eog(vocab, token))
 
+    def finite(self, logits: Rows) -> Rows:
+        """The same logits of this model, float32 [n_vocab]. Raises ModelError, see finite_logits.
+
+        ServerLostError where they were computed elsewhere: a server that is lost leaves zeros.
+        """
+        self.stop.check_done()
+        try:
+            return finite_logits(logits, self.path)
+        except ModelError:
+            if self.remote:
+                self.remote.check_for_a_while()
+            raise
+
     def close(self) -> None:
         self.owned.close()
 
@@ -270,11 +283,11 @@ class Decoder:
     def logits(self) -> Rows:
         """float32 [n_vocab], a copy of the logits after the last decoded token. Raises ModelError for NaN."""
         pointer = llama.llama_get_logits_ith(self._ctx, -1)  # waits for them
-        self._model.stop.check_done()
         if not pointer:
+            self._model.stop.check_done()
             raise NativeError("no logits: nothing was decoded with logits=True")
         logits = np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
-        return finite_logits(logits, self._model.path, may_be_flat=bool(self._model.remote))
+        return self._model.finite(logits)
 
     def truncate(self, position: int) -> bool:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""

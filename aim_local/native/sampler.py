@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ..errors import ClosedError, ModelError, UsageError
 from . import log
 from .aside import aside, is_busy
-from .finite import finite_logits
 from .library import llama
 from .llama import LlamaModel
 
@@ -52,7 +51,7 @@ class Sampler:
     """
 
     def __init__(self, model: LlamaModel, sampling: Sampling, check: Callable[[], None] = lambda: None) -> None:
-        self._n_vocab, self._path, self._check, self._is_left = model.n_vocab, model.path, check, False
+        self._n_vocab, self._finite, self._check, self._is_left = model.n_vocab, model.finite, check, False
         self._chain = self._grammar = None
         if sampling.grammar:
             _check_text(sampling.grammar)
@@ -64,14 +63,14 @@ class Sampler:
     def draw(self, context: Any) -> int:
         """The next token, from the logits after the last decoded one. context: a llama_context.
 
-        Raises ModelError where no token of the model continues what the grammar allows, and for logits that are NaN.
+        Raises ModelError where no token of the model continues what the grammar allows, and as LlamaModel.finite does.
         """
         if self._chain is None:
             raise ClosedError("the sampler is closed; make another one")
         if not self._grammar:
-            finite_logits(self._logits(context), self._path)
+            self._finite(self._logits(context))
             return int(llama.llama_sampler_sample(self._chain, context, -1))
-        return self._aside(partial(self._draw, finite_logits(self._logits(context).copy(), self._path)))
+        return self._aside(partial(self._draw, self._finite(self._logits(context).copy())))
 
     def _read(self, vocab: Any, grammar: bytes) -> None:
         log.clear()  # what llama.cpp says is heard in the thread that asks
