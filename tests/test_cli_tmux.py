@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cli_case import MAIN
+from thorough import few
 from tmux_screen import Screen
 
 import aim_local
@@ -65,7 +66,7 @@ def check_words(lines: list[str], sentence: str, width: int) -> None:
         assert word in shown or len(word) > width, f"{word!r} is broken:\n" + "\n".join(lines)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", few(WIDTHS, 1))
 def test_a_conversation_about_a_clip(width: int, folder: Path) -> None:
     """With the bundled model; the whole screen is kept, and compared."""
     with Screen(program("chat", "needle.mp4", "--temp", "0", "--no-cache"), folder, width) as screen:
