@@ -90,6 +90,7 @@ def test_thinning_keeps_prefix_and_questions() -> None:
         assert set(range(N_PREFIX)) | set(range(N_PREFIX + 9, N_PREFIX + 14)) <= set(rows)
 
 
+@pytest.mark.thorough
 def test_a_step_moves_what_is_not_frozen(tmp_path: Path) -> None:
     make_tokenizer.build().save_pretrained(tmp_path)
     rates = {"lr": 1e-3, "muon_lr": 1e-3, "aux": 0.3, "minutes": 1.0}

@@ -195,6 +195,7 @@ def test_textured_frames_mirror_as_their_scene_says(seed: int) -> None:
         assert (np.abs(drawn - flipped) > 8).mean() < 0.002, "edges may differ by rounding"
 
 
+@pytest.mark.thorough
 def test_grounds_are_dull_and_vary() -> None:
     grounds = [draw(replace(make_scene(seed, VARIED), shapes=()), 168).astype(float) for seed in range(30)]
     assert max((f.max(-1) - f.min(-1)).mean() for f in grounds) < 60, "a shape's colour stands out"

@@ -49,6 +49,7 @@ def test_refusals_are_said_and_can_be_tried_again(chromium: Page, service: PageS
         assert message["content"][0]["file"] == {"file_id": "file-1"}
 
 
+@pytest.mark.thorough
 def test_a_busy_service_is_asked_again(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip() as tab:
         service.busy = 1
@@ -93,6 +94,7 @@ def test_a_service_that_is_gone(chromium: Page, service: PageService) -> None:
         expect(tab(".turn .text")).to_have_text("red cross")
 
 
+@pytest.mark.thorough
 def test_a_service_that_was_started_anew_gets_the_clips_again(chromium: Page, service: PageService) -> None:
     with Tab(chromium, service).open().clip().answered() as tab:
         service.uploads = {"file-9": b""}
@@ -103,6 +105,7 @@ def test_a_service_that_was_started_anew_gets_the_clips_again(chromium: Page, se
         assert service.asked[-1]["messages"][0]["content"][0]["file"] == {"file_id": "file-2"}
 
 
+@pytest.mark.thorough
 def test_uploads_can_be_cancelled_refused_and_waited_for(chromium: Page, service: PageService, tmp_path: Path) -> None:
     with Tab(chromium, service).open() as tab:
         service.upload_gate.clear()

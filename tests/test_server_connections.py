@@ -71,6 +71,7 @@ def test_requests_sent_ahead_are_answered_in_their_order_and_bounded(held: tuple
         assert call.stopped.wait(PATIENCE_S)
 
 
+@pytest.mark.thorough
 def test_a_head_that_does_not_come_ends_the_connection(
     held: tuple[HeldLLM, Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_after_the_grace_time_the_answer_is_cut_honestly() -> None:
         assert all(chunk.choices[0].finish_reason is None for chunk in said)
 
 
+@pytest.mark.thorough
 def test_a_body_that_still_comes_is_told_that_the_service_stops() -> None:
     with process("--grace", "0") as found:
         host, port = found.url.removeprefix("http://").split(":")
