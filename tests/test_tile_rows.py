@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz.sanitizer import RUNNING
 
 from aim_local.engine.tile_rows import ItemRows
 from aim_local.models.reuse import Seen, Shared
@@ -72,7 +73,7 @@ def test_rows_of_the_store_are_forgotten_too() -> None:
     assert alive() is None
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or RUNNING, reason="only glibc can be asked, and no sanitizer")
 def test_freed_arrays_go_back_to_the_system() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -72,7 +72,11 @@ def run(args: argparse.Namespace, state: State) -> None:
 
 def known(name: str) -> int:
     """How many of its seeds and kept findings do not pass."""
-    outcomes = read_known(name)
+    try:
+        outcomes = read_known(name)
+    except BrokenTarget as error:
+        told(f"error: {error}")
+        return 1
     bad = [outcome for outcome in outcomes if not outcome.passed]
     told(f"{name}: {len(outcomes)} seeds and kept findings, {len(bad)} do not pass")
     for outcome in bad:

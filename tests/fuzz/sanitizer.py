@@ -61,5 +61,7 @@ def place(report: str) -> str:
     said = SAID.search(report)
     what = re.sub(r"0x[0-9a-f]+|\d{4,}", "", next(filter(None, said.groups()), "")) if said else "a report"
     frames = [f"{file}:{function.partition('(')[0]}" for function, file in _FRAME.findall(report)]
-    named = [*frames[:1], *[frame for frame in frames if frame.startswith("aim-")][:1]]
-    return ", ".join(dict.fromkeys([what.strip(), *named]))
+    libraries = [name for name in re.findall(r"\(([^\s()]+)\+0x[0-9a-f]+\)", report) if "san.so" not in name]
+    first = frames[:1] or libraries[:1]
+    own = [frame for frame in frames if frame.startswith("aim-")][:1]
+    return ", ".join(dict.fromkeys([what.strip(), *first, *own]))
