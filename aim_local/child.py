@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from .errors import AimError, NativeError
+from .errors import AimError, NativeError, is_out_of_memory
 
 Message = dict[str, Any]  # plain values for JSON
 
@@ -260,7 +260,7 @@ def reason_of(e: BaseException) -> str:
     text = " ".join(str(e).split())
     if isinstance(e, AimError):
         return text
-    if isinstance(e, MemoryError):
+    if is_out_of_memory(e):
         return f"not enough memory{': ' + text if text else ''}"
     return f"{type(e).__name__}: {text}"
 

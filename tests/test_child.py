@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -75,6 +76,8 @@ def test_words_of_a_death(code: int, words: str, told: str) -> None:
 
 def test_reasons() -> None:
     assert reason_of(MediaError("two\n lines")) == "two\\n lines"
+    assert reason_of(SystemError("f returned NULL without setting an exception")).startswith("not enough memory: ")
+    assert reason_of(OSError(errno.ENOMEM, "Cannot allocate memory")).startswith("not enough memory: ")
     assert reason_of(MemoryError()) == "not enough memory"
     assert reason_of(KeyError("x")) == "KeyError: 'x'"
 

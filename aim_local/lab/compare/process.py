@@ -72,8 +72,9 @@ _NO_MEMORY = (
     "buffer",
     "SIGSEGV",
     "SIGABRT",
-    "error return without exception set",
-)  # Python's own code, where it does not look for want of memory
+    "without exception set",  # Python's own code, where it does not look for want of memory
+    "without setting an exception",
+)
 
 
 def _with_limit(reason: str, limit: int | None) -> str:
