@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 
 import damaged_heads
 from family_case import converted
+from fuzz.sanitizer import SLOWER
 from thorough import few
 
 from aim_local.errors import ModelError
@@ -48,7 +49,7 @@ def test_every_bent_key_is_refused_or_works(pair_of: Callable[[str], Path], give
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=300 * SLOWER,
     )
     assert run.returncode == 0, run.stderr
     found = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]

@@ -52,8 +52,8 @@ KINDS = {
         (
             *("staged_*", "stop", "merging", "anyres", "tiles", "tile_rows", "pruning", "pruning_settings", "foreign"),
             *("threads", "kernels_*", "score_kernels", "exact", "ward", "ward_ways", "tower_merge", "weigh", "ties"),
-            *("native_*", "life_cycle", "closed", "callbacks", "rehearsal", "damaged_heads", "text_heads", "loading"),
-            *("chat_state", "chat_state_cells", "finite", "taken_back", "grammar_endless", "sampling", "rpc_failures"),
+            *("native_*", "life_cycle", "closed", "callbacks", "rehearsal", "damaged_heads", "text_heads"),
+            *("chat_state", "chat_state_cells", "finite", "taken_back", "grammar_endless", "rpc_failures"),
             *("mapped_weights", "encoded_store", "rankings", "reuse", "quantize", "leaks"),
         ),
         ("gguf", "saved_chat", "state", "request", "checkpoint"),
