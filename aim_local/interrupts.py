@@ -45,7 +45,8 @@ def run(program: Callable[[], int]) -> NoReturn:
 
 
 def listen() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt, for a program that `run` has started."""
+    """From now on Ctrl-C raises KeyboardInterrupt, for a program that `run` has started, and stands for itself."""
+    _others.clear()
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -13,12 +13,10 @@ from types import FrameType
 from aim_local import interrupts
 
 _WORDS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
-_received: list[int] = []
 
 
 def listen() -> None:
     """From now on. A signal that the caller has ignored (nohup) stays so."""
-    _received.clear()
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers in no other
         return
     for name in _WORDS:
@@ -28,7 +26,6 @@ def listen() -> None:
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:
-    _received.append(number)
     interrupts.stand_for(_WORDS[signal.Signals(number).name], 128 + number)
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):  # as a shell starts what it sends to
         raise KeyboardInterrupt  # the background
@@ -37,5 +34,5 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
 
 def check() -> None:
     """Raises KeyboardInterrupt where the process was told to end: for what goes on after a Ctrl-C."""
-    if _received:
+    if interrupts.ending() != interrupts.CTRL_C:
         raise KeyboardInterrupt

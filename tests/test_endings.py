@@ -13,7 +13,8 @@ import pytest
 from fake_llm import FakeLLM
 from run_case import CLIPS, environment
 
-from aim_local.cli import _repl, _signals
+from aim_local import interrupts
+from aim_local.cli import _repl
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -101,7 +102,7 @@ def test_sigterm_ends_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Interrupted()
     _repl.run(llm.chat(), "fake", [], stats=False, quiet=True, reader=reader)
     assert reader.n == 2
-    monkeypatch.setattr(_signals, "_received", [signal.SIGTERM])
+    monkeypatch.setattr(interrupts, "_others", [("terminated", 143)])
     with pytest.raises(KeyboardInterrupt):
         _repl.run(llm.chat(), "fake", [], stats=False, quiet=True, reader=Interrupted())
 
