@@ -12,24 +12,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from .stop import StopHook
 
 Rows = NDArray[np.float32]
 _CURE = "its weights or its head are damaged: download or convert it again"
 
 
-def finite_logits(logits: Rows, path: Path | None = None) -> Rows:
+def finite_logits(logits: Rows, path: Path | None = None, *, stop: StopHook | None = None) -> Rows:
     """The same logits, float32 [n_vocab], of the model at `path`. Raises ModelError for NaN and infinity.
 
     And where all are one number: no token comes before another then.
     -inf is allowed, unless it is all there is: a token that cannot be has it.
+    stop: of what computed them; it raises for another machine that was lost, which leaves zeros or any number.
     """
-    highest = logits.max()
-    whose = f"{path}: " if path else "the model's "
-    if not np.isfinite(highest):  # NaN goes through it
-        raise ModelError(f"{whose}next-token scores are not finite numbers (NaN or infinity); {_CURE}")
-    if logits.size > 1 and highest == logits.min():
-        raise ModelError(f"{whose}next-token scores are all {highest:g}; {_CURE}")
+    if stop:
+        stop.check_done()
+    fault = _fault(logits)
+    if fault:
+        if stop:
+            stop.check_late()
+        raise ModelError(f"{path or 'the model'}: next-token scores are {fault}; {_CURE}")
     return logits
+
+
+def _fault(logits: Rows) -> str:
+    highest = logits.max()
+    if not np.isfinite(highest):  # NaN goes through it
+        return "not finite numbers (NaN or infinity)"
+    return f"all {highest:g}" if logits.size > 1 and highest == logits.min() else ""
 
 
 def finite_rows(rows: Rows, path: Path | None = None) -> Rows:

@@ -65,7 +65,7 @@ class LlamaModel:
     def __init__(
         self, path: Path, n_gpu_layers: int, *, weights: bool = True, remote: RemoteDevices | None = None
     ) -> None:
-        self.path, self.stop, self.remote = path, StopHook(), remote
+        self.path, self.stop, self._remote = path, StopHook(), remote
         if remote:
             self.stop.check_lost = remote.check
         try:
@@ -90,7 +90,7 @@ class LlamaModel:
         params.n_gpu_layers = 999 if n_gpu_layers < 0 else n_gpu_layers
         if not weights:
             params.no_alloc, params.load_mode = True, llama.LLAMA_LOAD_MODE_NONE
-        handles = [device.handle for device in self.remote.devices] if self.remote else []
+        handles = [device.handle for device in self._remote.devices] if self._remote else []
         devices = (ctypes.c_void_p * (len(handles) + 1))(*handles)  # null at its end
         if handles:
             params.devices = ctypes.addressof(devices)
@@ -192,19 +192,6 @@ class LlamaModel:
         with self._using_vocab() as vocab:
             return bool(llama.llama_vocab_is_eog(vocab, token))
 
-    def finite(self, logits: Rows) -> Rows:
-        """The same logits of this model, float32 [n_vocab]. Raises ModelError, see finite_logits.
-
-        ServerLostError where they were computed elsewhere: a server that is lost leaves zeros.
-        """
-        self.stop.check_done()
-        try:
-            return finite_logits(logits, self.path)
-        except ModelError:
-            if self.remote:
-                self.remote.check_for_a_while()
-            raise
-
     def close(self) -> None:
         self.owned.close()
 
@@ -287,7 +274,7 @@ class Decoder:
             self._model.stop.check_done()
             raise NativeError("no logits: nothing was decoded with logits=True")
         logits = np.ctypeslib.as_array(pointer, shape=(self._model.n_vocab,)).copy()
-        return self._model.finite(logits)
+        return finite_logits(logits, self._model.path, stop=self._model.stop)
 
     def truncate(self, position: int) -> bool:
         """Forgets everything from `position` on. False where this model's memory cannot go back."""

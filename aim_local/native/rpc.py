@@ -7,7 +7,6 @@ registers no server, so nothing but the language model that is given the devices
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from ctypes import c_bool, c_char_p, c_void_p
@@ -19,7 +18,6 @@ from .rpc_greeting import greet
 
 _NOT_BUILT = "these libraries were built without RPC (GGML_RPC); reinstall aim-local"
 
-_LATE_S = 1.0
 _in_use: Counter[str] = Counter()  # addresses that models of this process have connections to, which they share
 _in_use_lock = threading.Lock()
 
@@ -68,13 +66,6 @@ class RemoteDevices:
                     f"the RPC server at {address} is gone, and with it what it held: it ended, or the network failed; "
                     "start it again and load the model anew"
                 )
-
-    def check_for_a_while(self) -> None:
-        """Where what came looks as if a server was lost: that may be known a moment later. Raises ServerLostError."""
-        end = time.monotonic() + _LATE_S
-        while time.monotonic() < end:
-            self.check()
-            time.sleep(0.01)
 
     def memory(self) -> tuple[int, int]:
         """(free, all) bytes of the servers together. One without a GPU calls all of its memory free."""

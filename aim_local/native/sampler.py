@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ClosedError, ModelError, UsageError
 from . import log
 from .aside import aside, is_busy
+from .finite import finite_logits
 from .library import llama
 from .llama import LlamaModel
 
@@ -51,7 +52,8 @@ class Sampler:
     """
 
     def __init__(self, model: LlamaModel, sampling: Sampling, check: Callable[[], None] = lambda: None) -> None:
-        self._n_vocab, self._finite, self._check, self._is_left = model.n_vocab, model.finite, check, False
+        self._n_vocab, self._check, self._is_left = model.n_vocab, check, False
+        self._finite = partial(finite_logits, path=model.path, stop=model.stop)
         self._chain = self._grammar = None
         if sampling.grammar:
             _check_text(sampling.grammar)
@@ -63,7 +65,7 @@ class Sampler:
     def draw(self, context: Any) -> int:
         """The next token, from the logits after the last decoded one. context: a llama_context.
 
-        Raises ModelError where no token of the model continues what the grammar allows, and as LlamaModel.finite does.
+        Raises ModelError where no token of the model continues what the grammar allows, and as finite_logits does.
         """
         if self._chain is None:
             raise ClosedError("the sampler is closed; make another one")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AimError, ContextError, ModelError, NativeError, UsageError
+from ..errors import AimError, ContextError, NativeError, UsageError
 from . import callbacks
 from .binding import bind, check_size, type_number
 from .created import created
@@ -381,12 +381,7 @@ class StagedContext:
     def logits(self) -> Rows:
         """Next-token logits after the last prefill or decode, float32 [n_vocab]. Raises ModelError for NaN."""
         row = llama.llama_get_logits_ith(self.ctx, -1)  # waits for them
-        self._check_done()
-        try:
-            return finite_logits(np.ctypeslib.as_array(row, (self.n_vocab,)).copy())
-        except ModelError:
-            self._check_done()  # a server that was lost just now leaves zeros
-            raise
+        return finite_logits(np.ctypeslib.as_array(row, (self.n_vocab,)).copy(), stop=self._stop)
 
     def decode(self, token: int) -> Rows:
         """Runs one token through all layers and returns the next-token logits, float32 [n_vocab]."""

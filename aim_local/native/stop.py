@@ -6,6 +6,7 @@ Knows the callback and what it raised. Which calls there are, and what stops the
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Generator
 from ctypes import c_bool, c_void_p
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from . import callbacks
 from .binding import bind
 from .library import LLAMA, MTMD, libllama, libmtmd
+
+_LATE_S = 1.0  # until a lost machine is known as such
 
 _stop_callback = ctypes.CFUNCTYPE(c_bool, c_void_p)
 
@@ -78,6 +81,13 @@ class StopHook:
         """After a native call, whatever it returned: raises what a callback raised in it, and for a lost machine."""
         callbacks.reraise()
         self.check_lost()
+
+    def check_late(self) -> None:
+        """Where what came looks as if a machine was lost: that may be known a moment later."""
+        end = time.monotonic() + _LATE_S
+        while self.check_lost is not _go_on and time.monotonic() < end:
+            self.check_lost()
+            time.sleep(0.01)
 
     def reraise(self) -> None:
         """After a native call: raises what stopped it, if anything did."""
