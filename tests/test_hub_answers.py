@@ -7,25 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hub_server
+import hub_toy
 import pytest
 from cli_case import run
-from gguf_files import write_mmproj, write_model
 from hub_server import Hub
+from hub_toy import MODEL, REPO
 
 from aim_local import store
 
-hub = hub_server.hub
-REPO = "tiny/toy-GGUF"
-MODEL, MMPROJ = "toy-Q4_K_M.gguf", "mmproj-toy-F16.gguf"
+hub, toy = hub_toy.hub, hub_toy.toy
 Bend = Callable[[dict[str, Any]], Any]
-
-
-@pytest.fixture
-def toy(hub: Hub, tmp_path: Path) -> Hub:
-    model = write_model(tmp_path / "model.gguf").read_bytes()
-    hub.repos[REPO] = {MODEL: model, MMPROJ: write_mmproj(tmp_path / "mmproj.gguf").read_bytes()}
-    return hub
 
 
 def pull(*options: str, code: int = 1) -> str:

@@ -5,28 +5,17 @@ Replies that lie are files: tests/fuzz/findings/hub.
 
 from __future__ import annotations
 
-import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import hub_server
+import hub_toy
 import pytest
 from cli_case import run
-from gguf_files import write_mmproj, write_model
 from hub_server import Hub, sums
+from hub_toy import MODEL, REPO, endless
 
 from aim_local import store
 
-hub = hub_server.hub
-REPO = "tiny/toy-GGUF"
-MODEL, MMPROJ = "toy-Q4_K_M.gguf", "mmproj-toy-F16.gguf"
-
-
-@pytest.fixture
-def toy(hub: Hub, tmp_path: Path) -> Hub:
-    model = write_model(tmp_path / "model.gguf").read_bytes()
-    hub.repos[REPO] = {MODEL: model, MMPROJ: write_mmproj(tmp_path / "mmproj.gguf").read_bytes()}
-    return hub
+hub, toy = hub_toy.hub, hub_toy.toy
 
 
 def folder(user_home: Path) -> Path:
@@ -66,22 +55,9 @@ def test_an_entry_is_made_in_no_folder_but_the_caches(toy: Hub, user_home: Path)
     assert list(mine.iterdir()) == []
 
 
-def drip(handler: BaseHTTPRequestHandler) -> None:
-    """A blank at a time, each soon enough for a client that waits for a byte."""
-    handler.send_response(200)
-    handler.end_headers()
-    handler.close_connection = True
-    try:
-        while True:
-            handler.wfile.write(b" ")
-            time.sleep(0.01)
-    except OSError:
-        return
-
-
 def test_a_listing_that_comes_a_byte_at_a_time(toy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aim_local.hub.asking.MOST_SECONDS", 0.1)
-    toy.instead["/api/models/"] = drip
+    toy.instead["/api/models/"] = endless(b" ", 0.01)
     result = run("pull", REPO, "--yes")
     assert result.exit_code == 1
     assert "does not answer as a hub does (0 MiB in 0 s, and more to come)" in result.stderr.splitlines()[-1]

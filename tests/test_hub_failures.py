@@ -6,25 +6,21 @@ import shutil
 from collections import namedtuple
 from pathlib import Path
 
-import hub_server
+import hub_toy
 import pytest
 from cli_case import run
-from gguf_files import write_mmproj, write_model
 from hub_server import Hub, sums
+from hub_toy import MMPROJ, MODEL, REPO, offer
 
 from aim_local import store
 
-hub = hub_server.hub
-REPO = "tiny/toy-GGUF"
-MODEL, MMPROJ = "toy-Q4_K_M.gguf", "mmproj-toy-F16.gguf"
+hub = hub_toy.hub
 
 
 @pytest.fixture
 def toy(hub: Hub, tmp_path: Path) -> Hub:
     """A pair of heads; the model is larger than what comes in one piece."""
-    model = write_model(tmp_path / "model.gguf", n_vocab=40_000).read_bytes()
-    hub.repos[REPO] = {MODEL: model, MMPROJ: write_mmproj(tmp_path / "mmproj.gguf").read_bytes()}
-    return hub
+    return offer(hub, tmp_path, n_vocab=40_000)
 
 
 def pull(model: str = REPO, code: int = 1) -> str:

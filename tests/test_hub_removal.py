@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import hub_server
+import hub_toy
 import pytest
 from cli_case import one_line, run
-from gguf_files import write_mmproj, write_model
 from hub_server import Hub
+from hub_toy import MMPROJ, MODEL, REPO, offer
 
 from aim_local import store
 
-hub = hub_server.hub
-REPO = "tiny/toy-GGUF"
-MODEL, MMPROJ = "toy-Q4_K_M.gguf", "mmproj-toy-F16.gguf"
+hub = hub_toy.hub
 
 
 @pytest.fixture
 def toy(hub: Hub, tmp_path: Path) -> Hub:
-    model = write_model(tmp_path / "model.gguf").read_bytes()
-    mmproj = write_mmproj(tmp_path / "mmproj.gguf").read_bytes()
-    hub.repos[REPO] = {MODEL: model, "toy-F16.gguf": model + bytes(32), MMPROJ: mmproj}
+    offer(hub, tmp_path).repos[REPO]["toy-F16.gguf"] = hub.repos[REPO][MODEL] + bytes(32)
     return hub
 
 

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import hub_server
+import hub_toy
 import pytest
 from cli_case import run
-from gguf_files import write_mmproj, write_model
 from hub_server import Hub, sums
+from hub_toy import MODEL, REPO, Answer, endless, offer
 from test_hub_answers import bent, pull
 
 from aim_local import store
 
-hub = hub_server.hub
-REPO = "tiny/toy-GGUF"
-MODEL, MMPROJ = "toy-Q4_K_M.gguf", "mmproj-toy-F16.gguf"
+hub = hub_toy.hub
 KEPT = 1000  # bytes of the model that an earlier run left
 PAGE = b"<html>please log in</html>" * 8
-Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @pytest.fixture
 def toy(hub: Hub, tmp_path: Path) -> Hub:
-    model = write_model(tmp_path / "model.gguf", n_vocab=10_000).read_bytes()
-    hub.repos[REPO] = {MODEL: model, MMPROJ: write_mmproj(tmp_path / "mmproj.gguf").read_bytes()}
-    return hub
+    return offer(hub, tmp_path, n_vocab=10_000)
 
 
 @pytest.fixture
@@ -67,20 +61,8 @@ def test_a_size_that_is_not_true(toy: Hub, size: int, monkeypatch: pytest.Monkey
     assert toy.downloads(".gguf") == []
 
 
-def endless(handler: BaseHTTPRequestHandler) -> None:
-    """A body that has no end; the line breaks when the other side goes."""
-    handler.send_response(200)
-    handler.end_headers()
-    handler.close_connection = True
-    try:
-        while True:
-            handler.wfile.write(b"x" * 4096)
-    except OSError:
-        return
-
-
 def test_a_body_without_end(toy: Hub, user_home: Path) -> None:
-    toy.instead[f"/cdn/tiny--toy-GGUF/{MODEL}"] = endless
+    toy.instead[f"/cdn/tiny--toy-GGUF/{MODEL}"] = endless(b"x" * 4096)
     size = len(toy.repos[REPO][MODEL])
     assert f"{MODEL}: more came than the {size} bytes that were announced; it was deleted" in pull("--yes")
     assert not list((user_home / "hf").rglob("blobs/*"))
