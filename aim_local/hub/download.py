@@ -150,6 +150,14 @@ class _Sum:
     def is_right(self) -> bool:
         return not self.wanted or self.hash.hexdigest() == self.wanted
 
+    def fits(self, path: Path) -> bool:
+        """Whether what lies there is the file. Asked once, before anything else is read."""
+        if path.stat().st_size != self.file.size:
+            return False
+        if self.wanted:
+            self.read(path)
+        return self.is_right
+
 
 def _fetch(url: str, blob: Path, size: int, total: _Sum, report: Report) -> None:
     """The blob, by way of a file beside it that a later run goes on with. Raises HubError and what HTTP raises."""
@@ -260,8 +268,7 @@ def _is_whole(blob: Path, total: _Sum) -> bool:
     """Whether it is there, and is what its name says; else it is taken away."""
     if not blob.is_file():
         return False
-    total.read(blob)
-    if blob.stat().st_size == total.file.size and total.is_right:
+    if total.fits(blob):
         return True
     blob.unlink()
     return False
@@ -290,10 +297,7 @@ def _entry(listing: Listing, file: RepoFile, blob: Path, *, is_new: bool) -> Pat
 
 def _verify(listing: Listing, path: Path, file: RepoFile) -> None:
     """Raises HubError, and takes the file away, where it is not what the hub says."""
-    total = _Sum(file, file.sha256 or file.git_sha)
-    if total.wanted:
-        total.read(path)
-    if path.stat().st_size != file.size or not total.is_right:
+    if not _Sum(file, file.sha256 or file.git_sha).fits(path):
         cache, blob = listing.cache.resolve(), path.resolve()
         if not path.parent.resolve().is_relative_to(cache) or not blob.is_relative_to(cache):
             raise HubError(
