@@ -21,7 +21,7 @@ from .quantize_text import check_source, run_worker, type_name
 from .quantize_vision import quantize_vision
 from .quantized import Progress, QuantizeResult, open_gguf, types_of
 from .staging import staged_file, staged_folder
-from .usable import look_through
+from .usable import look_through, unusable
 from .writer import file_sha256
 
 
@@ -86,8 +86,7 @@ def _look_through(src: Path, model: Path, mmproj: Path | None) -> None:
     try:
         look_through(model, mmproj)
     except ModelError as e:
-        told = str(e).replace(f"{model.parent}/", "")
-        raise ConvertError(f"{src}: what it was quantised to could not be used: {told}") from e
+        raise unusable(src, "was quantised", model.parent, e) from e
 
 
 def copy_rest(src: Path, stage: Path, name: str, vision_type: str | None) -> dict[str, str]:

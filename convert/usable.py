@@ -40,5 +40,10 @@ def check_usable(src: Path, model: Path, mmproj: Path) -> None:
                 plan_prompt(opened, rendered, [shape])
         look_through(model, mmproj)
     except AimError as e:
-        told = str(e).replace(f"{model.parent}/", "")
-        raise ConvertError(f"{src}: what it converts to could not be used: {told}") from e
+        raise unusable(src, "converts", model.parent, e) from e
+
+
+def unusable(src: Path, does: str, folder: Path, e: AimError) -> ConvertError:
+    """What is said of a `src` whose outputs, in `folder`, raised `e`. does: "converts" or the like."""
+    told = str(e).replace(f"{folder}/", "")
+    return ConvertError(f"{src}: what it {does} to could not be used: {told}")
