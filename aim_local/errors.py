@@ -74,7 +74,7 @@ class SuiteError(AimError):
 
 
 # of the interpreter, which has no room to make the exception that it means
-_NO_EXCEPTION = ("without exception set", "without setting an exception")
+NO_EXCEPTION = ("without exception set", "without setting an exception")
 _NO_MEMORY = ("failed to map segment", "annot allocate memory", "annot create shared object")
 
 
@@ -86,5 +86,5 @@ def is_out_of_memory(e: BaseException) -> bool:
     if isinstance(e, ImportError):
         return any(words in str(e) for words in _NO_MEMORY)
     if isinstance(e, SystemError):
-        return any(words in str(e) for words in _NO_EXCEPTION)
+        return any(words in str(e) for words in NO_EXCEPTION)
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))

@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ... import store
 from ...config import LoadConfig, VisualTokenConfig
 from ...errors import AimError, MediaError, UsageError
+from ...media.types import Pick
 from ...models.head import check_head
 from ...models.keys import by_keys
 from ...settings import parse_setting
@@ -58,7 +59,7 @@ class BenchConfig:
     stock: bool = False
     stock_folder: Path | None = None
     load: LoadConfig = field(default_factory=LoadConfig)
-    pick: Literal["auto", "time", "index"] = "auto"
+    pick: Pick = "auto"
 
     def __post_init__(self) -> None:
         if self.shape is not None and self.model is not None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...child import Child, Message, Parent
 from ...config import LoadConfig
+from ...media.types import Pick
 from ...native.binding import type_number
 from ...native.installed import bindings_folder
 from ...reduction.planner import TextShape
@@ -30,7 +31,7 @@ class OurWorker(Child):
     video: None measures the language model alone. folder: for the files that go from one side to the other.
     """
 
-    def __init__(self, paths: ModelPaths, config: LoadConfig, video: Path | None, folder: Path, pick: str) -> None:
+    def __init__(self, paths: ModelPaths, config: LoadConfig, video: Path | None, folder: Path, pick: Pick) -> None:
         super().__init__("our side", ["-m", __name__])
         self._folder, self.has_vision = folder, video is not None
         try:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...config import LoadConfig
 from ...errors import UsageError
+from ...media.types import Pick
 from .records import Item
 
 
@@ -28,7 +29,7 @@ class Options:
     n_frames: int | None = None
     load: LoadConfig = field(default_factory=lambda: LoadConfig(cache_media=False))
     memory_limit: int | None = None
-    pick: Literal["auto", "time", "index"] = "auto"
+    pick: Pick = "auto"
 
     def __post_init__(self) -> None:
         _at_least(1, "max_tokens", self.max_tokens)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...batch.process import StoppedError
 from ...child import Child
-from ...errors import AimError
+from ...errors import NO_EXCEPTION, AimError
 from .job import Job, Task, task_dict
 
 
@@ -72,8 +72,7 @@ _NO_MEMORY = (
     "buffer",
     "SIGSEGV",
     "SIGABRT",
-    "without exception set",  # Python's own code, where it does not look for want of memory
-    "without setting an exception",
+    *NO_EXCEPTION,
 )
 
 
