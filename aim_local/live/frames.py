@@ -21,7 +21,7 @@ from aim_local.live.timeline import Timeline
 from aim_local.media.container import Damage, decode
 from aim_local.media.decode import rgb
 from aim_local.media.foreign import decoding
-from aim_local.media.interlace import deinterlaced, fields_of
+from aim_local.media.interlace import Fields, deinterlaced, fields_of
 from aim_local.media.types import Frames, Size
 
 _WAIT = 0.2  # seconds between two looks at a wish to stop
@@ -121,8 +121,9 @@ class Decoding:
             seconds = self._timeline.seconds(stamp, item.arrival, item.begin)
             self._finish(frame)
             if self._chooser.takes(seconds):
-                if fields_of(item.stream.codec_context, frame):
-                    self._half = _Half(self._before, frame, item, seconds)
+                fields = fields_of(item.stream.codec_context, frame)
+                if fields:
+                    self._half = _Half(self._before, frame, fields, item, seconds)
                 else:
                     self._take(frame, item, seconds)
             self._before = frame
@@ -132,10 +133,8 @@ class Decoding:
         half, self._half = self._half, None
         if half is None:
             return
-        fields = fields_of(half.item.stream.codec_context, half.frame)
-        assert fields, "it waits for that"
         near = [(i, one) for i, one in enumerate((half.before, half.frame, behind)) if one]
-        for _, frame in deinterlaced(near, {1}, fields):
+        for _, frame in deinterlaced(near, {1}, half.fields):
             self._take(frame, half.item, half.seconds)
 
     def _take(self, frame: VideoFrame, item: Arrived, seconds: float) -> None:
@@ -154,5 +153,6 @@ class _Half:
 
     before: VideoFrame | None
     frame: VideoFrame
+    fields: Fields
     item: Arrived
     seconds: float

@@ -12,8 +12,8 @@ import zlib
 from typing import BinaryIO
 
 from aim_local.errors import MediaError
+from aim_local.media.joined import Cuts
 
-Cuts = tuple[tuple[int, int], ...]
 _HEAD, _SIGNATURE = struct.Struct(">I4s"), 8
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _LONG = 1 << 20  # bytes of a text: PIL.PngImagePlugin.MAX_TEXT_CHUNK
