@@ -64,7 +64,7 @@ KINDS = {
         f"{COMMON.format(halt=0)}:second_deadlock_stack=1:suppressions={HERE / 'thread.supp'}",
         {},
         (
-            *("native_threads", "threads", "stop", "closed", "callbacks", "life_cycle", "native_*", "ahead_faults"),
+            *("threads", "stop", "closed", "callbacks", "life_cycle", "native_*", "ahead_faults"),
             *(
                 "kernels_products",
                 "kernels_attention",
@@ -74,7 +74,7 @@ KINDS = {
                 "ward",
                 "anyres",
             ),
-            *("server_cancel", "server_conversations", "server_queue", "encoded_store", "anyres"),
+            *("server_cancel", "server_conversations", "server_queue", "encoded_store"),
             *("run_workers", "live_rows", "tile_rows", "staged_context", "rehearsal"),
         ),
         ("request", "saved_chat"),
@@ -118,8 +118,7 @@ def given(kind: Kind, build: Path, out: Path) -> dict[str, str]:
     """The environment of what is tried. Without libstdc++ beside it asan finds no throw to watch."""
     compiler = re.search(r"^CMAKE_CXX_COMPILER:\w+=(.+)", (build / "CMakeCache.txt").read_text(), re.MULTILINE)
     assert compiler
-    command = [compiler[1], "-print-file-name="]
-    paths = [run([command[0], command[1] + name]).strip() for name in (kind.library, "libstdc++.so")]
+    paths = [run([compiler[1], f"-print-file-name={name}"]).strip() for name in (kind.library, "libstdc++.so")]
     (out / "reports").mkdir(parents=True)
     options = f"{kind.options}:log_path={out / 'reports' / 'report'}"
     return {
@@ -141,19 +140,8 @@ def tested(names: list[str] | tuple[str, ...], environment: dict[str, str], told
     files = sorted({str(path) for name in names for path in (ROOT / "tests").glob(f"test_{name}.py")})
     if not files:
         return 0, "no tests"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        str(jobs),
-        "--dist",
-        "loadfile",
-        f"--junitxml={told}",
-        *files,
-    ]
-    code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    pytest = [sys.executable, "-m", "pytest", "-q", "-n", str(jobs), "--dist", "loadfile", f"--junitxml={told}"]
+    code = subprocess.run([*pytest, *files], env=environment, cwd=ROOT, check=False).returncode
     if not told.exists():
         return code, "no tests"
     found = ElementTree.parse(told).getroot().find("testsuite")
