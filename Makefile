@@ -65,7 +65,8 @@ check: $(VENV)/.base
 MINUTES ?= 10
 SEED    ?= 1
 fuzz: $(VENV)/.test
-	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target $(TARGET))
+	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) --seed $(SEED) $(if $(TARGET),--target $(TARGET)) \
+	    $(if $(STATE),--state $(STATE))
 
 # the same for one TARGET, guided by coverage of our Python: needs `pip install atheris`; see tests/fuzz/guided.py
 fuzz-guided: $(VENV)/.test

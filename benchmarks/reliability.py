@@ -2,10 +2,12 @@
 
   python benchmarks/reliability.py run fuzz              one trial as RUNS has it (more arguments: another amount)
   python benchmarks/reliability.py record NAME COMMAND   any command, under a name of RUNS
-  python benchmarks/reliability.py render                the tables of docs/reliability.md from build/reliability/
+  python benchmarks/reliability.py more NAME COMMAND     a piece of a trial that adds up what it did: seconds are added
+  python benchmarks/reliability.py render                the tables of docs/reliability.md from docs/reliability/
 
 A record is the command, its output, its exit code, seconds, commit and machine. Nothing in the page's tables is from
-anywhere else; a trial that was not run is said to be so.
+anywhere else; a trial that was not run is said to be so. `make fuzz` keeps its tally among the records, so that hours
+of it can be run in pieces.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aim_local.lab.doctor import processor
+
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER, PAGE = ROOT / "build" / "reliability", ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- from build/reliability, by benchmarks/reliability.py -->", "<!-- end -->"
+FOLDER, PAGE = ROOT / "docs" / "reliability", ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- from docs/reliability/*.json, by benchmarks/reliability.py -->", "<!-- end -->"
 RUNS = {
-    "fuzz": ("damaged files for every reader", "make fuzz MINUTES=240"),
+    "fuzz": ("damaged files for every reader", "make fuzz MINUTES=240 STATE=docs/reliability/fuzz.tally"),
     "faults": ("each call of the C library fails once", "make faults"),
     "kills": ("commands that write are killed at drawn moments", "python benchmarks/kills.py --kills 1000"),
     "side-by-side": ("two and four processes on one output", "python benchmarks/side_by_side.py --tries 50"),
@@ -54,17 +58,25 @@ class Record:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("run", "record", "render"))
+    parser.add_argument("action", choices=("run", "record", "more", "render"))
     parser.add_argument("name", nargs="?", choices=tuple(RUNS))
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     if args.action == "render":
         PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8"), records(FOLDER)), encoding="utf-8")
         return 0
-    if args.name is None or (args.action == "record" and not args.command):
-        parser.error("say which trial, and for record its command")
-    command = args.command if args.action == "record" else [*shlex.split(RUNS[args.name][1]), *args.command]
+    if args.name is None or (args.action in ("record", "more") and not args.command):
+        parser.error("say which trial, and for record and more its command")
+    command = [*shlex.split(RUNS[args.name][1]), *args.command] if args.action == "run" else args.command
     record = recorded(args.name, command)
+    before = records(FOLDER).get(args.name) if args.action == "more" else None
+    if before:
+        record = replace(
+            record,
+            command=f"{before.command}; {record.command}",
+            code=before.code or record.code,
+            seconds=before.seconds + record.seconds,
+        )
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{args.name}.json").write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
     return record.code
@@ -134,7 +146,8 @@ def commit() -> str:
 
 
 def machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    system, python = f"{platform.system()} {platform.machine()}", f"Python {platform.python_version()}"
+    return f"{system}, {os.cpu_count()} cores of {processor()}, {python}"
 
 
 if __name__ == "__main__":
