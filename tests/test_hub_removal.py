@@ -18,7 +18,8 @@ hub = hub_toy.hub
 
 @pytest.fixture
 def toy(hub: Hub, tmp_path: Path) -> Hub:
-    offer(hub, tmp_path).repos[REPO]["toy-F16.gguf"] = hub.repos[REPO][MODEL] + bytes(32)
+    files = offer(hub, tmp_path).repos[REPO]
+    files["toy-F16.gguf"] = files[MODEL] + bytes(32)
     return hub
 
 
