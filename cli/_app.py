@@ -56,8 +56,7 @@ class AimGroup(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        names = {"prog_name": prog_name, "complete_var": complete_var, "windows_expand_args": windows_expand_args}
-        code = self._guarded(list(sys.argv[1:] if args is None else args), **names, **extra)
+        code = self._guarded(list(sys.argv[1:] if args is None else args), prog_name or completion.PROGRAM, **extra)
         if standalone_mode:
             sys.exit(code)
         return code
@@ -70,10 +69,16 @@ class AimGroup(TyperGroup):
             completion_init()
         super()._main_shell_completion(ctx_args, completion.PROGRAM, completion.VARIABLE)
 
-    def _guarded(self, args: Sequence[str], **extra: Any) -> int:
+    def _guarded(self, args: list[str], name: str, **extra: Any) -> int:
+        """As `main` of typer, which makes a silent 130 of what interrupts it before the command begins or behind it."""
         _log.reset()
         try:
-            code = super().main(args, standalone_mode=False, **extra)
+            self._main_shell_completion(extra, name)
+            try:
+                with self.make_context(name, args, **extra) as ctx:
+                    code = self.invoke(ctx)
+            except typer.Exit as e:  # --help, for one
+                code = e.exit_code
             if sys.stdout is not None:  # closed by the caller (>&-)
                 sys.stdout.flush()
             return code if isinstance(code, int) else 0

@@ -132,6 +132,30 @@ LATE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("number", "ending"), [(signal.SIGTERM, (143, "terminated")), (signal.SIGINT, (130, "interrupted"))]
+)
+@pytest.mark.parametrize("place", ["make_context", "invoke"])
+def test_before_the_command_begins_and_behind_it(place: str, number: int, ending: tuple[int, str]) -> None:
+    """Where typer itself is at work, which would make 130 of both and say nothing."""
+    code = f"""
+        import os
+        from aim_local.cli import _app, main
+        group = _app.AimGroup
+        before = group.{place}
+        def signalled(self, *args, **extra):
+            if {place == "invoke"}:
+                before(self, *args, **extra)
+            os.kill(os.getpid(), {int(number)})
+        group.{place} = signalled
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), "models"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == ending
+
+
 @pytest.mark.parametrize("body", LATE.values(), ids=LATE)
 def test_sigterm_at_the_end_is_no_ctrl_c(body: str) -> None:
     work = "def work():\n    interrupts.listen()\n    _signals.listen()\n    return 0\n"

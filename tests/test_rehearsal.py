@@ -174,7 +174,9 @@ def test_several_at_once_agree(tmp_path: Path) -> None:
         "import sys, threading\n"
         "from aim_local.native.rehearsal import rehearse\n"
         "from aim_local.store.gguf_header import read_header\n"
-        "def one(path, kind): rehearse([read_header(path)], kind, weights=True); print('right\\n', end='', flush=True)\n"
+        "def one(path, kind):\n"
+        "    rehearse([read_header(path)], kind, weights=True)\n"
+        "    print('right\\n', end='', flush=True)\n"
         "threads = [threading.Thread(target=one, args=a) for a in zip(sys.argv[1:], ('text', 'vision'))]\n"
         "[t.start() for t in threads]; [t.join() for t in threads]\n"
     )
