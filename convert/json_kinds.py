@@ -4,7 +4,6 @@ One table per kind of file, for all families: a key means the same wherever it i
 looked at, and null is no value at all. Whether the values fit each other is the families' business.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from .errors import ConvertError
 
 LARGEST = 2**31 - 1  # what a GGUF's counts can hold
+LEAST_FLOAT, LARGEST_FLOAT = 2.0**-126, (2 - 2**-23) * 2.0**127  # what a GGUF's float32 can hold
 LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 
 
@@ -30,7 +30,11 @@ def is_int(value: Any, low: int) -> bool:
 def is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)
+    return abs(value) <= (LARGEST if isinstance(value, int) else LARGEST_FLOAT)
+
+
+def is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= len(str(LARGEST)) and int(text) <= LARGEST
 
 
 def list_of(one: Kind, text: str, length: int | None = None) -> Kind:
@@ -47,7 +51,7 @@ def either(a: Kind, b: Kind) -> Kind:
 COUNT = Kind("a whole number above 0", lambda v: is_int(v, 1))
 NATURAL = Kind("a whole number, 0 or more", lambda v: is_int(v, 0))
 INTEGER = Kind("a whole number", lambda v: is_int(v, -LARGEST))
-POSITIVE = Kind("a number above 0", lambda v: is_number(v) and v > 0)
+POSITIVE = Kind("a number above 0", lambda v: is_number(v) and v >= LEAST_FLOAT)
 NUMBER = Kind("a number", is_number)
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
 TEXT = Kind("text", lambda v: isinstance(v, str))
@@ -122,7 +126,7 @@ TOKENIZER_CONFIG = table(
         FLAG: "add_bos_token add_eos_token",
         Kind(
             "an object of tokens by id",
-            lambda v: isinstance(v, dict) and all(i.isdecimal() and is_token(t) for i, t in v.items()),
+            lambda v: isinstance(v, dict) and all(is_id(i) and is_token(t) for i, t in v.items()),
         ): "added_tokens_decoder",
     }
 )

@@ -23,6 +23,7 @@ from family_checkpoints import write_family
 from thorough import few
 
 from aim_local.convert import ConvertConfig, ConvertError
+from aim_local.convert.json_kinds import check_kinds
 from aim_local.convert.pipeline import plan_work
 
 OURS = {"llava_onevision": checkpoints.write_onevision, "llava": checkpoints.write_llava}
@@ -177,3 +178,25 @@ def test_a_header_of_weights_that_is_bent(header: Any, folders: dict[str, Path])
         path.write_bytes(data)
     assert "model.safetensors" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("processor_config.json", "image_std", [0.5, 1e39, 0.5]),
+        ("preprocessor_config.json", "image_mean", -1e308),
+        ("config.json", "rms_norm_eps", 1e-46),
+        ("config.json", "rope_theta", 1e300),
+        ("tokenizer_config.json", "added_tokens_decoder", {"9" * 5000: {"content": "a"}}),
+        ("tokenizer_config.json", "added_tokens_decoder", {"2147483648": {"content": "a"}}),
+    ],
+)
+def test_numbers_that_a_gguf_cannot_hold(file: str, key: str, value: Any) -> None:
+    with pytest.raises(ConvertError, match=f"^{file}: {key} is "):
+        check_kinds({key: value}, file)
+
+
+def test_numbers_at_the_edge() -> None:
+    check_kinds({"image_mean": [3.4028234e38, -3.4028234e38, 0.0]}, "preprocessor_config.json")
+    check_kinds({"rms_norm_eps": 1.2e-38}, "config.json")
+    check_kinds({"added_tokens_decoder": {"2147483647": {"content": "a"}}}, "tokenizer_config.json")
