@@ -63,6 +63,7 @@ def test_pair_with_the_unpatched_library(shape: RandomShape) -> None:
     assert any("patched library" in note for note in result.notes) == (STOCK_LIB is None)
 
 
+@pytest.mark.thorough
 def test_pair_from_the_clip_to_the_first_token(shape: RandomShape) -> None:
     result = pair(shape, settings=("off", "paper"))
     stock_cell, off, paper = result.cells

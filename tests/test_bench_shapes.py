@@ -190,6 +190,7 @@ def test_no_room(shape: RandomShape, monkeypatch: pytest.MonkeyPatch) -> None:
         random_model(shape, "q4_0", None, silent)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("n_frames", few([60, 70], 1))
 def test_synthetic_clip_is_long_enough(n_frames: int) -> None:
     info = probe_video(synthetic_clip(n_frames))

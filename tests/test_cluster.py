@@ -131,6 +131,7 @@ def test_a_worker_without_the_model(dask: LocalDask) -> None:
     assert "here and 0.0.1 where the run was started" in refused["fatal"]
 
 
+@pytest.mark.thorough
 def test_a_worker_is_killed(dask: LocalDask, questions: Path, alone: bytes, tmp_path: Path) -> None:
     """SIGKILL of one of two in the middle: the other does its questions; no process outlives its worker or the run."""
     out, ours = tmp_path / "answers.jsonl", list[psutil.Process]()

@@ -27,6 +27,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_family("qwen3_vl", tmp_path_factory.mktemp("source") / "tiny-vl").folder
 
 
+@pytest.mark.thorough
 def test_types_that_the_converter_cannot_write(source: Path, tmp_path: Path) -> None:
     """Through the checkpoint's own type, then quantised; progress reaches its end and never goes back."""
     seen: list[tuple[int, int, str]] = []

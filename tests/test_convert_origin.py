@@ -28,6 +28,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: write_family(family, folder / family).folder for family in FAMILIES}
 
 
+@pytest.mark.thorough
 def test_crossed_halves_are_refused(sources: dict[str, Path], tmp_path: Path) -> None:
     """Qwen2-VL and Qwen2.5-VL have one text architecture and projectors of one width."""
     made, typed = {family: tmp_path / family for family in FAMILIES}, tmp_path / "typed"

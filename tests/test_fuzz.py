@@ -15,7 +15,7 @@ from thorough import few
 SEED = 13
 
 
-@pytest.mark.parametrize("part", few([10, 1], 1))
+@pytest.mark.parametrize("part", few([20, 1], 1))
 @pytest.mark.parametrize("name", targets.names())
 def test_no_mutant_gets_past_one_clear_line(name: str, part: int, tmp_path: Path) -> None:
     """A part of the target's short run, or all of it."""

@@ -173,6 +173,7 @@ def test_a_file_is_read_faster_than_it_passes() -> None:
     assert line.seconds(None, 5.0) == 706
 
 
+@pytest.mark.thorough
 def test_two_hours_in_seconds() -> None:
     """25 frames a second with a cut in the middle and a counter that starts again: every window is right."""
     line, chooser, size = Timeline(is_paced=True), Chooser(1.0), WindowSize(1.0, 30.0, 30)

@@ -56,6 +56,7 @@ def test_quantised_vision_tower_is_what_convert_writes(kind: str, tmp_path: Path
     assert quantize_vision(whole, tmp_path / "v.gguf", kind).path.read_bytes() == direct.read_bytes()
 
 
+@pytest.mark.thorough
 def test_quantised_vision_tower_answers(suite: Suite, tmp_path: Path) -> None:
     report = runner.compare(suite, tmp_path / "out", settings=["off"], vision_types=["f16", "q8_0"], options=SHORT)
     first, second = report.cells

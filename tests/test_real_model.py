@@ -32,6 +32,7 @@ def suite(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_asked_again", few([False, True], 1))
 def test_a_name_becomes_a_section(hub: Hub, suite: Path, tmp_path: Path, is_asked_again: bool) -> None:
     for name, content in (("Toy-Q8_0.gguf", "model"), ("mmproj-Toy-f16.gguf", "mmproj")):

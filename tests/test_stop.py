@@ -97,8 +97,10 @@ def test_what_poll_raises_comes_out_of_prefill(models: Models) -> None:
 
 @pytest.mark.parametrize(
     ("counts", "n_bytes_scores"),
-    [([900] * 20 + [450] * 20, 0), (list(range(60, 20, -1)), 1)],
-    ids=["layers", "scores"],
+    [
+        pytest.param([900] * 20 + [450] * 20, 0, id="layers"),
+        pytest.param(list(range(60, 20, -1)), 1, id="scores", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_long_prefill_ends_in_the_middle(models: Models, counts: list[int], n_bytes_scores: int) -> None:
     """With memory for one row of scores at a time the ranking takes most of the time, so most stops fall there."""

@@ -40,7 +40,7 @@ def test_it_is_small_enough_to_be_kept() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 8_000_000
 
 
-@pytest.mark.parametrize("n_frames", few([8, 4, 16], 1))
+@pytest.mark.parametrize("n_frames", few([4, 8, 16], 1))
 def test_it_answers_with_all_tokens_of_any_number_of_frames(llm: VisionLLM, tmp_path: Path, n_frames: int) -> None:
     n = 2 * len(FAMILIES)
     right = n_right(llm, tmp_path, VisualTokenConfig.off(), n_frames, n)
