@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def interrupted(code: str, times: int = 1) -> tuple[int, str]:
         for _ in range(times):
             line = run.stdout.readline()
             assert line == "now\n", run.communicate(timeout=60)
+            time.sleep(0.02)  # a signal that comes just before a sleep is heard behind it
             run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
     return run.returncode, said
@@ -185,6 +187,7 @@ def test_an_answer_at_any_moment(mp4: Path, delay: float) -> None:
         try:
             run.wait(timeout=delay)
         except subprocess.TimeoutExpired:
+            time.sleep(0.02)  # a signal that comes just before a sleep is heard behind it
             run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
     assert "aim_local/cli" not in said
