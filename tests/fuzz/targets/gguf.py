@@ -206,7 +206,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
             bend = rng.choices((_key, _tensor, _weights, _counts), (50, 35, 10, 5))[0]
             file = bend(file, rng)
         return written(file)
-    except (struct.error, KeyError, ValueError):  # bent before
+    except (struct.error, KeyError, ValueError, OverflowError):  # bent before
         return _bytes(data, rng)
 
 
