@@ -5,12 +5,15 @@ SIGTERM and SIGINT nothing half-written is left. Then the same command runs agai
 an undisturbed run, and to leave nothing else behind. Half of the moments are drawn over the whole run, the others
 follow the first sight of something half-written. Exit code 1 where anything was found.
 
-  python benchmarks/kills.py [--kills 1000] [--seed 0] [--only compare]
+With --state it goes on behind the kills of earlier runs, up to --kills in all, and the table counts them, too.
+
+  python benchmarks/kills.py [--kills 1000] [--seed 0] [--only compare] [--state FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import signal
@@ -23,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fault_cases import Case, Hub, Started, Truth, all_cases, changed, names, one_try, remaining, undisturbed
+
+from aim_local.store.files import replaced
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 EXITS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
@@ -45,26 +50,47 @@ class Row:
         self.words.append(f"{fault}: {what}")
 
 
+class Rows(dict[str, Row]):
+    """By case. state: where they are kept after each kill, if anywhere."""
+
+    def __init__(self, state: Path | None) -> None:
+        self._state = state
+        told = json.loads(state.read_text(encoding="utf-8")) if state and state.exists() else {}
+        super().__init__({name: Row(Counter(row["kills"]), Counter(row["faults"])) for name, row in told.items()})
+
+    @property
+    def n_kills(self) -> int:
+        return sum(row.kills.total() for row in self.values())
+
+    def save(self) -> None:
+        if self._state:
+            told = {name: {"kills": row.kills, "faults": row.faults} for name, row in self.items()}
+            with replaced(self._state) as partial:
+                partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a case")
+    parser.add_argument("--state", type=Path, help="file with what earlier runs did")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored, by us and the commands, where a shell has
         signal.signal(number, signal.default_int_handler)  # started us in the background
-    rng, rows = random.Random(args.seed), dict[str, Row]()
+    rows = Rows(args.state)
     with tempfile.TemporaryDirectory(prefix="aim-kills-") as scratch, all_cases(Path(scratch)) as (cases, hub):
         cases = [case for case in cases if args.only in ("", case.name)]
         truths = {case.name: undisturbed(case, Path(scratch), hub) for case in cases}
         try:
-            for i in range(args.kills):
-                case = cases[i % len(cases)]
+            for i in range(rows.n_kills, args.kills):
+                case, rng = cases[i % len(cases)], random.Random(f"{args.seed} {i}")
                 row = rows.setdefault(case.name, Row())
                 kill_one(case, truths[case.name], SIGNALS[i // len(cases) % 3], Path(scratch), hub, rng, row)
                 for words in row.words:
                     print(f"{case.name}, kill {i}: {words}", flush=True)
                 row.words.clear()
+                rows.save()
                 if (i + 1) % 100 == 0:
                     print(f"{i + 1} kills", flush=True)
         finally:  # stopped: what was done is told

@@ -32,8 +32,14 @@ BEGIN, END = "<!-- from docs/reliability/*.json, by benchmarks/reliability.py --
 RUNS = {
     "fuzz": ("damaged files for every reader", "make fuzz MINUTES=240 STATE=docs/reliability/fuzz.tally"),
     "faults": ("each call of the C library fails once", "make faults"),
-    "kills": ("commands that write are killed at drawn moments", "python benchmarks/kills.py --kills 1000"),
-    "side-by-side": ("two and four processes on one output", "python benchmarks/side_by_side.py --tries 50"),
+    "kills": (
+        "commands that write are killed at drawn moments",
+        "python benchmarks/kills.py --kills 1000 --state docs/reliability/kills.tally",
+    ),
+    "side-by-side": (
+        "two and four processes on one output",
+        "python benchmarks/side_by_side.py --tries 50 --state docs/reliability/side-by-side.tally",
+    ),
     "long-use": ("10,000 answers in one process, 200 unclosed chats", "python benchmarks/long_use.py"),
     "sanitize": ("address and undefined-behaviour sanitizers, and leaks", "make sanitize"),
     "sanitize-thread": ("thread sanitizer", "make sanitize-thread"),

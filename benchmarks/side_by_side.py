@@ -3,12 +3,15 @@
 Each process has to work, or to be refused in one line that says who is at it; one at least works. The result has to be
 that of one process alone, and nothing else may be left. Exit code 1 where it is not so.
 
-  python benchmarks/side_by_side.py [--tries 50] [--only compare]
+With --state it goes on behind the tries of earlier runs, up to --tries of each, and the table counts them, too.
+
+  python benchmarks/side_by_side.py [--tries 50] [--only compare] [--state FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -19,31 +22,39 @@ from pathlib import Path
 
 from fault_cases import Case, Hub, Started, Truth, all_cases, changed, names, one_try, remaining, undisturbed
 
+from aim_local.store.files import replaced
+
 AT_ONCE = (2, 4)
 REFUSED = re.compile(r"error: .*(by another process|another (comparison|run) is) .*\(\d+, since [-\d]+ [:\d]+\)")
-COLUMNS = ("worked", "refused", "ended otherwise", "another result", "left behind")
+TRIES = "tries"
+COLUMNS = (TRIES, "worked", "refused", "ended otherwise", "another result", "left behind")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tries", type=int, default=50)
     parser.add_argument("--only", default="", help="a case")
+    parser.add_argument("--state", type=Path, help="file with what earlier runs did")
     args = parser.parse_args()
-    rows = dict[tuple[str, int], Counter[str]]()
+    told = json.loads(args.state.read_text(encoding="utf-8")) if args.state and args.state.exists() else {}
+    rows = {name: Counter(row) for name, row in told.items()}
     with tempfile.TemporaryDirectory(prefix="aim-beside-") as scratch, all_cases(Path(scratch)) as (cases, hub):
         for case in [case for case in cases if args.only in ("", case.name)]:
             truth = undisturbed(case, Path(scratch), hub)
             for n in AT_ONCE:
-                row = rows[case.name, n] = Counter()
-                for _ in range(args.tries):
+                row = rows.setdefault(f"{case.name}, {n} at once", Counter[str]())
+                while row[TRIES] < args.tries:
                     row.update(one(case, truth, n, Path(scratch), hub))
-    show(rows, args.tries)
-    return int(any(row[column] for row in rows.values() for column in COLUMNS[2:]))
+                    if args.state:
+                        with replaced(args.state) as partial:
+                            partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    show(rows)
+    return int(any(row[column] for row in rows.values() for column in COLUMNS[3:]))
 
 
 def one(case: Case, truth: Truth, n: int, scratch: Path, hub: Hub) -> Counter[str]:
     """n processes in one place, begun together."""
-    place, mark, row = one_try(scratch, case), uuid.uuid4().hex, Counter[str]()
+    place, mark, row = one_try(scratch, case), uuid.uuid4().hex, Counter({TRIES: 1})
     started = [Started(case, place, hub, mark, i) for i in range(n)]
     for each in started:
         code = each.wait()
@@ -76,10 +87,10 @@ def extra(truth: Truth, place: Path) -> str:
     return str(sorted(found)[:3]) if found else ""
 
 
-def show(rows: dict[tuple[str, int], Counter[str]], tries: int) -> None:
-    print(f"| case | at once | tries | {' | '.join(COLUMNS)} |\n|---|---|---|{'---|' * len(COLUMNS)}")
-    for (name, n), row in rows.items():
-        print(f"| {name} | {n} | {tries} | {' | '.join(str(row[column]) for column in COLUMNS)} |")
+def show(rows: dict[str, Counter[str]]) -> None:
+    print(f"| case | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(str(row[column]) for column in COLUMNS)} |")
 
 
 if __name__ == "__main__":
