@@ -5,6 +5,8 @@ SIGTERM and SIGINT nothing half-written is left. Then the same command runs agai
 an undisturbed run, and to leave nothing else behind. Half of the moments are drawn over the whole run, the others
 follow the first sight of something half-written. Exit code 1 where anything was found.
 
+Early is a SIGINT that Python itself heard, before our first line ran; late is one behind the command's end.
+
 With --state it goes on behind the kills of earlier runs, up to --kills in all, and the table counts them, too.
 
   python benchmarks/kills.py [--kills 1000] [--seed 0] [--only compare] [--state FILE]
@@ -107,9 +109,11 @@ def kill_one(
     is_late = started.process.poll() is not None
     if not is_late:
         started.process.send_signal(number)
-    row.kills["late" if is_late else number.name] += 1
     code = started.wait()
-    check_ending(code, started.said, number, row)
+    is_early = number == signal.SIGINT and "<frozen site>" in started.said and "aim_local" not in started.said
+    row.kills["late" if is_late else "early" if is_early else number.name] += 1
+    if not is_early:  # Python's own start tells of its modules
+        check_ending(code, started.said, number, row)
     check_orphans(mark, row)
     check_outputs(case, truth, place, row)
     if number != signal.SIGKILL:
@@ -176,7 +180,7 @@ def check_left(place: Path, row: Row, when: str, kept: tuple[str, ...]) -> None:
 
 
 def show(rows: dict[str, Row]) -> None:
-    kinds = [*(number.name for number in SIGNALS), "late"]
+    kinds = [*(number.name for number in SIGNALS), "early", "late"]
     heads = ["case", *kinds, *FAULTS]
     table = [[name, *(row.kills[k] for k in kinds), *(row.faults[f] for f in FAULTS)] for name, row in rows.items()]
     table.append(["all", *(sum(line[i] for line in table) for i in range(1, len(heads)))])
