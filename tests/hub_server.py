@@ -30,7 +30,8 @@ class Hub:
     repos: name -> file -> content. refuse: text in a path -> (status, the hub's error code). cut: file -> bytes after
     which the line breaks, each time; only: file -> answers that bring anything. wrong: files whose content is not what
     the listing says. hang: seconds before every answer. token: what an Authorization header must carry, "" for anybody.
-    bend: makes another listing of the right one; instead: text in a path -> what answers a GET of it by its own hands.
+    bend: makes another listing of the right one; instead: text in a path -> what answers a GET of it by its own hands,
+    or a HEAD where "HEAD " is before the path.
     """
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -83,7 +84,10 @@ class Handler(BaseHTTPRequestHandler):
         if refusal is None and self.hub.token and not path.startswith("/cdn/"):
             allowed = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
             refusal = None if allowed else (401, "GatedRepo")
-        by_hand = next((how for text, how in self.hub.instead.items() if body and text in path), None)
+        told = path if body else f"HEAD {path}"
+        by_hand = next(
+            (how for text, how in self.hub.instead.items() if text in told and (body or text[:5] == "HEAD ")), None
+        )
         if by_hand:
             by_hand(self)
         elif refusal:

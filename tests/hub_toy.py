@@ -30,6 +30,18 @@ def offer(hub: Hub, folder: Path, n_vocab: int = 16) -> Hub:
     return hub
 
 
+def endless_head(handler: BaseHTTPRequestHandler) -> None:
+    """An answer's first line, and letters of a header that never ends; each soon enough for who waits for a byte."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    handler.close_connection = True
+    try:
+        while True:
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+    except OSError:
+        return
+
+
 def endless(piece: bytes, pause: float = 0.0) -> Answer:
     """A body that has no end, a piece at a time; the line breaks when the other side goes."""
 

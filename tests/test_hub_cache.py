@@ -11,7 +11,7 @@ import hub_toy
 import pytest
 from cli_case import run
 from hub_server import Hub, sums
-from hub_toy import MODEL, REPO, endless
+from hub_toy import MODEL, REPO, endless, endless_head
 
 from aim_local import store
 
@@ -53,6 +53,17 @@ def test_an_entry_is_made_in_no_folder_but_the_caches(toy: Hub, user_home: Path)
     assert result.exit_code == 1
     assert "leads out of the hub's cache" in result.stderr.splitlines()[-1]
     assert list(mine.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/api/models/", f"HEAD /{REPO}/resolve/", f"/{MODEL}"])
+def test_the_head_of_an_answer_has_no_end(toy: Hub, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr("aim_local.hub.asking.MOST_SECONDS", 0.5)
+    toy.instead[path] = endless_head
+    result = run("pull", REPO, "--yes")
+    assert result.exit_code == 1
+    said = result.stderr.splitlines()[-1]
+    assert "does not answer as a hub does (after 0 s its answer has only begun)" in said
+    assert store.store_names() == []
 
 
 def test_a_listing_that_comes_a_byte_at_a_time(toy: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,13 @@ huggingface_hub, for `failures.translated`.
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..errors import HubError
 from ..visible import visible
@@ -18,8 +21,9 @@ from ..visible import visible
 if TYPE_CHECKING:
     from httpx2 import Response
 
+T = TypeVar("T")
 MOST_BYTES = 16 << 20  # of an answer that is kept in memory: a listing of 50,000 files
-MOST_SECONDS = 60.0  # for all of such an answer
+MOST_SECONDS = 60.0  # for all of such an answer, and for the head of any
 _MOST_HOPS = 20
 
 
@@ -36,7 +40,7 @@ def asked(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Respon
     session = get_session()
     request = session.build_request("GET", url, headers=told, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
     for _ in range(_MOST_HOPS):
-        response = session.send(request, stream=True, follow_redirects=False)
+        response = head_of(partial(session.send, request, stream=True, follow_redirects=False))
         try:
             if response.next_request is None:
                 yield response
@@ -45,6 +49,32 @@ def asked(url: str, headers: Mapping[str, str] | None = None) -> Iterator[Respon
         finally:
             response.close()
     raise HubError(f"{constants.ENDPOINT} leads from one place to the next without end; check HF_ENDPOINT")
+
+
+def head_of(call: Callable[[], T]) -> T:
+    """What a call brings that waits for the head of an answer. Raises HubError where the head has no end in time.
+
+    The library has a bound for each byte only. Such a call is left to its thread, which goes with the process.
+    """
+    from huggingface_hub import constants
+
+    ended = queue.SimpleQueue[tuple[T | None, BaseException | None]]()
+
+    def work() -> None:
+        try:
+            ended.put((call(), None))
+        except BaseException as e:
+            ended.put((None, e))
+
+    threading.Thread(target=work, name="aim-local hub", daemon=True).start()
+    try:
+        found, error = ended.get(timeout=MOST_SECONDS)
+    except queue.Empty:
+        how = f"after {MOST_SECONDS:.0f} s its answer has only begun"
+        raise HubError(f"{constants.ENDPOINT} does not answer as a hub does ({how}); check HF_ENDPOINT") from None
+    if error is not None:
+        raise error
+    return cast(T, found)
 
 
 def raise_refusal(response: Response) -> None:

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,7 +21,7 @@ from .. import store
 from ..errors import HubError
 from ..store.files import replaced
 from .answers import PARTIAL, UNKNOWN, RepoFile, is_blob_name, is_commit, is_size
-from .asking import asked, raise_refusal
+from .asking import asked, head_of, raise_refusal
 from .failures import answered, has_status, translated, transport_error
 from .listing import Listing
 
@@ -91,7 +92,8 @@ def _head(listing: Listing, file: RepoFile) -> tuple[str, HfFileMetadata]:
 
     url = hf_hub_url(listing.repo, file.name, revision=listing.revision, endpoint=constants.ENDPOINT)
     with answered():
-        return url, get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+        ask = partial(get_hf_file_metadata, timeout=constants.HF_HUB_ETAG_TIMEOUT, endpoint=constants.ENDPOINT)
+        return url, head_of(partial(ask, url))
 
 
 def name_branch(listing: Listing) -> None:
