@@ -143,3 +143,14 @@ def test_the_plan_is_the_right_size(toy: Hub) -> None:
     result = run("pull", REPO, "--yes", "--json")
     assert json.loads(result.stdout)["name"] == "toy"
     assert f"{MODEL}, {len(toy.repos[REPO][MODEL]) / 1e3:.1f} kB" in result.stderr
+
+
+def test_a_right_file_stays_where_the_listing_lies(toy: Hub, user_home: Path) -> None:
+    """Of another program, or of an earlier pull."""
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(REPO, endpoint=toy.url, cache_dir=user_home / "hf" / "hub"))
+    toy.bend = bent("size", 7, 0)
+    right = toy.repos[REPO][MODEL]
+    assert f"the hub announces 7 bytes for it, what has its checksum has {len(right)}" in pull("--yes")
+    assert (folder / MODEL).read_bytes() == right

@@ -267,13 +267,27 @@ def _another(file: RepoFile, came: str) -> HubError:
 
 
 def _is_whole(blob: Path, total: _Sum) -> bool:
-    """Whether it is there, and is what its name says; else it is taken away."""
+    """Whether it is there, and is what its name says; else it is taken away. Raises HubError."""
     if not blob.is_file():
         return False
     if total.fits(blob):
         return True
+    _check_lied(blob, total.file)
     blob.unlink()
     return False
+
+
+def _check_lied(blob: Path, file: RepoFile) -> None:
+    """Raises HubError where the blob is what its name says: then what the hub says of it is not so.
+
+    Another revision may have it, and a file that is right is not taken away for one that cannot be.
+    """
+    n_bytes = blob.stat().st_size
+    if is_commit(blob.name) and _Sum(replace(file, size=n_bytes), blob.name).fits(blob):
+        raise HubError(
+            f"{file.name}: the hub announces {file.size} bytes for it, what has its checksum has {n_bytes}; check "
+            "HF_ENDPOINT, or take another repository"
+        )
 
 
 def _entry(listing: Listing, file: RepoFile, blob: Path, *, is_new: bool) -> Path:
@@ -285,6 +299,8 @@ def _entry(listing: Listing, file: RepoFile, blob: Path, *, is_new: bool) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.resolve().is_relative_to(listing.cache.resolve()):
         raise HubError(f"{path.parent} leads out of the hub's cache; remove it, then give the same command again")
+    if path.is_dir() and not path.is_symlink():  # of another listing: a commit has not both of one name
+        shutil.rmtree(path)
     path.unlink(missing_ok=True)
     try:
         path.symlink_to(os.path.relpath(blob, path.parent))
@@ -306,6 +322,8 @@ def _verify(listing: Listing, path: Path, file: RepoFile) -> None:
                 f"{path} is not what the hub announced, and leads out of the hub's cache to {blob}: it was left as it "
                 "is; remove it from the cache, then give the same command again"
             )
+        if blob.name in (file.sha256, file.git_sha):
+            _check_lied(blob, file)
         path.unlink()
         blob.unlink(missing_ok=True)
         raise _wrong(file)
