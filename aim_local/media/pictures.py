@@ -44,6 +44,8 @@ _MOST_PAGES = 1000  # that are counted
 _MOST_FRAMES = 200_000  # of a GIF that are counted; more than may be stepped through
 _PPM_HEAD, _PPM_COMMENT = 2**16, re.compile(rb"#[^\r\n]*")
 _LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
+# a GIF's frame may lie outside of its picture, for which Pillow makes room; where that is so much, it is damage
+_MOST_ROOM, _SMALL_ROOM = 4, 2**22  # times the picture, or pixels
 _STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
@@ -220,11 +222,13 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     delays: list[int] = []
     with _opened(path) as image:
         first, said = _rgb(path, image)
-        mode = image.mode
+        mode, room = image.mode, max(_MOST_ROOM * image.width * image.height, _SMALL_ROOM)
         for index in range(kind.n_frames):
             try:
                 with decoding(path):
                     image.seek(index)
+                    if image.width * image.height > room:
+                        break
                     image.load()
             except MediaMemoryError:
                 raise
@@ -252,13 +256,14 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
 
 
 def draw_onto(canvas: Canvas, path: Path) -> None:
-    """Put every frame the canvas misses that can be read."""
+    """Put every frame the canvas misses that can be read, each as large as the first: a GIF's may reach further."""
     with _opened(path) as image:
+        size = image.size
         for index in canvas.missing():
             try:
                 with decoding(path):
                     image.seek(index)
-                pixels, _ = _rgb(path, image)
+                pixels, _ = _rgb(path, image, size)
             except MediaMemoryError:
                 raise
             except MediaError:
@@ -275,15 +280,15 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
         yield image
 
 
-def _rgb(path: Path, image: PIL.Image.Image) -> tuple[Frames, tuple[str, ...]]:
-    """uint8 [H, W, 3], orientation applied, and warnings."""
+def _rgb(path: Path, image: PIL.Image.Image, size: tuple[int, int] | None = None) -> tuple[Frames, tuple[str, ...]]:
+    """uint8 [H, W, 3], orientation applied, and warnings. size: (width, height) that is taken, from the upper left."""
     with decoding(path):
         image.load()
         turn, colours = turn_of(image.getexif), colours_of(path, image)
         said = (*turn.warnings, *colours.warnings)
-        width, height = image.size
+        width, height = size or image.size
         n_rows = max(1, _STRIP // max(1, width))
-        if n_rows >= height:
+        if n_rows >= height and (width, height) == image.size:
             return np.ascontiguousarray(turn.displayed(colours.to_rgb(image))), said
         found = np.empty((width, height, 3) if turn.swaps else (height, width, 3), np.uint8)
         stored = turn.stored(found)
