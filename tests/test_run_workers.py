@@ -18,6 +18,7 @@ from aim_local.batch.process import StoppedError, Worker
 from aim_local.batch.questions import Clip, Question
 from aim_local.config import GenerateConfig, LoadConfig, VisualTokenConfig
 from aim_local.errors import NativeError, UsageError
+from aim_local.store.encoded import clips_folder
 
 
 @pytest.fixture(autouse=True)
@@ -25,11 +26,36 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "COMMAND", ("-c", FAKE_WORKER))
 
 
+# a worker that stores a clip, and is not done with it
+STORING = """
+import sys, time
+from aim_local.store.encoded import clips_folder
+from aim_local.store.files import Part
+sys.stdin.readline()
+print('{"ready": true, "notes": []}', flush=True)
+sys.stdin.readline()
+clips_folder().mkdir(parents=True, exist_ok=True)
+with Part(clips_folder() / "clip.rows") as part:
+    part.at.write_bytes(b"half")
+    time.sleep(60)
+"""
+
+
 def answered(job: Job, n: int, *texts: str) -> list[Outcome]:
     with LocalWorkers(job, n) as workers:
         found = [outcome for outcome in workers.answers(questions(*texts)) if outcome]
         assert workers.notes == ["loaded"]
     return sorted(found, key=lambda outcome: outcome.index)
+
+
+def test_what_a_worker_was_storing_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "COMMAND", ("-c", STORING))
+    folder = clips_folder()
+    with LocalWorkers(fake_job(), 2) as workers:
+        for _ in workers.answers(questions("a", "b")):
+            if folder.is_dir() and sum(path.stat().st_size == 4 for path in folder.iterdir()) == 2:
+                break
+    assert list(folder.iterdir()) == []
 
 
 def test_every_question_once() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from ..store.encoded import sweep_clips
 from .clips import Seen, first_changed
 from .job import Job, Outcome
 from .process import StoppedError, Worker
@@ -92,3 +93,4 @@ class LocalWorkers:
             worker.stop()
         for thread in self._threads:
             thread.join()
+        sweep_clips()

@@ -245,6 +245,11 @@ def clips_folder() -> Path:
     return cache_folder() / "clips"
 
 
+def sweep_clips() -> None:
+    """Removes what processes that were ended while they stored a clip have left. Never raises for the disk."""
+    sweep(clips_folder())
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 

@@ -6,19 +6,23 @@ What the process does is cell.py's business.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ...batch.process import StoppedError
 from ...child import Child
 from ...errors import NO_EXCEPTION, AimError
+from ...store.encoded import sweep_clips
 from .job import Job, Task, task_dict
 
 
 def run_process(job: Job, log: Path, on_item: Callable[[], None], held: tuple[int, ...]) -> str:
     """A cell's process from start to end; returns why it failed in one line, "" if it did not."""
     reason = ""
-    with Child(job.name, ["-m", f"{__package__}.cell"], log=log, held=held) as child:
+    with ExitStack() as stack:
+        stack.callback(sweep_clips)  # behind the process's end
+        child = stack.enter_context(Child(job.name, ["-m", f"{__package__}.cell"], log=log, held=held))
         child.send(**job.to_dict())
         while (event := child.receive()) is not None:
             if event.get("event") == "item":
