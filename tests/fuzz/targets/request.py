@@ -175,11 +175,15 @@ def check_answer(kind: str, content: bytes, body: bytes) -> None:
 
 
 def events(content: bytes) -> list[dict[str, Any]]:
-    """Of a stream that ends as OpenAI's do."""
+    """Of a stream that ends as OpenAI's do. Raises AimError for one that failed after its begin."""
+    from aim_local.errors import AimError
+
     blocks = content.decode().split("\n\n")
     assert blocks[-1] == "", "the last event is whole"
     data = [block for block in blocks[:-1] if not block.startswith(":")]
     assert all(block.startswith("data: ") and "\n" not in block for block in data)
+    if data[-1].startswith('data: {"error":'):  # what went wrong once the stream had begun: the answer is not done
+        raise AimError(json.loads(data[-1].removeprefix("data: "))["error"]["message"])
     assert data[-1] == "data: [DONE]"
     return [json.loads(block.removeprefix("data: "), parse_constant=no_number) for block in data[:-1]]
 
