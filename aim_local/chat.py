@@ -34,6 +34,7 @@ from .errors import AimError, ClosedError, ContextError, NativeError, ServerLost
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
+from .native.owned import NotCopied
 from .paths import Name, home_path_of
 from .results import Answer
 from .store.chat_file import (
@@ -100,7 +101,7 @@ class _Talk:
     told_kept: bool = False
 
 
-class Chat:
+class Chat(NotCopied):
     """A conversation. `ask` streams; earlier turns stay in the KV cache. `close()` frees it.
 
     Threads: as for VisionLLM, whose turn it takes. Callbacks of a turn may read it and ask other conversations, not

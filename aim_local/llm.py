@@ -28,6 +28,7 @@ from .errors import UsageError
 from .media import FrameSampling, MediaShape
 from .models.prompt import Message, check_text, mark_raw, references, system_message
 from .models.text import TextModel
+from .native.owned import NotCopied
 from .paths import Name
 from .results import Answer, Prefill, Scored
 from .store.toy import toy_line
@@ -66,7 +67,7 @@ class _Started:
     toy: bool
 
 
-class VisionLLM:
+class VisionLLM(NotCopied):
     """Loads a model once; contexts are made per prompt or conversation, when their sizes are known.
 
     Use `load`, and `close()` or `with`.

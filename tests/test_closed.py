@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ import pytest
 from thorough import few
 
 from aim_local import Chat, GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
-from aim_local.errors import ClosedError
+from aim_local.errors import ClosedError, UsageError
 from aim_local.native.owned import Owned
 
 SHORT = GenerateConfig(max_tokens=3)
@@ -206,3 +208,14 @@ def test_orders(tmp_path: Path, n_models: int) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_is_refused(copied: Callable[[Any], Any]) -> None:
+    """It would share the context, and its close() would free it."""
+    llm, chat = opened()
+    for what in (llm, chat):
+        with pytest.raises(UsageError, match=rf"^a {type(what).__name__} cannot be copied or pickled"):
+            copied(what)
+    assert chat.ask("And?").stats.stop_reason
+    llm.close()

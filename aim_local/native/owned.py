@@ -11,9 +11,18 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from ..errors import ClosedError, NativeError
+from ..errors import ClosedError, NativeError, UsageError
+
+
+class NotCopied:
+    """For what stands for native objects: a copy would share them, and free them under the original."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """What copy, deepcopy and pickle ask. Raises UsageError."""
+        name = type(self).__name__
+        raise UsageError(f"a {name} cannot be copied or pickled, it is in this process alone; make another one")
 
 
 class Owned:
