@@ -11,12 +11,12 @@ import math
 from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaBudgetError
 
-STEPS = 8  # so many times max_pixels are stepped through of an animated picture, from its first frame on
+STEPS = 2  # so many times max_pixels are stepped through of an animated picture, from its first frame on
 SCANS = 12  # and of a JPEG, each of whose scans is a pass over all pixels: usual are 1 to 12
 CLIP = 512  # so many times max_pixels are decoded of a clip: 4,100 frames of 8K, 66,000 of 1080p
 MAX_PACKETS = 4_000_000  # of a clip's index: a day at 46 frames a second
 MAX_SIDE = 2**20  # pixels of a row or column: Pillow cannot take much longer ones
-_LEAST = 2**17  # pixels as which a step counts at least: it takes time of its own, however small its frame is
+_LEAST = 2**15  # pixels as which a step counts at least: it takes time of its own, however small its frame is
 
 
 def check_frame(name: object, what: str, height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
