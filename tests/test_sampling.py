@@ -195,8 +195,10 @@ def test_a_schema_that_a_grammar_cannot_hold(schema: dict[str, Any], says: str) 
 @pytest.mark.parametrize(
     ("grammar", "says"),
     [
-        ("root ::= foo", "no GBNF"),
-        ("nothing", "no GBNF"),
+        ("root ::= foo", "no GBNF with a rule root: Undefined rule identifier 'foo'"),
+        ("nothing", "no GBNF with a rule root: expecting ::= at"),
+        ("x\nPOST /v1/chat/completions 200\n", "no GBNF with a rule root: expecting ::= at POST"),
+        ('root ::= "a"{9999999}', "no GBNF with a rule root: number of repetitions"),
         ('rot ::= "a"', "no GBNF"),
         ("root ::= root", "no GBNF"),
         ("root ::= " + "(" * 5000 + '"a"' + ")" * 5000, "parentheses deep"),
@@ -204,8 +206,8 @@ def test_a_schema_that_a_grammar_cannot_hold(schema: dict[str, Any], says: str) 
         ('root ::= "' + "a" * (1 << 20) + '"', "characters"),
     ],
 )
-def test_what_is_no_grammar(llm: VisionLLM, grammar: str, says: str) -> None:
-    """Told before anything is computed, in a conversation too, which stays as it was."""
+def test_what_is_no_grammar(llm: VisionLLM, grammar: str, says: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Told before anything is computed, in a conversation too, which stays as it was; and nothing on the terminal."""
     options = GenerateConfig(grammar=grammar)
     chat = llm.chat()
     for ask in (llm.generate, chat.ask):
@@ -213,6 +215,7 @@ def test_what_is_no_grammar(llm: VisionLLM, grammar: str, says: str) -> None:
             ask(QUESTION, generate=options)
         assert "\n" not in str(error.value)
     assert chat.messages == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_schema_and_a_grammar() -> None:

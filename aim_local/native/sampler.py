@@ -24,6 +24,7 @@ from .llama import LlamaModel
 
 T = TypeVar("T")
 MAX_GRAMMAR, MAX_NESTING = 1 << 20, 200
+_SAID = "parse: error parsing grammar: "  # before llama.cpp's reason
 _PAIR = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
 
 
@@ -78,7 +79,7 @@ class Sampler:
         log.clear()  # what llama.cpp says is heard in the thread that asks
         self._grammar = llama.llama_sampler_init_grammar(vocab, grammar, b"root")
         if not self._grammar:
-            why = " ".join(log.last_error("it does not parse").split())
+            why = " ".join(log.last_error("it does not parse").split()).removeprefix(_SAID)
             raise UsageError(f"the grammar is no GBNF with a rule root: {why}")
 
     def _draw(self, logits: NDArray[np.float32]) -> int:
