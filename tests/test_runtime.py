@@ -36,6 +36,8 @@ def test_context_too_small(model: Path) -> None:
             llm.generate("what?", [video(200)])
         with pytest.raises(ContextError, match=r"0 of them visual; .* 1024: shorten the text$"):
             llm.generate("what? " * 1024)
+        with pytest.raises(ContextError, match=r"[1-9]\d* of them visual; .* 1024: shorten the text$"):
+            llm.generate("what? " * 1024, [video(2)])
         assert llm.generate("what?", [video(2)], generate=GenerateConfig(max_tokens=2)).text is not None
 
 

@@ -41,6 +41,9 @@ REFUSED = {
     "a type too high": (TYPES, array("int32", *changed(OWN_TYPES, 9, 7)), "token_type[9] is 7; it has to be 1 to 6"),
     "type 0": (TYPES, array("int32", *changed(OWN_TYPES, 0, 0)), "token_type[0] is 0"),
     "a type below 0": (TYPES, array("int32", *changed(OWN_TYPES, 473, -1)), "token_type[473] is -1"),
+    "all unused": (TYPES, array("int32", *[5] * len(OWN_TYPES)), "no token that writes text"),
+    "all control tokens": (TYPES, array("int32", *[3] * len(OWN_TYPES)), "no token that writes text"),
+    "control and unknown ones": (TYPES, array("int32", *[2, 3] * (len(OWN_TYPES) // 2)), "no token that writes text"),
     "a byte that is a word": (
         TYPES,
         array("int32", *changed(OWN_TYPES, 300, 6)),

@@ -289,14 +289,15 @@ def asked_cells(model: Model) -> int | None:
 def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
     what = f"the prompt needs {plan.n + 1} tokens with one for the answer, {plan.n_visual} of them visual; "
     trained = f"{model.name} was trained for {model.n_ctx_train}"
-    less = less_media(plan, padded_cells(limit) - 1) if plan.n_visual else "shorten the text"
+    is_text_alone = not plan.n_visual or plan.n_text + 1 > padded_cells(limit)  # that is too much
+    less = "shorten the text" if is_text_alone else less_media(plan, padded_cells(limit) - 1)
     if not asked:
         fit = f"{trained}: {less}"
     elif plan.n < model.n_ctx_train:
         fit = f"the context holds {limit}: load with n_ctx={plan.n + 1} or more, or {less}"
     else:
         fit = f"the context holds {limit}, and {trained}: {less}"
-    if not plan.n_visual:
+    if is_text_alone:
         return what + fit
     share = max(0, limit - 1 - plan.n_text) / plan.n_visual
     return f"{what}{fit}; at most {share:.0%} of the visual tokens fit"

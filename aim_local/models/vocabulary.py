@@ -20,6 +20,7 @@ SCORES, MERGES = (f"tokenizer.ggml.{what}" for what in ("scores", "merges"))
 WITHOUT = ("none", "no_vocab")  # tokenizers that have no vocabulary
 _TYPES = range(1, 7)  # normal, unknown, control, user-defined, unused, byte
 _NORMAL, _BYTE = 1, 6
+_TEXT = frozenset({_NORMAL, 4, _BYTE})  # what answers are made of
 _BY_BYTES = ("llama", "gemma4")  # tokenizers that have a token for each byte of what no other token has
 _BYTES = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 
@@ -44,7 +45,9 @@ def check_vocabulary(header: GgufHeader) -> None:
 
 
 def _check_types(header: GgufHeader, tokens: Sequence[bytes], types: Sequence[float], *, by_bytes: bool) -> None:
-    """A type for each token that there is one of; a token of the type byte is the text of one."""
+    """A type for each token that there is one of; a token of the type byte is the text of one; some are text."""
+    if types and _TEXT.isdisjoint(types):
+        raise ModelError(f"{header.path}: {TYPES} has no token that writes text. {CURE}")
     for i, (token, kind) in enumerate(zip(tokens, types, strict=False)):
         if kind not in _TYPES:
             raise _damaged(header, TYPES, i, f"{kind}", f"{_TYPES[0]} to {_TYPES[-1]}")

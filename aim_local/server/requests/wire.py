@@ -165,7 +165,7 @@ class ChatRequest(_Accepted):
 
 
 _WHY = {  # what is said of fields and values that are often wrong, or cannot be honoured
-    "messages": "give a list of at least one message",
+    "messages": f"give a list of 1 to {MAX_MESSAGES} messages",
     "temperature": "give a number from 0 (greedy) to 5",
     "top_p": "give a number above 0 and at most 1",
     "min_p": "give a number from 0 (off) to 1",
