@@ -14,6 +14,8 @@ from hub_server import Hub, sums
 from hub_toy import MODEL, REPO, endless, endless_head
 
 from aim_local import store
+from aim_local.hub.download import download
+from aim_local.hub.listing import list_repo
 
 hub, toy = hub_toy.hub, hub_toy.toy
 
@@ -72,3 +74,16 @@ def test_a_listing_that_comes_a_byte_at_a_time(toy: Hub, monkeypatch: pytest.Mon
     result = run("pull", REPO, "--yes")
     assert result.exit_code == 1
     assert "does not answer as a hub does (0 MiB in 0 s, and more to come)" in result.stderr.splitlines()[-1]
+
+
+def test_an_entry_that_another_process_made_stays(toy: Hub, user_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for the same file, and the other one reads it already: it is never gone for a moment."""
+    assert run("pull", REPO, "--yes").exit_code == 0
+    entries = [path for path in (folder(user_home) / "snapshots").rglob("*") if path.is_symlink()]
+    before = {path: path.lstat().st_ctime_ns for path in entries}
+    assert len(before) == 2
+    monkeypatch.setattr("aim_local.hub.download.cached", lambda *_: None)  # as it was before the other one had it
+    listing = list_repo(REPO)
+    for file in listing.files:
+        download(listing, file, lambda *_: None)
+    assert {path: path.lstat().st_ctime_ns for path in entries} == before

@@ -299,6 +299,8 @@ def _entry(listing: Listing, file: RepoFile, blob: Path, *, is_new: bool) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.resolve().is_relative_to(listing.cache.resolve()):
         raise HubError(f"{path.parent} leads out of the hub's cache; remove it, then give the same command again")
+    if path.is_symlink() and path.resolve() == blob.resolve():  # another process's, which may be reading it
+        return path
     if path.is_dir() and not path.is_symlink():  # of another listing: a commit has not both of one name
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
