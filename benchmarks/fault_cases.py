@@ -29,6 +29,7 @@ from run_case import CLIPS, environment, write_questions
 from aim_local.lab.compare.workspace import CellFolder
 from aim_local.store.chat_file import read_chat
 from aim_local.store.encoded import EncodedStore, Key
+from aim_local.store.files import replaced
 from aim_local.store.names import MANIFEST, bundled_folder
 
 REPO = "tiny/Toy-GGUF"
@@ -93,6 +94,17 @@ class Started:
     @property
     def said(self) -> str:
         return self._errors.read_text(encoding="utf-8", errors="replace")
+
+
+def read_tally(file: Path | None) -> dict[str, Any]:
+    """What earlier runs did, by case; empty without a file."""
+    return json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+
+
+def write_tally(file: Path | None, rows: Mapping[str, Any]) -> None:
+    if file:
+        with replaced(file) as partial:
+            partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def names(place: Path) -> set[str]:

@@ -15,7 +15,6 @@ With --state it goes on behind the kills of earlier runs, up to --kills in all, 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import signal
@@ -27,9 +26,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_cases import Case, Hub, Started, Truth, all_cases, changed, names, one_try, remaining, undisturbed
-
-from aim_local.store.files import replaced
+from fault_cases import (
+    Case,
+    Hub,
+    Started,
+    Truth,
+    all_cases,
+    changed,
+    names,
+    one_try,
+    read_tally,
+    remaining,
+    undisturbed,
+    write_tally,
+)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 EXITS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
@@ -57,18 +67,15 @@ class Rows(dict[str, Row]):
 
     def __init__(self, state: Path | None) -> None:
         self._state = state
-        told = json.loads(state.read_text(encoding="utf-8")) if state and state.exists() else {}
-        super().__init__({name: Row(Counter(row["kills"]), Counter(row["faults"])) for name, row in told.items()})
+        told = read_tally(state).items()
+        super().__init__({name: Row(Counter(row["kills"]), Counter(row["faults"])) for name, row in told})
 
     @property
     def n_kills(self) -> int:
         return sum(row.kills.total() for row in self.values())
 
     def save(self) -> None:
-        if self._state:
-            told = {name: {"kills": row.kills, "faults": row.faults} for name, row in self.items()}
-            with replaced(self._state) as partial:
-                partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_tally(self._state, {name: {"kills": row.kills, "faults": row.faults} for name, row in self.items()})
 
 
 def main() -> int:

@@ -11,7 +11,6 @@ With --state it goes on behind the tries of earlier runs, up to --tries of each,
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -20,9 +19,20 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
-from fault_cases import Case, Hub, Started, Truth, all_cases, changed, names, one_try, remaining, undisturbed
-
-from aim_local.store.files import replaced
+from fault_cases import (
+    Case,
+    Hub,
+    Started,
+    Truth,
+    all_cases,
+    changed,
+    names,
+    one_try,
+    read_tally,
+    remaining,
+    undisturbed,
+    write_tally,
+)
 
 AT_ONCE = (2, 4)
 REFUSED = re.compile(r"error: .*(by another process|another (comparison|run) is) .*\(\d+, since [-\d]+ [:\d]+\)")
@@ -36,8 +46,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a case")
     parser.add_argument("--state", type=Path, help="file with what earlier runs did")
     args = parser.parse_args()
-    told = json.loads(args.state.read_text(encoding="utf-8")) if args.state and args.state.exists() else {}
-    rows = {name: Counter(row) for name, row in told.items()}
+    rows = {name: Counter(row) for name, row in read_tally(args.state).items()}
     with tempfile.TemporaryDirectory(prefix="aim-beside-") as scratch, all_cases(Path(scratch)) as (cases, hub):
         for case in [case for case in cases if args.only in ("", case.name)]:
             truth = undisturbed(case, Path(scratch), hub)
@@ -45,9 +54,7 @@ def main() -> int:
                 row = rows.setdefault(f"{case.name}, {n} at once", Counter[str]())
                 while row[TRIES] < args.tries:
                     row.update(one(case, truth, n, Path(scratch), hub))
-                    if args.state:
-                        with replaced(args.state) as partial:
-                            partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                    write_tally(args.state, rows)
     show(rows)
     return int(any(row[column] for row in rows.values() for column in COLUMNS[3:]))
 

@@ -33,13 +33,7 @@ def offer(hub: Hub, folder: Path, n_vocab: int = 16) -> Hub:
 def endless_head(handler: BaseHTTPRequestHandler) -> None:
     """An answer's first line, and letters of a header that never ends; each soon enough for who waits for a byte."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
-    handler.close_connection = True
-    try:
-        while True:
-            handler.wfile.write(b"x")
-            time.sleep(0.02)
-    except OSError:
-        return
+    _go_on(handler, b"x", 0.02)
 
 
 def endless(piece: bytes, pause: float = 0.0) -> Answer:
@@ -48,12 +42,16 @@ def endless(piece: bytes, pause: float = 0.0) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
-        handler.close_connection = True
-        try:
-            while True:
-                handler.wfile.write(piece)
-                time.sleep(pause)
-        except OSError:
-            return
+        _go_on(handler, piece, pause)
 
     return answer
+
+
+def _go_on(handler: BaseHTTPRequestHandler, piece: bytes, pause: float) -> None:
+    handler.close_connection = True
+    try:
+        while True:
+            handler.wfile.write(piece)
+            time.sleep(pause)
+    except OSError:
+        return
