@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fuzz import guided
 from fuzz import target as targets
 from fuzz.driver import Bounds, Run
 from fuzz.findings import Finding, noted
-from fuzz.outcome import fault_of_line, place_in_log
+from fuzz.outcome import ROOT, Outcome, fault_of_line, place_in_log
 from fuzz.process import Child
 from fuzz.tally import State, table
 
@@ -120,3 +121,13 @@ def test_a_finding_is_one_pair_of_files_however_often(tmp_path: Path, child: Chi
     names = {Finding(PLANTED, outcome, 1, number).save(tmp_path, b"key", ".planted.txt") for number in range(3)}
     assert len(names) == 1
     assert len(list((tmp_path / PLANTED).iterdir())) == 2
+
+
+def test_a_note_tells_no_folder_of_the_machine(tmp_path: Path) -> None:
+    shown = ("convert/vocab.py", "lib/python/pathlib.py", "TMP/a/x.gguf")
+    here = (str(ROOT), sys.base_prefix, tempfile.gettempdir())
+    files = [f"{folder}/{name.removeprefix('TMP/')}" for folder, name in zip(here, shown, strict=True)]
+    outcome = Outcome("traceback", "here", "\n".join(f'File "{file}", line 1' for file in files))
+    path = Finding("gguf", outcome, 1, 2).save(tmp_path, b"", ".gguf")
+    told = json.loads(path.with_name(f"{path.name}.json").read_text())["told"]
+    assert told == [f'File "{file}", line 1' for file in shown]

@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import shlex
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +49,19 @@ class Finding:
             "seconds": round(self.outcome.seconds, 2),
             "mib": round(self.outcome.mib),
             "again": f"PYTHONPATH=tests python -m fuzz --target {self.target} --replay {shlex.quote(str(shown))}",
-            "told": self.outcome.told.splitlines(),
+            "told": without_folders(self.outcome.told).splitlines(),
         }
         part = note.with_name(f".{note.name}.part")
         part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         os.replace(part, note)
         return path
+
+
+def without_folders(text: str) -> str:
+    """A report without those of the machine that wrote it."""
+    for folder, short in ((ROOT, ""), (sys.prefix, ""), (sys.base_prefix, ""), (tempfile.gettempdir(), "TMP/")):
+        text = text.replace(f"{folder}{os.sep}", short)
+    return text
 
 
 def noted(path: Path) -> bool:
