@@ -1,18 +1,65 @@
-"""Grammars with more ways to go on than can be counted: whoever asks is told, and the model goes on."""
+"""Grammars with more ways to go on than can be counted or held: whoever asks is told, and the model goes on at once."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.errors import CancelledError, UsageError
-from aim_local.native import aside
-from aim_local.native.sampler import Sampler
+from aim_local.native import sampler
 
-PATIENCE_S = 30.0
+
+def chain(n: int, *ways: str) -> str:
+    """n rules, each of which may begin with the next one in these ways."""
+    rules = [f"r{i} ::= " + " | ".join(way.format(f"r{i + 1}") for way in ways) for i in range(n)]
+    return "\n".join(["root ::= r0", *rules, f'r{n} ::= "y"'])
+
+
+ENDLESS = {
+    "each rule in two ways": chain(16, "{}", '{} "x"'),
+    "each rule in three ways": chain(10, "{}", '{} "x"', '{} "z"'),
+    "each rule before one of two": chain(15, '{} "x"*', '{} ("b" | "c")'),
+}
+TOO_LARGE = {
+    "a rule behind one that may be empty": 'root ::= a\na ::= b a "x" | "y"\nb ::= c\nc ::= "z" | ""',
+    "three rules in a circle": 'root ::= a\na ::= n b "1"\nb ::= n c "2"\nc ::= n a "3"\nn ::= m\nm ::= "" | "z"',
+    "every way twice as long": 'root ::= e root e e | "y"\ne ::= f\nf ::= ""',
+}
+REFUSED = {
+    "a deep chain": (chain(20_000, '{} "x"'), "too many rules that begin with rules"),
+    "a chain of twos": (chain(40, "{}", '{} "x"'), "too many rules that begin with rules"),
+    "a chain of threes": (chain(30, "{}", '{} "x"', '{} "z"'), "too many rules that begin with rules"),
+    "a long text, repeated": (
+        'root ::= "' + "a" * 100_000 + '"{2000}',
+        "200004000 characters long; give at most 1048576",
+    ),
+    "a long class, repeated": ("root ::= [" + "ab-" * 30_000 + "]{9,1999}", "characters long"),
+    "many repetitions": ("root ::= " + '"a"{2000} ' * 1000, "6000000 characters long"),
+    "repetitions of repetitions": ("root ::= " + '"aaaaaaa"{40}{50} ' * 100, "characters long"),
+    "fewer than it asks for": ('root ::= "a"{5,3}', r"at least 5 and at most 3 times: \{5,3\}"),
+    "fewer, with spaces": ('root ::= ("a" "b"){ 20 , 1 }', "at least 20 and at most 1"),
+    "none of some": ("root ::= [a-z]{1,0}", "at least 1 and at most 0"),
+    "itself first": ('root ::= root "a" | "a"', "left recursion: rule root may begin with itself"),
+    "itself behind another": ('root ::= a\na ::= b "x"\nb ::= a "y" | "z"', "left recursion: rule"),
+    "itself behind what may be empty": ('root ::= "" | e root "a"\ne ::= "" | "b"', "left recursion: rule root"),
+    "no rule root": ('start ::= "a"', "has no rule root"),
+    "a rule that is missing": ('root ::= "a" b', "does not parse: .*Undefined rule identifier 'b'"),
+    "nothing": ("root ::= ", "the empty text alone"),
+    "an empty text": ('root ::= "" | ""', "the empty text alone"),
+    "rules of nothing": ('root ::= a b\na ::= "" | b b\nb ::= ""', "the empty text alone"),
+    "a class of nothing": ("root ::= []", "the empty text alone"),
+}
+USED = {
+    "optional parts": ("root ::= " + '("a"?)' * 30, ""),
+    "stars of stars": ('root ::= (((("a"*)*)*)*)*', ""),
+    "a chain": (chain(1000, '{} "x"'), "yxxxxxxx"),
+    "signs that look like repetitions": ('root ::= "{5,3}" # {9,2} "', "{5,3}"),
+    "words behind white space": ('root ::= ws "no"\nws ::= [ \\t]{0,0} | ""', "no"),
+    "a class with all brackets": ('root ::= [{}()\\]"#] "n"', None),
+}
 
 
 @pytest.fixture(scope="module")
@@ -21,43 +68,63 @@ def demo() -> Iterator[VisionLLM]:
         yield llm
 
 
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Grammars take until the event is set, as some really take for ever."""
-    go, real = threading.Event(), Sampler._draw
-    monkeypatch.setattr(Sampler, "_draw", lambda self, logits: (go.wait(PATIENCE_S), real(self, logits))[1])
-    yield go
-    go.set()
-    while aside.is_busy():
-        pass
-
-
 def ask(llm: VisionLLM, grammar: str = "", **options: object) -> str:
     with llm.chat() as chat:
-        return chat.ask("Yes?", generate=GenerateConfig(grammar=grammar, max_tokens=4), **options).text
+        return chat.ask("Yes?", generate=GenerateConfig(grammar=grammar, max_tokens=8), **options).text
 
 
-def test_a_grammar_that_takes_too_long_is_refused_and_the_model_goes_on(
-    demo: VisionLLM, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_grammar_that_takes_too_long_is_refused_and_the_next_one_works(
+    demo: VisionLLM, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = ask(demo)
-    monkeypatch.setattr(aside, "PATIENCE_S", 0.1)
-    with pytest.raises(UsageError, match="more ways to go on than can be tried"):
-        ask(demo, 'root ::= "yes"')
-    assert ask(demo) == plain
-    with pytest.raises(UsageError, match="an earlier grammar is still being worked out"):
-        ask(demo, 'root ::= "no"')
-    slow.set()
-    while aside.is_busy():
-        pass
+    monkeypatch.setattr(sampler, "GRAMMAR_MS", 300)
+    with pytest.raises(UsageError, match=r"^the grammar has more ways to go on than can be tried in 0\.3 s; write it "):
+        ask(demo, ENDLESS[name])
     assert ask(demo, 'root ::= "no"') == "no"
 
 
-def test_a_wish_to_stop_is_heard_meanwhile(demo: VisionLLM, slow: threading.Event) -> None:
-    with pytest.raises(CancelledError):
-        ask(demo, 'root ::= "yes"', should_stop=lambda: True)
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_grammar_that_takes_too_much_memory_is_refused(demo: VisionLLM, name: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"^the grammar has more ways to go on than fit in 64 MiB; write it with fewer"
+    ):
+        ask(demo, TOO_LARGE[name])
+    assert ask(demo, 'root ::= "no"') == "no"
 
 
-def test_why_a_grammar_is_none_is_still_told(demo: VisionLLM) -> None:
-    with pytest.raises(UsageError, match="left recursion"):
-        ask(demo, 'root ::= root "a" | "a"')
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_llama_cpp_would_not_come_to_an_end_with_is_refused(demo: VisionLLM, name: str) -> None:
+    grammar, why = REFUSED[name]
+    with pytest.raises(UsageError, match=f"^the grammar('s repetitions)? .*{why}") as raised:
+        ask(demo, grammar)
+    assert len(str(raised.value)) < 500
+    assert ask(demo, 'root ::= "no"') == "no"
+
+
+@pytest.mark.parametrize("name", USED)
+def test_grammars_that_only_look_so_are_used(demo: VisionLLM, name: str) -> None:
+    grammar, answer = USED[name]
+    text = ask(demo, grammar)
+    assert text == answer if answer is not None else text[1:] == "n"
+
+
+@pytest.mark.parametrize("error", [CancelledError, KeyboardInterrupt])
+def test_a_wish_to_stop_is_heard_meanwhile(demo: VisionLLM, error: type[BaseException]) -> None:
+    begin = time.monotonic()
+    with pytest.raises(error):
+        ask(demo, ENDLESS["each rule in two ways"], should_stop=after(0.2, error))
+    assert time.monotonic() - begin < sampler.GRAMMAR_MS / 2000
+    assert ask(demo, 'root ::= "no"') == "no"
+
+
+def after(seconds: float, error: type[BaseException]) -> Callable[[], bool]:
+    until = time.monotonic() + seconds
+
+    def should_stop() -> bool:
+        if time.monotonic() < until:
+            return False
+        if error is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return True
+
+    return should_stop

@@ -26,7 +26,7 @@ CONTEXT: dict[str, Callable[[Any], object]] = {
     "aim_get_importance": lambda ctx: staged._get_importance(ctx, 0, None, 0),
     "aim_prefill": lambda ctx: staged._prefill(ctx, ctypes.byref(staged._PrefillParams())),
     "aim_check_state": lambda ctx: staged._check_state(ctx, 1, 1, 0),
-    "aim_set_stop": lambda ctx: stop._set_stop(ctx, stop._stop_callback(), None),
+    "aim_set_stop": lambda ctx: stop._set_stop(ctx, stop.stop_callback(), None),
     "aim_set_precision": lambda ctx: kernels._set_context_precision(ctx, 0),
 }
 TOWER: dict[str, Callable[[Any], object]] = {
@@ -38,7 +38,7 @@ TOWER: dict[str, Callable[[Any], object]] = {
     "aim_mtmd_precision": kernels._precision,
     "aim_mtmd_newline": lambda ctx: visual._newline(ctx, None),
     "aim_mtmd_encode": lambda ctx: visual._encode(ctx, None, 1, None),
-    "aim_mtmd_set_stop": lambda ctx: stop._mtmd_set_stop(ctx, stop._stop_callback(), None),
+    "aim_mtmd_set_stop": lambda ctx: stop._mtmd_set_stop(ctx, stop.stop_callback(), None),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from server_case import CLIPS, PATIENCE_S, HeldLLM, Running, data_url, question, running, video_part
 
 from aim_local.config import GenerateConfig
+from aim_local.native import sampler
 from aim_local.server.conversations import Conversations, Listeners
 from aim_local.server.jobs import Client, Job
 from aim_local.server.requests.asked import Asked, AskedTurn
@@ -179,3 +180,16 @@ def test_all_are_freed_at_the_end() -> None:
     _, kept = kept_of(9, 10_000, "1", "2")
     kept.close()
     assert (len(kept), kept.n_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("then", [{"grammar": 'root ::= "no"'}, {"json_schema": {"const": 1}}, {"json_schema": {}}])
+def test_a_grammar_without_an_end_holds_up_nobody(
+    found: Running, then: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after it has grammars and schemas at once: nothing of it goes on."""
+    ways = "\n".join(f'r{i} ::= r{i + 1} | r{i + 1} "x"' for i in range(16))
+    monkeypatch.setattr(sampler, "GRAMMAR_MS", 300)
+    refused = found.post({"messages": question(FIRST), "grammar": f'root ::= r0\n{ways}\nr16 ::= "y"'})
+    assert refused.status_code == 400
+    assert "more ways to go on than can be tried" in refused.json()["error"]["message"]
+    assert found.post({"messages": question(FIRST), "max_tokens": 4, **then}).status_code == 200

@@ -260,10 +260,10 @@ def test_check_asks_between_native_calls() -> None:
 def test_reraise_gives_it_once() -> None:
     hook = StopHook()
     hook.poll = poll = Poll()
-    assert hook._callback(None) is True
-    assert hook._callback(None) is True  # stays so until it is fetched, and asks no more
+    assert hook.callback(None) is True
+    assert hook.callback(None) is True  # stays so until it is fetched, and asks no more
     assert poll.n == 1
     with pytest.raises(Stopped):
         hook.reraise()
     hook.reraise()
-    assert hook._callback(None) is False
+    assert hook.callback(None) is False

@@ -21,7 +21,7 @@ from .guarded import guard
 from .installed import library_folder, library_name
 from .outcome import Outcome
 
-PATCH_VERSION = 6  # the `patch` line of patches/VERSION; a test compares the two
+PATCH_VERSION = 7  # the `patch` line of patches/VERSION; a test compares the two
 
 
 def _load() -> tuple[ModuleType, ModuleType, Path, tuple[str, ...]]:

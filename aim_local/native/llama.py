@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ..errors import ModelError, NativeError
 from ..store.gguf_files import parts
 from . import forking, kernels, log
-from .aside import is_busy
 from .binding import type_number
 from .callbacks import as_callback
 from .created import created, interrupted
@@ -197,8 +196,7 @@ class LlamaModel:
 
 
 def _free_model(remote: RemoteDevices | None, model: Any) -> None:
-    if not is_busy():  # it would lose its vocabulary
-        llama.llama_model_free(model)
+    llama.llama_model_free(model)
     if remote:
         remote.close()
 

@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ctypes import c_char_p, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ClosedError, ModelError, UsageError
-from . import log
-from .aside import aside, is_busy
+from ..errors import ClosedError, ModelError, NativeError, UsageError
+from .binding import bind
 from .finite import finite_logits
-from .library import llama
+from .gbnf import check_text
+from .library import LLAMA, libllama, llama
 from .llama import LlamaModel
+from .stop import StopHook, stop_callback
 
-T = TypeVar("T")
-MAX_GRAMMAR, MAX_NESTING = 1 << 20, 200
-_SAID = "parse: error parsing grammar: "  # before llama.cpp's reason
+GRAMMAR_MS, GRAMMAR_BYTES = 10_000, 64 << 20  # of one draw, and of a grammar's beginning; rich schemas take 1 MiB
+_FEWER = "write it with fewer: no repetition of what may be empty or overlaps with what follows"
+_MAX_REASON = 300
 _PAIR = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
+
+# struct llama_sampler * aim_grammar_init(const struct llama_vocab * vocab, const char * text)
+_init = bind(libllama, "aim_grammar_init", [c_void_p, c_char_p], llama.llama_sampler_p_ctypes)
+# void aim_grammar_bounds(int32_t n_ms, int64_t n_bytes, aim_stop_callback poll, void * data)
+_bounds = bind(libllama, "aim_grammar_bounds", [c_int32, c_int64, stop_callback, c_void_p], None)
 
 
 @dataclass(frozen=True)
@@ -49,16 +57,19 @@ class Sampling:
 class Sampler:
     """Draws from a context's logits. `close()` frees it. Raises UsageError for a grammar that is none.
 
-    check: raises what the work on a grammar shall end with, which may be endless (aside.py).
+    check: raises what the work on a grammar shall end with. It ends by itself, as UsageError, after GRAMMAR_MS.
     """
 
     def __init__(self, model: LlamaModel, sampling: Sampling, check: Callable[[], None] = lambda: None) -> None:
-        self._n_vocab, self._check, self._is_left = model.n_vocab, check, False
+        self._n_vocab = model.n_vocab
         self._finite = partial(finite_logits, path=model.path, stop=model.stop)
         self._chain = self._grammar = None
         if sampling.grammar:
-            _check_text(sampling.grammar)
-            self._aside(partial(self._read, model.vocab, sampling.grammar.encode()))
+            self._stop = StopHook()
+            self._stop.poll = check
+            check_text(sampling.grammar)
+            with self._bounded():
+                self._grammar = _checked(_init(model.vocab, sampling.grammar.encode()))
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for part in _parts(model.n_vocab, sampling):
             llama.llama_sampler_chain_add(self._chain, part)
@@ -66,34 +77,34 @@ class Sampler:
     def draw(self, context: Any) -> int:
         """The next token, from the logits after the last decoded one. context: a llama_context.
 
-        Raises ModelError where no token of the model continues what the grammar allows, and as finite_logits does.
+        Raises ModelError where no token of the model continues what the grammar allows, UsageError where a grammar has
+        too many ways to go on, and as finite_logits does.
         """
         if self._chain is None:
             raise ClosedError("the sampler is closed; make another one")
+        logits = self._finite(self._logits(context))
         if not self._grammar:
-            self._finite(self._logits(context))
             return int(llama.llama_sampler_sample(self._chain, context, -1))
-        return self._aside(partial(self._draw, self._finite(self._logits(context).copy())))
-
-    def _read(self, vocab: Any, grammar: bytes) -> None:
-        log.clear()  # what llama.cpp says is heard in the thread that asks
-        self._grammar = llama.llama_sampler_init_grammar(vocab, grammar, b"root")
-        if not self._grammar:
-            why = " ".join(log.last_error("it does not parse").split()).removeprefix(_SAID)
-            raise UsageError(f"the grammar is no GBNF with a rule root: {why}")
-
-    def _draw(self, logits: NDArray[np.float32]) -> int:
-        token = self._allowed(logits)
-        llama.llama_sampler_accept(self._grammar, token)
+        with self._bounded():
+            token = self._allowed(logits)
+            llama.llama_sampler_accept(self._grammar, token)
         llama.llama_sampler_accept(self._chain, token)
         return token
 
-    def _aside(self, call: Callable[[], T]) -> T:
-        was_busy = is_busy()
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """What a grammar takes in it has bounds, and can be stopped."""
+        _bounds(GRAMMAR_MS, GRAMMAR_BYTES, self._stop.callback, None)
         try:
-            return aside(call, self._free, self._check)
+            yield
+        except UsageError as e:
+            why = " ".join(LLAMA.text().split())[:_MAX_REASON]  # quotes the rest of the grammar
+            raise UsageError(f"the grammar {why}{f'; {_FEWER}' if 'ways to go on' in why else ''}") from e
+        except NativeError:
+            self._stop.reraise()
+            raise
         finally:
-            self._is_left = is_busy() and not was_busy
+            _bounds(0, 0, stop_callback(), None)
 
     def _allowed(self, logits: NDArray[np.float32]) -> int:
         """A token that the grammar allows. Most draws are; the whole vocabulary is asked where one is not."""
@@ -113,29 +124,16 @@ class Sampler:
         return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
 
     def close(self) -> None:
-        if not self._is_left:  # a thread that works on it frees it
-            self._free()
-
-    def _free(self) -> None:
         for part in (self._chain, self._grammar):
             if part:
                 llama.llama_sampler_free(part)
         self._chain = self._grammar = None
 
 
-def _check_text(grammar: str) -> None:
-    """llama.cpp's parser calls itself for each parenthesis, and writes what it cannot parse to the terminal."""
-    if len(grammar) > MAX_GRAMMAR:
-        raise UsageError(f"the grammar has {len(grammar)} characters; give at most {MAX_GRAMMAR}")
-    strange = next((c for c in grammar if not c.isprintable() and c not in "\n\r\t"), None)
-    if strange is not None:
-        raise UsageError(f"the grammar has the control character {strange!r}; write it as \\x{ord(strange):02X}")
-    depth = deepest = 0
-    for character in grammar:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    if deepest > MAX_NESTING:
-        raise UsageError(f"the grammar is {deepest} parentheses deep; give at most {MAX_NESTING}")
+def _checked(sampler: int | None) -> Any:
+    if not sampler:
+        raise LLAMA.error()
+    return sampler
 
 
 def _parts(n_vocab: int, sampling: Sampling) -> list[Any]:

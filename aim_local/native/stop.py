@@ -17,12 +17,12 @@ from .library import LLAMA, MTMD, libllama, libmtmd
 
 _LATE_S = 1.0  # until a lost machine is known as such
 
-_stop_callback = ctypes.CFUNCTYPE(c_bool, c_void_p)
+stop_callback = ctypes.CFUNCTYPE(c_bool, c_void_p)
 
 # int32_t aim_set_stop(struct llama_context * ctx, aim_stop_callback poll, void * data)
-_set_stop = bind(libllama, "aim_set_stop", [c_void_p, _stop_callback, c_void_p])
+_set_stop = bind(libllama, "aim_set_stop", [c_void_p, stop_callback, c_void_p])
 # int32_t aim_mtmd_set_stop(mtmd_context * ctx, aim_stop_callback poll, void * data)
-_mtmd_set_stop = bind(libmtmd, "aim_mtmd_set_stop", [c_void_p, _stop_callback, c_void_p])
+_mtmd_set_stop = bind(libmtmd, "aim_mtmd_set_stop", [c_void_p, stop_callback, c_void_p])
 
 
 def _go_on() -> None:
@@ -45,7 +45,7 @@ class StopHook:
         self._raised: BaseException | None = None
         answers = self._answers()
         next(answers)
-        self._callback = _stop_callback(answers.send)
+        self.callback = stop_callback(answers.send)
 
     def _answers(self) -> Generator[bool, Any, None]:
         """Each question of the native side is a `send`: True stops it, and what was raised is kept.
@@ -66,11 +66,11 @@ class StopHook:
 
     def attach_context(self, ctx: Any) -> None:
         """From now on this can stop what a llama_context computes."""
-        LLAMA.checked(_set_stop(ctx, self._callback, None))
+        LLAMA.checked(_set_stop(ctx, self.callback, None))
 
     def attach_vision(self, ctx: Any) -> None:
         """From now on this can stop the vision tower of an mtmd_context. Raises ModelError where there is none."""
-        MTMD.checked(_mtmd_set_stop(ctypes.cast(ctx, c_void_p), self._callback, None))
+        MTMD.checked(_mtmd_set_stop(ctypes.cast(ctx, c_void_p), self.callback, None))
 
     def check(self) -> None:
         """Between native calls: what stops the work comes out here."""

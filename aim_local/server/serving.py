@@ -24,7 +24,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import UsageError
-from ..native.aside import is_busy
 from .http.app import make_app
 from .http.connections import server_config
 from .http.front import fault_line
@@ -105,7 +104,7 @@ def serve(load: Callable[[], VisionLLM], settings: Settings, told: Told) -> int:
         )
         app = make_app(run.service, uploads, guard, told.log, debug=told.debug)
         code = run.until_stopped(app, listener)
-    if not run.service.is_over or is_busy():  # a load, or a call of the native library, that cannot be stopped
+    if not run.service.is_over:  # a load, or a call of the native library, that cannot be stopped
         sys.stdout.flush()
         os._exit(code)
     return code

@@ -48,7 +48,6 @@ static const aim_edge_call CALLS[] = {
     AIM_EDGE(llama_sampler_chain_init),
     AIM_EDGE(llama_sampler_chain_add),
     AIM_EDGE(llama_sampler_init_dist),
-    AIM_EDGE(llama_sampler_init_grammar),
     AIM_EDGE(llama_sampler_init_greedy),
     AIM_EDGE(llama_sampler_init_min_p),
     AIM_EDGE(llama_sampler_init_penalties),

@@ -153,6 +153,15 @@ LLAMA_API int32_t aim_set_precision(struct llama_context * ctx, int32_t precisio
 // poll and data have to live as long as they are set
 LLAMA_API int32_t aim_set_stop(struct llama_context * ctx, aim_stop_callback poll, void * data);
 
+// llama_sampler_init_grammar with the rule "root", for grammars of anybody: what llama.cpp would not come to an end with is refused.
+// NULL: aim_last_error() says what the grammar has or lacks ("has no rule root"), AIM_STATUS_INVALID
+LLAMA_API struct llama_sampler * aim_grammar_init(const struct llama_vocab * vocab, const char * text);
+
+// bounds on what grammars take on this thread from now on: time, and memory of the ways to go on. passing them is AIM_STATUS_INVALID in
+// aim_grammar_init, llama_sampler_apply and llama_sampler_accept (through aim_guarded_call); the sampler is then good for nothing but
+// llama_sampler_free. poll can end them too (AIM_STATUS_ABORTED). n_ms 0 takes the bounds away, and they have to be taken away
+LLAMA_API void aim_grammar_bounds(int32_t n_ms, int64_t n_bytes, aim_stop_callback poll, void * data);
+
 // after a context took a state that somebody else may have written, before anything is computed with it: whether it holds what the
 // caller knows of it, n_cells rows of sequence 0 at positions below n_pos, n_visual of them visual (layers may have dropped those).
 // llama.cpp reads a state within the bounds of its buffers, and believes what it says of rows. a context that fails is emptied
