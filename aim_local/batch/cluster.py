@@ -112,7 +112,7 @@ class Cluster:
         """As questions.check_clips: every clip has to be readable on every worker."""
         questions = [line for line in asked.lines if isinstance(line, Question)]
         problems = self.unreadable([line.clips for line in questions])
-        bad = {questions[i].n: Bad(questions[i].id, f"line {questions[i].n}: {why}") for i, why in problems.items()}
+        bad = {questions[i].n: Bad.of(questions[i].id, f"line {questions[i].n}: {why}") for i, why in problems.items()}
         lines = [bad.get(line.n, line) if isinstance(line, Question) else line for line in asked.lines]
         return Asked(asked.name, tuple(lines))
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from ..errors import AimError, MediaBudgetError, SuiteError, UsageError
 from ..media.types import PICKS, Pick
@@ -64,6 +64,11 @@ class Bad:
     id: str
     reason: str
 
+    @classmethod
+    def of(cls, name: str, why: str) -> Self:
+        """why: becomes one line of a length that can be read, whatever it quotes."""
+        return cls(name, str(SuiteError(why)))
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -102,7 +107,7 @@ def read_questions(path: Path) -> Asked:
     for n, where, text in numbered(path):
         line = _line(path, n, where, text)
         if isinstance(line, Question) and line.id in first:
-            line = Bad(line.id, f"line {n}: id {line.id!r} is that of line {first[line.id]} too")
+            line = Bad.of(line.id, f"line {n}: id {line.id!r} is that of line {first[line.id]} too")
         if isinstance(line, Question):
             first[line.id] = n
         found.append(line)
@@ -180,9 +185,7 @@ def _looked_at(line: Question | Bad) -> Question | Bad:
     if isinstance(line, Bad):
         return line
     problem = clip_problem(line.clips)
-    return (
-        Bad(line.id, str(SuiteError(f"line {line.n}: {problem}"))) if problem else line
-    )  # one line, whatever it quotes
+    return Bad.of(line.id, f"line {line.n}: {problem}") if problem else line
 
 
 def clip_problem(clips: Sequence[Clip]) -> str:

@@ -280,12 +280,12 @@ def _entry(described: dict[str, Any], arrays: memoryview) -> Entry:
     """Raises ValueError, KeyError, TypeError, IndexError for what no writer wrote."""
     at, unique = 0, list[Rows]()
     for shape in described["rows"]:
-        n, n_embd = _sizes(shape, 2)
+        n, n_embd = _sizes(shape, 2, (len(arrays) - at) // 4)
         unique.append(np.frombuffer(arrays, "<f4", n * n_embd, at).reshape(n, n_embd))
         at += 4 * n * n_embd
     frames = None
     if described["frames"] is not None:
-        sizes = _sizes(described["frames"], 4)
+        sizes = _sizes(described["frames"], 4, len(arrays) - at)
         frames = np.frombuffer(arrays, np.uint8, math.prod(sizes), at).reshape(sizes)
         at += math.prod(sizes)
     tiles = described["tiles"]
@@ -294,9 +294,10 @@ def _entry(described: dict[str, Any], arrays: memoryview) -> Entry:
     return Entry([unique[tile] for tile in tiles], frames, dict(described["facts"]))
 
 
-def _sizes(shape: Any, n: int) -> tuple[int, ...]:
-    if len(shape) != n or not all(type(size) is int and size > 0 for size in shape):
-        raise ValueError(f"{shape} is no shape of {n} numbers above 0")
+def _sizes(shape: Any, n: int, n_left: int) -> tuple[int, ...]:
+    """n_left: numbers that are there."""
+    if len(shape) != n or not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > n_left:
+        raise ValueError(f"no shape of {n} numbers above 0 that fits")
     return tuple(shape)
 
 

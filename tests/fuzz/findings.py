@@ -16,6 +16,8 @@ from pathlib import Path
 
 from fuzz.outcome import ROOT, Outcome
 
+_LONGEST = 400  # characters of a line of what was told
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -49,7 +51,7 @@ class Finding:
             "seconds": round(self.outcome.seconds, 2),
             "mib": round(self.outcome.mib),
             "again": f"PYTHONPATH=tests python -m fuzz --target {self.target} --replay {shlex.quote(str(shown))}",
-            "told": without_folders(self.outcome.told).splitlines(),
+            "told": [line[:_LONGEST] for line in without_folders(self.outcome.told).splitlines()],
         }
         part = note.with_name(f".{note.name}.part")
         part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
