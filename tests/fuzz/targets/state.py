@@ -71,8 +71,8 @@ def mutate_rows(data: bytes, rng: random.Random) -> bytes:
         text = damage_json(text, rng)
     else:
         arrays = damage_bytes(arrays, rng)
-    n_text = len(text) if rng.random() < 0.9 else rng.choice((0, n_text + 1, 2**63, 2**64 - 1))
-    n_arrays = len(arrays) if rng.random() < 0.9 else rng.choice((0, n_arrays + 1, 2**63, 2**64 - 1))
+    n_text = len(text) if rng.random() < 0.9 else rng.choice((0, (n_text + 1) % 2**64, 2**63, 2**64 - 1))
+    n_arrays = len(arrays) if rng.random() < 0.9 else rng.choice((0, (n_arrays + 1) % 2**64, 2**63, 2**64 - 1))
     return head.pack(magic, version, n_arrays, n_text, hashlib.sha256(arrays + text).digest()) + arrays + text
 
 
