@@ -43,12 +43,15 @@ class Outcome:
         text: bytes = self._text()
         return text.decode(errors="replace")
 
+    def status(self) -> int:
+        return int(self._status())
+
     def failed(self) -> bool:
-        return bool(self._status() < OK)
+        return self.status() < OK
 
     def error(self, name: str = "") -> AimError:
         """The exception for a call that failed without returning a number (null, false)."""
-        return error_of(self._status(), self.text(), name)
+        return error_of(self.status(), self.text(), name)
 
     def text_of(self, result: bytes | None) -> str:
         """The text a call returned; raises the exception for a null."""

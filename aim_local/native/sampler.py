@@ -23,6 +23,7 @@ from .finite import finite_logits
 from .gbnf import check_text
 from .library import LLAMA, libllama, llama
 from .llama import LlamaModel
+from .outcome import FAILED
 from .stop import StopHook, stop_callback
 
 GRAMMAR_MS, GRAMMAR_BYTES = 10_000, 64 << 20  # of one draw, and of a grammar's beginning; rich schemas take 1 MiB
@@ -98,11 +99,13 @@ class Sampler:
         try:
             yield
         except UsageError as e:
-            why = " ".join(LLAMA.text().split())[:_MAX_REASON]  # quotes the rest of the grammar
+            why = _said()
             raise UsageError(f"the grammar {why}{f'; {_FEWER}' if 'ways to go on' in why else ''}") from e
-        except NativeError:
+        except NativeError as e:
             self._stop.reraise()
-            raise
+            if LLAMA.status() != FAILED:
+                raise
+            raise UsageError(f"llama.cpp cannot follow the grammar: {_said()}; write it without tokens (<...>)") from e
         finally:
             _bounds(0, 0, stop_callback(), None)
 
@@ -128,6 +131,11 @@ class Sampler:
             if part:
                 llama.llama_sampler_free(part)
         self._chain = self._grammar = None
+
+
+def _said() -> str:
+    """What a call failed with: one line, which may quote the rest of the grammar."""
+    return " ".join(LLAMA.text().split())[:_MAX_REASON]
 
 
 def _checked(sampler: int | None) -> Any:
