@@ -104,7 +104,7 @@ def test_what_llama_cpp_would_not_come_to_an_end_with_is_refused(demo: VisionLLM
 @pytest.mark.parametrize("grammar", ["root ::= . !<[3]>{3,}", "root ::= [^x] !<[5]>", "root ::= [a-z] !<[9]> !<[9]>"])
 def test_tokens_that_begin_inside_of_another(demo: VisionLLM, grammar: str) -> None:
     """llama.cpp allows a text there that it does not accept then."""
-    with pytest.raises(UsageError, match="cannot follow the grammar: .*; write it without tokens"):
+    with pytest.raises(UsageError, match=r"cannot follow the grammar: .*; write it without tokens"):
         ask(demo, grammar)
     assert ask(demo, 'root ::= "no"') == "no"
 
