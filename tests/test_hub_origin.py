@@ -36,6 +36,10 @@ BENT: dict[str, dict[str, Any]] = {
     "cache of another repository": {"cache": "/c/models--tiny--other"},
     "cache that is none": {"cache": "/home"},
     "cache not absolute": {"cache": "models--tiny--toy"},
+    "a cache with a long name": {"cache": f"/{'c' * 256}/models--tiny--toy"},
+    "a cache too deep": {"cache": f"/{'c/' * 2000}models--tiny--toy"},
+    "a long file": {"files": ["m.gguf", "p.gguf", "é" * 128]},
+    "a long revision": {"revision": "a" * 256},
     "more than is known": {"more": 1},
     "another format": {"format": 2},
 }

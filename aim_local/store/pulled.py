@@ -7,6 +7,7 @@ The cache's layout: the guide "Understand caching" of huggingface-hub.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from .plain_json import read_object
 
 ORIGIN = "hub.json"
 _FORMAT = 1
+_MAX_PART, _MAX_PATH = 255, 4000  # bytes
 _TEXTS = ("repo", "revision", "quant", "cache", "model", "mmproj")
 
 
@@ -96,6 +98,8 @@ def _checked(found: dict[str, object]) -> Origin:
         raise ValueError(f"{origin.revision!r} is no revision")
     if not _is_cache_of(origin.repo, Path(origin.cache)):
         raise ValueError(f"{origin.cache!r} is not the folder of {origin.repo!r} in a hub's cache")
+    if any(map(_is_too_long, (origin.snapshot, *map(origin.file, origin.files)))):
+        raise ValueError("it names a path that is longer than file systems have them")
     return origin
 
 
@@ -103,6 +107,12 @@ def _text(value: object, key: str) -> str:
     if not isinstance(value, str) or not is_visible(value):
         raise ValueError(f"{key} is {value!a:.60}, not a text of visible characters")
     return value
+
+
+def _is_too_long(path: Path) -> bool:
+    """Where asking whether it is there would be an OSError on Linux, macOS or Windows."""
+    parts = [len(os.fsencode(part)) for part in path.parts]
+    return max(parts) > _MAX_PART or sum(parts) + len(parts) > _MAX_PATH
 
 
 def _is_cache_of(repo: str, cache: Path) -> bool:
