@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from live_case import ManualClock, codes, pieces, seen, times, until, watched, whole
-from media_fixtures import write_clip
+from media_fixtures import picture, write_clip
 
 from aim_local import LoadConfig, VisionLLM
 from aim_local.errors import AimError, MediaBudgetError, MediaError, UsageError
@@ -252,6 +254,20 @@ def test_a_full_window_of_a_file_is_its_end(llm: VisionLLM, tmp_path: Path) -> N
         with watched(llm, str(path), ManualClock(), size=WindowSize.of(seconds=2)) as live:
             end = (n - 3) // 5  # the last two wait for what comes behind them
             assert times(live.wait(full=True)) == [end - 1, end]
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [(b"%PDF-1.7\n", "is a PDF document"), (b"PK\3\4", "is a ZIP archive"), (b"\xff" * 99, "is not a video or image")],
+    ids=["PDF", "ZIP", "junk"],
+)
+def test_what_libav_only_guesses_at(llm: VisionLLM, tmp_path: Path, head: bytes, told: str) -> None:
+    """It finds a film in whatever has JPEGs inside."""
+    path, jpeg = tmp_path / "other", io.BytesIO()
+    PIL.Image.fromarray(picture(3)).save(jpeg, "JPEG")
+    path.write_bytes(head + jpeg.getvalue() * 4000)  # libav looks at 5 MB of a stream without a head
+    with watched(llm, str(path), ManualClock()) as live, pytest.raises(MediaError, match=f"other: {told}"):
+        until(lambda: False, live)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no fifos")

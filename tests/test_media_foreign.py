@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import struct
 import subprocess
 import sys
@@ -54,7 +55,58 @@ def test_what_is_ours_and_ctrl_c_pass() -> None:
 
 def test_a_reason_is_short() -> None:
     assert reason(ValueError("x" * 500)) == "x" * 160 + "..."
-    assert reason(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(), AssertionError(), OSError("-2"), OSError(-9), OSError("decoder error -2"), KeyError(257),
+        KeyError("tile"), IndexError("tuple index out of range"), struct.error("unpack requires a buffer of 4 bytes"),
+        TypeError("'NoneType' object is not subscriptable"), EOFError(), StopIteration(), ZeroDivisionError(),
+        RuntimeError("RuntimeError"), ValueError("IndexError"), RecursionError(), NotImplementedError("12"),
+        av.error.InvalidDataError(0, ""), SystemError("\0"), Exception("+3"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_reason_is_in_words(error: Exception) -> None:
+    """Nothing, a number, or what Python says of a program is no reason that helps a user."""
+    said = reason(error)
+    assert len(said.split()) >= 4, said
+    assert not re.search(r"\d|Error|Iteration|None|unpack|tuple|tile", said), said
+
+
+def test_words_of_a_decoder_stay() -> None:
+    for said in ("image file is truncated", "broken data stream when reading image file", "YCCK"):
+        assert reason(OSError(said)) == said
+    assert reason(OSError(5, "Input/output error")) == "Input/output error"
+
+
+def without_its_palette(path: Path) -> None:
+    PIL.Image.fromarray(picture(1)).convert("P").save(path)
+    data = path.read_bytes()
+    at = data.index(b"PLTE") - 4
+    path.write_bytes(data[:at] + data[at + 12 + int.from_bytes(data[at : at + 4], "big") :])
+
+
+def with_a_short_strip(path: Path, compression: str) -> None:
+    PIL.Image.fromarray(picture(1)).save(path, compression=compression)
+    data = bytearray(path.read_bytes())
+    at = int.from_bytes(data[4:8], "little")
+    for entry in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little"), 12):
+        if data[entry : entry + 2] == (279).to_bytes(2, "little"):  # StripByteCounts, one here
+            data[entry + 8 : entry + 12] = (int.from_bytes(data[entry + 8 : entry + 12], "little") // 2).to_bytes(
+                4, "little"
+            )
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["a.png", "tiff_lzw.tif", "tiff_adobe_deflate.tif", "packbits.tif"])
+def test_pictures_whose_decoder_has_no_words(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with_a_short_strip(path, path.stem) if path.suffix == ".tif" else without_its_palette(path)
+    with pytest.raises(MediaError) as found:
+        open_media(path)
+    assert re.fullmatch(r".*: is a damaged picture \([a-z ,]{20,}\); copy or download it again", str(found.value))
 
 
 @pytest.mark.parametrize("error", [SystemError("NULL"), AssertionError(), RecursionError(), NotImplementedError("no")])

@@ -23,6 +23,7 @@ from aim_local.live.growing import GrowingFile, check_index
 from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.source import LiveSource
 from aim_local.media.container import main_stream, prepare
+from aim_local.media.other_files import HEAD, is_guessed, other_kind, why_not
 
 TIMEOUT = 10.0  # seconds of silence after which a source is away
 _BARREN = 50  # packets without a picture, and TIMEOUT seconds of them
@@ -114,6 +115,8 @@ class Reading:
 
     def _stream_of(self, container: InputContainer) -> VideoStream:
         try:
+            if self._source.kind == "file" and is_guessed(head := _head(self._source.url), container.format.name):
+                raise MediaError(f"{self._source.name}: {why_not(head)}")
             stream = main_stream(container, self._source.name)
             prepare(stream, self._source.name, self._max_pixels)
             return stream
@@ -148,6 +151,8 @@ class Reading:
             return None
         if not stat.S_ISREG(os.stat(source.url).st_mode):  # opening a fifo would wait for its writer
             raise OSError(errno.EINVAL, "what has its name is no file")
+        if other := other_kind(_head(source.url)):
+            raise MediaError(f"{source.name}: {other}")
         check_index(source.url)
         file = GrowingFile(source.url, self._closed, self._clock, self._queue.release, self._give_up)
         stack.callback(file.close)
@@ -248,3 +253,8 @@ def _decoded_at(packet: Packet[VideoStream], has_stamps: bool) -> float | None:
 
 def _seconds(ticks: int | None, packet: Packet[VideoStream]) -> float | None:
     return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(HEAD)

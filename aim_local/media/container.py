@@ -5,7 +5,6 @@ Knows: PyAV, and why a file may not open. Leaves to others: what the packets mea
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import os
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ from av.video.stream import VideoStream
 from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
 from aim_local.media.budget import MAX_PACKETS, check_frame
 from aim_local.media.claims import check_index
-from aim_local.media.files import KNOWN_KINDS
 from aim_local.media.foreign import no_memory, reason
 from aim_local.media.joined import Cuts, Spliced
+from aim_local.media.other_files import HEAD, is_guessed, other_kind, why_not
 
 # libav's for one file, nothing beside it: no playlists, image sequences, text renderers or network protocols
 FILE_OPTIONS = {
@@ -65,9 +64,13 @@ def open_stream(path: Path, max_pixels: int, cuts: Cuts = ()) -> Iterator[tuple[
 
     cuts: bytes that are left out, see joined.py.
     """
+    if other := other_kind(_head(path)):
+        raise MediaError(f"{path}: {other}")
     check_index(path)
     given = closing(Spliced(path, cuts)) if cuts else nullcontext(f"file:{path}")
     with given as source, _opened(path, source, max_pixels) as container:
+        if not container.streams or is_guessed(_head(path), container.format.name):
+            raise MediaError(f"{path}: {why_not(_head(path))}")
         stream = main_stream(container, path)
         prepare(stream, path, max_pixels)
         yield container, stream
@@ -83,7 +86,7 @@ def _opened(path: Path, source: str | Spliced, max_pixels: int) -> InputContaine
     except MemoryError as e:  # PyAV's is an FFmpegError too
         raise no_memory(path) from e
     except Exception as e:
-        raise MediaError(f"{path}: {_why_not(path)}") from e
+        raise MediaError(f"{path}: {why_not(_head(path))}") from e
 
 
 def prepare(stream: VideoStream, name: Path | str, max_pixels: int) -> None:
@@ -188,23 +191,9 @@ def main_stream(container: InputContainer, name: Path | str) -> VideoStream:
     return stream
 
 
-def _why_not(path: Path) -> str:
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(4096)
+            return file.read(HEAD)
     except OSError as e:
-        return f"cannot be read any more ({reason(e)})"
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
-        return "is an MP4/MOV file without a usable index (cut off or damaged); copy or download it again"
-    if _is_text(head):
-        return f"holds text, not a video or image; give one of: {KNOWN_KINDS}"
-    return f"is not a video or image this program reads, or is damaged; give one of: {KNOWN_KINDS}"
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        # incremental: the last character may be cut
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return all(c.isprintable() or c in "\n\r\t\f" for c in text)
+        raise MediaError(f"{path}: cannot be read any more ({reason(e)}); check the disk and permissions") from e

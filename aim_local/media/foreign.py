@@ -5,7 +5,10 @@ Knows exceptions and warnings. Leaves to others: which call may fail, and what c
 
 from __future__ import annotations
 
+import builtins
 import logging
+import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +17,19 @@ from contextlib import contextmanager, suppress
 from aim_local.errors import AimError, MediaError, MediaMemoryError
 
 _SHOWN = 160  # characters of a decoder's own words
+_CODE = re.compile(r"(?:\[Errno -?\d+\] ?|decoder error )?[-+]?\d*")  # all that some decoders have to say
+# what Python says of these errors is about a program's code, not about a file
+_OF_CODE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((IndexError, struct.error), "its data end early"),
+    ((KeyError, AssertionError, AttributeError, TypeError), "a part of it is missing, or is not what it should be"),
+)
+_OF_KIND: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((EOFError, StopIteration), "its data end early"),
+    ((ArithmeticError,), "a number in it cannot be"),
+    ((RecursionError,), "its parts are nested too deeply"),
+    ((NotImplementedError, ImportError), "it is of a kind that its decoder does not know"),
+)
+_NO_REASON = "its data cannot be decoded"
 # what Pillow logs would go to stderr where a program has set up no logging
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -43,10 +59,15 @@ def no_memory(name: object) -> MediaMemoryError:
 
 
 def reason(e: BaseException) -> str:
-    """What an exception says, on one short printable line; its kind where it says nothing."""
+    """What an exception says, on one short printable line, in words also where it has none for a user."""
+    for kinds, words in _OF_CODE:
+        if isinstance(e, kinds):
+            return words
     text = getattr(e, "strerror", None) or str(e)
     clean = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return (clean if len(clean) <= _SHOWN else f"{clean[:_SHOWN]}...") or type(e).__name__
+    if _CODE.fullmatch(clean) or clean == type(e).__name__ or clean in vars(builtins):
+        return next((words for kinds, words in _OF_KIND if isinstance(e, kinds)), _NO_REASON)
+    return clean if len(clean) <= _SHOWN else f"{clean[:_SHOWN]}..."
 
 
 class _Quiet:
