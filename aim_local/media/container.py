@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
 from aim_local.media.budget import MAX_PACKETS, check_frame
 from aim_local.media.claims import check_index
+from aim_local.media.ends import n_missing_bytes
 from aim_local.media.foreign import no_memory, reason
 from aim_local.media.joined import Cuts, Spliced
 from aim_local.media.other_files import HEAD, is_guessed, other_kind, why_not
@@ -69,7 +70,7 @@ def open_stream(path: Path, max_pixels: int, cuts: Cuts = ()) -> Iterator[tuple[
     check_index(path)
     given = closing(Spliced(path, cuts)) if cuts else nullcontext(f"file:{path}")
     with given as source, _opened(path, source, max_pixels) as container:
-        if not container.streams or is_guessed(_head(path), container.format.name):
+        if is_guessed(_head(path), container.format.name) or _has_no_index(container, path):
             raise MediaError(f"{path}: {why_not(_head(path))}")
         stream = main_stream(container, path)
         prepare(stream, path, max_pixels)
@@ -189,6 +190,12 @@ def main_stream(container: InputContainer, name: Path | str) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(f"{name}: its video codec is unknown here; convert it to H.264, H.265, VP9 or AV1")
     return stream
+
+
+def _has_no_index(container: InputContainer, path: Path) -> bool:
+    """Of an MP4 that is cut off before its end: FFmpeg opens such a file if it is short."""
+    has_any = container.streams.video or container.streams.audio
+    return "mov" in container.format.name.split(",") and not has_any and n_missing_bytes(path, ("mov",)) > 0
 
 
 def _head(path: Path) -> bytes:

@@ -67,7 +67,7 @@ def later_matroska_heads(path: Path) -> Later:
     first, n_other = frozenset[_Track](), 0
     with path.open("rb") as file:
         at, begin = 0, -1  # begin: of what is cut next, behind the last cluster
-        while (element := _element(file, at)) and element.end <= size:
+        while (element := element_at(file, at)) and element.end <= size:
             if element.id == _SEGMENT:
                 clusters = _clusters(file, element)
                 if not clusters:
@@ -87,7 +87,7 @@ def later_matroska_heads(path: Path) -> Later:
     return Later(tuple(cuts), n_other)
 
 
-class _Element(NamedTuple):
+class Element(NamedTuple):
     """An element of EBML. data: its first byte behind the head; end: the byte behind it."""
 
     id: bytes
@@ -95,7 +95,7 @@ class _Element(NamedTuple):
     end: int
 
 
-def _element(file: BinaryIO, at: int) -> _Element | None:
+def element_at(file: BinaryIO, at: int) -> Element | None:
     """The one that begins at byte `at`; None where there is none, or one of unknown size."""
     file.seek(at)
     head = file.read(12)
@@ -110,18 +110,18 @@ def _element(file: BinaryIO, at: int) -> _Element | None:
     if value == (1 << 7 * n_size) - 1:
         return None
     data = at + n_id + n_size
-    return _Element(head[:n_id], data, data + value)
+    return Element(head[:n_id], data, data + value)
 
 
-def _children(file: BinaryIO, parent: _Element) -> Iterator[_Element]:
+def _children(file: BinaryIO, parent: Element) -> Iterator[Element]:
     """As far as they can be followed."""
     at = parent.data
-    while at < parent.end and (child := _element(file, at)) and child.end <= parent.end:
+    while at < parent.end and (child := element_at(file, at)) and child.end <= parent.end:
         yield child
         at = child.end
 
 
-def _tracks(file: BinaryIO, segment: _Element) -> frozenset[_Track]:
+def _tracks(file: BinaryIO, segment: Element) -> frozenset[_Track]:
     """How the pictures of a segment are coded: of each track the values that a decoder is set up with."""
     entries = (
         entry for tracks in _children(file, segment) if tracks.id == _TRACKS for entry in _children(file, tracks)
@@ -130,23 +130,23 @@ def _tracks(file: BinaryIO, segment: _Element) -> frozenset[_Track]:
     return frozenset(_coding(file, track) for track in found if _value(file, track.get(_TRACK_TYPE)) == _PICTURES)
 
 
-def _coding(file: BinaryIO, track: Mapping[bytes, _Element]) -> _Track:
+def _coding(file: BinaryIO, track: Mapping[bytes, Element]) -> _Track:
     number, codec, setup, encodings = (_value(file, track.get(name)) for name in _CODING)
     return number, codec, b"" if codec in _SET_UP_ALONG else setup, encodings
 
 
-def _value(file: BinaryIO, element: _Element | None) -> bytes:
+def _value(file: BinaryIO, element: Element | None) -> bytes:
     if element is None:
         return b""
     file.seek(element.data)
     return file.read(min(element.end - element.data, _MOST_VALUE))
 
 
-def _clusters(file: BinaryIO, segment: _Element) -> tuple[int, int] | None:
+def _clusters(file: BinaryIO, segment: Element) -> tuple[int, int] | None:
     """(first byte, byte behind) of a segment's clusters; None where they cannot be told."""
     first, end, at = -1, -1, segment.data
     while at < segment.end:
-        child = _element(file, at)
+        child = element_at(file, at)
         if child is None:
             return None
         if child.id == _CLUSTER:
