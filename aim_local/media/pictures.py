@@ -34,6 +34,7 @@ from aim_local.media.joined import Spliced
 from aim_local.media.jpeg_scans import scans_of
 from aim_local.media.png_texts import long_texts
 from aim_local.media.types import Frames, Size, VideoInfo
+from aim_local.media.whole import load_whole, n_whole_frames
 from aim_local.native.tiff import silence_libtiff
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
@@ -59,7 +60,7 @@ class PictureKind:
     """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn.
 
     stored_size: (height, width) by the file's header, no orientation applied. is_followed: by other pictures that the
-    format knows nothing of: a stream of MJPEG.
+    format knows nothing of: a stream of MJPEG. is_coarse: a JPEG whose last scans are not in the file.
     """
 
     format: str
@@ -67,6 +68,7 @@ class PictureKind:
     animated: bool
     stored_size: Size
     is_followed: bool = False
+    is_coarse: bool = False
 
 
 def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None:
@@ -89,7 +91,7 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         with decoding(path):
             scans = scans_of(path)
         check_scans(path, scans.n, *size, max_pixels)
-        return replace(kind, is_followed=scans.is_followed and name == "JPEG")
+        return replace(kind, is_followed=scans.is_followed and name == "JPEG", is_coarse=scans.is_coarse)
     return kind
 
 
@@ -188,6 +190,7 @@ def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]
             with decoding(path):
                 # Pillow makes this room itself, but within its own bound alone
                 image.im = PIL.Image.new(image.mode, _stored_size(image), None).im
+        load_whole(path, image)
         pixels, warnings = _rgb(path, image)
         return pixels, (*page_warnings(kind), *warnings)
 
@@ -207,23 +210,28 @@ def picture_size(path: Path) -> Size:
 
 
 def page_warnings(kind: PictureKind) -> tuple[str, ...]:
-    """What reading a file as one still picture leaves out."""
+    """What reading a file as one still picture leaves out, and what the file does."""
+    notes = list[str]()
     # the second picture in a JPEG (MPO) is a preview or a gain map of the first: nothing is lost
     if kind.n_frames > 1 and kind.format not in ("JPEG", "MPO", "ICO"):
         many = " or more" if kind.n_frames == _MOST_PAGES else ""
-        return (f"the file holds {kind.n_frames}{many} pictures; only the first is used",)
+        notes.append(f"the file holds {kind.n_frames}{many} pictures; only the first is used")
     if kind.is_followed:
-        return ("other JPEGs follow in the file (a stream of MJPEG?); only the first is used: make an AVI of it",)
-    return ()
+        notes.append("other JPEGs follow in the file (a stream of MJPEG?); only the first is used: make an AVI of it")
+    if kind.is_coarse:
+        notes.append("the JPEG ends before its last scans: fine detail or colour is missing (cut off, or a preview?)")
+    return tuple(notes)
 
 
 def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     """An animated (or still: one frame) picture as a clip; its frames are stepped through once for their delays."""
     delays: list[int] = []
     with _opened(path) as image:
+        load_whole(path, image)
         first, said = _rgb(path, image)
+        n_whole = n_whole_frames(path, kind.n_frames) if kind.format == "PNG" else kind.n_frames
         mode, room = image.mode, max(_MOST_ROOM * image.width * image.height, _SMALL_ROOM)
-        for index in range(kind.n_frames):
+        for index in range(n_whole):
             try:
                 with decoding(path):
                     image.seek(index)
