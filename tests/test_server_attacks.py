@@ -103,10 +103,10 @@ URLS: list[tuple[str, int, str]] = [
     (b64(b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"), 400, "holds text"),
     (b64(b"ffconcat version 1.0\nfile /etc/passwd\n"), 400, "holds text"),
     (b64(b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>"), 400, "holds text"),
-    (b64(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n"), 400, "holds text"),
+    (b64(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n"), 400, "is a PostScript document"),
     (b64(b"\0\0\1\0\1\0" + bytes(40)), 400, "an icon"),
     (b64(b"\0\0\0\x18ftypheic" + bytes(40)), 400, "HEIC"),
-    (b64(b"PK\3\4" + bytes(100)), 400, "is not a video or image"),
+    (b64(b"PK\3\4" + bytes(100)), 400, "is a ZIP archive"),
 ]
 
 

@@ -6,7 +6,6 @@ and neither do raw streams, recordings that were written without sizes, and byte
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -141,19 +140,18 @@ def _transport_stream(file: BinaryIO, size: int) -> int:
 
 
 def _program_stream(file: BinaryIO, size: int) -> int:
-    if not size:
+    begin = max(0, size - _TAIL)
+    tail = _read(file, begin, _TAIL)
+    at = tail.rfind(b"\0\0\1\xba")
+    if at < 0 or len(tail) < at + 14:
         return 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.rfind(b"\0\0\1\xba", max(0, size - _TAIL))
-        if at < 0 or size < at + 14:
+    at += 14 + (tail[at + 13] & 7) if tail[at + 4] >> 6 == 1 else 12  # MPEG-2, MPEG-1
+    while at + 6 <= len(tail) and tail[at : at + 3] == b"\0\0\1" and tail[at + 3] > 0xBA:
+        n = int.from_bytes(tail[at + 4 : at + 6], "big")
+        if not n:
             return 0
-        at += 14 + (data[at + 13] & 7) if data[at + 4] >> 6 == 1 else 12
-        while at + 6 <= size and data[at : at + 3] == b"\0\0\1" and data[at + 3] > 0xBA:
-            n = int.from_bytes(data[at + 4 : at + 6], "big")
-            if not n:
-                return 0
-            at += 6 + n
-        return at - size
+        at += 6 + n
+    return begin + at - size
 
 
 _OTHERS: dict[str, Callable[[BinaryIO, int], int]] = {

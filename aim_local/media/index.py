@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from av import VideoFrame
 from av.container import InputContainer
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from aim_local.config import MAX_PIXELS
 from aim_local.errors import MediaError
 from aim_local.media import interlace
+from aim_local.media.announced import Came, announced_by, cut_notes
 from aim_local.media.budget import check_decoded
 from aim_local.media.clock import Clock, clock_notes, clock_of_frames, clock_of_packets
 from aim_local.media.container import Damage, all_frames, decode, open_stream, packets_of
@@ -35,9 +35,6 @@ from aim_local.native.room import check_room
 # containers whose packets carry true display times; avi, mpeg and raw streams make them up or leave them out
 _TIMED_CONTAINERS = frozenset({"mov", "matroska", "webm", "mpegts", "flv"})
 _ONE_HEAD = frozenset({"asf", "ivf", "nut", "wtv"})  # libav reads the first of several films
-# containers whose heads say how many frames there are, and how long all of them last
-_COUNTED_CONTAINERS, _LASTING_CONTAINERS = frozenset({"mov", "ivf"}), frozenset({"matroska", "flv", "mxf", "rm"})
-_ROUNDED_S = 0.1  # seconds by which what a head says and what comes may differ
 _WRAPPING = frozenset({"mpegts", "mpeg"})  # their clocks have 33 bits
 # codecs whose decoders give no frame before one that is whole; others make up what a cut took away
 _CLEAN_STARTERS = frozenset({"h264", "hevc", "vp9", "av1", "vvc"})
@@ -89,6 +86,10 @@ class _Scan:
     is_torn: bool = False  # a part of the last packet is missing
     damage: Damage = field(default_factory=Damage)
 
+    @property
+    def came(self) -> Came:
+        return Came(len(self.pts), self.is_torn, self.damage.cut)
+
 
 @dataclass(frozen=True, eq=False)
 class _Times:
@@ -132,7 +133,7 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         # a stream's fields are read here: they are gone once the container is closed
         ticking = _ticking(stream, names)
         times = _times_from_packets(scan, ticking) if names & _TIMED_CONTAINERS else None
-        announced = _announced(container, stream, names)
+        announced = announced_by(container, stream, names)
         facts = _facts(container, stream, scan.first)
         fields = fields_of(stream.codec_context, scan.first)
     if times is None:
@@ -143,7 +144,7 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
     warnings = (
         *facts.warnings,
         *interlaced,
-        *_cut_off(path, scan, times, announced),
+        *cut_notes(path, announced, scan.came, float(times.seconds[-1]) + times.last_duration),
         *damaged,
         *times.warnings,
         *_films(path, names),
@@ -431,41 +432,3 @@ def _time_base(stream: VideoStream) -> Fraction:
 
 def _rate(stream: VideoStream) -> Fraction | None:
     return stream.average_rate or stream.guessed_rate or None
-
-
-def _cut_off(path: Path, scan: _Scan, times: _Times, announced: _Announced) -> list[str]:
-    """What the file says that it has, and has not."""
-    n_found = len(scan.pts)
-    if announced.n_frames > n_found:
-        return [f"the file is cut off: {n_found} of {announced.n_frames} frames are there"]
-    notes, n_missing = list[str](), n_missing_bytes(path, announced.formats)
-    if n_missing:
-        bytes_are = "1 byte is" if n_missing == 1 else f"{n_missing:,} bytes are"
-        notes.append(f"the file is cut off: at least {bytes_are} missing at its end")
-    elif scan.is_torn and n_found <= (announced.n_frames or n_found):  # none that other bytes behind were taken for
-        notes.append("the file is cut off inside its last frame")
-    found = float(times.seconds[-1]) + times.last_duration
-    is_cut = bool(notes) or scan.damage.cut
-    least = announced.begin + (found + _ROUNDED_S if is_cut else 1.1 * found + 1.0)
-    if announced.seconds > least:
-        notes.append(f"the file announces {announced.seconds:.1f} s, but its pictures end at {found:.1f} s")
-    return notes
-
-
-@dataclass(frozen=True)
-class _Announced:
-    """What a file's head says. formats: FFmpeg's names of it. n_frames, seconds: 0 where it says nothing certain.
-
-    begin: seconds at which its clock starts, which some programs count as part of the duration.
-    """
-
-    formats: frozenset[str]
-    n_frames: int
-    seconds: float
-    begin: float
-
-
-def _announced(container: InputContainer, stream: VideoStream, names: set[str]) -> _Announced:
-    n_frames = stream.frames if names & _COUNTED_CONTAINERS else 0
-    seconds = (container.duration or 0) / av.time_base if names & _LASTING_CONTAINERS else 0.0
-    return _Announced(frozenset(names), n_frames, seconds, max(0, container.start_time or 0) / av.time_base)
