@@ -15,6 +15,7 @@ from aim_local.config import LoadConfig
 from aim_local.errors import ModelError
 from aim_local.models.text import TextModel
 from aim_local.models.vocabulary import check_vocabulary
+from aim_local.store import gguf_header
 from aim_local.store.gguf_header import read_header, read_numbers, read_texts
 
 T = TypeVar("T")
@@ -112,3 +113,17 @@ def test_arrays_are_read_as_they_stand() -> None:
     assert read_texts(HEAD, "general.name") == []
     assert read_numbers(HEAD, TOKENS) == ()
     assert read_texts(HEAD, "no.such.key") == []
+
+
+def test_a_head_is_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its arrays lie is known from then on."""
+    head = read_header(BUNDLED)
+
+    def again(*_: object) -> None:
+        raise AssertionError("walked again")
+
+    for step in ("value", "array", "string", "_skip_strings"):
+        monkeypatch.setattr(gguf_header._Cursor, step, again)
+    check_vocabulary(head)
+    assert len(read_texts(head, TOKENS)) == len(read_numbers(head, TYPES)) == len(OWN_TOKENS)
+    assert len(read_texts(head, MERGES)) == len(OWN_MERGES)

@@ -55,7 +55,8 @@ class ArrayInfo:
 class GgufHeader:
     """metadata: key -> number, bool, str, tuple of numbers or ArrayInfo; data_offset: bytes before the weights.
 
-    kinds: key -> how the file keeps it, one of KINDS, or "array of" one of them.
+    kinds: key -> how the file keeps it, one of KINDS, or "array of" one of them. places: key -> where its value begins
+    and ends in the file.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class GgufHeader:
     data_offset: int
     n_bytes: int
     kinds: dict[str, str] = field(default_factory=dict, repr=False)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @property
     def architecture(self) -> str:
@@ -203,18 +205,10 @@ def read_numbers(header: GgufHeader, key: str) -> tuple[float, ...]:
 
 def _value_bytes(header: GgufHeader, key: str) -> bytes:
     """What stands behind a key and the kind of its value, nothing where there is no such key."""
-    if key not in header.metadata:
-        return b""
-    with header.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        cursor = _Cursor(data)
-        cursor.at = 24  # magic, version, number of tensors, number of keys
-        for _ in range(len(header.metadata)):
-            name, kind = cursor.string(), cursor.scalar("I")
-            begin = cursor.at
-            cursor.value(kind)
-            if name == key:
-                return data[begin : cursor.at]
-    return b""
+    begin, end = header.places.get(key, (0, 0))
+    with header.path.open("rb") as file:
+        file.seek(begin)
+        return file.read(end - begin)
 
 
 def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
@@ -227,7 +221,7 @@ def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
         if version not in VERSIONS:
             raise ModelError(f"{path}: is GGUF version {version}; versions 2 and 3 are read: convert the model again")
         n_tensors = cursor.count("tensors", MAX_TENSORS)
-        metadata, kinds = cursor.keys(cursor.count("keys", MAX_KEYS))
+        metadata, kinds, places = cursor.keys(cursor.count("keys", MAX_KEYS))
         tensors = cursor.tensors(n_tensors)
         alignment = _alignment(metadata, kinds)
         _check_layout(tensors, alignment)
@@ -237,7 +231,7 @@ def _parse(path: Path, data: mmap.mmap, n_bytes: int) -> GgufHeader:
         raise ModelError(
             f"{path}: ends or breaks inside its head ({n_bytes} bytes); download or convert it again"
         ) from e
-    return GgufHeader(path, version, metadata, tensors, cursor.at + -cursor.at % alignment, n_bytes, kinds)
+    return GgufHeader(path, version, metadata, tensors, cursor.at + -cursor.at % alignment, n_bytes, kinds, places)
 
 
 class _DamagedError(ValueError):
@@ -293,16 +287,19 @@ class _Cursor:
             raise _DamagedError(f"it counts {n} {what}, {most} at most can be")
         return n
 
-    def keys(self, n: int) -> tuple[dict[str, Any], dict[str, str]]:
-        """Values and kinds by key."""
+    def keys(self, n: int) -> tuple[dict[str, Any], dict[str, str], dict[str, tuple[int, int]]]:
+        """Values, kinds and places by key."""
         metadata: dict[str, Any] = {}
         kinds: dict[str, str] = {}
+        places: dict[str, tuple[int, int]] = {}
         for _ in range(n):
             key = self.name("key", kinds)
             kind = self.scalar("I")
             kinds[key] = self.kind_name(key, kind)
+            begin = self.at
             metadata[key] = self.value(kind)
-        return metadata, kinds
+            places[key] = begin, self.at
+        return metadata, kinds, places
 
     def name(self, what: str, known: Container[str]) -> str:
         """Of a key or tensor: text, which none of the known ones is."""
