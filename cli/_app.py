@@ -98,10 +98,12 @@ class AimGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        from aim_local.native.openmp import check_environment
         from aim_local.native.room import check_start
 
         try:
             check_start()
+            check_environment()
             return super().invoke(ctx)
         except BrokenPipeError as e:  # typer would make other exit codes of these
             return report(e)

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import NativeError
-from . import aborts, cpu
+from . import aborts, cpu, openmp
 from .bindings import import_bindings
 from .guarded import guard
 from .installed import library_folder, library_name
@@ -27,6 +27,7 @@ PATCH_VERSION = 7  # the `patch` line of patches/VERSION; a test compares the tw
 def _load() -> tuple[ModuleType, ModuleType, Path, tuple[str, ...]]:
     folder = library_folder()
     cpu.check(folder)
+    openmp.check_environment()
     aborts.before_loading()
     try:
         base, ggml = _open("ggml-base", folder), _open("ggml", folder)
