@@ -34,6 +34,7 @@ def tried(file: File, path: Path, kind: str = "text", *, weights: bool = True) -
     except ModelError as e:
         found = str(e)
     print(found)
+    assert found.count("download or convert it again") == bool(found)
     assert not found or found.startswith(f"{path} does not load: ")
     assert "\n" not in found
     return found
@@ -57,6 +58,18 @@ TEXTS = {
     "more to turn than a head has": (
         lambda f: bent.with_key(f, "qwen2.rope.dimension_count", number("uint32", 4096)),
         "does not load",
+    ),
+    "a head of odd values": (
+        lambda f: bent.with_key(f, "qwen2.rope.dimension_count", number("uint32", 3)),
+        "does not load: llama.cpp gave up (",
+    ),
+    "a scaling that nobody knows": (
+        lambda f: bent.with_key(f, "qwen2.rope.scaling.type", text("frog")),
+        "does not load: llama.cpp gave up (",
+    ),
+    "more experts than it has": (
+        lambda f: bent.with_key(f, "qwen2.expert_used_count", number("uint32", 9)),
+        "does not load: llama.cpp gave up (",
     ),
     "heads that do not divide": (
         lambda f: bent.with_key(f, "qwen2.attention.head_count", number("uint32", 7)),

@@ -13,7 +13,9 @@ import sys
 from typing import Any
 
 _NO_TRACE = "GGML_NO_BACKTRACE"  # read when the libraries are loaded, for exceptions that nobody catches
+_ADVICE = "; the model's file may be damaged: download or convert it again"
 _exit = {"code": 0}
+_behind = {"advice": _ADVICE}
 # typedef void (*ggml_abort_callback_t)(const char * error_message)
 _callback_type = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
 
@@ -34,10 +36,15 @@ def exit_with(code: int) -> None:
     _exit["code"] = code
 
 
+def leave_advice() -> None:
+    """For a process whose parent says what to do."""
+    _behind["advice"] = ""
+
+
 def described(message: str) -> str:
     """One line for what ggml says: "/a/b/ggml.c:12: GGML_ASSERT(x) failed"."""
     text = " ".join(re.sub(r"^\S*[/\\\\]", "", message.strip()).split())
-    return f"llama.cpp gave up ({text}); the model's file may be damaged: download or convert it again"
+    return f"llama.cpp gave up ({text}){_behind['advice']}"
 
 
 def _on_abort(message: bytes | None) -> None:

@@ -23,9 +23,10 @@ LIMIT_S = 60.0  # for a head; the largest take less than 2 s
 _MOST_THREADS = 4  # that read weights: memory is slower than they are
 _BYTES_PER_S = 20e6  # of weights, from the slowest disk
 _CURE = "the file is damaged, or of a kind that this version does not know: download or convert it again"
+# in front of llama.cpp's reasons: its own functions, and how the child ended that gave up
 _CALLERS = re.compile(
-    r"^(?:\w+: +|error loading [\w ]+: +|failed to load model '[^']*': +)+"
-)  # llama.cpp's own functions, in front of its reasons
+    r"^(?:killed by SIGABRT: error: (?=llama\.cpp)|\w+: +|error loading [\w ]+: +|failed to load model '[^']*': +)+"
+)
 # what upstream takes for granted, in words
 _REASONS = {
     "id_to_token.size() == token_to_id.size()": "two tokens of its vocabulary have the same text",

@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_int32
 
 from ..child import Message, Parent
 from ..errors import AimError
-from . import log
+from . import aborts, log
 from .binding import bind
 from .library import MTMD, libmtmd
 
@@ -36,4 +36,5 @@ def answer(message: Message) -> Message:
 
 
 if __name__ == "__main__":
+    aborts.leave_advice()
     Parent().serve(answer)
