@@ -46,10 +46,20 @@ def with_key(file: File, key: str, value: dict[str, int | bytes] | None) -> File
     return replace(file, entries=tuple(kept + made))
 
 
+def of_architecture(file: File, name: str) -> File:
+    """The bundled language model as one of another architecture, whose keys are named after it."""
+    entries = [replace(e, key=e.key.replace(b"qwen2.", f"{name}.".encode())) for e in file.entries]
+    return with_key(replace(file, entries=tuple(entries)), "general.architecture", text(name))
+
+
 def with_tensor(file: File, name: str, bend: Callable[[Tensor], Tensor | None]) -> File:
     assert any(t.name == name.encode() for t in file.tensors), name
     bent = [bend(t) if t.name == name.encode() else t for t in file.tensors]
     return replace(file, tensors=tuple(t for t in bent if t is not None))
+
+
+def with_tensors(file: File, tensors: tuple[Tensor, ...]) -> File:
+    return replace(file, tensors=tensors)
 
 
 def as_numbers(shape: tuple[int, ...], value: float = 0.5) -> Callable[[Tensor], Tensor]:

@@ -13,8 +13,8 @@ import pytest
 from fuzz.targets.gguf import File, Tensor
 
 from aim_local.errors import ModelError
-from aim_local.models.head import check_head
 from aim_local.models.text_head import check_text_head
+from aim_local.models.tower_head import check_tower_head
 from aim_local.store.gguf_header import read_header
 
 
@@ -70,5 +70,5 @@ def test_what_changes_answers_in_silence_is_refused(name: str, tmp_path: Path) -
     kind, bend, said = BENDS[name]
     header = read_header(bent.save(bend(bent.whole(kind)), tmp_path / f"{kind}.gguf"))
     with pytest.raises(ModelError, match="The file is damaged") as caught:
-        (check_head if kind == "mmproj" else check_text_head)(header)
+        (check_tower_head if kind == "mmproj" else check_text_head)(header)
     assert said in str(caught.value)

@@ -21,7 +21,7 @@ from fuzz.sanitizer import SLOWER
 from thorough import few
 
 from aim_local.errors import ModelError
-from aim_local.models.head import check_head
+from aim_local.models.tower_head import check_tower_head
 from aim_local.store.gguf_header import read_header
 
 FAMILIES = ("qwen2_5_vl", "smolvlm", "llava_next_video")  # towers of three kinds: any size, squares, tiles
@@ -80,7 +80,7 @@ def test_a_refusal_says_what_came_and_what_is_allowed(
 ) -> None:
     path = bent(pair_of("smolvlm") / "mmproj.gguf", key, name, tmp_path / "mmproj.gguf")
     with pytest.raises(ModelError) as caught:
-        check_head(read_header(path))
+        check_tower_head(read_header(path))
     said = str(caught.value)
     print(said)
     assert said.startswith(f"{path}: {key} is ")
@@ -90,4 +90,4 @@ def test_a_refusal_says_what_came_and_what_is_allowed(
 
 @pytest.mark.parametrize("family", few(FAMILIES, ("smolvlm", "llava_next_video")))
 def test_whole_files_pass(pair_of: Callable[[str], Path], family: str) -> None:
-    check_head(read_header(pair_of(family) / "mmproj.gguf"))
+    check_tower_head(read_header(pair_of(family) / "mmproj.gguf"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import bent_gguf as bent
@@ -17,7 +19,7 @@ from aim_local import GenerateConfig, LoadConfig, VisionLLM, store
 from aim_local.errors import ModelError
 from aim_local.models.pairs import check_pair, pair_doubt
 from aim_local.store.gguf_files import ggufs, is_mmproj, parts, whole
-from aim_local.store.gguf_header import GgufHeader, read_architecture, read_header
+from aim_local.store.gguf_header import GgufHeader, TensorInfo, read_architecture, read_header
 from aim_local.store.names import ModelPaths, bundled_folder
 
 NAMES = [
@@ -131,7 +133,7 @@ def text(architecture: str, **keys: str) -> GgufHeader:
     return header(architecture, {}, keys)
 
 
-def header(architecture: str, metadata: dict[str, str], keys: dict[str, str]) -> GgufHeader:
+def header(architecture: str, metadata: Mapping[str, object], keys: dict[str, str]) -> GgufHeader:
     general = {f"general.{key.replace('__', '.')}": value for key, value in keys.items()}
     content = {"general.architecture": architecture, **metadata, **general}
     return GgufHeader(Path(f"{architecture}.gguf"), 3, content, (), 0, 0)
@@ -230,6 +232,16 @@ def test_marks_of_two_conversions(theirs: str, ours: str, fits: bool) -> None:
         return
     with pytest.raises(ModelError, match=r"another checkpoint than llama.gguf \(aim.origin is a1 there and b2 here\)"):
         check_pair(heads[0], heads[1])
+
+
+@pytest.mark.parametrize(("made", "taken"), [((), 3), ((5, 11, 17), 0), ((5, 11, 17), 4), ((0,), 2)])
+def test_features_for_more_or_fewer_layers_than_take_them(made: tuple[int, ...], taken: int) -> None:
+    tensors = tuple(TensorInfo(f"v.deepstack.{i}.fc1.weight", (8, 8), 0, 0) for i in made)
+    tower = replace(vision("qwen3vl_merger"), tensors=(*tensors, TensorInfo("mm.2.weight", (8, 8), 0, 0)))
+    said = f"n_deepstack_layers is {taken}, and clip.gguf makes features for {len(made)} layers"
+    with pytest.raises(ModelError, match=said):
+        check_pair(tower, header("qwen3vl", {"qwen3vl.n_deepstack_layers": taken}, {}))
+    check_pair(tower, header("qwen3vl", {"qwen3vl.n_deepstack_layers": len(made)}, {}))
 
 
 def test_bundled_pair_is_in_no_doubt() -> None:

@@ -62,7 +62,8 @@ REFUSED = [
     ("tokenizer.ggml.add_bos_token", text("yes"), "is 'yes' (text); it has to be bool"),
     ("general.name", number("uint32", 3), "is 3 (uint32); it has to be text"),
     ("general.file_type", number("float32", math.inf), "is inf (float32)"),
-    ("aim.something_new", number("uint32", 3), "this version knows no such key"),
+    ("aim.something_new", number("uint32", 3), "this version of aim-local knows no such key"),
+    ("general.type", text("adapter"), "is 'adapter' (text); it has to be 'model'"),
 ]
 
 
@@ -79,10 +80,10 @@ def test_a_key_that_cannot_be(key: str, value: dict[str, int | bytes] | None, sa
 
 ALLOWED = [
     ("qwen2.attention.head_count", array("uint32", *[5] * 12)),
-    ("qwen2.attention.head_count_kv", array("int32", *[5] * 11, 0)),
+    ("qwen2.attention.head_count_kv", array("int32", *[5] * 12)),
     ("qwen2.feed_forward_length", array("uint32", *[320] * 12)),
-    ("qwen2.attention.sliding_window_pattern", array("bool", *[0, 1] * 6)),
-    ("tokenizer.ggml.bos_token_id", number("uint32", 151643)),  # as it stands in Qwen2-VL's config's class
+    ("qwen2.attention.sliding_window_pattern", array("bool", *[0] * 12)),
+    ("tokenizer.ggml.bos_token_id", number("uint32", 2**32 - 1)),
     ("tokenizer.ggml.eos_token_id", number("uint32", 2**32 - 1)),
     ("tokenizer.ggml.scores", array("float32", *[-1.0] * 474)),
     ("tokenizer.ggml.model", text("no_vocab")),

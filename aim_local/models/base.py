@@ -23,10 +23,10 @@ from ..native.mtmd import MtmdContext
 from ..native.rehearsal import rehearse
 from ..reduction.planner import VisionShape
 from ..store.gguf_header import GgufHeader, read_whole
-from .head import check_head
 from .pieces import Part, Rows, VisualBlock
 from .text import TextModel
 from .threads import thread_count
+from .tower_head import check_tower_head
 from .tower_tensors import check_tower_tensors
 
 Frame = NDArray[np.uint8]
@@ -168,7 +168,7 @@ class TowerFile:
         found = header.architecture
         if found != "clip":
             raise ModelError(f"{path}: is a {found or 'nameless'} language model, not a mmproj; give it as model")
-        check_head(header)
+        check_tower_head(header)
         check_tower_tensors(header)
         return cls(path, header, text, weights)
 

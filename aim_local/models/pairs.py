@@ -28,6 +28,8 @@ _TEXT_OF = {
 }
 # text towers that take their own projectors only
 _ALONE = {"qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "gemma3", "gemma3n", "gemma4", "llama4"}
+_WITH_DEEPSTACK = "qwen3vl_merger"
+_DEEPSTACK = re.compile(r"v\.deepstack\.(\d+)\.")
 _ORIGIN = "aim.origin"  # `convert` writes a mark of the checkpoint into both of its files
 # words in general.name that say how the file was made or which half it is, not of which model
 _QUANTISED = re.compile(r"(?<![a-z0-9])((i?q|tq)\d\w*|mxfp4|bf16|fp?16|fp?32|imatrix|i1|ud)(?![a-z0-9])")
@@ -55,11 +57,25 @@ def check_pair(vision: GgufHeader, text: GgufHeader) -> None:
             f"{vision.path}: its projector {projector!r} is none of a {architecture} text tower ({', '.join(own)}); "
             "take the mmproj that was converted with this model"
         )
+    if projector == _WITH_DEEPSTACK:
+        _check_deepstack(vision, text)
     theirs, ours = (str(head.metadata.get(_ORIGIN, "")) for head in (vision, text))
     if theirs and ours and theirs != ours:
         raise ModelError(
             f"{vision.path}: was converted from another checkpoint than {text.path} ({_ORIGIN} is {theirs[:8]} there "
             f"and {ours[:8]} here); take the mmproj that was converted with this model"
+        )
+
+
+def _check_deepstack(vision: GgufHeader, text: GgufHeader) -> None:
+    """The first layers of a text tower add features that its vision tower makes, one for each."""
+    made = {m[1] for m in map(_DEEPSTACK.match, (tensor.name for tensor in vision.tensors)) if m}
+    key = f"{text.architecture}.n_deepstack_layers"
+    taken = text.metadata.get(key, 0)
+    if vision.tensors and len(made) != taken:
+        raise ModelError(
+            f"{text.path}: {key} is {taken}, and {vision.path} makes features for {len(made)} layers "
+            "(v.deepstack.*); take the mmproj that was converted with this model"
         )
 
 

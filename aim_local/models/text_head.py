@@ -1,17 +1,20 @@
 """What may stand in the head of a language model: of which kind a value is, and between which limits.
 
 llama.cpp refuses a value of another kind than it reads, and computes with any number: an epsilon of -1 ends the
-process, a rope base of 0 makes every answer nonsense. Shapes of weights are llama.cpp's own affair, which checks each.
+process, a rope base of 0 makes every answer nonsense. How values fit each other and the weights: text_sizes.py; which
+ask for what is not done: text_keys.py. Other shapes of weights are llama.cpp's own affair, which checks each.
 ref: llama.cpp, src/llama-arch.cpp (LLM_KV_NAMES) and src/llama-vocab.cpp (llama_vocab::impl::load)
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ..store.gguf_header import ArrayInfo, GgufHeader
 from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, check_together, check_types, damaged
+from .special_tokens import check_special_tokens
+from .text_keys import check_text_keys
+from .text_sizes import check_text_sizes
 from .vocabulary import MERGES, MODEL, SCORES, TOKENS, TYPES, WITHOUT
 
 _STRETCH = Rule(("float32",), 0.01, 1e6, zero=True)  # of positions; 0: none
@@ -38,7 +41,8 @@ _OF_ARCHITECTURE = {
     "leading_dense_block_count": _number(0, 1000),
     "n_deepstack_layers": _number(0, 1000),
     "full_attention_interval": _number(1, 1000),
-    "expert_count": _number(0, 1 << 16),
+    **dict.fromkeys((f"expert_{what}" for what in ("count", "group_count", "group_used_count")), _number(0, 1 << 16)),
+    "nextn_predict_layers": _number(0, 1000),
     "expert_used_count": _by_layer(1 << 16),
     "attention.head_count": _by_layer(1 << 16),
     "attention.head_count_kv": _by_layer(1 << 16),
@@ -58,19 +62,25 @@ _OF_ARCHITECTURE = {
     "rope.dimension_sections": Rule(MANY, 0, 1 << 16),
     "rope.scale_linear": _STRETCH,
     "rope.scaling.factor": _STRETCH,
-    "rope.scaling.type": TEXT,
+    "rope.scaling.type": Rule(("text",), words=("none", "linear", "yarn", "longrope")),
+    "rope.scaling.original_context_length": _number(1),
     **dict.fromkeys(("rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"), Rule(("float32",), 0.01, 100)),
+    "attention.causal": BOOL,
+    **dict.fromkeys(("pooling_type", "classifier.pooling_type"), _number(0, 4)),
+    "attention.max_alibi_bias": _FACTOR,
     "attn_logit_softcapping": _FACTOR,
     "final_logit_softcapping": _FACTOR,
     "logit_scale": _FACTOR,
-    **dict.fromkeys((f"ssm.{what}" for what in ("state_size", "inner_size", "group_count")), _number(0, 1 << 24)),
+    **dict.fromkeys(
+        (f"ssm.{what}" for what in ("state_size", "inner_size", "group_count", "time_step_rank")), _number(0, 1 << 24)
+    ),
     "ssm.conv_kernel": _number(0, 1 << 10),
 }
-_BEGIN = "tokenizer.ggml.bos_token_id"
 _TEXTS = Rule(("array of text",))
 _EACH = {SCORES: "array of float32", TYPES: "array of int32"}
 RULES = {
-    **dict.fromkeys(("general.architecture", "general.name", "general.type", "general.basename"), TEXT),
+    **dict.fromkeys(("general.architecture", "general.name", "general.basename"), TEXT),
+    "general.type": Rule(("text",), words=("model",)),
     "general.file_type": _number(0, 1 << 16),
     "general.quantization_version": _number(),
     MODEL: TEXT,
@@ -94,28 +104,12 @@ def check_text_head(header: GgufHeader) -> None:
         values = value if isinstance(value, tuple) else (value,)
         if any(isinstance(v, float) and (math.isnan(v) or (math.isinf(v) and ".rope." in key)) for v in values):
             raise damaged(header, key, "it has to be a number")
-    _check_heads(header)
+    check_text_keys(header)
+    check_text_sizes(header)
     _check_vocabulary(header)
     check_types(header)
     check_biases(header)
     check_together(header, "blk.", ("attn_q", "attn_k", "attn_v"), needed=header.architecture in _BIASED)
-
-
-def _check_heads(header: GgufHeader) -> None:
-    """One number for all layers, or one each; some head in some layer."""
-    n = header.metadata.get(f"{header.architecture}.block_count", 1)
-    for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
-        key = f"{header.architecture}.{name}"
-        value = header.metadata.get(key)
-        if isinstance(value, tuple) and len(value) < n:
-            raise damaged(header, key, f"it has to be one number, or one for each of {n} layers")
-    key = f"{header.architecture}.attention.head_count"
-    if key in header.metadata and not any(_values(header.metadata[key])):
-        raise damaged(header, key, "it has to be 1 or more")
-
-
-def _values(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _check_vocabulary(header: GgufHeader) -> None:
@@ -135,17 +129,4 @@ def _check_vocabulary(header: GgufHeader) -> None:
         n = found.length if isinstance(found, ArrayInfo) else len(found) if isinstance(found, tuple) else -1
         if key in values and (n != tokens.length or header.kinds[key] != kind):
             raise damaged(header, key, f"it has to be {kind}, one for each of {tokens.length} tokens")
-    for key, value in values.items():
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
-            _check_special(header, key, value, tokens.length)
-
-
-def _check_special(header: GgufHeader, key: str, value: Any, n: int) -> None:
-    """A token's number below n; 2^32 - 1 is -1 as some converters write it: there is no such token.
-
-    They also write the number of a beginning that a model has not, as its config's class has it.
-    """
-    is_number = header.kinds[key] in WHOLE
-    is_unused = is_number and key == _BEGIN and not header.metadata.get("tokenizer.ggml.add_bos_token", False)
-    if not is_number or not (0 <= value < n or value in (-1, (1 << 32) - 1) or is_unused):
-        raise damaged(header, key, f"it has to be a token's number, 0 to {n - 1}")
+    check_special_tokens(header, tokens.length)

@@ -23,6 +23,7 @@ from ..reduction.planner import VisionShape, merge_count
 from .base import Fit, TileRows, TowerFacts, TowerFile
 from .keys import refuse_keys
 from .loaded import LoadedTower
+from .marks import check_marks
 from .pieces import Part, Rows, TokenGrid, TokenGroup, VisualBlock, VisualPart
 from .pixels import PreprocessConfig, video_frame
 from .thumbnails import Thumbnails, square
@@ -37,6 +38,7 @@ class TileTower(LoadedTower):
     """Base of such a family."""
 
     def __init__(self, file: TowerFile) -> None:
+        check_marks(file.header, lambda: file.text.llama.special_names)
         super().__init__(file)
         self.pixels = PreprocessConfig.from_metadata(file.metadata)
         self.patches_per_side = file.size("image_size") // max(1, file.size("patch_size"))

@@ -106,6 +106,7 @@ _KNOWN = {
         )
     ),
 }
+KNOWN_PROJECTORS = frozenset({"mlp", *_KNOWN})
 _TOGETHER = (
     *({f"{name}.weight", f"{name}.bias"} for name in ("v.post_ln", "v.pre_ln")),
     {"v.std_bias", "v.std_scale"},

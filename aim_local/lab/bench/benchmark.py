@@ -18,8 +18,8 @@ from ... import store
 from ...config import LoadConfig, VisualTokenConfig
 from ...errors import AimError, MediaError, UsageError
 from ...media.types import Pick
-from ...models.head import check_head
 from ...models.keys import by_keys
+from ...models.tower_head import check_tower_head
 from ...settings import parse_setting
 from ...store.names import ModelPaths
 from .. import measure as machine_facts
@@ -164,7 +164,7 @@ def _default_frames(paths: ModelPaths) -> int:
     if not paths.mmproj:
         return max(SHAPE_FRAMES)
     header = read_header(paths.mmproj)
-    check_head(header)
+    check_tower_head(header)
     return int(header.metadata.get("aim.video.n_frames", 8))
 
 
