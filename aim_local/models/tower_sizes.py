@@ -42,8 +42,8 @@ _DEEPSTACK = re.compile(r"v\.deepstack\.(\d+)\.")
 def check_tower_sizes(header: GgufHeader) -> None:
     """Raises ModelError for a size that the file's own tensors contradict."""
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
-    _check_blocks(header)
     _check_tensors(header, shapes)
+    _check_blocks(header)
     _check_pictures(header, shapes)
     _check_squares(header, shapes)
     _check_width(header, shapes)
