@@ -230,7 +230,9 @@ class Chat(NotCopied):
         """Which visual tokens are kept of the media to come. Raises UsageError when the conversation shows some."""
         with self._alone():
             if self.shows_media:
-                raise UsageError("the media of this conversation were reduced in one way; start over for another")
+                raise UsageError(
+                    "the media of this conversation were reduced in one way; start a new conversation for another"
+                )
             check_tokens(self.model, tokens)
             self.tokens = tokens
 
@@ -390,7 +392,7 @@ class Chat(NotCopied):
             if isinstance(piece, MediaPiece) and piece.media not in here:
                 raise ContextError(
                     f"{shown.shapes[piece.media].source} would have to be encoded again, its pictures are not in the "
-                    "saved conversation; start over (/reset) and attach it again"
+                    "saved conversation; start a new conversation and attach it again"
                 )
 
     def _first_text(self, plan: Plan, n_answer: int) -> int:
@@ -412,7 +414,7 @@ class Chat(NotCopied):
             cure = f", or load with n_ctx={need} or more" if fixed else ""
             n_frames = frames_that_fit(rest, (context.n_ctx if fixed else trained) - context.n_cells - 1)
             less = f"use n_frames={n_frames} or fewer, or " if n_frames else ""
-            raise ContextError(f"the conversation needs {need} tokens, {limit}; {less}start over (/reset){cure}")
+            raise ContextError(f"the conversation needs {need} tokens, {limit}; {less}start a new conversation{cure}")
         grown = owned(self.model, context.larger(min(trained, 2 * need + n_answer), rest.n_visual))
         try:
             grown.copy_from(context)

@@ -1,6 +1,7 @@
 """Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
 
 import errno
+import re
 
 from .visible import visible
 
@@ -71,6 +72,15 @@ class ContextError(AimError):
 
 class SuiteError(AimError):
     """A suite of questions that cannot be read, or is not what a suite must be."""
+
+
+# an alternative that only the library has: neither the command line nor a request can give a prompt as it is
+_PYTHON_ONLY = re.compile(r",? or [^,;]*\braw=True\b[^,;]*")
+
+
+def without_python_only(message: str) -> str:
+    """A message without what only those can do who call the library from Python."""
+    return _PYTHON_ONLY.sub("", message)
 
 
 # of the interpreter, which has no room to make the exception that it means

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from aim_local.errors import without_python_only
+
 # fields of LoadConfig, VisualTokenConfig, GenerateConfig, FrameSampling and Suite -> options; those that are not here
 # have no option
 OPTIONS = {
@@ -40,6 +42,8 @@ OPTIONS = {
     "end": "--end",
     "kld_tokens": "--kld-tokens",
     "rpc": "--rpc",
+    "mmproj": "--mmproj",
+    "tokens": "--tokens",
     "port": "--port",
     "rounds": "--rounds",
     "warm_up": "--warm-up",
@@ -60,6 +64,7 @@ def in_options(message: str) -> str:
     """A message with options in the place of the library's fields. Text forms that hold fields stay as they are."""
     if message.startswith("load option"):  # of compare --loads, where fields are what is written
         return message
+    message = without_python_only(message).replace("cache_media=False", "--no-cache")
     message = _BESIDE.sub(lambda found: found[1] or found[2], message)
     message = _SET.sub(lambda found: f"{OPTIONS[found[1]]} {_value(found[2])}", message)
     message = _SAID.sub(lambda found: OPTIONS[found[1]], message)

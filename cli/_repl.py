@@ -102,7 +102,7 @@ class Repl:
             else:
                 self._files_or_question(line)
         except AimError as e:
-            _log.error(e)
+            _tell(e)
         except BrokenPipeError:  # nobody reads any more
             raise
         except OSError as e:
@@ -140,7 +140,7 @@ class Repl:
         except AimError as e:
             names = ", ".join(path.name for path, _ in self.pending)
             self.detach()
-            _log.error(e)
+            _tell(e)
             if names:
                 _log.say(f"{names} was not kept; attach it again to ask once more")
             return
@@ -230,6 +230,11 @@ class Repl:
 
     def _quit(self, rest: str) -> None:
         self.done = True
+
+
+def _tell(e: AimError) -> None:
+    """An error, with the command that does what it advises."""
+    _log.error(str(e).replace("start a new conversation", "start a new conversation (/reset)"))
 
 
 def _is_command(line: str) -> bool:

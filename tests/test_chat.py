@@ -97,6 +97,6 @@ def test_chat_full_context_is_a_choice(model: Path) -> None:
     with VisionLLM.load(model, config=config) as llm, llm.chat(generate=GenerateConfig(max_tokens=4)) as chat:
         with pytest.raises(ContextError) as e:
             talk(chat)
-        assert "/reset" in one_line(e)
+        assert "start a new conversation" in one_line(e)
         chat.reset()
         assert chat.ask("hello").stats.n_generated > 0

@@ -117,7 +117,7 @@ def test_pictures_left_behind_are_not_made_up(llm: VisionLLM, saved: Path, monke
     """Where the stages would have to change, old media would be encoded again, of which only sizes are left."""
     with llm.load_chat(saved) as chat:
         chat.tokens = VisualTokenConfig.off()
-        with pytest.raises(ContextError, match=r"0.mp4 would have to be encoded again.*/reset"):
+        with pytest.raises(ContextError, match=r"0.mp4 would have to be encoded again.*start a new conversation"):
             chat.ask("And now?")
         chat.tokens = KINDS["pruned"]
         assert chat.ask("And now?").stats.n_visual == 0
@@ -210,7 +210,7 @@ def test_another_vision_tower_is_named(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "demo" / "aim.json").unlink()  # it would be told before
     with VisionLLM.load(paths.model, paths.mmproj) as other, pytest.raises(ChatFileError) as e:
         other.load_chat(saved)
-    assert re.search(rf"was saved with the vision tower .*, the one here is {paths.mmproj}, .*--mmproj", one_line(e))
+    assert re.search(rf"was saved with the vision tower .*, the one here is {paths.mmproj}, .*mmproj=FILE", one_line(e))
 
 
 def test_a_copy_of_the_model_is_the_model(saved: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_copy_of_the_model_is_the_model(saved: Path, tmp_path: Path) -> None:
 
 def test_other_cache_types(saved: Path) -> None:
     config = LoadConfig(type_k="q8_0")
-    with VisionLLM.load(config=config) as llm, pytest.raises(ChatFileError, match=r"--type-k f16 .*--type-k q8_0") as e:
+    with VisionLLM.load(config=config) as llm, pytest.raises(ChatFileError, match=r"type_k=f16 .*type_k=q8_0") as e:
         llm.load_chat(saved)
     one_line(e)
 

@@ -88,7 +88,7 @@ def test_one_way_merged(one_way: Case, seed: int) -> None:
 )
 @pytest.mark.parametrize("asked", [VisualTokenConfig.paper(), VisualTokenConfig.auto()])
 def test_what_needs_stages_is_refused(cases: dict[str, Case], name: str, why: str, asked: VisualTokenConfig) -> None:
-    with pytest.raises(ModelError, match=rf"{why}.*use --(prune off|weigh equal)") as error:
+    with pytest.raises(ModelError, match=rf"{why}.*use (prune_layers=None|weigh=.equal.)") as error:
         cases[name].llm.prefill(ASK, [picture(112, 112)], asked)
     assert "\n" not in str(error.value)
 

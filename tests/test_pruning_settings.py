@@ -129,7 +129,7 @@ def test_chat_until_the_model_ends(loaded: Loaded) -> None:
             for _ in range(400):
                 chat.ask("go on " * 20, [loaded.case.media[0][:2]])
 
-    with pytest.raises(ContextError, match="/reset"):
+    with pytest.raises(ContextError, match="start a new conversation"):
         talk()
 
 

@@ -56,7 +56,7 @@ def test_ambiguous_mmproj_is_not_guessed(tmp_path: Path) -> None:
     for name in ("mmproj-f16.gguf", "mmproj-q8_0.gguf"):
         write_mmproj(tmp_path / name)
     with pytest.raises(
-        ModelError, match=r"2 vision towers \(mmproj-f16.gguf, mmproj-q8_0.gguf\); name one with --mmproj"
+        ModelError, match=r"2 vision towers \(mmproj-f16.gguf, mmproj-q8_0.gguf\); name one with mmproj=FILE"
     ):
         store.resolve(model)
 

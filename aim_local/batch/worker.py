@@ -46,7 +46,9 @@ def _work(job: Job, inbox: Iterator[Message], parent: Parent) -> None:
     paths = store.ModelPaths(job.name, Path(job.model), Path(job.mmproj) if job.mmproj else None)
     with VisionLLM(Model.open(paths, divided(job))) as llm:
         if not llm.has_vision:
-            raise ModelError(f"{job.name} takes text only; name a model with a vision tower, or its file with --mmproj")
+            raise ModelError(
+                f"{job.name} takes text only; name a model with a vision tower, or its file with mmproj=FILE"
+            )
         tokens = tokens_for(llm, job.settings)
         if tokens is not None:
             check_tokens(llm.model, tokens)

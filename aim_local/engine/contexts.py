@@ -161,7 +161,7 @@ class Context(ABC):
     def rewind(self, mark: Mark) -> None:
         """Forgets everything after `mark`. Raises NativeError where it cannot, see `can_rewind`."""
         if not self.decoder.truncate(mark.n_past):
-            raise NativeError(f"this model's memory cannot go back to position {mark.n_past}; start over with /reset")
+            raise NativeError(f"this model's memory cannot go back to position {mark.n_past}; start a new conversation")
         self._go_to(mark)
 
     def copy_from(self, other: Context) -> None:
@@ -340,7 +340,7 @@ class PlainContext(Context):
         if self.n_cells + n > self.n_ctx:
             raise ContextError(
                 f"the context is full: {self.n_cells} of {self.n_ctx} tokens used, {n} more needed; "
-                "start over (/reset) or load with a larger n_ctx"
+                "start a new conversation, or load with a larger n_ctx"
             )
 
     def fits(self, n_text: int, n_visual: int) -> bool:
@@ -552,7 +552,7 @@ class PrunedContext(Context):
         if used + n > self.n_text_room:
             raise ContextError(
                 f"the context is full: {used} of {self.n_text_room} text tokens used, {n} more needed; "
-                "start over (/reset) or load with a larger n_ctx"
+                "start a new conversation, or load with a larger n_ctx"
             )
 
     def fits(self, n_text: int, n_visual: int) -> bool:

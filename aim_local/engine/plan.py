@@ -234,13 +234,11 @@ def check_tokens(model: Model, tokens: VisualTokenConfig) -> None:
         return
     reason = model.text.prune_refusal()
     if reason and tokens.prunes:
-        raise ModelError(
-            f"visual tokens cannot be pruned inside {model.name}: {reason}; use --prune off (prune_layers=None)"
-        )
+        raise ModelError(f"visual tokens cannot be pruned inside {model.name}: {reason}; use prune_layers=None")
     if reason:
         raise ModelError(
             f"visual tokens cannot be weighed by size inside {model.name}, which needs what pruning needs: {reason}; "
-            'use --weigh equal (weigh="equal")'
+            'use weigh="equal"'
         )
     if tokens.flops_share is None:
         layer_shares(tokens, model.text.n_layer)

@@ -109,7 +109,7 @@ class Begun:
     def keep(self) -> list[str]:
         """Puts what was encoded into the store; returns a warning where that cannot be."""
         problems = dict.fromkeys(problem for intake in self._intakes if (problem := intake.keep()))
-        return [f"{NOT_KEPT} ({problem}); --no-cache does not try" for problem in problems]
+        return [f"{NOT_KEPT} ({problem}); cache_media=False does not try" for problem in problems]
 
     def close(self) -> None:
         for intake in self._intakes:

@@ -18,5 +18,5 @@ def refuse_keys(tokens: VisualTokenConfig, what: str) -> None:
     if by_keys(tokens):
         raise UsageError(
             f"'authors' (merging by keys) is for pictures with LLaVA-1.5, whose vision tower gives out its keys, and "
-            f"not for {what}; use --tokens paper (VisualTokenConfig.paper())"
+            f"not for {what}; use tokens=paper"
         )

@@ -89,7 +89,7 @@ class MtmdTower:
         chunks = self._chunks_of("image", 1, _PROBE_PX, _PROBE_PX)
         if any(isinstance(chunk, ImageChunk) and chunk.decodes_itself for chunk in chunks):
             return f"{what}, at positions (M-RoPE) or with a mask of its own that rule merging and pruning out"
-        return f"{what}; --tokens merge-only merges them when asked"
+        return f"{what}; tokens=merge-only merges them when asked"
 
     # --- counts ----------------------------------------------------------------------------------------------------
 

@@ -120,8 +120,8 @@ class ChatTemplate:
                 return _with_texts(found, [m.text for m in messages], specials)
             reasons.append(found.why)
         raise ModelError(
-            f"the model's chat template cannot be used here: {reasons[0]}; leave it out (raw=True), or convert the "
-            "model again"
+            f"the model's chat template cannot be used here: {reasons[0]}; convert the model "
+            "again, or leave its template out (raw=True)"
         )
 
     # three forms of a turn's content; \x01i\x01 stands for the text of turn i
@@ -177,7 +177,7 @@ class ChatTemplate:
             if found != len(queue):
                 raise ModelError(
                     f"the chat template wrote {found} {token!r} for {len(queue)} media items; it does not take "
-                    f"{part}s: use raw=True with {RAW_MARKER}"
+                    f"{part}s: convert the model again, or give the prompt as it is (raw=True, with {RAW_MARKER})"
                 )
             if queue:
                 out = _marked(out, token, queue)

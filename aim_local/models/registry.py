@@ -38,7 +38,7 @@ def open_tower(path: Path, text: TextModel, *, weights: bool = True) -> Tower:
         raise UsageError(
             f"frame_tokens is {text.config.frame_tokens}, but {_title(family, file)} makes equally many visual tokens "
             f"of every frame; it is for {', '.join(able)}. "
-            "Leave it out (--frame-tokens), and let token merging reduce them (--keep)"
+            "Leave frame_tokens out, and let token merging reduce them (merge_retain)"
         )
     return family(file)
 

@@ -98,7 +98,10 @@ class TemplateProcess:
             try:
                 self._child = Child("the process of the chat template", ["-m", _MODULE], env=_ENVIRONMENT)
             except OSError as e:
-                raise NativeError(f"no process can be started for the chat template ({e}); or use raw=True") from e
+                raise NativeError(
+                    f"no process can be started for the chat template ({e}); close other programs, or give the prompt "
+                    "as it is (raw=True)"
+                ) from e
         return self._child
 
     def _asked(self, wall_s: float, message: Sent) -> Sent:

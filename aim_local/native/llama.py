@@ -338,7 +338,7 @@ class LlamaContext:
         n_got = llama.llama_state_seq_get_data_ext(self.handle, _bytes_of(data), len(data), 0, flags)
         self._stop.check_done()
         if n_got == 0:
-            raise NativeError("the conversation's KV cache cannot be read; start over with /reset")
+            raise NativeError("the conversation's KV cache cannot be read; start a new conversation")
         del data[n_got:]
         return data
 

@@ -25,9 +25,9 @@ from ..results import TokenLogprob
 from .conversations import Conversations, Listeners
 from .failures import RequestError, internal_error
 from .jobs import Answered, Failed, Job, Moved, Said
-from .media.heads import in_options
 from .media.sources import Found
 from .queue import FairQueue
+from .request_words import in_fields
 
 if TYPE_CHECKING:
     from ..llm import VisionLLM
@@ -89,7 +89,10 @@ def _answer(job: Job, conversations: Conversations, queue_ms: float) -> Answered
     if job.why:
         raise CancelledError("the answer was ended from outside")
     items = [item for turn in job.found or () for item in turn]
-    told = [*(line for item in items for line in item.warnings), *(with_names(line, items) for line in answer.warnings)]
+    told = [
+        *(line for item in items for line in item.warnings),
+        *(with_names(in_fields(line), items) for line in answer.warnings),
+    ]
     return Answered(answer, tuple(told), course.taken(), queue_ms)
 
 
@@ -124,11 +127,11 @@ def refusal(e: BaseException, job: Job) -> RequestError:
     if isinstance(e, RequestError):
         return e
     items = [item for turn in job.found or () for item in turn]
-    text = with_names(str(e), items)
+    text = with_names(in_fields(str(e)), items)
     if isinstance(e, ContextError):
         return RequestError(400, text, param="messages", code="context_length_exceeded")
     if isinstance(e, MediaBudgetError):
-        return RequestError(413, in_options(text), param="messages", code="limit_exceeded")
+        return RequestError(413, text, param="messages", code="limit_exceeded")
     if isinstance(e, MediaError) and not isinstance(e, MemoryError):
         return RequestError(400, text, param="messages", code="invalid_media")
     if isinstance(e, UsageError | ModelError):

@@ -264,12 +264,10 @@ def check_identity(path: Path, saved: dict[str, Any], own: dict[str, Any], *, sh
         )
 
     if shows_media and "frame_tokens" in saved and saved["frame_tokens"] != own["frame_tokens"]:
-        limits = [
-            f"--frame-tokens {n}" if n else "no --frame-tokens" for n in (saved["frame_tokens"], own["frame_tokens"])
-        ]
+        limits = [f"frame_tokens={n}" if n else "no frame_tokens" for n in (saved["frame_tokens"], own["frame_tokens"])]
         raise ChatFileError(
             f"{path}: its media were encoded with {limits[0]}, the model was loaded with {limits[1]}; "
-            "load it with the former, or start over and attach them again"
+            "load it with the former, or start a new conversation and attach them again"
         )
 
 
@@ -285,7 +283,7 @@ def _other_model(saved: dict[str, Any], own: dict[str, Any]) -> str:
     if not own["mmproj"]:
         return (
             f"was saved with the vision tower {saved['mmproj']}, the model here ({own['name']}) has none; "
-            "name that one with --mmproj"
+            "name that one with mmproj=FILE"
         )
     if saved["mmproj"] == own["mmproj"]:
         return (
@@ -294,10 +292,9 @@ def _other_model(saved: dict[str, Any], own: dict[str, Any]) -> str:
         )
     return (
         f"was saved with the vision tower {saved['mmproj']}, the one here is {own['mmproj']}, whose contents differ; "
-        "name the former with --mmproj"
+        "name the former with mmproj=FILE"
     )
 
 
 def _cache_types(facts: dict[str, Any]) -> str:
-    flash = {True: "on", False: "off"}.get(facts["flash_attn"], facts["flash_attn"])
-    return f"--type-k {facts['type_k']} --type-v {facts['type_v']} --flash-attn {flash}"
+    return f"type_k={facts['type_k']} type_v={facts['type_v']} flash_attn={facts['flash_attn']}"

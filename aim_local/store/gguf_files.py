@@ -40,7 +40,7 @@ def mmproj_beside(folder: Path) -> Path | None:
     """The mmproj in `folder`; None where there is none, ModelError where it would be a guess."""
     found = [p for p in ggufs(folder) if is_mmproj(p)]
     if len(found) > 1:
-        raise ModelError(f"{folder}: holds {len(found)} vision towers ({_some(found)}); name one with --mmproj")
+        raise ModelError(f"{folder}: holds {len(found)} vision towers ({_some(found)}); name one with mmproj=FILE")
     return found[0] if found else None
 
 

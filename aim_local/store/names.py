@@ -320,7 +320,7 @@ def _file(path: Path) -> ModelPaths:
         models = [p for p in gguf_files.ggufs(path.parent) if not gguf_files.is_mmproj(p)]
         if len(models) == 1:
             return ModelPaths(_name_of(models[0]), gguf_files.whole(models[0]), path)
-        raise ModelError(f"{path}: is a vision tower (mmproj); name its language model, and this one with --mmproj")
+        raise ModelError(f"{path}: is a vision tower (mmproj); name its language model, and this one with mmproj=FILE")
     return ModelPaths(_name_of(path), gguf_files.whole(path), gguf_files.mmproj_beside(path.parent))
 
 

@@ -64,8 +64,8 @@ def check_sees(model: Model) -> None:
     """Raises ModelError where media cannot be planned, before a file is opened."""
     if model.tower is None:
         raise ModelError(
-            f"{model.name} is a text-only model, it cannot take a video or picture; name its mmproj with --mmproj, "
-            "or take another model"
+            f"{model.name} is a text-only model, it cannot take a video or picture; name its vision tower with "
+            "mmproj=FILE, or take another model"
         )
     if model.tower.facts is None:
         raise ModelError(

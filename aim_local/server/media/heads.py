@@ -5,7 +5,6 @@ Knows sizes and numbers of frames. Reading heads is the media layer's; its error
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,9 +17,8 @@ from ...media.files import check_file
 from ...media.pictures import PictureKind, picture_kind
 from ..failures import RequestError
 from ..limits import Limits
-from .words import OPTIONS, beyond
-
-_RAISE = re.compile(r"give max_pixels=(\d+) or more")  # the media layer's words
+from ..request_words import in_fields
+from .words import beyond
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,10 @@ def media_failure(e: MediaError, path: Path, name: str) -> RequestError:
     """An error of the media layer as a refusal, without the file's path."""
     message = without_path(str(e), path, name)
     if isinstance(e, MediaBudgetError):
-        return RequestError(413, in_options(message), code="limit_exceeded")
+        return RequestError(413, in_fields(message), code="limit_exceeded")
     if isinstance(e, MediaMemoryError):  # a head takes next to none
         message = f"{name}: claims more than memory can hold; it is damaged: copy or download it again"
     return RequestError(400, message, code="invalid_media")
-
-
-def in_options(message: str) -> str:
-    """With the service's option that raises what the media layer allows."""
-    return _RAISE.sub(rf"start the server with {OPTIONS['n_pixels']} \1 or more", message)
 
 
 def without_path(message: str, path: Path, name: str) -> str:
