@@ -102,7 +102,8 @@ class _Talk:
 
 
 class Chat(NotCopied):
-    """A conversation. `ask` streams; earlier turns stay in the KV cache. `close()` frees it.
+    """A conversation. `ask` streams; earlier turns stay in the KV cache. `close()` frees it and ends the conversation:
+    what was said can be read from then on, all else raises ClosedError.
 
     Threads: as for VisionLLM, whose turn it takes. Callbacks of a turn may read it and ask other conversations, not
     change this one (UsageError). A turn that fails, whenever that is, leaves the conversation as it was.
@@ -133,7 +134,7 @@ class Chat(NotCopied):
         if tokens is not None:
             check_tokens(model, tokens)
         self._cache: Cache | None = None
-        self._busy = False
+        self._busy = self._is_closed = False
         self._talk = self._empty()
 
     def reset(self) -> None:
@@ -166,8 +167,13 @@ class Chat(NotCopied):
 
     @contextmanager
     def _alone(self, should_stop: ShouldStop | None = None) -> Iterator[Callable[[], None]]:
-        """The model's turn, for what changes this conversation. Raises UsageError in a callback of its own turn."""
+        """The model's turn, for what changes this conversation.
+
+        Raises ClosedError after `close`, and UsageError in a callback of its own turn.
+        """
         with self._turns.take(should_stop) as check:
+            if self._is_closed:
+                raise ClosedError("the conversation is closed; start another one with the model's chat()")
             if self._busy:
                 raise UsageError(
                     "a callback of a conversation's turn cannot change that conversation; end the turn first "
@@ -552,12 +558,16 @@ class Chat(NotCopied):
             self._cache = Cache.from_dict(self.model, data, state, hold=hold, n_answer=n_answer)
 
     def close(self) -> None:
-        """Frees the KV cache. A closed model has freed it already, and a forked process leaves it to its parent."""
+        """Frees the KV cache; nothing can be asked any more. Idempotent.
+
+        A closed model has freed it already, and a forked process leaves it to its parent.
+        """
         if self._turns.is_forked:
             return
         try:
             with self._alone():
                 self._drop_cache()
+                self._is_closed = True
         except ClosedError:
             self._cache = None
 

@@ -59,7 +59,7 @@ class ServerLostError(NativeError):
 
 
 class ClosedError(NativeError):
-    """The model was closed, by this thread before or by another one meanwhile."""
+    """The model or the conversation was closed, by this thread before or by another one meanwhile."""
 
 
 class CancelledError(AimError):

@@ -75,6 +75,24 @@ def test_after_the_model_was_closed(closed: tuple[VisionLLM, Chat, Any, Path], u
     assert "\n" not in str(e.value)
 
 
+OF_A_CHAT = ("ask", "save", "reset", "rewind", "use_tokens")
+
+
+@pytest.mark.parametrize("name", OF_A_CHAT)
+def test_after_the_conversation_was_closed(name: str, tmp_path: Path) -> None:
+    """Only that conversation: its model goes on, and what was said can still be read."""
+    llm, chat = opened()
+    said, context = chat.messages, context_of(chat)
+    chat.close()
+    chat.close()
+    with pytest.raises(ClosedError, match="the conversation is closed; start another one") as e:
+        USES[name](llm, chat, context, tmp_path / "talk.aimchat")
+    assert "\n" not in str(e.value)
+    assert (chat.messages, chat.used) == (said, 0)
+    assert llm.generate("x", generate=SHORT).stats.n_generated
+    llm.close()
+
+
 def test_closing_twice_and_facts_are_no_errors(closed: tuple[VisionLLM, Chat, Any, Path]) -> None:
     llm, chat, context, _ = closed
     for _ in range(2):
