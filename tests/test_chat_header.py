@@ -5,6 +5,7 @@ The files are undamaged: their checksums fit what was changed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -121,6 +122,66 @@ def test_what_no_version_wrote(llm: VisionLLM, kept: SavedChat, tmp_path: Path, 
     assert str(e.value).startswith(f"{path}: ")
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 500
+
+
+def times(*seconds: float | None) -> Change:
+    """The first times of the clip; the others follow."""
+
+    def change(header: dict[str, Any]) -> None:
+        header["media"][0]["timestamps"][: len(seconds)] = seconds
+
+    return change
+
+
+def digest(text: str) -> Change:
+    return put("media", 0, "digest", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (times(-1.0), r"media\[0\].timestamps\[0\] is -1.0; allowed is a number from 0 to"),
+        (times(-1e-9), r"media\[0\].timestamps\[0\] is -1e-09"),
+        (times(0.0, 0.5, 0.25), r"media\[0\].timestamps run backwards: 0.25 after 0.5"),
+        (times(9.0), r"media\[0\].timestamps run backwards: .* after 9"),
+        (times(0.1, None, 0.05), r"media\[0\].timestamps run backwards: 0.05 after 0.1"),
+        (times(0.0, float("1e999")), r"its contents do not fit|timestamps\[1\] is inf"),
+        (put("media", 0, "duration", -1), r"media\[0\].duration is -1"),
+        (digest("\x1b[31mred"), r"media\[0\].digest is '\\x1b\[31mred'; allowed is 64 hexadecimal digits"),
+        (digest("Z" * 64), r"media\[0\].digest is 'ZZZ"),
+        (digest("../../etc/passwd"), r"media\[0\].digest is '../../etc"),
+        (digest(""), r"media\[0\].digest is ''"),
+        (digest("a" * 63), r"media\[0\].digest is 'aaa"),
+        (digest("\u0661" * 64), r"media\[0\].digest is "),
+        (
+            put("model", "fingerprints", 0, "g" * 64),
+            r"model.fingerprints\[0\] is 'ggg.*allowed is 64 hexadecimal digits",
+        ),
+    ],
+)
+def test_times_and_digests_that_no_clip_has(
+    llm: VisionLLM, kept: SavedChat, tmp_path: Path, change: Change, told: str
+) -> None:
+    header = deepcopy(kept.header)
+    change(header)
+    path = tmp_path / "odd.aimchat"
+    text = json.dumps({**header, "n_state": len(kept.state)}).replace("Infinity", "1e999").encode()
+    checksum = hashlib.sha256(text + kept.state).digest()
+    path.write_bytes(struct.pack("<8sIQ32s", b"AIMCHAT\n", 2, len(text), checksum) + text + kept.state)
+    with pytest.raises(ChatFileError, match=told) as e:
+        llm.load_chat(path)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("change", [times(None, None), times(0.0, 0.0)])
+def test_times_that_are_unknown_or_equal_are_taken(
+    llm: VisionLLM, kept: SavedChat, tmp_path: Path, change: Change
+) -> None:
+    header = deepcopy(kept.header)
+    change(header)
+    write_chat(tmp_path / "odd.aimchat", header, kept.state)
+    with llm.load_chat(tmp_path / "odd.aimchat") as chat:
+        assert chat.used
 
 
 @pytest.mark.parametrize("change", [large_rooms, put("generate", "max_tokens", 2**31 - 1)])

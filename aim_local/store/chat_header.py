@@ -11,7 +11,20 @@ from itertools import pairwise
 from typing import Any
 
 from ..config import IMPORTANCE, KV_TYPES, MERGE_BY, WEIGH
-from .schema import SchemaError, anything, either, listed, number, one_of, optional, record, text, tuple_of, whole
+from .schema import (
+    SchemaError,
+    anything,
+    either,
+    listed,
+    number,
+    one_of,
+    optional,
+    record,
+    sha256,
+    text,
+    tuple_of,
+    whole,
+)
 
 MAX_HEADER = 64 << 20  # bytes; a million tokens of text take half of it
 _MAX_CELLS, _MAX_LAYERS, _MAX_MEDIA, _MAX_FRAMES, _MAX_SIDE = 1 << 24, 4096, 4096, 1 << 16, 1 << 20
@@ -61,10 +74,10 @@ _SIDES = [whole(1, _MAX_SIDE), whole(1, _MAX_SIDE), whole(3, 3)]
 _MEDIA = record(  # MediaShape.to_dict
     {
         "source": _PATH,
-        "digest": text(1024),
+        "digest": sha256(),
         "shape": either(tuple_of(*_SIDES), tuple_of(whole(1, _MAX_FRAMES), *_SIDES)),
     },
-    {"timestamps": listed(optional(number(-1e9, 1e9)), _MAX_FRAMES), "duration": optional(_SECONDS)},
+    {"timestamps": listed(optional(_SECONDS), _MAX_FRAMES), "duration": optional(_SECONDS)},
 )
 _MODEL = record(
     {
@@ -72,7 +85,7 @@ _MODEL = record(
         "architecture": text(256),
         "path": _PATH,
         "mmproj": optional(_PATH),
-        "fingerprints": listed(text(len("sha256:") + 64), 2, least=1),
+        "fingerprints": listed(sha256("sha256:"), 2, least=1),
         "type_k": one_of(*KV_TYPES),
         "type_v": one_of(*KV_TYPES),
         "flash_attn": one_of("auto", True, False),
@@ -130,10 +143,6 @@ def _check_model(model: Mapping[str, Any]) -> None:
     files = 1 if model["mmproj"] is None else 2
     if len(model["fingerprints"]) != files:
         raise SchemaError(f"model has {len(model['fingerprints'])} fingerprints for {files} files")
-    for fingerprint in model["fingerprints"]:
-        digits = fingerprint.removeprefix("sha256:")
-        if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
-            raise SchemaError(f"model.fingerprints has {fingerprint!r:.70}, which is no sha256")
 
 
 def _check_media(messages: Sequence[Mapping[str, Any]], media: Sequence[Mapping[str, Any]]) -> None:
@@ -143,10 +152,14 @@ def _check_media(messages: Sequence[Mapping[str, Any]], media: Sequence[Mapping[
     if shown != [[i, kind] for i, kind in enumerate(kinds)]:
         raise SchemaError(f"the messages show {len(shown)} media, which are not the {len(media)} of the conversation")
     for i, item in enumerate(media):
-        n_times = len(item.get("timestamps", []))
+        times = item.get("timestamps", [])
+        n_times = len(times)
         wanted = item["shape"][0] if kinds[i] == "video" else 0
         if n_times not in (0, wanted):
             raise SchemaError(f"media[{i}] has {n_times} times for {wanted} frames")
+        for earlier, later in pairwise(seconds for seconds in times if seconds is not None):
+            if later < earlier:
+                raise SchemaError(f"media[{i}].timestamps run backwards: {later:g} after {earlier:g}")
 
 
 def _check_cache(cache: Mapping[str, Any], n_media: int, n_messages: int) -> None:

@@ -6,6 +6,7 @@ together to a table of a whole file; what one value says of another is for the f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 Rule = Callable[[object, str], None]
@@ -46,6 +47,16 @@ def text(most: int, *, names_a_file: bool = False) -> Rule:
             raise refused(value, where, "text that UTF-8 can hold")
         if names_a_file and "\0" in value:
             raise refused(value, where, "a path")
+
+    return check
+
+
+def sha256(prefix: str = "") -> Rule:
+    """A digest as it is written in hex. prefix: may stand before it."""
+
+    def check(value: object, where: str) -> None:
+        if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value.removeprefix(prefix)):
+            raise refused(value, where, "64 hexadecimal digits, a sha256")
 
     return check
 
