@@ -30,7 +30,7 @@ from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_
 from .engine.read import Begun, Media, Reading, check_media
 from .engine.turns import ShouldStop, Turns
 from .engine.watch import Progress, Watch, check_callables
-from .errors import AimError, ClosedError, ContextError, NativeError, ServerLostError, UsageError
+from .errors import AimError, ClosedError, ContextError, NativeError, NotFiniteError, ServerLostError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
 from .models.prompt import Message, check_text, references, system_message
@@ -134,6 +134,7 @@ class Chat(NotCopied):
         if tokens is not None:
             check_tokens(model, tokens)
         self._cache: Cache | None = None
+        self._cache_file: Path | None = None  # that the beginning of the cache was read from
         self._busy = self._is_closed = False
         self._talk = self._empty()
 
@@ -264,8 +265,14 @@ class Chat(NotCopied):
                 return self._ask(
                     Turn("user", question, media), options, on_text, on_token, Watch(progress, check), start
                 )
-            except BaseException:
+            except BaseException as e:
+                came_from = self._cache_file
                 self._roll_back()
+                if came_from and isinstance(e, NotFiniteError):
+                    raise ChatFileError(
+                        f"{came_from}: what it says of the conversation so far leads to no answer: its KV cache is "
+                        f"damaged, or the model is ({e}); start a new conversation to tell which"
+                    ) from e
                 raise
 
     def _ask(
@@ -456,7 +463,7 @@ class Chat(NotCopied):
         self._cache.keep_common(plan_items(plan), 0)
 
     def _drop_cache(self) -> None:
-        cache, self._cache = self._cache, None
+        cache, self._cache, self._cache_file = self._cache, None, None
         if cache:
             cache.context.close()
 
@@ -523,6 +530,7 @@ class Chat(NotCopied):
                 raise ChatFileError(f"{where}: was replaced while it was read; try again")
             try:
                 chat._take_cache(header, saved.state)
+                chat._cache_file = where if chat._cache else None
             except (ServerLostError, ClosedError):
                 raise
             except NativeError as e:

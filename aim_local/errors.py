@@ -46,6 +46,10 @@ class ModelError(AimError):
     """A model file or folder that cannot be loaded, or does not fit its partner."""
 
 
+class NotFiniteError(ModelError):
+    """Next-token scores that are no numbers, or all the same."""
+
+
 class HubError(AimError):
     """A model that cannot be had from the hub: not there, not allowed, not reachable, or not whole."""
 

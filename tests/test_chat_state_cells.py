@@ -14,6 +14,7 @@ import pytest
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.demo import held_out, write_clip
+from aim_local.errors import AimError
 from aim_local.store.chat_file import ChatFileError, SavedChat, read_chat, write_chat
 
 SHORT = GenerateConfig(max_tokens=4)
@@ -127,4 +128,78 @@ def test_an_unchanged_one_goes_on(llm: VisionLLM, plain: SavedChat, pruned: Save
         write_chat(tmp_path / "same.aimchat", kept.header, kept.state)
         with llm.load_chat(tmp_path / "same.aimchat") as chat:
             assert chat.used == n_cells
+            assert chat.ask("And now?").stats.n_generated > 0
+
+
+# --- numbers in it that say nothing -----------------------------------------------------------------------------------
+
+
+def overwritten(kept: SavedChat, share: float, data: bytes) -> SavedChat:
+    """With other bytes from a share of its state on, where it has keys, values or rows."""
+    state = bytearray(kept.state)
+    at = int(len(state) * share) // 4 * 4
+    state[at : at + len(data)] = data
+    return SavedChat(kept.header, state)
+
+
+def kept_of(llm: VisionLLM, kind: str, folder: Path) -> SavedChat:
+    clip = write_clip(next(iter(held_out(1))), folder / "clip.mp4")
+    tokens = VisualTokenConfig(merge_retain=0.5) if kind == "pruned" else VisualTokenConfig.off()
+    with llm.chat(tokens, generate=SHORT) as chat:
+        chat.ask("What moves?", [clip])
+        return read_chat(chat.save(folder / "talk.aimchat"))
+
+
+NAN = b"\xff" * 64  # in every type that a cache can have: two blocks of the largest one
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize("kind", ["plain", "pruned"])
+def test_numbers_that_are_none_are_the_files_fault(
+    llm: VisionLLM, kind: str, share: float, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Not the model's, which it was said to be; some led to an answer."""
+    odd = overwritten(request.getfixturevalue(kind), share, NAN)
+    path = tmp_path / "odd.aimchat"
+    write_chat(path, odd.header, odd.state)
+    with pytest.raises(ChatFileError) as e:
+        llm.load_chat(path)
+    assert str(e.value) == f"{path}: its KV cache is damaged: it holds numbers that are not finite (NaN or infinity)"
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("kv", ["f32", "bf16", "q8_0", "q5_1", "q4_0"])
+def test_every_type_of_a_cache(kv: str, flash: bool, tmp_path: Path) -> None:
+    if not flash and kv.startswith("q"):
+        pytest.skip("quantised values need flash attention")
+    config = LoadConfig(type_k=kv, type_v=kv, flash_attn=flash, n_threads=1)
+    with VisionLLM.load(config=config) as llm:
+        for kind in ("plain", "pruned"):
+            kept = kept_of(llm, kind, tmp_path)
+            write_chat(tmp_path / "same.aimchat", kept.header, kept.state)
+            with llm.load_chat(tmp_path / "same.aimchat") as chat:
+                assert chat.used
+            for share in (0.2, 0.7):
+                odd = overwritten(kept, share, NAN)
+                write_chat(tmp_path / "odd.aimchat", odd.header, odd.state)
+                with pytest.raises(ChatFileError, match="its KV cache is damaged"):
+                    llm.load_chat(tmp_path / "odd.aimchat")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_numbers_that_are_too_large_are_told_with_both_files(share: float, tmp_path: Path) -> None:
+    """Finite, and what is computed from them is not: a model with such weights does the same."""
+    path = tmp_path / "odd.aimchat"
+    with VisionLLM.load(config=LoadConfig(type_k="f32", type_v="f32", n_threads=1)) as llm:
+        odd = overwritten(kept_of(llm, "plain", tmp_path), share, struct.pack("<f", 3e38) * 2000)
+        write_chat(path, odd.header, odd.state)
+        with llm.load_chat(path) as chat:
+            with pytest.raises(AimError) as e:
+                chat.ask("And now?")
+            told = str(e.value)
+            assert told.startswith(f"{path}: ")
+            assert "its KV cache is damaged, or the model is" in told
+            assert "start a new conversation" in told
+            assert "\n" not in told
+            chat.reset()
             assert chat.ask("And now?").stats.n_generated > 0

@@ -77,7 +77,7 @@ class Cache:
             cache.items = [tuple(item) if isinstance(item, list) else int(item) for item in data["items"]]
             cache.marks = [Mark(*mark) for mark in data["marks"]]
             cache.context.restore(state, cache.marks[-1])
-            cache.context.check_restored()
+            cache.context.check_restored(state)
         except BaseException:
             cache.context.close()
             raise

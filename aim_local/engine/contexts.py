@@ -18,6 +18,7 @@ from ..config import VisualTokenConfig
 from ..errors import ContextError, ModelError, NativeError, ServerLostError, UsageError
 from ..models.pieces import Piece, Rotary, Rows, TextPiece, VisualBlock, count_visual
 from ..models.text import TextModel
+from ..native.kv_numbers import plain_is_finite, staged_is_finite
 from ..native.llama import Decoder, LlamaContext, padded_cells
 from ..native.staged import ROW_TOKEN, ROW_VISUAL, StagedContext, StageInfo, StagePlan, check_state
 from ..reduction.planner import layer_counts, stage_begins
@@ -107,9 +108,15 @@ class Context(ABC):
     def restore(self, state: bytearray, mark: Mark) -> None:
         """Takes the state of a context of the same kind into an empty one; it must fit."""
 
-    def check_restored(self) -> None:
+    def check_restored(self, state: bytearray) -> None:
         """After the state of a file was restored, which anybody may have written. Raises NativeError, and is empty."""
         check_state(self.handle, self.n_past, self.n_cells, self.n_visual)
+        if not self.is_finite(state):
+            raise NativeError("its KV cache is damaged: it holds numbers that are not finite (NaN or infinity)")
+
+    @abstractmethod
+    def is_finite(self, state: bytearray) -> bool:
+        """Whether all numbers of a state are, which this context has taken. Of recurrent layers nobody looks."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -368,6 +375,9 @@ class PlainContext(Context):
             self._native.restore(state)
         self._go_to(mark)
 
+    def is_finite(self, state: bytearray) -> bool:
+        return self.text.llama.is_recurrent or plain_is_finite(state, has_ext=self.text.has_rotary_ids)
+
     def close(self) -> None:
         self._native.close()
 
@@ -581,6 +591,9 @@ class PrunedContext(Context):
             raise NativeError(f"the saved KV cache is not of a model with the text architecture {name.decode()}")
         self._native.restore(state)
         self._go_to(mark)
+
+    def is_finite(self, state: bytearray) -> bool:
+        return staged_is_finite(state, has_ext=self.text.has_rotary_ids)
 
     def copy_from(self, other: Context) -> None:
         if not isinstance(other, PrunedContext) or other.shares != self.shares:

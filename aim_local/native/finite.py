@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, NotFiniteError
 from .stop import StopHook
 
 Rows = NDArray[np.float32]
@@ -19,7 +19,7 @@ _CURE = "its weights or its head are damaged: download or convert it again"
 
 
 def finite_logits(logits: Rows, path: Path | None = None, *, stop: StopHook | None = None) -> Rows:
-    """The same logits, float32 [n_vocab], of the model at `path`. Raises ModelError for NaN and infinity.
+    """The same logits, float32 [n_vocab], of the model at `path`. Raises NotFiniteError for NaN and infinity.
 
     And where all are one number: no token comes before another then.
     -inf is allowed, unless it is all there is: a token that cannot be has it.
@@ -31,7 +31,7 @@ def finite_logits(logits: Rows, path: Path | None = None, *, stop: StopHook | No
     if fault:
         if stop:
             stop.check_late()
-        raise ModelError(f"{path or 'the model'}: next-token scores are {fault}; {_CURE}")
+        raise NotFiniteError(f"{path or 'the model'}: next-token scores are {fault}; {_CURE}")
     return logits
 
 
