@@ -24,6 +24,8 @@ TEMPLATES = {
     "fails": "{{ raise_exception('no') }}",
     "endless text": "{% for i in range(9999) %}{{ 'x' * 9999 }}{% endfor %}",
     "too long": " " * (1 << 19),
+    "empty": "",
+    "blanks": " \n\t",
     "another number of media": "{% for m in messages %}{{ m.content }}<image><image>{% endfor %}",
 }
 

@@ -45,6 +45,8 @@ REFUSED = [
     ("qwen2.rope.dimension_sections", text("1 2 3"), "is '1 2 3' (text)"),
     ("tokenizer.chat_template", number("uint32", 7), "is 7 (uint32); it has to be text"),
     ("tokenizer.chat_template", texts("a", "b"), "is an array of 2 (array of text); it has to be text"),
+    ("tokenizer.chat_template", text(""), "is '' (text); it has to be text that is not blank"),
+    ("tokenizer.chat_template", text(" \n"), "it has to be text that is not blank"),
     ("tokenizer.ggml.model", number("bool", 1), "is True (bool); it has to be text"),
     ("tokenizer.ggml.model", text("t5"), "is 't5' (text); it does not fit the vocabulary"),
     ("tokenizer.ggml.model", text("llama"), "which has no tokenizer.ggml.scores"),

@@ -224,8 +224,9 @@ def make_template(text: TextModel, tower: Tower | None) -> ChatTemplate:
     """The model's chat template, with what it writes for media. Raises ModelError."""
     tokens = tower.media_tokens if tower else None
     image, video = tokens or ("<image>", "")
+    replaced = tower.chat_template if tower else None
     return ChatTemplate(
-        (tower.chat_template if tower else None) or text.chat_template,
+        text.chat_template if replaced is None else replaced,
         bos=text.llama.bos_text,
         eos=text.llama.eos_text,
         adds_bos=text.llama.adds_bos,

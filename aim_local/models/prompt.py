@@ -93,7 +93,7 @@ class ChatTemplate:
         adds_bos: bool = True,
         structured: bool = True,
     ) -> None:
-        self._source = source or _CHATML
+        self._source = _CHATML if source is None else source
         self._bos, self._eos, self._adds_bos = bos, eos, adds_bos
         self._tokens: dict[str, str] = {"image": image_token, "video": video_token}
         self._structured = structured and source is not None

@@ -67,6 +67,8 @@ class TemplateProcess:
         """
         if len(source) > SOURCE_CHARS:
             raise ModelError(_refused(f"is {len(source)} characters long; at most {SOURCE_CHARS} are read"))
+        if not source.strip():
+            raise ModelError(_refused("is empty"))
         cpu_s, wall_s = CPU_SECONDS, WALL_SECONDS
         for arguments in forms:
             began = time.monotonic()

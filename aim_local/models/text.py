@@ -102,7 +102,7 @@ class TextModel:
     @property
     def chat_template(self) -> str | None:
         template = self.header.metadata.get("tokenizer.chat_template")
-        return str(template) if template else None
+        return None if template is None else str(template)
 
     def prune_refusal(self) -> str:
         """Why visual tokens cannot be pruned in it, "" if they can."""

@@ -77,6 +77,7 @@ _OF_ARCHITECTURE = {
     "ssm.conv_kernel": _number(0, 1 << 10),
 }
 _TEXTS = Rule(("array of text",))
+_TEMPLATE = "tokenizer.chat_template"
 _EACH = {SCORES: "array of float32", TYPES: "array of int32"}
 RULES = {
     **dict.fromkeys(("general.architecture", "general.name", "general.basename"), TEXT),
@@ -87,7 +88,7 @@ RULES = {
     "tokenizer.ggml.pre": TEXT,
     TOKENS: _TEXTS,
     MERGES: _TEXTS,
-    "tokenizer.chat_template": TEXT,
+    _TEMPLATE: TEXT,
     "tokenizer.chat_templates": _TEXTS,
     **dict.fromkeys((f"tokenizer.ggml.add_{what}" for what in ("bos_token", "eos_token", "space_prefix")), BOOL),
     "aim.origin": TEXT,
@@ -104,6 +105,8 @@ def check_text_head(header: GgufHeader) -> None:
         values = value if isinstance(value, tuple) else (value,)
         if any(isinstance(v, float) and (math.isnan(v) or (math.isinf(v) and ".rope." in key)) for v in values):
             raise damaged(header, key, "it has to be a number")
+    if not header.metadata.get(_TEMPLATE, _TEMPLATE).strip():
+        raise damaged(header, _TEMPLATE, "it has to be text that is not blank")
     check_text_keys(header)
     check_text_sizes(header)
     _check_vocabulary(header)
