@@ -1,6 +1,7 @@
 """Errors a user can act on. Each message says what came, what is allowed and what to do, in one line."""
 
 import errno
+import os
 import re
 
 from .visible import visible
@@ -102,3 +103,21 @@ def is_out_of_memory(e: BaseException) -> bool:
     if isinstance(e, SystemError):
         return any(words in str(e) for words in NO_EXCEPTION)
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "start new thread" in str(e))
+
+
+_FILES = (errno.EMFILE, errno.ENFILE)  # of the process, of the system
+
+
+def is_out_of_files(e: BaseException) -> bool:
+    """Whether what was raised, or what it was raised from, says that no more files could be open."""
+    said = tuple(map(os.strerror, _FILES))
+    known, left = set[int](), [e]
+    while left:
+        found = left.pop()
+        known.add(id(found))
+        if isinstance(found, OSError) and found.errno in _FILES:
+            return True
+        if isinstance(found, OSError | ImportError | AimError) and any(words in str(found) for words in said):
+            return True
+        left += [cause for cause in (found.__cause__, found.__context__) if cause and id(cause) not in known]
+    return False

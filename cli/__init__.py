@@ -38,8 +38,11 @@ def _execute() -> int:
 
         return execute()
     except (MemoryError, ImportError, OSError, SystemError) as e:
-        from aim_local.errors import is_out_of_memory
+        from aim_local.errors import is_out_of_files, is_out_of_memory
 
+        if is_out_of_files(e):
+            os.write(2, b"error: too many files are open; raise the limit, as with `ulimit -n 256`\n")
+            return 1
         if not is_out_of_memory(e):
             raise
         os.write(2, b"error: not enough memory to start; raise what this process may have (ulimit -v)\n")

@@ -133,8 +133,10 @@ def report(e: BaseException, args: Sequence[str] = ()) -> int:
 
 def describe(e: BaseException) -> tuple[str, int]:
     """(one line, exit code) for an exception."""
-    from aim_local.errors import AimError, is_out_of_memory
+    from aim_local.errors import AimError, is_out_of_files, is_out_of_memory
 
+    if is_out_of_files(e):
+        return _no_more_files(), 1
     if isinstance(e, AimError):
         return str(e), e.exit_code
     # typer's own errors; older typers take them from click, newer ones carry a copy: told by what they offer
@@ -159,6 +161,14 @@ def _limit() -> str:
     from aim_local.native.room import address_room
 
     return "" if address_room() is None else " is allowed to this process (ulimit -v, -d)"
+
+
+def _no_more_files() -> str:
+    from aim_local.native.room import open_files
+
+    n = open_files()
+    may = "" if n is None else f": this process may have {n} (ulimit -n)"
+    return f"too many files are open{may}; raise the limit, as with `ulimit -n 256`, or close other programs"
 
 
 def _unwritable(e: UnicodeError) -> str:

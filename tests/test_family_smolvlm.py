@@ -62,7 +62,9 @@ def test_plan(case: Case, tmp_path: Path) -> None:
 
 def test_frame_tokens_are_refused_by_name(case: Case) -> None:
     paths, config = case.llm.model.paths, LoadConfig(frame_tokens=40)
-    with pytest.raises(UsageError, match=r"40, but SmolVLM.* makes equally many .* it is for Qwen2-VL, .*Leave frame_tokens out"):
+    with pytest.raises(
+        UsageError, match=r"40, but SmolVLM.* makes equally many .* it is for Qwen2-VL, .*Leave frame_tokens out"
+    ):
         open_model(paths.model, paths.mmproj, config, weights=False)
 
 

@@ -2,7 +2,7 @@
 
 Where the libraries cannot have a large buffer, they say so; where they cannot have a small one, they end the process.
 So there has to be room for small ones before a call. Without a limit nothing is asked. Linux; elsewhere nothing is
-known.
+known. And how many files may be open.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _START = {
     "-v": 288 << 20,
     "-d": 104 << 20,
 }  # bytes: Python's and our libraries, and what they take when they are loaded
+_LEAST_FILES = 64  # open at once: the libraries, other processes' pipes, a service's sockets; no system allows fewer
 _STATM = Path("/proc/self/statm")  # in pages: all that is mapped, ..., data and stack
 _MAPPED, _DATA = 0, 5
 
@@ -35,6 +36,14 @@ def address_room() -> int | None:
     """Bytes that this process may still map; None where there is no limit, or nothing is known of it."""
     rooms = [limit - used for limit, used, _ in _limits()]
     return min(rooms, default=None)
+
+
+def open_files() -> int | None:
+    """Files that this process may have open at once; None where nothing is known of a limit."""
+    if resource is None:
+        return None
+    n, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if n == resource.RLIM_INFINITY else int(n)
 
 
 def check_room(n_bytes: int = 0, data_bytes: int | None = None) -> None:
@@ -57,6 +66,12 @@ def check_start() -> None:
 
     Raises NativeError where a limit is too low for any work.
     """
+    n_files = open_files()
+    if n_files is not None and n_files < _LEAST_FILES:
+        raise NativeError(
+            f"this process may have {n_files} files open (ulimit -n), and needs {_LEAST_FILES} at least; raise the "
+            "limit, as with `ulimit -n 256`"
+        )
     for limit, used, option in _limits():
         if limit - used < _START[option]:
             raise NativeError(
