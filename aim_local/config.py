@@ -324,6 +324,9 @@ class GenerateConfig:
             raise UsageError(f"stop is {self.stop!r:.80}; give a tuple of texts, none of them empty: stop=('END',)")
         if not isinstance(self.grammar, str):
             raise UsageError(f"grammar is {type(self.grammar).__name__}; give GBNF as a str")
+        for name, given in (("stop", "".join(self.stop)), ("grammar", self.grammar)):
+            if any("\ud800" <= c <= "\udfff" for c in given):
+                raise UsageError(f"{name} holds half of a surrogate pair; give text in UTF-8")
         if self.json_schema is not None and not isinstance(self.json_schema, Mapping):
             raise UsageError(f"json_schema is {self.json_schema!r:.80}; give a dict, {{}} for any object, or None")
         if self.grammar and self.json_schema is not None:

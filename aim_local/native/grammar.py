@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from collections.abc import Iterator, Mapping
 from ctypes import c_char_p, c_int32
 from functools import cache
@@ -16,6 +17,7 @@ from ..errors import NativeError, UsageError
 from .binding import bind
 from .installed import library_folder, library_name
 from .outcome import Outcome
+from .schema_sense import check_sense
 
 MAX_DEPTH, MAX_BYTES = 32, 65536  # the converter is recursive, and so is what reads its grammar
 _SAYS_NOTHING = {  # of what is allowed
@@ -41,6 +43,11 @@ _ALONE = (  # keyword, and what may stand beside it
 )
 _BY_NAME, _LISTS = ("properties", "$defs", "definitions"), ("oneOf", "anyOf", "allOf", "prefixItems")
 _ANY_OBJECT = {"type": "object"}
+_WORDS = re.compile(  # of GBNF: a comment; a literal, a set, any character or a token; a rule's name before its text
+    r"""(?P<comment>\#[^\n]*)|(?P<text>"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\.|<[^>]*>)
+    |(?P<rule>[\w-]+)\s*::=|(?P<name>[\w-]+)""",
+    re.VERBOSE,
+)
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
@@ -49,11 +56,35 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
         text = json.dumps(dict(schema), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as e:
         raise UsageError(f"the JSON schema is not JSON: {e}") from e
-    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as e:
+        raise UsageError("the JSON schema holds half of a surrogate pair; give text in UTF-8") from e
+    if len(data) > MAX_BYTES:
         raise UsageError(f"the JSON schema has more than {MAX_BYTES // 1024} KiB; give a smaller one")
     for path, part in _parts(dict(schema), "$", 0):
         _check(path, part)
-    return _converted(text)
+        check_sense(path, part, schema)
+    return _converted(data)
+
+
+def check_says_something(grammar: str) -> None:
+    """Raises UsageError for a GBNF, read by llama.cpp before, whose root has no text but the empty one."""
+    says, names, rule = set[str](), dict[str, set[str]](), ""
+    for found in _WORDS.finditer(grammar):
+        kind, word = found.lastgroup, found[0]
+        if kind == "rule":
+            rule = found["rule"]
+        elif kind == "name":
+            names.setdefault(rule, set()).add(word)
+        elif kind == "text" and word != '""':
+            says.add(rule)
+    known, left = set[str](), {"root"}
+    while left:
+        known |= left
+        left = set[str]().union(*(names.get(name, set()) for name in left)) - known
+    if not says & known:
+        raise UsageError("the grammar allows the empty answer alone; give it a text, or leave it out")
 
 
 def object_grammar() -> str:
@@ -114,9 +145,8 @@ def _library() -> tuple[Any, Outcome]:
     return convert, Outcome(library, "aim_grammar_last_error", "aim_grammar_last_status")
 
 
-def _converted(text: str) -> str:
+def _converted(data: bytes) -> str:
     convert, outcome = _library()
-    data = text.encode("utf-8", "replace")
     buffer = ctypes.create_string_buffer(16384)
     n = convert(data, buffer, len(buffer))
     if n < 0:
