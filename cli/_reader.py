@@ -108,8 +108,10 @@ def open_history(path: Path) -> History:
     """The history in `path`; one in memory where the folder cannot be written, as on a read-only home."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    from aim_local.store.names import make_folder
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with path.open("ab"):
             pass
         path.chmod(0o600)  # questions may be private

@@ -14,6 +14,7 @@ from pathlib import Path
 from aim_local.store import MANIFEST, MMPROJ, MODEL
 from aim_local.store.files import Part, replaced
 from aim_local.store.locks import held, lock_beside
+from aim_local.store.names import check_home
 
 from .errors import ConvertError, some
 
@@ -87,6 +88,7 @@ def check_apart(out: Path, src: Path) -> None:
 
 def make_parents(folder: Path) -> list[Path]:
     """Create `folder`; returns what was created, outermost first."""
+    check_home(folder)
     missing = []
     while not folder.exists():
         missing.append(folder)

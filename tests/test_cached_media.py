@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written(model: Path, clip: Path) -> None:
     folder.write_bytes(b"a file stands in the way")
     found = prefill(model, clip)
     assert found.stats.n_tiles_encoded == 4
-    assert [line for line in found.warnings if "is not kept for the next time" in line and "--no-cache" in line]
+    assert [line for line in found.warnings if "is not kept for the next time" in line and "cache_media=False" in line]
     assert not prefill(model, clip, OFF).warnings
 
 

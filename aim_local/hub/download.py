@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from .. import store
 from ..errors import HubError
 from ..store.files import replaced
+from ..store.names import make_folder
 from .answers import PARTIAL, UNKNOWN, RepoFile, is_blob_name, is_commit, is_size
 from .asking import asked, head_of, raise_refusal
 from .failures import answered, has_status, translated, transport_error
@@ -72,7 +73,7 @@ def download(listing: Listing, file: RepoFile, report: Report) -> Path:
             blob, total = _blob(listing, name), _Sum(file, name)
             lock = listing.cache.parent / ".locks" / listing.cache.name / f"{name}.lock"
             for folder in (blob.parent, lock.parent):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             with WeakFileLock(lock):  # another process may be at it: then it is there when this one's turn comes
                 fetched = not _is_whole(blob, total)
                 if fetched:
@@ -104,7 +105,7 @@ def name_branch(listing: Listing) -> None:
     ref = listing.cache / "refs" / "main"  # all that is listed is the newest of main
     with translated(listing.repo):
         if listing.revision and not (ref.is_file() and ref.read_text(encoding="utf-8") == listing.revision):
-            ref.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(ref.parent)
             with replaced(ref) as partial:
                 partial.write_text(listing.revision, encoding="utf-8")
 
@@ -296,7 +297,7 @@ def _entry(listing: Listing, file: RepoFile, blob: Path, *, is_new: bool) -> Pat
     is_new: nothing else can have the blob. Raises OSError, HubError.
     """
     path = listing.cache.joinpath("snapshots", listing.revision, *file.name.split("/"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if not path.parent.resolve().is_relative_to(listing.cache.resolve()):
         raise HubError(f"{path.parent} leads out of the hub's cache; remove it, then give the same command again")
     if path.is_symlink() and path.resolve() == blob.resolve():  # another process's, which may be reading it

@@ -18,6 +18,7 @@ from ..errors import HubError, UsageError
 from ..store.files import Part
 from ..store.known import Reference, parse_reference
 from ..store.locks import held, lock_beside
+from ..store.names import make_folder
 from ..store.pulled import Origin, read_origin, write_origin
 from .choose import Choice, choose
 from .contents import checked_pair
@@ -151,7 +152,7 @@ def _check_writable(pull: Pull) -> None:
         places = {cache_root(): "set HF_HOME", **places}
     for place, way in places.items():
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            make_folder(place)
             tempfile.TemporaryFile(dir=place).close()
         except OSError as e:
             why = "it is a file" if place.is_file() else e.strerror
@@ -197,7 +198,7 @@ def _appearing(pull: Pull) -> Iterator[Path]:
     """
     target = store.store_path(pull.name)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with held(lock_beside(target), HubError, wait=True, stays=False):
             if not _is_free(pull.name, pull.listing, pull.choice):
                 raise UsageError(f"a model called {pull.name} came into the store meanwhile; give another --name")

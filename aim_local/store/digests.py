@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .files import replaced
-from .names import cache_folder
+from .names import cache_folder, make_folder
 from .plain_json import read_object
 
 _MOST = 256  # files that are remembered
@@ -44,7 +44,7 @@ def note_digest(path: Path, digest: str) -> None:
     known.pop(where, None)
     kept = dict(list(known.items())[-(_MOST - 1) :]) | {where: [*marks, digest]}
     with suppress(OSError):  # a folder that cannot be written costs the time again, nothing else
-        memory.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(memory.parent)
         with replaced(memory) as partial:
             partial.write_text(json.dumps(kept), encoding="utf-8")
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import Part, sweep
-from .names import cache_folder
+from .names import cache_folder, make_folder
 from .plain_json import parsed_object
 
 CAP = 2 << 30  # bytes of all entries together
@@ -231,7 +231,7 @@ class EntryWriter:
 
     def _open(self) -> None:
         folder = self._store.folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people look at is private
+        make_folder(folder, 0o700)  # what people look at is private
         self._part = Part(folder / self._key.name)
         self._file = os.fdopen(self._part.handle, "wb", closefd=False)
         self._file.write(bytes(_HEAD.size))

@@ -16,14 +16,14 @@ from pathlib import Path
 from ..errors import AimError
 from .files import replaced
 from .locks import held, lock_beside
-from .names import data_folder
+from .names import data_folder, make_folder
 from .plain_json import bounded_bytes, parsed
 
 
 def note_fetched(entry: Path) -> None:
     """Remember that a pull fetched this file. entry: in a snapshot of the cache. Raises OSError."""
     record = _record()
-    record.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(record.parent)
     # one line, appended: pulls that run at the same time do not lose each other's
     line = json.dumps([str(entry.resolve()), entry.stat().st_mtime_ns]) + "\n"
     with _alone(record), record.open("a+b") as out:

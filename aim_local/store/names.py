@@ -6,6 +6,7 @@ Knows folders and file names, and the heads of GGUF files for the listing. Loads
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 from collections import Counter
@@ -90,6 +91,20 @@ def _user_folder(kind: str) -> Path:
 
     folder: Path = getattr(platformdirs, kind)("aim-local", appauthor=False)
     return folder
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Makes a folder of ours and those above it; a home that is not there is its user's to make. Raises OSError."""
+    check_home(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+
+
+def check_home(folder: Path) -> None:
+    """Raises OSError for a folder in a home that does not exist, as a user has who is no person."""
+    home = Path(os.path.expanduser("~"))
+    if folder.is_relative_to(home) and not home.is_dir():
+        why = f"the home folder {home} does not exist; make it, or set {HOME_VARIABLE} to a folder that can be written"
+        raise FileNotFoundError(errno.ENOENT, why)
 
 
 def models_folder() -> Path:

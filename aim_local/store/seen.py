@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .files import replaced
 from .gguf_header import GgufHeader, head_sha256
-from .names import bundled_folder, cache_folder
+from .names import bundled_folder, cache_folder, make_folder
 from .plain_json import read_object
 
 _MOST = 512  # models that are remembered
@@ -56,7 +56,7 @@ class Look:
         _here[self.key] = found
         with suppress(OSError):
             memory = _memory()
-            memory.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(memory.parent)
             known = _read()
             known.pop(self.key, None)
             kept = dict(list(known.items())[-(_MOST - 1) :]) | {self.key: found}

@@ -16,6 +16,7 @@ import numpy as np
 from ...errors import AimError
 from ...store.files import replaced
 from ...store.names import HOME_VARIABLE, ModelPaths, cache_folder
+from ...store.names import make_folder as make_own_folder
 from .shapes import RandomShape, text_plan, vision_plan, write_text_gguf, write_vision_gguf
 
 LAYOUT = 1  # of the files; another number makes them anew
@@ -96,7 +97,7 @@ def _moving(n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def make_folder(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_own_folder(folder)
     except OSError as e:
         raise AimError(f"{folder} cannot be made ({e.strerror}); set {HOME_VARIABLE} to a folder you can write") from e
     return folder

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ...errors import NativeError
 from ...native.installed import library_name
-from ...store.names import cache_folder
+from ...store.names import cache_folder, make_folder
 
 Say = Callable[[str], None]
 GIVE = "name a folder with the unpatched libraries: --stock FOLDER"
@@ -61,7 +61,7 @@ def stock_folder(project: Path) -> Path:
 def build(project: Path, target: Path, say: Say) -> None:
     """Compiles the unpatched library into `target`, which appears whole or not at all. Raises NativeError."""
     cmake, ninja = _tool("cmake"), _tool("ninja")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     say("building the unpatched library once, about 6 minutes on 2 cores (AIM_LLAMA_SDIST names a downloaded source)")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".stock-") as temporary:
         work = Path(temporary)

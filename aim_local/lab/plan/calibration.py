@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ... import store
 from ...errors import AimError
 from ...store.files import replaced
+from ...store.names import make_folder
 from ...store.plain_json import fits, read_object, record_of
 
 FORMAT = 1
@@ -222,7 +223,7 @@ def save(calibration: Calibration) -> Path:
     key = json.dumps([calibration.shape, calibration.conditions], sort_keys=True)
     path = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replaced(path) as partial:
             partial.write_text(json.dumps(calibration.to_dict(), indent=1), encoding="utf-8")
     except OSError as e:

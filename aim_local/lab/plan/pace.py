@@ -20,6 +20,7 @@ from ... import store
 from ...engine.model import Model
 from ...errors import AimError
 from ...store.files import replaced
+from ...store.names import make_folder
 from ...store.plain_json import read_object, record_of
 from .features import conditions, model_shape, this_machine
 
@@ -91,7 +92,7 @@ def save_pace(facts: Mapping[str, Any], pace: Pace) -> Path:
     """Writes it, in place of an older one of the same model and options. Raises AimError."""
     path = _path(facts)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replaced(path) as partial:
             partial.write_text(json.dumps({"format": FORMAT, "facts": facts, "pace": asdict(pace)}, indent=1), "utf-8")
     except OSError as e:
