@@ -53,7 +53,7 @@ def blaming(what: str) -> Iterator[None]:
 def parse_number(text: str | float) -> float:
     """A number. Raises UsageError."""
     try:
-        return float(text)
+        return float(_plain(text))
     except ValueError as e:
         raise UsageError(f"{text!r} is no number; give one such as 0.5") from e
 
@@ -61,9 +61,16 @@ def parse_number(text: str | float) -> float:
 def parse_whole(text: str | int) -> int:
     """A whole number. Raises UsageError."""
     try:
-        return int(text)
+        return int(_plain(text))
     except ValueError as e:
         raise UsageError(f"{text!r} is no whole number; give one such as 8") from e
+
+
+def _plain(number: str | float) -> str | float:
+    """Raises ValueError for what Python reads beyond ASCII digits: those of other scripts, and 1_000."""
+    if isinstance(number, str) and ("_" in number or not number.isascii()):
+        raise ValueError(number)
+    return number
 
 
 def parse_layers(text: str) -> Layers:

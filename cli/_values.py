@@ -18,7 +18,7 @@ from aim_local.visible import rejoined
 
 # [[hours:]minutes:]seconds; seconds after a colon are below 60, minutes after one too
 _TIME = re.compile(r"(?:(?:(\d+):(?=[0-5]?\d:))?(\d+):(?=[0-5]?\d(?:\.|$)))?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"([\d:.]*\d\.?)\s*(ms|s|min)?", re.ASCII)
 _DURATIONS = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _MOST = 1e18  # seconds or bytes

@@ -128,7 +128,7 @@ def test_it_is_told_that_nothing_is_reduced(llm: VisionLLM) -> None:
     assert llm.notes == []
     (line,) = told(llm.prefill("What is it?", [frames(2)]).warnings)
     assert "visual tokens of gguf are not reduced: its projector 'janus_pro' has no family of its own here" in line
-    assert line.endswith("--tokens merge-only merges them when asked")
+    assert line.endswith("tokens=merge-only merges them when asked")
     assert not told(llm.prefill("What is it?", [frames(2)], VisualTokenConfig(prune_layers=None)).warnings)
     assert not told(llm.prefill("What is it?", [frames(2)], VisualTokenConfig.off()).warnings)  # it was asked for
     assert not told(llm.prefill("What is it?", [frames(1)[0]]).warnings)  # a picture
