@@ -205,7 +205,7 @@ def converse(live: LiveVideo, asker: Asker, notices: Notices, *, quiet: bool) ->
     """Questions until the user leaves. Raises KeyboardInterrupt for Ctrl-C at the prompt, and what ended the watch."""
     if not quiet:
         _log.say(f"{live.source.name}: {_HINT}")
-    reader = make_reader(lambda: notices.last or _toolbar(live))
+    reader = make_reader(lambda: notices.last or _toolbar(live), quiet=quiet)
     is_edited = not isinstance(reader, PlainReader)
     last: list[str] = []
     while True:

@@ -5,6 +5,7 @@ Knows prompt-toolkit. What a line means is _repl.py's business.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.key_binding import KeyBindings
 
 PROMPT = "> "
+_MOST_HISTORY = 8 << 20  # bytes; years of questions, read in seconds
 _REFRESH = 0.5  # seconds between two looks at what is told below the prompt
 COMMANDS = {
     "/video": "PATH  a clip or picture for the next question",
@@ -48,13 +50,14 @@ class Reader(Protocol):
     def read(self) -> str: ...
 
 
-def make_reader(toolbar: Callable[[], str]) -> Reader:
+def make_reader(toolbar: Callable[[], str], *, quiet: bool = False) -> Reader:
     """A line editor where stdin and stdout are terminals that can be one, else plain lines.
 
-    toolbar: what stands below the editor, "" for nothing; asked again and again.
+    toolbar: what stands below the editor, "" for nothing; asked again and again. quiet: nothing is said of a history
+    that cannot be kept.
     """
     if sys.stdin.isatty() and sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        return TerminalReader(toolbar=toolbar)
+        return TerminalReader(toolbar=toolbar, tell=(lambda _: None) if quiet else _tell)
     return PlainReader()
 
 
@@ -78,14 +81,23 @@ class PlainReader:
 
 
 class TerminalReader:
-    """prompt-toolkit's editor. `options` are its PromptSession's; tests pass an input and an output."""
+    """prompt-toolkit's editor. `options` are its PromptSession's; tests pass an input and an output.
 
-    def __init__(self, history: Path | None = None, toolbar: Callable[[], str] = lambda: "", **options: Any) -> None:
+    tell: hears why questions are not kept.
+    """
+
+    def __init__(
+        self,
+        history: Path | None = None,
+        toolbar: Callable[[], str] = lambda: "",
+        tell: Callable[[str], None] = lambda _: None,
+        **options: Any,
+    ) -> None:
         from prompt_toolkit import PromptSession
 
         self._toolbar = toolbar
         self._session: PromptSession[str] = PromptSession(
-            history=open_history(history or history_file()),
+            history=open_history(history or history_file(), tell),
             completer=make_completer(),
             complete_while_typing=False,
             reserve_space_for_menu=len(COMMANDS) + 1,
@@ -98,26 +110,42 @@ class TerminalReader:
         return self._session.prompt(PROMPT, refresh_interval=_REFRESH)
 
 
+def _tell(line: str) -> None:
+    _log.warn([line])
+
+
 def history_file() -> Path:
     from aim_local.store.names import state_folder
 
     return state_folder() / "history"
 
 
-def open_history(path: Path) -> History:
-    """The history in `path`; one in memory where the folder cannot be written, as on a read-only home."""
+def open_history(path: Path, tell: Callable[[str], None] = lambda _: None) -> History:
+    """The history in `path`; one in memory where that cannot be, as on a read-only home. tell: hears why."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     from aim_local.store.names import make_folder
 
     try:
+        if path.resolve() == Path(os.devnull):  # as people do who want none
+            return InMemoryHistory()
         make_folder(path.parent)
+        _check_history(path)
         with path.open("ab"):
             pass
         path.chmod(0o600)  # questions may be private
-    except OSError:
+    except (OSError, RuntimeError) as e:  # the latter for a link to itself
+        tell(f"{path}: questions are not kept for the next time ({getattr(e, 'strerror', None) or e})")
         return InMemoryHistory()
     return FileHistory(str(path))
+
+
+def _check_history(path: Path) -> None:
+    """Raises OSError for what is no file, which may never end, or is too large to be read before the first prompt."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file")
+    if path.exists() and path.stat().st_size > _MOST_HISTORY:
+        raise OSError(errno.EFBIG, f"it has more than {_MOST_HISTORY >> 20} MiB; remove it")
 
 
 def key_bindings() -> KeyBindings:

@@ -50,7 +50,7 @@ def run(
     try:
         if media:
             repl.attach(*media)
-        reader = reader or make_reader(repl.toolbar)
+        reader = reader or make_reader(repl.toolbar, quiet=quiet)
         while not repl.done:
             try:
                 repl.handle(reader.read())

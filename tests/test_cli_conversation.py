@@ -244,7 +244,7 @@ def test_temperature_of_a_conversation(play: Play, monkeypatch: pytest.MonkeyPat
 
     llm = play("hi")
     monkeypatch.setattr(chat, "question_from", lambda *_: None)
-    monkeypatch.setattr(_repl, "make_reader", lambda *_: Lines("hello"))
+    monkeypatch.setattr(_repl, "make_reader", lambda *_, **__: Lines("hello"))
     assert run("chat").exit_code == 0
     assert llm.chats[0].options["generate"].temperature == 0.2
 

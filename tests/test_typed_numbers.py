@@ -18,7 +18,7 @@ ODD = ("\u0663", "\uff11\uff12", "1_000", "\u0967.5", "\u2460")
 @pytest.mark.parametrize("text", ODD)
 def test_digits_of_other_scripts_and_underscores(text: str) -> None:
     for parse in (parse_number, parse_whole):
-        with pytest.raises(UsageError, match="is no (whole )?number"):
+        with pytest.raises(UsageError, match=r"is no (whole )?number"):
             parse(text)
 
 
