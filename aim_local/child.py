@@ -43,6 +43,7 @@ if how == "-m":
 else:
     exec(what, {"__name__": "__main__"})
 """
+_LAST_STREAM = 2
 _LAST_WORDS = 300  # characters of a dead child's last line
 
 
@@ -161,7 +162,7 @@ class Lifeline:
     def __init__(self) -> None:
         self._here = self._there = -1
         if sys.platform == "linux":
-            self._there, self._here = os.pipe()
+            self._there, self._here = map(_no_stream, os.pipe())
 
     @property
     def inherited(self) -> tuple[int, ...]:
@@ -190,6 +191,17 @@ class Lifeline:
         if self._here >= 0:
             os.close(self._here)
         self._here = -1
+
+
+def _no_stream(fd: int) -> int:
+    """The same file under a number that no stream of the child has; where ours are closed, a pipe gets theirs."""
+    if sys.platform != "linux" or fd > _LAST_STREAM:
+        return fd
+    import fcntl
+
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STREAM + 1)
+    os.close(fd)
+    return moved
 
 
 def _environment(modules: Sequence[Path]) -> dict[str, str]:

@@ -29,7 +29,17 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """Entry point of `aim-local`."""
+    _keep_streams()
     interrupts.run(_execute)
+
+
+def _keep_streams() -> None:
+    """Streams that the caller has closed lead nowhere: a file opened in their place would get what libraries write."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _execute() -> int:

@@ -97,6 +97,26 @@ for message in parent.inbox():
         assert child.receive() is None
 
 
+IN_A_DAEMON = """
+import os, sys
+for fd in map(int, sys.argv[2]): os.close(fd)
+from aim_local.child import Child
+with Child("a child", ["-c", "from aim_local.child import Parent; Parent().serve(lambda message: message)"]) as child:
+    said = child.ask(x=1) if child._lifeline._here > 2 else "a pipe in the place of a stream"
+    open(sys.argv[1], "w").write(str(said))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed streams of POSIX")
+@pytest.mark.parametrize("closed", ["0", "1", "01", "012", "12"])
+def test_of_a_process_without_streams(tmp_path: Path, closed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", IN_A_DAEMON, str(tmp_path / "said"), closed],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (tmp_path / "said").read_text() == "{'x': 1}", done.stderr
+
+
 def test_close_ends_one_at_work() -> None:
     child = Child("the child", ["-c", "import time; time.sleep(600)"])
     child.close()

@@ -166,6 +166,34 @@ def test_closed_streams(tmp_path: Path) -> None:
         assert "internal error" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_an_answer_with_closed_streams(tmp_path: Path, closed: str) -> None:
+    """A pipe to another process is none of them, and no file of ours takes a stream's place: llama.cpp writes there."""
+    clip = Path(__file__).parent.parent / "aim_local" / "data" / "clips" / "order.mp4"
+    asked = f"chat '{clip}' -p What? --max-tokens 2 -q"
+    command = f'"{sys.executable}" -P -c "{MAIN}" {asked} {closed}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout.strip()) is (">&-" not in closed.replace("2>&-", ""))
+
+
+STREAMS = """
+import os, sys
+for fd in range(int(sys.argv[1])): os.close(fd)
+from aim_local.cli import _keep_streams
+_keep_streams()
+with open(sys.argv[2], "w") as file: os.write(file.fileno(), str(file.fileno()).encode())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed streams of POSIX")
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_file_is_never_a_stream(tmp_path: Path, n: int) -> None:
+    subprocess.run([sys.executable, "-P", "-c", STREAMS, str(n), tmp_path / "fd"], check=True, timeout=60)
+    assert int((tmp_path / "fd").read_text()) > 2
+
+
 ESCAPES = "\x1b]0;title\x07\x1b[31m\x9b.mp4"
 
 
