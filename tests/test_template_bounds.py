@@ -270,3 +270,17 @@ time.sleep(600)
         while status.exists() and "(zombie)" not in status.read_text():
             assert time.monotonic() < deadline, "the template's process outlived its parent"
             time.sleep(0.01)
+
+
+@LINUX
+@pytest.mark.parametrize("data", [None, "", "pages", "\n"])
+def test_without_proc_there_is_no_bound_of_memory(data: str | None, tmp_path: Path) -> None:
+    """One line, which the death of its process ends with; it was a FileNotFoundError's."""
+    from aim_local.models.template_worker import _mapped_bytes
+
+    statm = tmp_path / "statm"
+    if data is not None:
+        statm.write_text(data)
+    with pytest.raises(SystemExit, match=r"statm cannot be read \(.*\), by which .* is bounded; mount /proc$"):
+        _mapped_bytes(str(statm))
+    assert _mapped_bytes() > 1 << 20

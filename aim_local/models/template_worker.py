@@ -9,6 +9,7 @@ on the day where it writes that: nothing random is given to it, and an address i
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -169,10 +170,18 @@ def bound() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        with open("/proc/self/statm") as file:
-            here = int(file.read().split()[0]) * resource.getpagesize()
-        wanted, (_, hard) = here + (MEMORY_MIB << 20), resource.getrlimit(resource.RLIMIT_AS)
+        wanted, (_, hard) = _mapped_bytes() + (MEMORY_MIB << 20), resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _mapped_bytes(statm: str = "/proc/self/statm") -> int:
+    """What is mapped so far. Ends the process where nobody can say: a template's memory would have no bound."""
+    try:
+        with open(statm) as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError) as e:
+        why = e.strerror if isinstance(e, OSError) else "it says something else"
+        sys.exit(f"{statm} cannot be read ({why}), by which a template's memory is bounded; mount /proc")
 
 
 def main() -> None:
