@@ -186,7 +186,7 @@ def test_a_picture_can_be_drawn(loaded: Loaded) -> None:
 def test_what_has_no_keys_is_refused(loaded: Loaded, tmp_path: Path) -> None:
     """A clip, LLaVA-OneVision, and a mmproj of upstream's script."""
     clip = np.stack([picture(4, 30, 30)] * 2)
-    with pytest.raises(UsageError, match=r"is for pictures with LLaVA-1\.5, .* not for a video; use --tokens paper"):
+    with pytest.raises(UsageError, match=r"is for pictures with LLaVA-1\.5, .* not for a video; use tokens=paper"):
         loaded.llm.prefill("USER: <__media__>\nWhat?", [clip], KEYS, raw=True)
     model, mmproj = loaded.llm.model.paths.model, loaded.llm.model.paths.mmproj
     assert mmproj is not None
