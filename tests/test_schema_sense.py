@@ -114,7 +114,7 @@ def test_what_has_sense(schema: dict[str, Any]) -> None:
 def test_a_grammar_of_nothing(llm: VisionLLM, grammar: str) -> None:
     """Its answer was empty, without a word."""
     for ask in (llm.generate, llm.chat().ask):
-        with pytest.raises(UsageError, match="allows the empty answer alone") as e:
+        with pytest.raises(UsageError, match="allows the empty text alone") as e:
             ask("What?", generate=GenerateConfig(grammar=grammar, max_tokens=4))
         assert "\n" not in str(e.value)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import GenerateConfig
 from ..errors import CancelledError
-from ..native.grammar import check_says_something, object_grammar, schema_grammar
+from ..native.grammar import object_grammar, schema_grammar
 from ..native.llama import LlamaModel, Rows
 from ..native.sampler import Sampler, Sampling
 from ..results import TokenLogprob
@@ -144,8 +144,6 @@ def check_sampling(llama: LlamaModel, config: GenerateConfig, watch: Watch | Non
     """What a grammar or schema gets wrong, told before a prompt is computed. Raises UsageError."""
     if config.grammar or config.json_schema is not None:
         Sampler(llama, sampling_of(config), (watch or Watch()).check).close()
-    if config.grammar:
-        check_says_something(config.grammar)
 
 
 def token_logprob(llama: LlamaModel, logits: Rows, token: int, n_top: int) -> TokenLogprob:

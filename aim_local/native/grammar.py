@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import re
 from collections.abc import Iterator, Mapping
 from ctypes import c_char_p, c_int32
 from functools import cache
@@ -43,11 +42,6 @@ _ALONE = (  # keyword, and what may stand beside it
 )
 _BY_NAME, _LISTS = ("properties", "$defs", "definitions"), ("oneOf", "anyOf", "allOf", "prefixItems")
 _ANY_OBJECT = {"type": "object"}
-_WORDS = re.compile(  # of GBNF: a comment; a literal, a set, any character or a token; a rule's name before its text
-    r"""(?P<comment>\#[^\n]*)|(?P<text>"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\.|<[^>]*>)
-    |(?P<rule>[\w-]+)\s*::=|(?P<name>[\w-]+)""",
-    re.VERBOSE,
-)
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
@@ -66,25 +60,6 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
         _check(path, part)
         check_sense(path, part, schema)
     return _converted(data)
-
-
-def check_says_something(grammar: str) -> None:
-    """Raises UsageError for a GBNF, read by llama.cpp before, whose root has no text but the empty one."""
-    says, names, rule = set[str](), dict[str, set[str]](), ""
-    for found in _WORDS.finditer(grammar):
-        kind, word = found.lastgroup, found[0]
-        if kind == "rule":
-            rule = found["rule"]
-        elif kind == "name":
-            names.setdefault(rule, set()).add(word)
-        elif kind == "text" and word != '""':
-            says.add(rule)
-    known, left = set[str](), {"root"}
-    while left:
-        known |= left
-        left = set[str]().union(*(names.get(name, set()) for name in left)) - known
-    if not says & known:
-        raise UsageError("the grammar allows the empty answer alone; give it a text, or leave it out")
 
 
 def object_grammar() -> str:
