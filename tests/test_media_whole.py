@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -231,3 +232,25 @@ def test_a_webp_with_sizes_made_right(tmp_path: Path, lossless: bool, n_cut: int
     path.write_bytes(b"RIFF" + struct.pack("<I", 12 + len(body)) + data[8:16] + size + body)
     with pytest.raises(MediaError, match="is a damaged picture"):
         open_media(path)
+
+
+# --- cut anywhere -----------------------------------------------------------------------------------------------------
+
+
+MORE = (pytest.param(kind, marks=pytest.mark.thorough) for kind in ("png", "gif", "webp", "tiff", "bmp"))
+
+
+@pytest.mark.parametrize("kind", ["apng", "jpg", "ico", *MORE])
+def test_cut_at_any_byte(kind: str, tmp_path: Path) -> None:
+    """A picture or one line: never what a parser of ours raised."""
+    small = PHOTO.resize((6, 4))
+    whole, path = io.BytesIO(), tmp_path / f"cut.{kind}"
+    if kind == "apng":
+        more = [PIL.Image.new("RGB", small.size, colour) for colour in ("red", "blue")]
+        small.save(whole, "png", save_all=True, append_images=more)
+    else:
+        small.save(whole, {"jpg": "jpeg"}.get(kind, kind))
+    for n in range(len(whole.getvalue())):
+        path.write_bytes(whole.getvalue()[:n])
+        with contextlib.suppress(MediaError):
+            open_media(path)

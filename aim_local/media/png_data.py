@@ -6,6 +6,7 @@ https://www.w3.org/TR/png-3/#4Concepts.EncodingFilter, #13Decoder-processing
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -68,14 +69,15 @@ def pixels_of_frames(path: Path, begin: int = 0) -> Iterator[Pixels]:
 
 
 def _chunks(file: BinaryIO, at: int) -> Iterator[tuple[bytes, int]]:
-    """(kind, bytes) of each, with the file standing at its first byte."""
+    """(kind, bytes that are there) of each, with the file standing at its first byte."""
+    n_file = os.fstat(file.fileno()).st_size
     while True:
         file.seek(at)
         head = file.read(_CHUNK.size)
         if len(head) < _CHUNK.size:
             return
         n_bytes, kind = _CHUNK.unpack(head)
-        yield kind, n_bytes
+        yield kind, min(n_bytes, n_file - at - _CHUNK.size)
         if kind == b"IEND":
             return
         at += _CHUNK.size + n_bytes + _CHECKSUM
