@@ -14,7 +14,7 @@ from aim_local import FrameSampling, GenerateConfig, VisualTokenConfig
 from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
 from aim_local.server.requests.asked import Asked, Defaults, Served, understand
-from aim_local.server.requests.wire import parse_request
+from aim_local.server.requests.wire import MAX_MESSAGES, parse_request
 from aim_local.settings import parse_setting
 
 SERVED = Served(("demo", "demo-q8", "default"), has_vision=True, default_frames=8, n_ctx_train=4096)
@@ -142,6 +142,40 @@ def test_a_limit_below_the_models_own_frames_holds() -> None:
 def test_visual_tokens() -> None:
     assert read(visual_tokens="paper:keep=0.5").tokens == VisualTokenConfig(merge_retain=0.5)
     assert read(visual_tokens="budget=0.25").tokens == VisualTokenConfig.budget(0.25)
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"messages":[{"role":"user","content":[' + "[]," * MANY + "[]]}]}",
+        '{"messages":[' + "{}," * MANY + "{}]}",
+        '{"messages":[],' + ",".join(f'"{i}":1' for i in range(MANY)) + "}",
+        '{"messages":[],"metadata":{' + ",".join(f'"{i}":{{}}' for i in range(MANY)) + "}}",
+        '{"messages":[],"stop":[' + ",".join(['"a"'] * MANY) + "]}",
+        '{"messages":' + "[" * MANY,
+        "," * MANY,
+    ],
+    ids=["lists", "messages", "fields", "metadata", "stops", "deep", "commas"],
+)
+def test_a_body_of_very_many_values_is_refused_before_they_are_made(body: str) -> None:
+    """Guards against gigabytes of small objects, and a minute in which nothing else runs."""
+    with pytest.raises(RequestError) as e:
+        parse_request(body.encode())
+    assert (e.value.status, e.value.code) == (400, "too_many_values")
+
+
+@pytest.mark.parametrize("text", ["[]," * MANY, '{"a": 1}, ' * MANY, '\\"' * MANY, '\\\\", "' * MANY])
+def test_a_text_may_hold_any_number_of_signs(text: str) -> None:
+    assert parse_request(json.dumps({"messages": [{**USER, "content": text}]}).encode()).messages[0].content == text
+
+
+def test_as_many_messages_as_are_allowed_are_read() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    body = {"messages": [{**USER, "content": parts}] * MAX_MESSAGES}
+    assert len(parse_request(json.dumps(body).encode()).messages) == MAX_MESSAGES
 
 
 def test_messages_become_turns() -> None:

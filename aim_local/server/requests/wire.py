@@ -7,9 +7,11 @@ so is a value that cannot be honoured. What a request means for the model is ask
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -20,6 +22,8 @@ from .content import CONTENT_SCHEMA
 
 MAX_MESSAGES, MAX_STOPS, MAX_NAME = 4096, 16, 256
 MAX_STOP_TEXT, MAX_GRAMMAR = 1024, 200_000
+MAX_TOKENS = 100_000  # of a body's JSON: strings, and signs before a value; the most messages have a third of them
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 
 
 def _only(allowed: bool, value: bool) -> bool:
@@ -220,10 +224,23 @@ _TYPES = {  # what is said of a value of the wrong type, by pydantic's name of t
 
 def parse_request(body: bytes) -> ChatRequest:
     """Raises RequestError, which names the first field that is wrong."""
+    _check_tokens(body)
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as e:
         raise _refused(e.errors(include_url=False)[0]) from e
+
+
+def _check_tokens(body: bytes) -> None:
+    """A list of 60 MB of "[]," takes gigabytes and a minute to read, and nothing else runs meanwhile.
+
+    Raises RequestError.
+    """
+    if sum(map(body.count, (b'"', b",", b"[", b"{"))) <= MAX_TOKENS:  # nearly always: base64 has none of them
+        return
+    if next(islice(_TOKEN.finditer(body), MAX_TOKENS, None), None):
+        said = f"the body has more than {MAX_TOKENS:,} texts, lists, objects and commas; send fewer, and longer ones"
+        raise RequestError(400, said, code="too_many_values")
 
 
 def _refused(error: Any) -> RequestError:
