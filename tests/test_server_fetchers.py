@@ -36,6 +36,26 @@ def test_one_client_holds_a_few_threads_and_its_work_is_done_in_order() -> None:
         fetchers.close()
 
 
+@pytest.mark.parametrize("n", [1, 10, 100])
+def test_work_of_clients_that_have_gone_is_not_held(n: int) -> None:
+    """Guards against large requests that are sent and given up, over and over, behind a few slow ones."""
+    fetchers, gate = Fetchers(), threading.Event()
+    try:
+        for _ in range(N_EACH):
+            fetchers.submit("a", lambda: assert_waited(gate))
+        for _ in range(n):
+            fetchers.submit("a", gate.set, lambda: False)
+        fetchers.submit("a", gate.clear, lambda: True)
+        assert fetchers.n_waiting("a") == 1
+    finally:
+        gate.set()
+        fetchers.close()
+
+
+def assert_waited(gate: threading.Event) -> None:
+    assert gate.wait(PATIENCE_S)
+
+
 def test_after_the_end_nothing_begins() -> None:
     fetchers, gate, late = Fetchers(), threading.Event(), list[int]()
     began, over = threading.Semaphore(0), threading.Semaphore(0)

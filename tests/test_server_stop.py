@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,8 +26,8 @@ ENDLESS = "root ::= [a-z ] root"  # a grammar that never lets an answer end
 class Process:
     """A service of its own. url: where it is ready."""
 
-    def __init__(self, *args: str) -> None:
-        command = [sys.executable, "-P", "-c", MAIN, "serve", "--port", "0", "--threads", "1", "--json", *args]
+    def __init__(self, *args: str, code: str = MAIN) -> None:
+        command = [sys.executable, "-P", "-c", code, "serve", "--port", "0", "--threads", "1", "--json", *args]
         self.run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.run.stdout is not None
         self.ready = json.loads(self.run.stdout.readline() or "{}")
@@ -40,8 +42,8 @@ class Process:
 
 
 @contextmanager
-def process(*args: str) -> Iterator[Process]:
-    found = Process(*args)
+def process(*args: str, code: str = MAIN) -> Iterator[Process]:
+    found = Process(*args, code=code)
     try:
         yield found
     finally:
@@ -91,6 +93,35 @@ def test_a_body_that_still_comes_is_told_that_the_service_stops() -> None:
             said = b"".join(iter(lambda: client.recv(2**16), b""))
     assert said.startswith(b"HTTP/1.1 503")
     assert b'"code":"stopping"' in said
+
+
+READS_FOR_LONG = """
+import sys, time
+import aim_local.server.media.{module} as module
+module.check_head = lambda *_: (sys.stderr.write("reading\\n"), sys.stderr.flush(), time.sleep(600))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number", "code"),
+    [("uploads", signal.SIGTERM, 0), ("uploads", signal.SIGINT, 130), ("sources", signal.SIGTERM, 0)],
+)
+def test_a_file_that_is_read_for_long_does_not_hold_up_the_end(
+    module: str, number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with process("--grace", "0", code=READS_FOR_LONG.format(module=module) + MAIN) as found:
+        files = {"purpose": (None, b"vision"), "file": ("a.png", b"abc")}
+        body = {"messages": question("?", {"type": "image_url", "image_url": "data:image/png;base64,AAAA"})}
+        how: dict[str, Any] = {"files": files} if module == "uploads" else {"json": body}
+        path = "/v1/files" if module == "uploads" else "/v1/chat/completions"
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(httpx.post, f"{found.url}{path}", timeout=PATIENCE_S, **how)
+            assert found.run.stderr is not None
+            assert found.run.stderr.readline() == "reading\n"
+            assert found.stop(number)[0] == code
+            assert asking.exception() or asking.result().status_code == 503
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_exits_130_and_a_second_one_does_not_wait() -> None:

@@ -114,6 +114,11 @@ class Service:
         """After `stop`: whether the last answer has ended and the model is freed."""
         return not self._worker.is_alive()
 
+    @property
+    def is_quiet(self) -> bool:
+        """After `close`: whether nobody is still at work, on the model or on media."""
+        return self.is_over and self._fetchers.is_idle
+
     def close(self, seconds: float = 10.0) -> bool:
         """Stops, cuts, and frees the model. False where it is still at work after that time."""
         self.stop()
@@ -147,7 +152,7 @@ class Service:
         self.queue.put(job)
         if asked.parts:
             try:
-                self._fetchers.submit(account, partial(self._find, job))
+                self._fetchers.submit(account, partial(self._find, job), lambda: not job.should_stop())
             except RuntimeError as e:  # shut down meanwhile
                 self.queue.remove(job)
                 raise stopping() from e

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from .media.sources import Sources
 from .media.uploads import Uploads
 from .requests.asked import Defaults
 from .service import Keeping, Service
+from .threads import Threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,7 @@ __all__ = ["Keeping", "Settings", "Told", "check_exposed", "serve"]  # what the 
 
 EXIT_INTERRUPTED = 130
 _POLL_S = 0.05
+_N_THREADS = 16  # that read requests and heads of uploads
 _LAST_S = 10.0  # for a load that goes on; a call of the native library stops sooner
 
 
@@ -104,7 +105,7 @@ def serve(load: Callable[[], VisionLLM], settings: Settings, told: Told) -> int:
         )
         app = make_app(run.service, uploads, guard, told.log, debug=told.debug)
         code = run.until_stopped(app, listener)
-    if not run.service.is_over:  # a load, or a call of the native library, that cannot be stopped
+    if not run.is_quiet:  # a load, a call of the native library, or of one that reads files, that cannot be stopped
         sys.stdout.flush()
         os._exit(code)
     return code
@@ -143,7 +144,12 @@ class _Run:
         self._settings, self._told, self._address = settings, told, address
         self._failure: BaseException | None = None
         self._signals: list[int] = []
-        self._ended = threading.Event()
+        self._threads = Threads(_N_THREADS, "aim-local requests")
+
+    @property
+    def is_quiet(self) -> bool:
+        """After the end: whether no thread is still at work."""
+        return self.service.is_quiet and self._threads.is_idle
 
     def until_stopped(self, app: ASGIApp, listener: socket.socket) -> int:
         for name in ("uvicorn", "asyncio"):  # they tell of clients that have gone; faults are told by Front
@@ -157,6 +163,7 @@ class _Run:
         return EXIT_INTERRUPTED if signal.SIGINT in self._signals else 0
 
     async def _main(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        asyncio.get_running_loop().set_default_executor(self._threads)
         serving = asyncio.ensure_future(server.serve([listener]))
         self.service.open()
         while not (self._signals or self._failure or serving.done()):
