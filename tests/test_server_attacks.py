@@ -23,7 +23,10 @@ from server_files import (
 )
 from thorough import few
 
+from aim_local.media.claims import gif_frames
+from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
+from aim_local.server.media import heads
 from aim_local.server.media.heads import check_head
 from aim_local.server.media.sources import Sources
 
@@ -184,6 +187,25 @@ def test_long_animations_of_small_pictures_are_let_in(tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
     path.write_bytes(long_gif(300, 400, 400))
     assert check_head(path, "a.gif", Limits()).n_frames == 300
+
+
+@pytest.mark.parametrize("side", [1, 20, 100])
+def test_a_gif_of_millions_of_small_frames_is_not_walked_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    walked, path = [], tmp_path / "a.gif"
+    path.write_bytes(long_gif(60_000, side, side))
+
+    def counted(path: Path) -> Iterator[tuple[int, int]]:
+        for size in gif_frames(path):
+            walked.append(size)
+            yield size
+
+    monkeypatch.setattr(heads, "gif_frames", counted)
+    with pytest.raises(RequestError, match="60,000 frames") as e:
+        check_head(path, "a.gif", Limits())
+    assert e.value.status == 413
+    assert len(walked) < 20_000
 
 
 def test_a_lossless_reading_of_base64_at_every_length(given: Sources) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -14,7 +17,9 @@ from media_fixtures import codes_of, picture, write_animation, write_clip
 from server_files import EXAMPLES, WHERE, Pixels, b64, encoded, find, png, refused, sources, video_url
 
 from aim_local.media import FrameSampling
+from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
+from aim_local.server.media import picture_clip
 from aim_local.server.media.picture_clip import fit_into
 from aim_local.server.media.sources import Sources
 
@@ -27,6 +32,39 @@ def given() -> Iterator[Sources]:
 
 def data_url(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{b64(data)}"
+
+
+@pytest.mark.parametrize(("fps", "n"), [(None, 1), (None, 2), (2.0, 2)])
+def test_large_pictures_of_several_requests_are_read_in_turn(
+    given: Sources, monkeypatch: pytest.MonkeyPatch, fps: float | None, n: int
+) -> None:
+    """Guards memory: 1 MB of PNG may be a gigabyte of pixels, and many requests are looked at at the same time."""
+    at_once, most, read = [0], [0], picture_clip.read_image
+
+    def counted(*args: Any) -> Any:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)
+        at_once[0] -= 1
+        return read(*args)
+
+    monkeypatch.setattr(picture_clip, "read_image", counted)
+    monkeypatch.setattr(picture_clip, "_LARGE", 1)
+    frames: dict[str, Any] = {"frames": [data_url(png(i)) for i in range(n)]}
+    part = {"type": "input_video", "input_video": frames if fps is None else {**frames, "fps": fps}}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: find(given, part), range(8)))
+    assert all(codes_of(kept.pixels) == list(range(n)) for kept in found)
+    assert most == [1]
+
+
+def test_who_waits_for_a_turn_can_be_ended(given: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_clip, "_LARGE", 1)
+    part = {"type": "video", "video": [data_url(png())]}
+    asked = iter([False] * 3)
+    with picture_clip._turn, given.request() as scope, pytest.raises(RequestError) as e:
+        scope.find(part, WHERE, lambda: next(asked, True))
+    assert e.value.status == 499
 
 
 def test_every_form_of_a_list(given: Sources) -> None:

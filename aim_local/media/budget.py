@@ -38,6 +38,11 @@ def check_steps(name: object, n_frames: int, height: int, width: int, max_pixels
         raise _beyond(name, came, STEPS * max_pixels, math.ceil(total / STEPS))
 
 
+def most_steps(max_pixels: int = MAX_PIXELS) -> int:
+    """Frames of an animated picture that may be stepped through, however small they are."""
+    return STEPS * max_pixels // _LEAST
+
+
 def check_scans(name: object, n_scans: int, height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
     """Of a JPEG. Raises MediaBudgetError."""
     total = n_scans * height * width

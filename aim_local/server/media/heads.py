@@ -6,11 +6,12 @@ Knows sizes and numbers of frames. Reading heads is the media layer's; its error
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from ...errors import MediaBudgetError, MediaError, MediaMemoryError
-from ...media.budget import check_frame
+from ...media.budget import check_frame, most_steps
 from ...media.claims import gif_frames
 from ...media.container import open_stream
 from ...media.files import check_file
@@ -67,7 +68,7 @@ def _check_magic(path: Path, name: str, limits: Limits) -> None:
     if head == b"\0\0\1\0":
         raise RequestError(400, f"{name}: is an icon (ICO), which is not taken; save it as PNG", code="invalid_media")
     if head[:3] == b"GIF":
-        for n, (height, width) in enumerate(gif_frames(path), 1):
+        for n, (height, width) in enumerate(islice(gif_frames(path), most_steps(limits.n_pixels) + 1), 1):
             check_frame(path, "a picture (GIF)", height, width, limits.n_pixels)
             if _is_too_long(n, height, width, limits):
                 raise _too_long(name, "GIF", f"more than {n - 1:,}", (height, width), limits)

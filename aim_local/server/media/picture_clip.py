@@ -10,8 +10,10 @@ Either lies on the disk, so that requests that wait for their turn cost no memor
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +30,9 @@ from ...media.pictures import picture_size
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]  # height, width
 _TICKS = 90_000  # a second, as in most films
+_LARGE = 2**23  # pixels of a picture that takes its turn: each takes up to seven bytes while it is read
+_STEP_S = 0.1
+_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,10 @@ def size_warnings(pictures: Sequence[Picture]) -> tuple[str, ...]:
 def clip_array(pictures: Sequence[Picture], folder: Path, check: Callable[[], None]) -> Pixels:
     """uint8 [T, H, W, 3], in a file of `folder` that has no name. Raises MediaError, OSError."""
     shape = (len(pictures), *picture_size(pictures[0].path), 3)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for pixels in _fitted(pictures, check):
-            file.write(pixels.tobytes())  # mapped once it is whole: a full disk is an error here, a crash there
+    with tempfile.TemporaryFile(dir=folder) as file, contextlib.closing(_fitted(pictures, check)) as fitted:
+        for pixels in fitted:
+            # mapped once it is whole: a full disk is an error here, a crash there
+            file.write(np.ascontiguousarray(pixels).data)
         file.flush()
         return np.memmap(file, np.uint8, "r", shape=shape)
 
@@ -77,22 +83,36 @@ def clip_film(pictures: Sequence[Picture], fps: float, path: Path, check: Callab
 
 def _write_film(pictures: Sequence[Picture], fps: float, path: Path, check: Callable[[], None]) -> None:
     height, width = picture_size(pictures[0].path)
-    with av.open(str(path), "w", format="mov") as film:
+    with contextlib.closing(_fitted(pictures, check)) as fitted, av.open(str(path), "w", format="mov") as film:
         stream = film.add_stream("rawvideo", rate=Fraction(fps).limit_denominator(1000))
         stream.height, stream.width, stream.pix_fmt = height, width, "rgb24"
         stream.codec_context.time_base = Fraction(1, _TICKS)
-        for i, pixels in enumerate(_fitted(pictures, check)):
+        for i, pixels in enumerate(fitted):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = round(i * _TICKS / fps), Fraction(1, _TICKS)
             film.mux(stream.encode(frame))
         film.mux(stream.encode(None))
 
 
-def _fitted(pictures: Sequence[Picture], check: Callable[[], None]) -> Iterator[Pixels]:
+def _fitted(pictures: Sequence[Picture], check: Callable[[], None]) -> Generator[Pixels]:
+    """Close it: it may hold up others."""
     size = picture_size(pictures[0].path)
     for picture in pictures:
+        height, width = picture_size(picture.path)
+        with _one_at_a_time(check) if max(height * width, size[0] * size[1]) > _LARGE else contextlib.nullcontext():
+            check()
+            yield fit_into(read_image(picture.path, picture.digest, picture.max_pixels).pixels, size)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(check: Callable[[], None]) -> Iterator[None]:
+    """Of all requests: a dozen at once would take a dozen times the memory that one may. check: raises to stop."""
+    while not _turn.acquire(timeout=_STEP_S):
         check()
-        yield fit_into(read_image(picture.path, picture.digest, picture.max_pixels).pixels, size)
+    try:
+        yield
+    finally:
+        _turn.release()
 
 
 def fit_into(pixels: Pixels, size: Size) -> Pixels:
