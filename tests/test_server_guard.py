@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from select import select
+from typing import Any
 
 import httpx
 import pytest
@@ -251,6 +254,23 @@ def test_slow_large_bodies_do_not_shut_out_small_ones(found: Running, monkeypatc
     assert error(found.post(ASK), 429)["code"] == "too_many_bytes"
 
 
+def test_a_large_body_that_comes_slowly_makes_room_for_one_that_does_not(
+    found: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_SMALL", 10)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with ExitStack() as stack:
+        slow = [
+            stack.enter_context(connected(found, f'{head}Content-Length: 99000\r\n\r\n{{"a":"{"a" * 98_000}'))
+            for _ in range(8)
+        ]
+        for _ in range(3):
+            assert found.post({**ASK, "metadata": {"a": "b" * 90_000}}).status_code == 200
+        ended = [client for client in slow if select([client], [], [], 0)[0]]
+        assert 3 <= len(ended) < 8
+        assert all(client.recv(2**16).startswith(b"HTTP/1.1 429 ") for client in ended)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(found: Running) -> None:
     head = "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     part = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\nabc'
@@ -264,6 +284,56 @@ def connected(found: Running, data: str) -> socket.socket:
     connection = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
     connection.sendall(data.encode())
     return connection
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "sent"),
+    [
+        ("bytes=1-3", 206, slice(1, 4)), ("bytes=-3", 206, slice(-3, None)), ("bytes=5-", 206, slice(5, None)),
+        ("bytes=abc", 200, slice(None)), ("bytes=5-2", 200, slice(None)), ("bytes=-", 200, slice(None)),
+        ("x", 200, slice(None)), ("bytes=0-1,3-4", 200, slice(None)), (f"bytes={'9' * 3000}-", 200, slice(None)),
+        ("bytes=999999-", 416, None), ("bytes=-0", 416, None), ("bytes=999999-9999999", 416, None),
+    ],
+)  # fmt: skip
+def test_ranges_of_a_file(found: Running, asked: str, status: int, sent: slice | None) -> None:
+    files = {"purpose": (None, b"vision"), "file": ("a.png", png())}
+    id = httpx.post(f"{found.base}/files", files=files, timeout=PATIENCE_S).json()["id"]
+    answer = found.get(f"/v1/files/{id}/content", headers={"Range": asked})
+    if sent is None:
+        assert error(answer, 416)["param"] == "range"
+        assert answer.headers["content-range"] == f"bytes */{len(png())}"
+    else:
+        assert (answer.status_code, answer.content) == (status, png()[sent])
+
+
+UNSEEN = "\u200b" * 100_000
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {UNSEEN: 1},
+        {"messages": question("a", {"type": "text", "text": "a", UNSEEN: 1})},
+        {"messages": question("a", {"type": "video_url", "video_url": "data:,x", UNSEEN: 1})},
+        {"messages": question("a", {"type": UNSEEN})},
+        {"response_format": {"type": "text", UNSEEN: 1}},
+        {"visual_tokens": UNSEEN[:250]},
+        {"model": UNSEEN[:250]},
+    ],
+)
+def test_a_refusal_quotes_no_more_than_a_line(found: Running, more: dict[str, Any]) -> None:
+    limits = Limits(body_bytes=2**20)
+    with running(HeldLLM(free=True).load, limits) as roomy:
+        answer = roomy.post({**ASK, **more})
+    said = error(answer, answer.status_code)
+    assert answer.status_code in (400, 404)
+    assert len(said["message"]) <= 500
+    assert len(said["param"] or "") <= 250
+
+
+@pytest.mark.parametrize("path", ["/" + "%F3%A0%81%81" * 200, "/" + "%00" * 300, "/v1/files/file-" + "%E2%80%8B" * 400])
+def test_a_refusal_of_a_path_is_a_line(found: Running, path: str) -> None:
+    assert len(error(found.get(path), 404)["message"]) <= 500
 
 
 # --- every answer -----------------------------------------------------------------------------------------------------
@@ -307,7 +377,15 @@ def test_the_log_has_a_line_a_request_and_no_control_characters(found: Running) 
     found.wait(lambda: len(found.log) == 2)
     assert found.log[0].startswith("POST /v1/chat/completions 200 ")
     assert found.log[0].endswith(" ms, 2 tokens answered")
-    assert found.log[1].startswith("GET /a??b?[31m 404 ")
+    assert found.log[1].startswith("GET /a%0d%0ab%1b[31m 404 ")
+
+
+@pytest.mark.parametrize("path", ["/v1/x%20200%209%20ms", "/a%09200", "/%E2%80%A8GET%20/b%20200%201%20ms"])
+def test_a_path_in_the_log_has_no_status_of_its_own(found: Running, path: str) -> None:
+    forget_log(found)
+    found.get(path)
+    found.wait(lambda: len(found.log) == 1)
+    assert found.log[0].startswith(f"GET {path} 404 ")
 
 
 def test_probes_and_the_pages_files_are_not_in_the_log(found: Running) -> None:

@@ -19,6 +19,8 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+MOST_CHARACTERS = 500  # of a message; more is quoted from the request, or from a library's complaint about it
+_MOST_OF_A_PATH = 250
 
 
 class RequestError(Exception):
@@ -26,19 +28,25 @@ class RequestError(Exception):
 
     status: of HTTP, from 400 on. param: the field of the request, such as "messages[0].content[1].video_url.url".
     code: a word for programs, such as "model_not_found". headers: to go with the answer, such as Retry-After.
-    What message and param quote of a request has escapes for what a terminal acts on.
+    What message and param quote of a request has escapes for what a terminal acts on, and neither is without end.
     """
 
     def __init__(
         self, status: int, message: str, *, param: str = "", code: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(visible(message))
-        self.status, self.param, self.code, self.headers = status, visible(param), code, headers or {}
+        super().__init__(_within(message, MOST_CHARACTERS))
+        self.status, self.param, self.code, self.headers = status, _within(param, _MOST_OF_A_PATH), code, headers or {}
 
     def body(self) -> dict[str, Any]:
         """The answer's JSON, in OpenAI's form."""
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param or None, "code": self.code or None}}
+
+
+def _within(text: str, n: int) -> str:
+    """Visible, and at most n characters of it."""
+    found = visible(text[: n + 1])
+    return found if len(found) <= n else f"{found[: n - 3]}..."
 
 
 def stopping() -> RequestError:

@@ -1,11 +1,13 @@
 """The body of a request, read under a limit: of one, and of all that are held at once.
 
-A body's claimed length is checked before anything is read, and what comes is counted.
+A body's claimed length is checked before anything is read, and what comes is counted. Where all are too large together,
+the one that comes slowest makes room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,28 +24,45 @@ class Bodies:
     """n_max: bytes of one; seconds: to read one in. Used in one event loop."""
 
     def __init__(self, n_max: int, seconds: float) -> None:
-        self._n_max, self._seconds, self._held = n_max, seconds, 0
+        self._n_max, self._seconds = n_max, seconds
+        self._readers = set[Reader]()
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
         """What is read by it counts until the block ends."""
         reader = Reader(self, self._n_max, self._seconds)
+        self._readers.add(reader)
         try:
             yield reader
         finally:
-            self._held -= reader.n
+            self._readers.discard(reader)
 
-    def hold(self, n: int, *, is_small: bool = False) -> None:
-        """Raises RequestError where there is too much already."""
-        if not is_small and self._held + n > _N_AT_ONCE * self._n_max:
-            said = "too many large requests are being read; try again in 1 s"
-            raise RequestError(429, said, code="too_many_bytes", headers={"Retry-After": "1", "Connection": "close"})
-        self._held += n
+    def make_room(self) -> None:
+        """Where too much is held, the slowest readers give up. Raises RequestError where all are whole."""
+        while sum(reader.n for reader in self._readers) > _N_AT_ONCE * self._n_max:
+            large = [reader for reader in self._readers if reader.n > _SMALL and not reader.is_whole]
+            if not large:
+                raise too_many()
+            slowest = min(large, key=lambda reader: reader.pace)
+            self._readers.discard(slowest)
+            slowest.give_up()
 
 
 class Reader:
     def __init__(self, bodies: Bodies, n_max: int, seconds: float) -> None:
         self.n, self._bodies, self._n_max, self._seconds = 0, bodies, n_max, seconds
+        self.is_whole = self._is_given_up = False
+        self._began, self._timeout = time.monotonic(), asyncio.timeout(seconds)
+
+    @property
+    def pace(self) -> float:
+        """Bytes a second that came."""
+        return self.n / max(1e-9, time.monotonic() - self._began)
+
+    def give_up(self) -> None:
+        """Ends the reading, with a refusal."""
+        self._is_given_up = True
+        self._timeout.reschedule(0)
 
     async def json(self, request: Request) -> bytes:
         """The body of a JSON request. Raises RequestError."""
@@ -51,18 +70,24 @@ class Reader:
         check_length(request, self._n_max)
         data = bytearray()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with self._timeout:
                 async for chunk in request.stream():
                     if len(data) + len(chunk) > self._n_max:
                         raise too_large(self._n_max)
-                    self._bodies.hold(len(chunk), is_small=len(data) + len(chunk) <= _SMALL)
                     self.n += len(chunk)
+                    if self.n > _SMALL:
+                        self._bodies.make_room()
+                    if self._is_given_up:
+                        raise too_many()
                     data += chunk
         except TimeoutError as e:
+            if self._is_given_up:
+                raise too_many() from e
             said = f"the body did not come within {self._seconds:g} s"
             raise RequestError(408, said, headers={"Connection": "close"}) from e
         except ClientDisconnect as e:
             raise RequestError(499, "the client has gone") from e
+        self.is_whole = True
         return bytes(data)
 
 
@@ -85,6 +110,11 @@ def check_length(request: Request, n_max: int) -> None:
         raise RequestError(400, "Content-Length is not a number", headers={"Connection": "close"})
     if int(claimed[:20]) > n_max or len(claimed) > 20:
         raise too_large(n_max)
+
+
+def too_many() -> RequestError:
+    said = "too many large requests are being read; try again in 1 s"
+    return RequestError(429, said, code="too_many_bytes", headers={"Retry-After": "1", "Connection": "close"})
 
 
 def too_large(n_max: int) -> RequestError:

@@ -6,6 +6,7 @@ Knows multipart forms. What is kept, and how much, is up to uploads.py.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -32,6 +33,7 @@ _PURPOSE = "user_data"  # until the field comes
 _MAX_FIELD = 1024
 _MAX_BOUNDARY = 70  # RFC 2046
 _MAX_HEADER = 8192  # bytes of a part's header: it is held in memory
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _CLOSE = {"Connection": "close"}  # what is left of the body is not read
 
 
@@ -77,15 +79,33 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
 
     @app.get(
         "/v1/files/{id}/content", tags=["files"],
-        responses=schema.answers({"type": "string", "format": "binary"}, *errors, kind="application/octet-stream"),
+        responses=schema.answers({"type": "string", "format": "binary"}, *errors, 416, kind="application/octet-stream"),
     )  # fmt: skip
     async def content(request: Request, id: str) -> Response:
         """The bytes of an uploaded file."""
         held = ExitStack()
-        upload = held.enter_context(uploads.held(id, record_of(request.scope).owner))
+        owner = record_of(request.scope).owner
+        _check_range(request, uploads.get(id, owner).n_bytes)
+        upload = held.enter_context(uploads.held(id, owner))
         # its type is nobody's word but the uploader's: a browser must not take it for a page
         kind, done = "application/octet-stream", BackgroundTask(held.close)
         return FileResponse(upload.path, media_type=kind, filename=upload.name, background=done)
+
+
+def _check_range(request: Request, n_bytes: int) -> None:
+    """One range is served; what is none, or several, is taken out of the request: then all of the file is sent.
+
+    Raises RequestError for a range behind the end.
+    """
+    found = _RANGE.fullmatch(request.headers.get("range", ""))
+    first, last = found.groups() if found else ("", "")
+    if not (first or last) or (first and last and int(first) > int(last)):
+        headers = request.headers.mutablecopy()
+        del headers["range"]
+        request.scope["headers"] = headers.raw
+    elif int(first) >= n_bytes if first else not int(last):
+        said = f"the file has {n_bytes:,} bytes, and the range begins behind them"
+        raise RequestError(416, said, param="range", headers={"Content-Range": f"bytes */{n_bytes}"})
 
 
 async def receive(request: Request, uploads: Uploads, limits: Limits) -> Upload:

@@ -133,7 +133,7 @@ class Front:
         route = getattr(scope.get("route"), "path", "other")  # not the path: clients could make any number of them
         self._metrics.request(method, route, record.status or 499, seconds)
         if self._say and not _is_noise(scope, record.status):
-            path = "".join(c if c.isascii() and c.isprintable() else "?" for c in scope["path"])[:200]
+            path = scope["raw_path"].decode("ascii", "replace")[:200]  # encoded: no space, so no status of its own
             note = f", {record.note}" if record.note else ""
             self._say(f"{method} {path} {record.status or 499} {seconds * 1000:.0f} ms{note}")
 

@@ -26,6 +26,7 @@ _WHAT = {
     408: "The body did not come in time.",
     413: "More bytes than are allowed.",
     415: "The body's type is not taken.",
+    416: "The range begins behind the file's end.",
     429: "The queue is full; Retry-After says when to try again.",
     499: "The client went away meanwhile.",
     500: "A fault of the service.",
