@@ -124,7 +124,7 @@ def test_a_conversation(clips: list[Path], measured: list[str], capsys: pytest.C
         assert repl.last_stats.n_frames == first.n_frames + second.n_frames
         assert (repl.choices, made.settled_tokens) == ([], first.tokens)
         assert "ttft: wanted 5.0 s, predicted " in capsys.readouterr().err
-        with pytest.raises(UsageError, match="start over"):
+        with pytest.raises(UsageError, match="start a new conversation"):
             made.use_tokens(VisualTokenConfig.fast())
 
         hurried = _repl.Repl(made, "demo", stats=False, quiet=False, target=hasty)

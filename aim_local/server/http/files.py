@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Annotated, Literal, Self
@@ -61,10 +61,7 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
         found = [upload for upload in uploads.files(owner) if purpose in (None, upload.purpose)]
         if order == "asc":
             found.reverse()
-        if after is not None:
-            found = found[[upload.id for upload in found].index(uploads.get(after, owner).id) + 1 :]
-        data = [upload.to_dict() for upload in found[:limit]]
-        return JsonResponse({"object": "list", "data": data, "has_more": len(found) > limit})
+        return JsonResponse(_page(found, uploads.get(after, owner) if after is not None else None, limit))
 
     @app.get("/v1/files/{id}", tags=["files"], responses=schema.answers(schema.FILE, *errors))
     async def file(request: Request, id: str) -> Response:
@@ -90,6 +87,13 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
         # its type is nobody's word but the uploader's: a browser must not take it for a page
         kind, done = "application/octet-stream", BackgroundTask(held.close)
         return FileResponse(upload.path, media_type=kind, filename=upload.name, background=done)
+
+
+def _page(found: Sequence[Upload], after: Upload | None, limit: int) -> dict[str, object]:
+    """The first `limit` of those behind `after`. Raises ValueError where that is not among them."""
+    rest = found[[upload.id for upload in found].index(after.id) + 1 :] if after else found
+    data = [upload.to_dict() for upload in rest[:limit]]
+    return {"object": "list", "data": data, "has_more": len(rest) > limit}
 
 
 def _check_range(request: Request, n_bytes: int) -> None:
