@@ -38,7 +38,7 @@ NOTHING = [
     ({"allOf": [{"enum": ["a"]}, {"enum": ["b"]}]}, "its enums have no value in common"),
 ]
 BEYOND = [
-    (integer(minimum=-(10**30)), r"has -1.000e\+30 as 'minimum' at \$, which is beyond 64 bits"),
+    (integer(minimum=-(10**30)), r"has -100\.\.\. \(31 digits\) as 'minimum' at \$, which is beyond 64 bits"),
     (integer(maximum=2**63), "beyond 64 bits"),
     (integer(exclusiveMaximum=1e300), "beyond 64 bits"),
     (integer(minimum=10**16), "as the lowest integer at .* 16 digits; give both bounds"),
@@ -47,6 +47,9 @@ BEYOND = [
     ({"const": {"a": [-(10**20)]}}, "beyond 64 bits"),
     ({"type": "string", "maxLength": 10**9}, "as 'maxLength' at .* counts to 2000"),
     ({"type": "array", "minItems": 10**30}, "as 'minItems' at .* counts to 2000"),
+    ({"type": "string", "minLength": 10**400}, r"has 1000\.\.\. \(401 digits\) as 'minLength'"),
+    (integer(maximum=-(10**4000)), r"has -100\.\.\. \(4001 digits\) as 'maximum'"),
+    ({"type": "string", "minLength": 3, "maxLength": -(10**500)}, r"'maxLength' -100\.\.\. \(501 digits\)"),
 ]
 LOST = [
     ({"enum": ["a", 1], "type": "integer"}, "has 'a' at .* its type 'integer' rules out"),
@@ -55,6 +58,9 @@ LOST = [
     ({"type": "object", "required": ["b"]}, "requires 'b' at .* put it into properties"),
     ({"properties": {"a": {}}, "required": ["a", "b"], "additionalProperties": False}, "requires 'b'"),
     ({"required": "b"}, "give a list of names"),
+    ({"properties": False, "required": ["b"]}, "has False at .*properties; give an object of schemas"),
+    ({"allOf": 5, "type": "object"}, "has 5 at .*allOf; give a list of schemas"),
+    ({"$defs": [], "allOf": [{"$ref": "#/$defs/x"}]}, r"has \[\] at \$\.\$defs; give an object of schemas"),
     ({"allOf": [{"type": "string"}]}, "holds only objects with properties in it, or enums"),
     ({"allOf": [{"enum": ["a"]}, {"type": "string"}]}, "holds only objects"),
     ({"$defs": {"x": {"type": "integer"}}, "allOf": [{"$ref": "#/$defs/x"}]}, "holds only objects"),

@@ -56,7 +56,7 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
         raise UsageError("the JSON schema holds half of a surrogate pair; give text in UTF-8") from e
     if len(data) > MAX_BYTES:
         raise UsageError(f"the JSON schema has more than {MAX_BYTES // 1024} KiB; give a smaller one")
-    for path, part in _parts(dict(schema), "$", 0):
+    for path, part in list(_parts(dict(schema), "$", 0)):
         _check(path, part)
         check_sense(path, part, schema)
     return _converted(data)
@@ -74,18 +74,18 @@ def _parts(schema: object, path: str, depth: int) -> Iterator[tuple[str, dict[st
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        raise UsageError(f"the JSON schema has {schema!r} at {path}; a schema is an object")
+        raise UsageError(f"the JSON schema has {schema!r:.60} at {path}; a schema is an object")
     yield path, schema
     for name in _BY_NAME:
         inner = schema.get(name, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"the JSON schema has {inner!r} at {path}.{name}; give an object of schemas")
+            raise UsageError(f"the JSON schema has {inner!r:.60} at {path}.{name}; give an object of schemas")
         for key, value in inner.items():
             yield from _parts(value, f"{path}.{name}.{key}", depth + 1)
     for name in _LISTS:
         several = schema.get(name, [])
         if not isinstance(several, list):
-            raise UsageError(f"the JSON schema has {several!r} at {path}.{name}; give a list of schemas")
+            raise UsageError(f"the JSON schema has {several!r:.60} at {path}.{name}; give a list of schemas")
         for i, value in enumerate(several):
             yield from _parts(value, f"{path}.{name}[{i}]", depth + 1)
     for name in ("items", "additionalProperties"):

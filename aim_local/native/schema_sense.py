@@ -13,6 +13,7 @@ from ..errors import UsageError
 
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1  # the converter's whole numbers
 _FAR = 10**15  # a bound without one on the other side: its integers have up to 16 digits
+_LONG = 24  # characters of a number that are shown
 _MOST_TIMES = 2000  # llama.cpp's MAX_REPETITION_THRESHOLD
 _COUNTS = (("minItems", "maxItems"), ("minLength", "maxLength"))
 _IS: dict[str, Callable[[object], bool]] = {
@@ -79,7 +80,7 @@ def _check_counts(path: str, part: Mapping[str, Any], least: str, most: str) -> 
             )
     low, high = part.get(least), part.get(most)
     if _is_number(low) and _is_number(high) and low > high:
-        raise _nothing(path, f"{least!r} is {low} and {most!r} {high}")
+        raise _nothing(path, f"{least!r} is {_short(low)} and {most!r} {_short(high)}")
 
 
 def _check_values(path: str, part: Mapping[str, Any]) -> None:
@@ -159,7 +160,8 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _short(number: int | float) -> str:
-    return str(number) if isinstance(number, float) or abs(number) < 10**24 else f"{number:.3e}"
+    text = str(number)
+    return text if len(text) <= _LONG else f"{text[:4]}... ({len(text.lstrip('-'))} digits)"
 
 
 def _nothing(path: str, why: str) -> UsageError:

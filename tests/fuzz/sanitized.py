@@ -56,7 +56,7 @@ KINDS = {
             *("chat_state", "chat_state_cells", "finite", "taken_back", "grammar_endless", "rpc_failures"),
             *("mapped_weights", "encoded_store", "rankings", "reuse", "quantize", "leaks"),
         ),
-        ("gguf", "saved_chat", "state", "request", "checkpoint"),
+        ("gguf", "saved_chat", "state", "request", "checkpoint", "grammar"),
     ),
     "thread": Kind(
         "libtsan.so",
