@@ -46,6 +46,39 @@ int main(void) {
 }
 """
 
+# the second of two threads comes to the barrier behind node 5, where a third one gets its place: that one is soon at
+# the next barrier, and has to wait there for both
+EARLY = r"""
+static struct ggml_threadpool tp;
+static atomic_int passed;
+static int node = -1;
+
+static void * third(void * arg) {
+    aim_crew_park(&tp, 2, &node);
+    aim_crew_barrier(&tp, 3, -1);
+    atomic_store(&passed, 1);
+    return arg;
+}
+
+int main(void) {
+    const struct timespec nap = { 0, 50000000 };
+    pthread_t thread;
+    atomic_store(&tp.n_graph, 2);
+    atomic_store(&tp.n_barrier, 1);
+    atomic_store(&tp.aim_want, 2);
+    atomic_store(&tp.aim_join, -1);
+    pthread_create(&thread, NULL, third, NULL);
+    aim_crew_barrier(&tp, 2, 5);
+    nanosleep(&nap, NULL);
+    printf("%d %d %d ", aim_crew_n(&tp), atomic_load(&passed), node);
+    fflush(stdout);
+    atomic_fetch_add(&tp.n_barrier, 1);
+    aim_crew_barrier(&tp, 3, -1);
+    pthread_join(thread, NULL);
+    printf("%d\n", atomic_load(&passed));
+}
+"""
+
 # graphs of 2 to 40 nodes by up to 4 threads that leave and come back as often as they can
 # the loop is that of ggml_graph_compute_thread
 MANY = r"""
@@ -124,8 +157,14 @@ HURRIED = {"SAMPLE_NS": 1, "WINDOW_NS": 2000, "AGAIN_NS": 2000, "LOST": -1.0, "R
            "RETRY_MAX": "4000LL", "TRY_NS": 500, "TRY_LOST": "1000000000LL"}  # fmt: skip
 
 
-def built(folder: Path, program: str, constants: dict[str, object], *options: str) -> Path:
+def built(
+    folder: Path, program: str, constants: dict[str, object], *options: str, before: dict[str, str] | None = None
+) -> Path:
+    """before: what is done in front of a place of the header."""
     text = HEADER.read_text()
+    for place, done in (before or {}).items():
+        assert text.count(place) == 1, place
+        text = text.replace(place, done + place)
     for name, value in constants.items():
         text, n = re.subn(rf"(#define AIM_CREW_{name}\s+)\S+", rf"\g<1>{value}", text)
         assert n == 1, name
@@ -150,6 +189,14 @@ def test_threads_leave_and_come_back(tmp_path: Path) -> None:
     print(f"threads left {done.stdout.strip()} times for the rest of a graph")
     assert done.returncode == 0, done.stdout
     assert int(done.stdout) > 0
+
+
+def test_a_thread_that_comes_back_waits_where_the_last_one_at_a_barrier_is_slow(tmp_path: Path) -> None:
+    """It lost its core behind the word that lets the other go on, which would find the barrier of before."""
+    slow = "struct timespec nap = { 0, 50000000 }; nanosleep(&nap, NULL); "
+    program = built(tmp_path, EARLY, {}, before={"atomic_store_explicit(&tp->n_barrier, 0": slow})
+    done = subprocess.run([program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["3", "0", "5", "1"]
 
 
 def test_what_one_thread_computed_is_there_for_the_others(tmp_path: Path) -> None:

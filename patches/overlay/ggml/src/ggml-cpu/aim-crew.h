@@ -66,6 +66,7 @@ static void aim_crew_enter(struct ggml_threadpool * tp, int ith) {
     if (ith == 0) { // nobody looks before the first barrier
         atomic_store_explicit(&tp->aim_want, 0, memory_order_relaxed);
         atomic_store_explicit(&tp->aim_done, 0, memory_order_relaxed);
+        atomic_store_explicit(&tp->aim_join, -1, memory_order_relaxed);
     }
 
     aim_crew_wall = atomic_load_explicit(&aim_crew.start, memory_order_relaxed);
@@ -139,17 +140,23 @@ static int aim_crew_decide(int n) {
     return n_left;
 }
 
-// how many threads go on after n: a parked one that tried its core takes its place again; as aim_crew_decide
-static int aim_crew_join(struct ggml_threadpool * tp, int n, int node_n) {
+// how many threads go on after n: a parked one that tried its core takes its place again, which aim_crew_give tells it; as
+// aim_crew_decide
+static int aim_crew_join(struct ggml_threadpool * tp, int n) {
     if (atomic_load_explicit(&tp->aim_want, memory_order_relaxed) != n) {
         return n;
     }
 
     atomic_store_explicit(&tp->aim_want, 0, memory_order_relaxed);
-    atomic_store_explicit(&tp->aim_join, node_n, memory_order_relaxed);
     atomic_store_explicit(&aim_crew.limit, 0, memory_order_relaxed);
 
     return n + 1;
+}
+
+// lets a parked thread go on behind node node_n. only once the barrier there is ready for its next use: that thread may be at the next
+// one before any other, and what it counts there must not be lost
+static void aim_crew_give(struct ggml_threadpool * tp, int node_n) {
+    atomic_store_explicit(&tp->aim_join, node_n, memory_order_release);
 }
 
 // node_n: the node it is behind, the only place where the number of threads changes; -1 inside a node
@@ -157,12 +164,18 @@ static void aim_crew_barrier(struct ggml_threadpool * tp, int n_threads, int nod
     const int n_passed = atomic_load_explicit(&tp->n_barrier_passed, memory_order_relaxed);
 
     if (atomic_fetch_add_explicit(&tp->n_barrier, 1, memory_order_seq_cst) == n_threads - 1) {
+        const int n_next = node_n >= 0 ? aim_crew_decide(aim_crew_join(tp, n_threads)) : n_threads;
+
         if (node_n >= 0) {
-            atomic_store_explicit(&tp->n_graph, aim_crew_decide(aim_crew_join(tp, n_threads, node_n)), memory_order_release);
+            atomic_store_explicit(&tp->n_graph, n_next, memory_order_release);
         }
 
         atomic_store_explicit(&tp->n_barrier, 0, memory_order_relaxed);
         atomic_fetch_add_explicit(&tp->n_barrier_passed, 1, memory_order_seq_cst);
+
+        if (n_next > n_threads) {
+            aim_crew_give(tp, node_n);
+        }
         return;
     }
 
@@ -213,7 +226,10 @@ static bool aim_crew_park(struct ggml_threadpool * tp, int ith, int * node_n) {
         const int  n       = aim_crew_n(tp);
 
         if (n > ith) {
-            *node_n = atomic_load_explicit(&tp->aim_join, memory_order_relaxed);
+            while ((*node_n = atomic_load_explicit(&tp->aim_join, memory_order_acquire)) < 0) {
+                ggml_thread_cpu_relax();
+            }
+            atomic_store_explicit(&tp->aim_join, -1, memory_order_relaxed); // the next place is given behind a barrier with this thread
 
             aim_crew_wall = aim_crew_now(CLOCK_MONOTONIC);
             aim_crew_cpu  = aim_crew_now(CLOCK_THREAD_CPUTIME_ID);
@@ -253,7 +269,13 @@ static bool aim_crew_meet(struct ggml_threadpool * tp, int ith, int * nth, int *
         aim_crew_sample(ith);
         aim_crew_barrier(tp, n, *node_n);
     } else {
-        atomic_store_explicit(&tp->n_graph, aim_crew_join(tp, n, *node_n), memory_order_release);
+        const int n_next = aim_crew_join(tp, n);
+
+        atomic_store_explicit(&tp->n_graph, n_next, memory_order_release);
+
+        if (n_next > n) {
+            aim_crew_give(tp, *node_n);
+        }
     }
 
     if (ith >= aim_crew_n(tp) && !aim_crew_park(tp, ith, node_n)) {
