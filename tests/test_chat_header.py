@@ -142,9 +142,6 @@ def digest(text: str) -> Change:
     [
         (times(-1.0), r"media\[0\].timestamps\[0\] is -1.0; allowed is a number from 0 to"),
         (times(-1e-9), r"media\[0\].timestamps\[0\] is -1e-09"),
-        (times(0.0, 0.5, 0.25), r"media\[0\].timestamps run backwards: 0.25 after 0.5"),
-        (times(9.0), r"media\[0\].timestamps run backwards: .* after 9"),
-        (times(0.1, None, 0.05), r"media\[0\].timestamps run backwards: 0.05 after 0.1"),
         (times(0.0, float("1e999")), r"its contents do not fit|timestamps\[1\] is inf"),
         (put("media", 0, "duration", -1), r"media\[0\].duration is -1"),
         (digest("\x1b[31mred"), r"media\[0\].digest is '\\x1b\[31mred'; allowed is 64 hexadecimal digits"),

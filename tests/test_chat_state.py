@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
@@ -103,6 +104,23 @@ def test_new_media_after_a_restart(llm: VisionLLM, kind: str, clips: list[Path],
         chat.save(tmp_path / "again.aimchat")  # saved media and new media
     with llm.load_chat(tmp_path / "again.aimchat") as chat:
         assert [len(m["media"]) for m in chat.messages] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("order", ["clip picture", "picture clip", "clip clip picture", "clip picture clip"])
+@pytest.mark.parametrize("tokens", [None, VisualTokenConfig(merge_retain=0.5)])
+def test_media_of_one_turn_in_any_order(
+    llm: VisionLLM, clips: list[Path], order: str, tokens: VisualTokenConfig | None, tmp_path: Path
+) -> None:
+    """A prompt has pictures before clips, whatever order they were given in."""
+    picture = tmp_path / "picture.png"
+    PIL.Image.new("RGB", (64, 48), "teal").save(picture)
+    media = [picture if kind == "picture" else clips[n % len(clips)] for n, kind in enumerate(order.split())]
+    with llm.chat(tokens) as chat:
+        chat.ask("What is it?", media)
+        path = chat.save(tmp_path / "c.aimchat")
+        expected = chat.ask("And?").text
+    with llm.load_chat(path) as chat:
+        assert chat.ask("And?").text == expected
 
 
 def test_a_budget_is_planned_once(llm: VisionLLM, clips: list[Path]) -> None:

@@ -37,7 +37,7 @@ CANNOT_THROW = {
 }  # fmt: skip
 TYPES = {"llama_batch", "llama_pos", "llama_token_data_array", "llama_token_data", "mtmd_input_text"}
 TYPES |= {"llama_log_callback", "llama_progress_callback", "mtmd_helper_post_decode_callback", "llama_context_params"}
-TYPES |= {"mtmd_bitmap_p_ctypes"}
+TYPES |= {"mtmd_bitmap_p_ctypes", "llama_sampler_p_ctypes"}
 
 
 def test_all_that_may_throw_is_guarded() -> None:

@@ -98,9 +98,6 @@ def test_keys_that_the_file_contradicts(keys: Keys, said: str, tmp_path: Path, t
 CLIP = {"v.patch_embd.weight": (14, 14, 3, 128), "v.position_embd.weight": (128, 65), "v.pre_ln.weight": (128,)}
 QWEN = {"mm.0.weight": (512, 512), "mm.2.weight": (512, 160)}
 OF_OTHERS: list[tuple[str, Mapping[str, tuple[int, ...]], Keys, str]] = [
-    ("mlp", CLIP, {V + "image_size": number("uint32", 113)}, "it has to be a multiple of 14"),
-    ("mlp", CLIP, {V + "image_size": number("uint32", 125)}, "it has to be a multiple of 14"),
-    ("mlp", CLIP, {V + "image_size": number("uint32", 119)}, "it has to be a multiple of 14"),
     ("mlp", CLIP, {V + "feature_layer": array("int32", 1)}, "the last of them has to be the tower's last layer, 3"),
     ("mlp", CLIP, {V + "feature_layer": array("int32", 0, 2)}, "the last of them has to be the tower's last layer, 3"),
     ("mlp", CLIP, {V + "feature_layer": array("int32", -1)}, "the last of them has to be the tower's last layer, 3"),

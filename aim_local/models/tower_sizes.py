@@ -88,8 +88,6 @@ def _check_pictures(header: GgufHeader, shapes: Shapes) -> None:
         if places[0] not in (n, n + 1):  # CLIP's class token has a place of its own
             needed = f"its {patch}-pixel patches are {n}, and {_POSITIONS} has {places[0]} places"
             raise damaged(header, key, needed)
-        if PRE_NORM in shapes and size % patch:
-            raise damaged(header, key, f"towers with {PRE_NORM} see whole patches, it has to be a multiple of {patch}")
     if len(pinpoints) % 2:
         raise damaged(header, grid, "it has to be pairs of width and height")
     if projector in _OF_TILES and size and any(side % size for side in pinpoints):

@@ -157,9 +157,6 @@ def _check_media(messages: Sequence[Mapping[str, Any]], media: Sequence[Mapping[
         wanted = item["shape"][0] if kinds[i] == "video" else 0
         if n_times not in (0, wanted):
             raise SchemaError(f"media[{i}] has {n_times} times for {wanted} frames")
-        for earlier, later in pairwise(seconds for seconds in times if seconds is not None):
-            if later < earlier:
-                raise SchemaError(f"media[{i}].timestamps run backwards: {later:g} after {earlier:g}")
 
 
 def _check_cache(cache: Mapping[str, Any], n_media: int, n_messages: int) -> None:
@@ -170,13 +167,13 @@ def _check_cache(cache: Mapping[str, Any], n_media: int, n_messages: int) -> Non
         raise SchemaError(f"cache has {len(marks)} marks for {len(items)} tokens and media, and begins at {marks[0]}")
     if n_messages > 2 * len(items) + 2:
         raise SchemaError(f"there are {n_messages} messages in {len(items)} tokens")
-    shown = -1
+    shown = list[int]()  # in the prompt's order, which may have pictures before clips
     for i, item in enumerate(items):
         media, n_visual = item if isinstance(item, list) else (None, 0)
-        if media is not None:
-            if not max(0, shown) <= media <= min(shown + 1, n_media - 1):
+        if media is not None and shown[-1:] != [media]:
+            if not 0 <= media < n_media or media in shown:
                 raise SchemaError(f"cache.items[{i}] is of media {media}, of {n_media}, behind media {shown}")
-            shown = media
+            shown.append(media)
         n_cells, moved = n_visual or 1, marks[i + 1][0] - marks[i][0]
         is_far = moved < 1 or (media is None and moved > 1)  # media of M-RoPE take more or fewer positions than cells
         if is_far or marks[i + 1][1:] != [marks[i][1] + n_cells, marks[i][2] + n_visual]:
