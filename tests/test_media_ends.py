@@ -58,6 +58,15 @@ def test_a_cut_is_told(tmp_path: Path, name: str, n_frames: int, share: float) -
     assert sum("cut off" in line or "damaged" in line for line in told) == 1, told
 
 
+@pytest.mark.parametrize("count", [0, 2**31 - 1, 2**32 - 1])
+def test_an_ivf_that_nobody_counted(tmp_path: Path, count: int) -> None:
+    """As one that is written into a pipe, whose head cannot be mended at the end."""
+    path = write_clip(tmp_path / "a.ivf", 12, **FILMS["a.ivf"])
+    data = path.read_bytes()
+    path.write_bytes(data[:24] + count.to_bytes(4, "little") + data[28:])
+    assert probe_video(path).warnings == ()
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.flv", "a.mxf"])
 def test_how_long_it_should_be(tmp_path: Path, name: str) -> None:
     """Of half a second, too."""

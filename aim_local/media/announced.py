@@ -19,6 +19,7 @@ from aim_local.media.ends import n_missing_bytes
 
 # containers whose heads say how many frames there are, and how long all that they hold lasts
 _COUNTED, _LASTING = frozenset({"mov", "ivf"}), frozenset({"matroska", "flv", "mxf", "rm"})
+_UNKNOWN = (2**32 - 1, 2**31 - 1)  # of an IVF that was written into a pipe, or by programs that do not count
 _ROUNDED_S = 0.1  # seconds by which what a head says and what comes may differ
 _LONGER, _LONGER_S = 1.1, 1.0  # by which sound may be longer than the pictures are
 
@@ -47,7 +48,7 @@ class Came(NamedTuple):
 def announced_by(container: InputContainer, stream: VideoStream, formats: Collection[str]) -> Announced:
     """Of an open file. formats: FFmpeg's names of it."""
     names = frozenset(formats)
-    n_frames = stream.frames if names & _COUNTED else 0
+    n_frames = stream.frames if names & _COUNTED and stream.frames not in _UNKNOWN else 0
     seconds = (container.duration or 0) / av.time_base if names & _LASTING else 0.0
     return Announced(names, n_frames, seconds, max(0, container.start_time or 0) / av.time_base)
 
