@@ -29,7 +29,8 @@ from .head import (
     projector_of,
 )
 from .tower_keys import check_tower_keys
-from .tower_sizes import FIRST_NORM, PRE_NORM, check_tower_sizes
+from .tower_sizes import FIRST_NORM, check_tower_sizes
+from .tower_tensors import PRE_NORM
 
 _MOST = (1 << 31) - 1  # llama.cpp keeps every number in an int
 _SIDE = 1 << 14  # pixels of a square's side; the largest known are 1540

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from ..store.gguf_header import GgufHeader
 from .head import damaged, projector_of
 
-FIRST_NORM, PRE_NORM = "v.blk.0.ln1.weight", "v.pre_ln.weight"
+FIRST_NORM = "v.blk.0.ln1.weight"
 Shapes = Mapping[str, tuple[int, ...]]
 
 _PATCHES, _POSITIONS = "v.patch_embd.weight", "v.position_embd.weight"

@@ -17,7 +17,7 @@ from .head import damaged_tensor, projector_of
 
 _NUMBER = re.compile(r"^v\.(blk|deepstack)\.\d+\.")  # of a layer
 _HEARS = ("a.", "mm.a.")  # of a tower that hears, beside the one that sees
-_PRE_NORM = "v.pre_ln.weight"
+PRE_NORM = "v.pre_ln.weight"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def check_tower_tensors(header: GgufHeader) -> None:
     projector = projector_of(header)
     known = _KNOWN.get(projector)
     if projector == "mlp":
-        known = _CLIP if _PRE_NORM in names else _OTHER_VITS
+        known = _CLIP if PRE_NORM in names else _OTHER_VITS
     if known is None:
         return
     for pattern, name in names.items():

@@ -138,7 +138,7 @@ def _said() -> str:
     return " ".join(LLAMA.text().split())[:_MAX_REASON]
 
 
-def _checked(sampler: int | None) -> Any:
+def _checked(sampler: Any) -> Any:
     if not sampler:
         raise LLAMA.error()
     return sampler
