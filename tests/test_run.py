@@ -6,19 +6,23 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 from cli_case import run as run_command
-from run_case import COMMAND, At, asked, demo_rows, environment, rows_of, user_folder, write_questions
+from run_case import COMMAND, asked, demo_rows, environment, rows_of, user_folder, write_questions
 from thorough import few
 
 from aim_local import VisionLLM, VisualTokenConfig, store
 from aim_local.batch.answers import stats_path
-from aim_local.batch.job import Settings, job_of
+from aim_local.batch.job import Outcome, Settings, job_of
 from aim_local.batch.local import LocalWorkers
+from aim_local.batch.process import Worker
+from aim_local.batch.questions import Question
 from aim_local.batch.run import run
 
 N = 12
@@ -45,9 +49,9 @@ def start(questions: Path, out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def wait_for(child: subprocess.Popen[str], out: Path, n: int) -> None:
-    """Until n questions are done. Fails where it ends before."""
+    """Until n questions are done, or all. Fails where it ends before."""
     deadline = time.monotonic() + 120
-    while not (stats_path(out).exists() and stats_path(out).read_bytes().count(b"\n") > n):
+    while not (stats_path(out).exists() and stats_path(out).read_bytes().count(b"\n") > min(n, N)):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -75,19 +79,37 @@ def test_the_answers_are_the_models(questions: Path, alone: bytes) -> None:
     assert all(row["facts"]["stats"]["ttft_ms"] > 0 and row["facts"]["seconds"] > 0 for row in stats[1:])
 
 
-def test_two_workers_one_killed(questions: Path, alone: bytes, tmp_path: Path) -> None:
-    """SIGKILL of one while both are at work; times have their place, the answers the same bytes."""
+def test_two_workers_one_killed(
+    questions: Path, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL of one at its second question, the other at work too; times have their place, the answers the same bytes.
+
+    The one is held there: workers may be far ahead of the thread that takes their answers.
+    """
     out, paths = tmp_path / "answers.jsonl", store.resolve()
     workers = LocalWorkers(job_of(paths, Settings(), share=2), 2)
+    answer, n_asked = Worker.answer, Counter[str]()
 
-    def kill() -> None:
-        workers_of(os.getpid())[0].kill()
+    def hold_and_kill() -> None:
+        held = workers_of(os.getpid())[0]
+        held.suspend()
+        threading.Timer(0.2, held.kill).start()
 
-    summary = run(asked(questions), out, paths, Settings(), workers, watch=At(3, kill))
+    both = threading.Barrier(2, hold_and_kill)
+
+    def answer_once_both_are_there(worker: Worker, index: int, question: Question) -> Outcome:
+        n_asked[worker.name] += 1
+        if n_asked[worker.name] == 2:
+            both.wait(timeout=60)
+        return answer(worker, index, question)
+
+    monkeypatch.setattr(Worker, "answer", answer_once_both_are_there)
+    summary = run(asked(questions), out, paths, Settings(), workers)
     assert (summary.n_answered, summary.n_errors, summary.n_earlier) == (N, 0, 0)
     assert out.read_bytes() == alone
-    rows = rows_of(stats_path(out))[1:]
-    assert {row["facts"]["worker"] for row in rows} == {"worker 1", "worker 2"}
+    facts = [row["facts"] for row in rows_of(stats_path(out))[1:]]
+    assert {one["worker"] for one in facts} == {"worker 1", "worker 2"}
+    assert sorted(one["tries"] for one in facts) == [1] * (N - 1) + [2]
     assert not workers_of(os.getpid())
 
 
