@@ -62,7 +62,7 @@ class Forecast:
         base, available = weights_alone(self.outcome), self.outcome.memory.available
         if available is not None and base > available:
             return f"weights and program alone need {gigabytes(base)}; take a more strongly quantised or smaller model"
-        return "no single change helps; combine fewer --frames, --tokens fast and --type-k q4_0 --type-v q4_0"
+        return "no single change helps; combine a smaller n_frames, tokens=fast, type_k=q4_0 and type_v=q4_0"
 
     def to_dict(self) -> dict[str, Any]:
         sizes, room, memory = self.outcome.sizes, self.outcome.room, self.outcome.memory
