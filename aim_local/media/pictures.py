@@ -33,6 +33,7 @@ from aim_local.media.foreign import decoding
 from aim_local.media.joined import Spliced
 from aim_local.media.jpeg_scans import scans_of
 from aim_local.media.png_texts import long_texts
+from aim_local.media.tiff_kinds import is_reduced, open_tiff, set_decoder
 from aim_local.media.types import Frames, Size, VideoInfo
 from aim_local.media.whole import load_whole, n_whole_frames
 from aim_local.native.tiff import silence_libtiff
@@ -60,7 +61,8 @@ class PictureKind:
     """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn.
 
     stored_size: (height, width) by the file's header, no orientation applied. is_followed: by other pictures that the
-    format knows nothing of: a stream of MJPEG. is_coarse: a JPEG whose last scans are not in the file.
+    format knows nothing of: a stream of MJPEG. is_coarse: a JPEG whose last scans are not in the file. is_reduced: a
+    small copy of another in the file, by what a TIFF says.
     """
 
     format: str
@@ -69,6 +71,7 @@ class PictureKind:
     stored_size: Size
     is_followed: bool = False
     is_coarse: bool = False
+    is_reduced: bool = False
 
 
 def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None:
@@ -84,7 +87,8 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         if name == "GIF":
             _check_gif(path, max_pixels)
         n_frames = _n_frames(path, image)
-        kind = PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, size)
+        animated = name in _ANIMATED and n_frames > 1
+        kind = PictureKind(name, n_frames, animated, size, is_reduced=is_reduced(image))
     if kind.animated:
         check_steps(path, n_frames, *size, max_pixels)
     if name in ("JPEG", "MPO"):
@@ -153,6 +157,7 @@ def _identified(path: Path, stack: ExitStack) -> PIL.Image.Image | None:
     head = file.read(16)
     for name in _FORMATS:
         make, accepts = PIL.Image.OPEN[name]
+        make = open_tiff if name == "TIFF" else make
         if accepts and accepts(head) is not True:
             continue
         if name == "PPM":
@@ -197,7 +202,11 @@ def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]
 
 def pixels_of(image: PIL.Image.Image) -> Frames:
     """An open picture as `read_picture` gives one. Raises MediaError."""
-    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)[0]
+    path = Path(getattr(image, "filename", "") or "a picture")
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        with decoding(path):
+            image = set_decoder(image, str(path))
+    return _rgb(path, image)[0]
 
 
 def picture_size(path: Path) -> Size:
@@ -220,6 +229,10 @@ def page_warnings(kind: PictureKind) -> tuple[str, ...]:
         notes.append("other JPEGs follow in the file (a stream of MJPEG?); only the first is used: make an AVI of it")
     if kind.is_coarse:
         notes.append("the JPEG ends before its last scans: fine detail or colour is missing (cut off, or a preview?)")
+    if kind.is_reduced:
+        notes.append(
+            "the first picture in the file is a small copy of another (a camera's raw file?): export it as JPEG"
+        )
     return tuple(notes)
 
 
