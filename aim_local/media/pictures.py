@@ -10,15 +10,16 @@ import io
 import itertools
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.TiffImagePlugin
 
 from aim_local.config import MAX_PIXELS
@@ -31,8 +32,9 @@ from aim_local.media.exif import turn_of
 from aim_local.media.files import is_av1_picture
 from aim_local.media.foreign import decoding
 from aim_local.media.joined import Spliced
-from aim_local.media.jpeg_scans import scans_of
+from aim_local.media.jpeg_scans import check_head, scans_of
 from aim_local.media.png_texts import long_texts
+from aim_local.media.qoi import QoiPicture
 from aim_local.media.tiff_kinds import is_reduced, open_tiff, set_decoder
 from aim_local.media.types import Frames, Size, VideoInfo
 from aim_local.media.whole import load_whole, n_whole_frames
@@ -40,6 +42,10 @@ from aim_local.native.tiff import silence_libtiff
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
+_OPENERS: dict[str, Callable[[IO[bytes], str | bytes], PIL.ImageFile.ImageFile]] = {
+    "TIFF": open_tiff,
+    "QOI": QoiPicture,
+}
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)  # of a reader whose format a file is not, as in Pillow
 _MOST_PAGES = 1000  # that are counted
@@ -157,11 +163,13 @@ def _identified(path: Path, stack: ExitStack) -> PIL.Image.Image | None:
     head = file.read(16)
     for name in _FORMATS:
         make, accepts = PIL.Image.OPEN[name]
-        make = open_tiff if name == "TIFF" else make
+        make = _OPENERS.get(name, make)
         if accepts and accepts(head) is not True:
             continue
         if name == "PPM":
             _check_ppm(path, file)
+        elif name == "JPEG":
+            check_head(path)
         cuts = long_texts(file, path.stat().st_size) if name == "PNG" else ()
         given = stack.enter_context(io.BufferedReader(Spliced(path, cuts))) if cuts else file
         given.seek(0)
