@@ -34,7 +34,7 @@ from tiff_files import (
 )
 
 from aim_local.errors import MediaError
-from aim_local.media import open_media, outline_media, read_image
+from aim_local.media import open_media, outline_media, read_image, read_video
 from aim_local.native import tiff
 
 SIZE = 19, 37  # pixels: more than one strip and tile each way
@@ -163,6 +163,13 @@ def test_the_page_that_a_given_picture_stands_at(tmp_path: Path) -> None:
         image.seek(1)
         found = open_media(image).pixels
     assert np.abs(found - shown(kind, pages[1])).max() <= 2.5
+
+
+def test_a_clip_of_the_first_page_says_so(tmp_path: Path) -> None:
+    data = encoded(Kind(RGB), samples_of(Kind(RGB)))
+    (tmp_path / "a.tiff").write_bytes(two_pages(data, data))
+    for read in (read_image, read_video):
+        assert read(tmp_path / "a.tiff").warnings == ("the file holds 2 pictures; only the first is used",)
 
 
 def two_pages(first: bytes, second: bytes) -> bytes:

@@ -203,9 +203,9 @@ def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]
             with decoding(path):
                 # Pillow makes this room itself, but within its own bound alone
                 image.im = PIL.Image.new(image.mode, _stored_size(image), None).im
-        load_whole(path, image)
+        damage = load_whole(path, image)
         pixels, warnings = _rgb(path, image)
-        return pixels, (*page_warnings(kind), *warnings)
+        return pixels, (*page_warnings(kind), *damage, *warnings)
 
 
 def pixels_of(image: PIL.Image.Image) -> Frames:
@@ -248,7 +248,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     """An animated (or still: one frame) picture as a clip; its frames are stepped through once for their delays."""
     delays: list[int] = []
     with _opened(path) as image:
-        load_whole(path, image)
+        damage = load_whole(path, image)
         first, said = _rgb(path, image)
         n_whole = n_whole_frames(path, kind.n_frames) if kind.format == "PNG" else kind.n_frames
         mode, room = image.mode, max(_MOST_ROOM * image.width * image.height, _SMALL_ROOM)
@@ -280,7 +280,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
         fps=len(delays) / float(ends[-1]) if ends[-1] > 0 else 0.0,
         timestamps=ends - np.array(delays) / 1000.0,
         has_audio=False,
-        warnings=(*cut, *said),
+        warnings=(*cut, *(() if kind.animated else page_warnings(kind)), *damage, *said),
     )
 
 
