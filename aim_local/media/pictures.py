@@ -250,7 +250,8 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     with _opened(path) as image:
         damage = load_whole(path, image)
         first, said = _rgb(path, image)
-        n_whole = n_whole_frames(path, kind.n_frames) if kind.format == "PNG" else kind.n_frames
+        n_frames = kind.n_frames if kind.animated else 1  # pages, and what a camera puts beside, are no frames
+        n_whole = n_whole_frames(path, n_frames) if kind.format == "PNG" else n_frames
         mode, room = image.mode, max(_MOST_ROOM * image.width * image.height, _SMALL_ROOM)
         for index in range(n_whole):
             try:
@@ -265,8 +266,8 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
                 break
             delays.append(_delay(image) if kind.animated else 0)
     ends = np.cumsum(delays, dtype=np.float64) / 1000.0
-    lost = kind.n_frames - len(delays)
-    cut = (f"the animation is damaged: its last {lost} of {kind.n_frames} frames are left out",) if lost else ()
+    lost = n_frames - len(delays)
+    cut = (f"the animation is damaged: its last {lost} of {n_frames} frames are left out",) if lost else ()
     return VideoInfo(
         source=str(path),
         container=kind.format.lower(),
