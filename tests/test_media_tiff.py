@@ -236,6 +236,23 @@ def test_a_small_copy_of_another_picture(tmp_path: Path) -> None:
         assert len(outline_media(tmp_path / "a.tiff").warnings) == notes
 
 
+def with_tag(data: bytes, tag: int, value: int) -> bytes:
+    """A little-endian file whose tag of one number has another."""
+    at = data.index(struct.pack("<HHI", tag, 3, 1))
+    return data[: at + 8] + struct.pack("<H", value) + data[at + 10 :]
+
+
+def test_numbers_that_make_no_sense_are_damage(tmp_path: Path) -> None:
+    """A depth that nothing has; as many depths as there are bytes."""
+    data = encoded(Kind(), samples_of(Kind()))
+    many = data.replace(struct.pack("<HHIHxx", 258, 3, 1, 8), struct.pack("<HHII", 258, 3, 300, 0))
+    for broken in (with_tag(data, 258, 60_000), many):
+        (tmp_path / "a.tiff").write_bytes(broken)
+        with pytest.raises(MediaError, match=r"or is damaged") as told:
+            read_image(tmp_path / "a.tiff")
+        assert len(str(told.value)) < 400
+
+
 def test_damage_is_no_kind(tmp_path: Path) -> None:
     """Tags of a usual kind, without the pixels' place; and tags behind the file's end."""
     data = encoded(Kind(RGB), samples_of(Kind(RGB)))

@@ -41,6 +41,8 @@ _COMPRESSIONS = {
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _BY_PLANES = frozenset({"RGB", "RGBA", "CMYK", "YCbCr"})  # modes whose planes Pillow takes from libtiff as they are
 _BIG = b"MM\0\x2b"
+_DEPTHS = frozenset(range(1, 129))  # bits of a sample
+_MOST_DEPTHS = 8  # different ones that are told
 _UNREADABLE = (SyntaxError, LookupError, TypeError, ValueError, EOFError, OSError, struct.error)  # of a damaged TIFF
 _switch = threading.Lock()
 
@@ -147,7 +149,9 @@ def _kind_in(file: IO[bytes]) -> str:
     except _UNREADABLE:
         return ""
     is_whole = _WIDTH in tags and _HEIGHT in tags and (_STRIPS in tags or _TILES in tags)
-    return _kind(tags) if is_whole else ""
+    numbers = (tags.get(tag, 1) for tag in (_N_SAMPLES, _COLOUR, _COMPRESSION))
+    has_sense = all(isinstance(number, int) for number in numbers) and set(_values(tags.get(_BITS, 1))) <= _DEPTHS
+    return _kind(tags) if is_whole and has_sense else ""
 
 
 def _kind(tags: Mapping[int, Any]) -> str:
@@ -155,7 +159,9 @@ def _kind(tags: Mapping[int, Any]) -> str:
     n, bits = tags.get(_N_SAMPLES, 1), _values(tags.get(_BITS, 1))
     colour, formats = tags.get(_COLOUR, 0), _values(tags.get(_FORMAT, 1))
     said = _COLOURS.get(colour, f"unknown ({colour})") if tags.get(_INKS) != _OTHER_INKS else "inks' (not CMYK's)"
-    size = " + ".join(map(str, bits)) if len(set(bits)) > 1 else f"{n} x {bits[0]}" if n != 1 else f"{bits[0]}"
+    size = f"{n} x {bits[0]}" if n != 1 else f"{bits[0]}"
+    if len(set(bits)) > 1:
+        size = " + ".join(map(str, bits)) if len(bits) <= _MOST_DEPTHS else f"{n} times several"
     compression = tags.get(_COMPRESSION, _RAW)
     by = _COMPRESSIONS.get(compression, f"a method of its own ({compression})")
     return "".join(
