@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from media_fixtures import FAST_VP9, RATE, join, write_clip
+from media_fixtures import FAST_VP9, RATE, codes_of, join, write_clip
 
 from aim_local.errors import MediaError
 from aim_local.media import FrameSampling, outline_media, probe_video, read_video
@@ -151,3 +151,44 @@ def test_joined_files_that_end_early(tmp_path: Path) -> None:
     both = join(tmp_path / "both.flv", one, one)
     both.write_bytes(both.read_bytes()[:-50])
     assert any(CUT in line for line in probe_video(both).warnings)
+
+
+# --- what is no cut ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 5])
+def test_a_transport_stream_of_few_frames(tmp_path: Path, codec: str, n_frames: int) -> None:
+    video = read_video(write_clip(tmp_path / "a.ts", n_frames, codec=codec), FrameSampling(n_frames))
+    assert codes_of(video.frames) == list(range(n_frames))
+    assert video.warnings == ()
+
+
+ID3V1 = b"TAG" + b"title".ljust(124, b"\0") + b"\x0c"
+ID3V2 = b"ID3\3\0\0\0\0\1\x10TIT2\0\0\0\6\0\0\0title".ljust(210, b"\0")
+
+
+@pytest.mark.parametrize("behind", [ID3V1, ID3V2, ID3V2 + ID3V1, bytes(50)], ids=["TAG", "ID3", "both", "zeros"])
+def test_bytes_behind_an_flv(tmp_path: Path, behind: bytes) -> None:
+    path = write_clip(tmp_path / "a.flv", 12, codec="flv")
+    path.write_bytes(path.read_bytes() + behind)
+    video = read_video(path, FrameSampling(12))
+    assert codes_of(video.frames) == list(range(12))
+    assert video.warnings == ()
+    assert n_missing_bytes(path, ("flv",)) == 0
+
+
+def test_an_mp4_of_very_many_tracks(tmp_path: Path) -> None:
+    """FFmpeg takes a thousand, and calls more of them a lack of memory."""
+    data = write_clip(tmp_path / "a.mp4", 12, codec="mpeg4").read_bytes()
+    at = data.index(b"moov") - 4
+    n = int.from_bytes(data[at : at + 4], "big")
+    assert at + n == len(data), "behind the pictures"
+    for n_tracks, is_read in ((1000, True), (1001, False)):
+        more = (n_tracks - 1) * b"\0\0\0\x08trak"
+        (tmp_path / "b.mp4").write_bytes(data[:at] + (n + len(more)).to_bytes(4, "big") + data[at + 4 :] + more)
+        if is_read:
+            assert probe_video(tmp_path / "b.mp4").n_frames == 12
+        else:
+            with pytest.raises(MediaError, match="has more than 1,000 tracks; it is damaged"):
+                probe_video(tmp_path / "b.mp4")

@@ -6,7 +6,9 @@ import struct
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from aim_local.media import outline_media, read_image
+from aim_local.media.orientation import orientation_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
 FORMATS = ["jpg", "png", "webp", "tiff"]
@@ -109,3 +112,20 @@ def test_any_bytes_in_the_metadata(tmp_path: Path, at: int, noise: bytes) -> Non
     data[start + at : end] = noise[: max(0, end - start - at)]
     path.write_bytes(data)
     assert sorted(check(path)[0]) == [24, 36]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_avif_stands_as_ffmpeg_puts_it(tmp_path: Path, orientation: int) -> None:
+    """AVIF has turns and mirrors of its own (irot, imir)."""
+    corners = np.zeros((32, 48, 3), np.uint8)
+    corners[:16, :24, 0] = corners[:16, 24:, 1] = corners[16:, :24, 2] = 255
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = orientation
+    path = tmp_path / "a.avif"
+    PIL.Image.fromarray(corners).save(path, exif=exif, quality=100, subsampling="4:4:4")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    wanted = orientation_of(frame).apply(frame.to_ndarray(format="rgb24"))
+    image = read_image(path)
+    assert np.abs(image.pixels.astype(int) - wanted).max() <= 2
+    assert image.warnings == ()

@@ -115,3 +115,52 @@ def test_streams_that_begin_anywhere_are_read(tmp_path: Path, name: str) -> None
     data = write_clip(tmp_path / name, **RAW[name]).read_bytes()
     (tmp_path / name).write_bytes(data[len(data) // 3 :])
     assert 20 <= read_video(tmp_path / name, FrameSampling(4)).n_source_frames < 60
+
+
+def drawn(kind: str, mode: str = "RGB", **how: object) -> bytes:
+    made = io.BytesIO()
+    PIL.Image.fromarray(picture(5)).convert(mode).save(made, kind, **how)
+    return made.getvalue()
+
+
+H263 = b"\0\0\x80\2\x08\3\x26\2\2\2\2\2\2\2"  # as FFmpeg's encoder begins
+AS_PICTURE, AS_FILM = (
+    "which is not read here; save the picture as JPEG or PNG",
+    "which is not read here; convert it to MP4",
+)
+NAMED: dict[str, tuple[bytes, str]] = {
+    "a.tga": (drawn("TGA"), f"is a TGA picture, {AS_PICTURE}"),
+    "packed.tga": (drawn("TGA", "L", compression="tga_rle"), f"is a TGA picture, {AS_PICTURE}"),
+    "palette.tga": (drawn("TGA", "P"), f"is a TGA picture, {AS_PICTURE}"),
+    "alpha.tga": (drawn("TGA", "RGBA", id_section=b"name"), f"is a TGA picture, {AS_PICTURE}"),
+    "a.pcx": (drawn("PCX"), f"is a PCX picture, {AS_PICTURE}"),
+    "one-bit.pcx": (drawn("PCX", "1"), f"is a PCX picture, {AS_PICTURE}"),
+    "a.sgi": (drawn("SGI"), f"is an SGI picture, {AS_PICTURE}"),
+    "grey.sgi": (drawn("SGI", "L"), f"is an SGI picture, {AS_PICTURE}"),
+    "a.dib": (drawn("DIB"), f"is a Windows bitmap without its head (DIB), {AS_PICTURE}"),
+    "one-bit.dib": (drawn("DIB", "1"), f"is a Windows bitmap without its head (DIB), {AS_PICTURE}"),
+    "a.icns": (drawn("ICNS"), f"is an icon of macOS (ICNS), {AS_PICTURE}"),
+    "a.blp": (drawn("BLP", "P"), f"is a BLP texture, {AS_PICTURE}"),
+    "scan.dcm": (bytes(128) + b"DICM\2\0\0\0UL", f"is a medical picture (DICOM), {AS_PICTURE}"),
+    "a.svg": (b"<?xml version='1.0'?>\n<svg width='9'></svg>", f"is a drawing (SVG), {AS_PICTURE}"),
+    "a.swf": (b"FWS\6\x64\0\0\0" + bytes(90), f"is a Flash animation (SWF), {AS_FILM}"),
+    "packed.swf": (b"CWS\6\x64\0\0\0" + bytes(90), f"is a Flash animation (SWF), {AS_FILM}"),
+    "a.h263": (H263, f"is a raw stream of H.263, {AS_FILM}"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_is_not_read_is_named(tmp_path: Path, name: str) -> None:
+    data, said = NAMED[name]
+    (tmp_path / name).write_bytes(data)
+    for look in (outline_media, open_media):
+        with pytest.raises(MediaError) as found:
+            look(tmp_path / name)
+        assert str(found.value) == f"{tmp_path / name}: {said}"
+
+
+@pytest.mark.parametrize("data", [bytes(5000), b"\xff" * 5000, bytes(range(256)) * 20], ids=["zeros", "ones", "count"])
+def test_what_looks_like_nothing(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(MediaError, match="is not a video or image this program reads, or is damaged"):
+        open_media(tmp_path / "a")

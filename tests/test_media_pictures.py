@@ -143,3 +143,11 @@ def test_arrays_are_taken_as_they_are() -> None:
 def test_bad_items_are_refused(item: Any, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         open_media(item, **options)
+
+
+@pytest.mark.parametrize("name", ["MPO", "TIFF"])
+def test_what_stands_beside_a_picture_is_no_frame(tmp_path: Path, name: str) -> None:
+    """The map of brightness beside a phone's JPEG, the pages behind the first."""
+    first, second = (PIL.Image.fromarray(picture(i)) for i in (5, 6))
+    first.save(tmp_path / "a", name, save_all=True, append_images=[second])
+    assert codes_of(read_video(tmp_path / "a").frames) == [5]

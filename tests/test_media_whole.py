@@ -202,7 +202,9 @@ def test_what_may_stand_in_a_whole_jpeg(tmp_path: Path, how: dict[str, Any], siz
     fills = data[:-2] + b"\xff\xff\xff" + EOI, data[:-2] + bytes(7) + EOI, data + bytes(99), data + jpeg()[:999]
     for made in (data, *fills):
         path.write_bytes(made)
-        assert np.array_equal(read_image(path).pixels, pixels)
+        image = read_image(path)
+        assert np.array_equal(image.pixels, pixels)
+        assert not any("damaged" in line for line in image.warnings)
 
 
 # --- others -----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from aim_local.errors import MediaError
 
 MOST_SAMPLES = 10_000_000  # of all tracks: a day of film at 60 frames a second, with its sound
+_MOST_TRACKS = 1000  # FFmpeg's max_streams, beyond which it says that there is no memory
 _MOST_BOXES = 2_000_000
 _MOST_LEVELS = 12
 # ISO/IEC 14496-12 and QuickTime: boxes that hold boxes
@@ -98,6 +99,8 @@ def _check_mp4(file: BinaryIO, path: Path, n_file: int) -> None:
             raise _refused(path, "has a compressed index (QuickTime's cmov); save it anew")
         if kind == b"trak":
             tracks.append(_Track())
+            if len(tracks) - 1 > _MOST_TRACKS:
+                raise _refused(path, f"has more than {_MOST_TRACKS:,} tracks")
         if kind in _TABLES:
             if end - start > _MOST_BYTES:
                 raise _refused(

@@ -24,6 +24,7 @@ from aim_local.errors import MediaError
 from aim_local.media.types import Frames
 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_FORMAT, _SIGNED = 339, 2  # TIFF's SampleFormat
 _LEAST, _MOST = (280, 340), (281, 341)  # TIFF's (S)MinSampleValue, (S)MaxSampleValue
 _PNG_HEAD = 8
 _DARK = 4095  # 16-bit values that stay below look nearly black, and are 12 bits more likely
@@ -42,6 +43,10 @@ def colours_of(path: Path, image: PIL.Image.Image) -> Colours:
     if image.mode.startswith("I") or image.mode == "F":
         grey = _grey_of(path, image)
         return Colours(partial(_from_grey, grey, image.info.get("transparency")), _depth_warnings(path, image))
+    if image.mode == "L" and _tag(image, _FORMAT) == _SIGNED and _extremes(image)[1] > 127:
+        raise MediaError(
+            f"{path}: has grey values below zero (8 bits, signed); scale them to 0..255, and save it again"
+        )
     return Colours(_from_colours)
 
 
@@ -120,10 +125,16 @@ def _scaled(low: float, high: float, values: NDArray[Any]) -> NDArray[np.uint8]:
 def _whole_bits(path: Path, image: PIL.Image.Image) -> int:
     least, most = _extremes(image)
     if least < 0 or most > 65535:
-        raise MediaError(f"{path}: has 32-bit grey values; save it with 8 or 16 bits per channel")
+        raise _beyond(path, least, most)
     bits = _bits(path, image)
     # PNG asks writers to scale values up; Pillow does so with JPEG 2000 and PGM
     return 16 if bits is None or most >= 2**bits else bits
+
+
+def _beyond(path: Path, least: float, most: float) -> MediaError:
+    return MediaError(
+        f"{path}: has grey values from {least:.0f} to {most:.0f}; scale them to 0..65535, and save it with 16 bits"
+    )
 
 
 def _range(path: Path, image: PIL.Image.Image) -> tuple[float, float]:

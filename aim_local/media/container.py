@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from aim_local.errors import MediaBudgetError, MediaError, MediaMemoryError
 from aim_local.media.budget import MAX_PACKETS, check_frame
 from aim_local.media.claims import check_index
-from aim_local.media.ends import n_missing_bytes
+from aim_local.media.ends import is_transport_stream, n_missing_bytes
 from aim_local.media.foreign import no_memory, reason
 from aim_local.media.joined import Cuts, Spliced
 from aim_local.media.other_files import HEAD, is_guessed, other_kind, why_not
@@ -81,8 +81,10 @@ def _opened(path: Path, source: str | Spliced, max_pixels: int) -> InputContaine
     options = FILE_OPTIONS | {"max_pixels": str(max(max_pixels, _GROWTH_PIXELS))}
     options["correct_ts_overflow"] = "0"  # clocks that go round are clock.py's business
     try:
+        # FFmpeg does not believe in a transport stream of few packets
+        format = "mpegts" if is_transport_stream(_head(path)) else None
         # metadata in another encoding than utf-8 is no reason to refuse the pictures
-        opened: InputContainer = av.open(source, mode="r", options=options, metadata_errors="replace")
+        opened: InputContainer = av.open(source, mode="r", format=format, options=options, metadata_errors="replace")
         return opened
     except MemoryError as e:  # PyAV's is an FFmpegError too
         raise no_memory(path) from e

@@ -10,7 +10,7 @@ import av
 from aim_local.media.container import n_threads
 
 # bytes a pixel of a still picture while it is decoded and fitted, its 3 bytes as it is kept included
-_STILL, _STILLS = 8.3, {"WEBP": 16.5, "AVIF": 11.0, "JPEG2000": 19.5}
+_STILL, _STILLS = 8.3, {"WEBP": 16.5, "AVIF": 11.0, "JPEG2000": 19.5, "QOI": 17.0}
 # of an animated one, of whose frames the decoder keeps several
 _ANIMATED = {"GIF": 17.0, "PNG": 21.0, "WEBP": 27.0, "AVIF": 20.0}
 _CONVERTED = 10.0  # of a video's frame: as RGB, as an array, and in the form that it is resized in

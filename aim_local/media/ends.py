@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from aim_local.media.joined import FLV_HEADER, element_at
+from aim_local.media.joined import FLV_HEADER, element_at, is_flv_tag
 
 _MOST_PARTS = 2_000_000
 _BOXES = frozenset(
@@ -89,7 +89,7 @@ def _flv(file: BinaryIO, at: int) -> _Part | None:
     head = _read(file, at, 11)
     if head[:4] == FLV_HEADER:
         end = at + int.from_bytes(head[5:9], "big")
-    elif head[0] & 0x1F in (8, 9, 18):  # sound, pictures, a script
+    elif is_flv_tag(head):
         end = at + 11 + int.from_bytes(head[1:4], "big")
     else:
         return None
@@ -128,6 +128,13 @@ def _ogg(file: BinaryIO, size: int) -> int:
     if at < 0 or len(tail) < at + 27 + (n := tail[at + 26] if len(tail) > at + 26 else 0):
         return 0
     return begin + at + 27 + n + sum(tail[at + 27 : at + 27 + n]) - size
+
+
+def is_transport_stream(head: bytes) -> bool:
+    """Whether a file that begins so, or is that short, is MPEG-TS: each of its packets tells."""
+    return any(
+        len(head) >= 2 * n and all(head[at] == _SYNC for at in range(sync, len(head), n)) for n, sync in _TS_PACKETS
+    )
 
 
 def _transport_stream(file: BinaryIO, size: int) -> int:

@@ -116,7 +116,7 @@ def index_video(path: Path, max_pixels: int = MAX_PIXELS) -> Clip:
 
 
 def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Clip, int]:
-    """The clip, and where in the file its last packet ends."""
+    """The clip, and where in the file its last packet ends; 0 where a part of that is missing."""
     cuts = later.cuts
     with open_stream(path, max_pixels, cuts) as (container, stream):
         names = set(container.format.name.split(","))
@@ -140,7 +140,7 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         check_decoded(path, len(scan.pts), facts.height, facts.width, max_pixels)
         times = _times_from_decoding(path, max_pixels, cuts, scan, ticking)
     damaged = ["parts of the file cannot be read and are left out"] if scan.damage.cut else []
-    interlaced = [interlace.NOTE] if fields else []
+    interlaced, end = [interlace.NOTE] if fields else [], 0 if scan.is_torn else scan.end
     warnings = (
         *facts.warnings,
         *interlaced,
@@ -150,7 +150,7 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         *_films(path, names),
         *_other_notes(later.n_other),
     )
-    return Clip(path, _info(path, facts, times, warnings), times.table, max_pixels, times.begin, cuts, fields), scan.end
+    return Clip(path, _info(path, facts, times, warnings), times.table, max_pixels, times.begin, cuts, fields), end
 
 
 def _films(path: Path, names: set[str]) -> list[str]:

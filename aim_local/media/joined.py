@@ -19,6 +19,8 @@ from typing_extensions import Buffer
 
 FLV_HEADER = b"FLV\x01"
 _FLV_TAG, _FLV_TRAILER = 11, 4  # bytes before and after a tag's data
+_FLV_KINDS, _FLV_FILTER = frozenset({8, 9, 18}), 0x20  # sound, pictures, a script; the one bit beside that may be set
+_ID3 = (b"ID3", b"TAG")  # of which FFmpeg makes a part of the film
 _SEGMENT, _CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 _TRACKS, _TRACK_TYPE, _PICTURES = b"\x16\x54\xae\x6b", b"\x83", b"\x01"
 _CODING = (b"\xd7", b"\x86", b"\x63\xa2", b"\x6d\x80")  # a track's number, codec, set-up of its decoder, encodings
@@ -38,8 +40,13 @@ class Later(NamedTuple):
     n_other: int = 0
 
 
+def is_flv_tag(head: bytes) -> bool:
+    """Whether a part of an FLV begins so, and not what programs put behind it ("ID3")."""
+    return bool(head) and head[0] & ~_FLV_FILTER in _FLV_KINDS
+
+
 def later_flv_headers(path: Path) -> Cuts:
-    """(first byte, bytes) of every header behind the first. Raises OSError."""
+    """(first byte, bytes) of every header behind the first, and of ID3 behind the film. Raises OSError."""
     found, size = list[tuple[int, int]](), path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -49,9 +56,11 @@ def later_flv_headers(path: Path) -> Cuts:
             if head[:4] == FLV_HEADER:
                 n = int.from_bytes(head[5:9], "big") + _FLV_TRAILER
                 found.append((at, n))
-            elif head[0] & 0x1F in (8, 9, 18):  # sound, pictures, a script
+            elif is_flv_tag(head):
                 n = _FLV_TAG + int.from_bytes(head[1:4], "big") + _FLV_TRAILER
             else:
+                if head.startswith(_ID3):
+                    found.append((at, size - at))
                 break
             at += n
     return tuple(found[1:])

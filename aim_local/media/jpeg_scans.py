@@ -12,14 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aim_local.errors import MediaError
+
 EOI, SOS, DRI = 0xD9, 0xDA, 0xDD
 FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # heads of pictures coded by Huffman's codes: two sequential, one progressive
 RESTARTS = frozenset(range(0xD0, 0xD8))
 _NEXT = b"\xff\xd8\xff"  # how a picture begins
 _ALONE = frozenset({0x01, 0xD8, EOI, *RESTARTS})  # markers without a segment
 _STUFFED, _FILL = 0, 0xFF  # behind the first byte of a marker: it is none, and it begins later
-_PIECE = 2**22  # bytes that are looked through at a time
+_PIECE = 2**18  # bytes that are looked through at a time
 _N_COEFFICIENTS = 64
+# Pillow goes through the head in Python. Profiles, previews and texts come in segments of 64 KiB: 10,000 are 640 MB
+_MOST_IN_HEAD, _MOST_FILL = 10_000, 2**18  # segments, bytes between them
+_MOST, _MOST_RESTARTS = 100_000, 4_000_000  # of a picture: other segments; one restart for each unit of the largest
 
 
 class Scans(NamedTuple):
@@ -34,12 +39,16 @@ class Scans(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """kind: of the marker. start: its first byte. body: the bytes behind its length; b"" where there is none."""
+    """kind: of the marker. start: its first byte. body: the bytes behind its length; b"" where there is none.
+
+    n_fill: bytes that begin the marker, and need not be there.
+    """
 
     kind: int
     start: int
     end: int
     body: bytes
+    n_fill: int = 0
 
 
 def segments(data: bytes | mmap.mmap) -> Iterator[Segment]:
@@ -48,12 +57,10 @@ def segments(data: bytes | mmap.mmap) -> Iterator[Segment]:
     for start in _markers(data):
         if start < at:  # inside of a segment
             continue
-        first, kind, begin = start, data[start + 1], start + 2
-        while first > at and data[first - 1] == _FILL:
-            first -= 1
+        first, kind, begin = at + len(data[at:start].rstrip(b"\xff")), data[start + 1], start + 2
         n = 0 if kind in _ALONE else int.from_bytes(data[begin : begin + 2], "big")
         at = begin + n
-        yield Segment(kind, first, at, data[begin + 2 : at])
+        yield Segment(kind, first, at, data[begin + 2 : at], start - first)
         if kind == EOI:
             return
 
@@ -67,11 +74,37 @@ def _markers(data: bytes | mmap.mmap) -> Iterator[int]:
         yield from (begin + at[(kinds != _STUFFED) & (kinds != _FILL)]).tolist()
 
 
+def check_head(path: Path) -> None:
+    """Raises MediaError for a JPEG with very many segments, or bytes between them, before its pixels; OSError."""
+    n = n_fill = 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for segment in segments(data):
+            if segment.kind in (SOS, EOI):
+                return
+            n, n_fill = n + 1, n_fill + segment.n_fill
+            if n > _MOST_IN_HEAD:
+                raise _too_many(path, f"more than {_MOST_IN_HEAD:,} segments before its pixels")
+            if n_fill > _MOST_FILL:
+                raise _too_many(path, f"more than {_MOST_FILL:,} bytes between its segments")
+
+
+def _too_many(path: Path, what: str) -> MediaError:
+    return MediaError(f"{path}: has {what} (JPEG); save it again without them, or copy or download it again")
+
+
 def scans_of(path: Path) -> Scans:
-    """As far as the segments of the file's first picture can be followed. Raises OSError, ValueError."""
+    """As far as the segments of the file's first picture can be followed.
+
+    Raises OSError, ValueError, and MediaError for very many.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         n, left = 0, dict[int, set[int]]()
+        n_others = n_restarts = 0
         for segment in segments(data):
+            n_restarts += segment.kind in RESTARTS
+            n_others += segment.kind not in RESTARTS
+            if n_others > _MOST or n_restarts > _MOST_RESTARTS:
+                raise _too_many(path, f"more than {_MOST:,} segments, or {_MOST_RESTARTS:,} restarts")
             if segment.kind in FRAMES:
                 left = {number: set(range(_N_COEFFICIENTS)) for number in segment.body[6::3]}
             elif segment.kind == SOS:

@@ -10,15 +10,16 @@ import io
 import itertools
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import PIL.TiffImagePlugin
 
 from aim_local.config import MAX_PIXELS
@@ -31,14 +32,20 @@ from aim_local.media.exif import turn_of
 from aim_local.media.files import is_av1_picture
 from aim_local.media.foreign import decoding
 from aim_local.media.joined import Spliced
-from aim_local.media.jpeg_scans import scans_of
+from aim_local.media.jpeg_scans import check_head, scans_of
 from aim_local.media.png_texts import long_texts
+from aim_local.media.qoi import QoiPicture
+from aim_local.media.tiff_kinds import is_reduced, open_tiff, set_decoder
 from aim_local.media.types import Frames, Size, VideoInfo
 from aim_local.media.whole import load_whole, n_whole_frames
 from aim_local.native.tiff import silence_libtiff
 
 # formats known by their first bytes; left out: TGA (no signature), EPS (starts a program), MPEG (a video)
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000", "ICO", "QOI")
+_OPENERS: dict[str, Callable[[IO[bytes], str | bytes], PIL.ImageFile.ImageFile]] = {
+    "TIFF": open_tiff,
+    "QOI": QoiPicture,
+}
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)  # of a reader whose format a file is not, as in Pillow
 _MOST_PAGES = 1000  # that are counted
@@ -60,7 +67,8 @@ class PictureKind:
     """format: Pillow's name of it; n_frames: pages or frames in the file; animated: they are to be shown in turn.
 
     stored_size: (height, width) by the file's header, no orientation applied. is_followed: by other pictures that the
-    format knows nothing of: a stream of MJPEG. is_coarse: a JPEG whose last scans are not in the file.
+    format knows nothing of: a stream of MJPEG. is_coarse: a JPEG whose last scans are not in the file. is_reduced: a
+    small copy of another in the file, by what a TIFF says.
     """
 
     format: str
@@ -69,6 +77,7 @@ class PictureKind:
     stored_size: Size
     is_followed: bool = False
     is_coarse: bool = False
+    is_reduced: bool = False
 
 
 def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None:
@@ -84,7 +93,8 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         if name == "GIF":
             _check_gif(path, max_pixels)
         n_frames = _n_frames(path, image)
-        kind = PictureKind(name, n_frames, name in _ANIMATED and n_frames > 1, size)
+        animated = name in _ANIMATED and n_frames > 1
+        kind = PictureKind(name, n_frames, animated, size, is_reduced=is_reduced(image))
     if kind.animated:
         check_steps(path, n_frames, *size, max_pixels)
     if name in ("JPEG", "MPO"):
@@ -153,10 +163,13 @@ def _identified(path: Path, stack: ExitStack) -> PIL.Image.Image | None:
     head = file.read(16)
     for name in _FORMATS:
         make, accepts = PIL.Image.OPEN[name]
+        make = _OPENERS.get(name, make)
         if accepts and accepts(head) is not True:
             continue
         if name == "PPM":
             _check_ppm(path, file)
+        elif name == "JPEG":
+            check_head(path)
         cuts = long_texts(file, path.stat().st_size) if name == "PNG" else ()
         given = stack.enter_context(io.BufferedReader(Spliced(path, cuts))) if cuts else file
         given.seek(0)
@@ -190,14 +203,18 @@ def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]
             with decoding(path):
                 # Pillow makes this room itself, but within its own bound alone
                 image.im = PIL.Image.new(image.mode, _stored_size(image), None).im
-        load_whole(path, image)
+        damage = load_whole(path, image)
         pixels, warnings = _rgb(path, image)
-        return pixels, (*page_warnings(kind), *warnings)
+        return pixels, (*page_warnings(kind), *damage, *warnings)
 
 
 def pixels_of(image: PIL.Image.Image) -> Frames:
     """An open picture as `read_picture` gives one. Raises MediaError."""
-    return _rgb(Path(getattr(image, "filename", "") or "a picture"), image)[0]
+    path = Path(getattr(image, "filename", "") or "a picture")
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        with decoding(path):
+            image = set_decoder(image, str(path))
+    return _rgb(path, image)[0]
 
 
 def picture_size(path: Path) -> Size:
@@ -220,6 +237,10 @@ def page_warnings(kind: PictureKind) -> tuple[str, ...]:
         notes.append("other JPEGs follow in the file (a stream of MJPEG?); only the first is used: make an AVI of it")
     if kind.is_coarse:
         notes.append("the JPEG ends before its last scans: fine detail or colour is missing (cut off, or a preview?)")
+    if kind.is_reduced:
+        notes.append(
+            "the first picture in the file is a small copy of another (a camera's raw file?): export it as JPEG"
+        )
     return tuple(notes)
 
 
@@ -227,9 +248,10 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     """An animated (or still: one frame) picture as a clip; its frames are stepped through once for their delays."""
     delays: list[int] = []
     with _opened(path) as image:
-        load_whole(path, image)
+        damage = load_whole(path, image)
         first, said = _rgb(path, image)
-        n_whole = n_whole_frames(path, kind.n_frames) if kind.format == "PNG" else kind.n_frames
+        n_frames = kind.n_frames if kind.animated else 1  # pages, and what a camera puts beside, are no frames
+        n_whole = n_whole_frames(path, n_frames) if kind.format == "PNG" else n_frames
         mode, room = image.mode, max(_MOST_ROOM * image.width * image.height, _SMALL_ROOM)
         for index in range(n_whole):
             try:
@@ -244,8 +266,8 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
                 break
             delays.append(_delay(image) if kind.animated else 0)
     ends = np.cumsum(delays, dtype=np.float64) / 1000.0
-    lost = kind.n_frames - len(delays)
-    cut = (f"the animation is damaged: its last {lost} of {kind.n_frames} frames are left out",) if lost else ()
+    lost = n_frames - len(delays)
+    cut = (f"the animation is damaged: its last {lost} of {n_frames} frames are left out",) if lost else ()
     return VideoInfo(
         source=str(path),
         container=kind.format.lower(),
@@ -259,7 +281,7 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
         fps=len(delays) / float(ends[-1]) if ends[-1] > 0 else 0.0,
         timestamps=ends - np.array(delays) / 1000.0,
         has_audio=False,
-        warnings=(*cut, *said),
+        warnings=(*cut, *(() if kind.animated else page_warnings(kind)), *damage, *said),
     )
 
 

@@ -19,11 +19,16 @@ _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _LONG = 1 << 20  # bytes of a text: PIL.PngImagePlugin.MAX_TEXT_CHUNK
 _ALL = 32 << 20  # of all that are left in; Pillow takes twice as many
 _MOST = 1000  # that are left out
+# Pillow goes through chunks in Python; as many small ones as the frames of the longest animation take, and more
+_SMALL, _MOST_SMALL = 1 << 10, 50_000
 
 
 def long_texts(file: BinaryIO, n_bytes: int) -> Cuts:
-    """Of an open PNG of n_bytes: (first byte, bytes) of the chunks that hold them. Raises MediaError for very many."""
-    at, left, found = _SIGNATURE, _ALL, list[tuple[int, int]]()
+    """Of an open PNG of n_bytes: (first byte, bytes) of the chunks that hold them.
+
+    Raises MediaError for very many, and for very many small chunks of any kind.
+    """
+    at, left, n_small, found = _SIGNATURE, _ALL, 0, list[tuple[int, int]]()
     while at + _HEAD.size <= n_bytes:
         file.seek(at)
         length, kind = _HEAD.unpack(file.read(_HEAD.size))
@@ -36,6 +41,10 @@ def long_texts(file: BinaryIO, n_bytes: int) -> Cuts:
                 found.append((at, end - at))
             else:
                 left -= size
+        n_small += length < _SMALL
+        if n_small > _MOST_SMALL:
+            told = f"{file.name}: has more than {_MOST_SMALL:,} chunks of less than {_SMALL:,} bytes (PNG)"
+            raise MediaError(f"{told}; save it again without them, or copy or download it again")
         at = end
     if len(found) > _MOST:
         raise MediaError(f"{file.name}: holds {len(found)} texts of more than 1 MiB; save it again without them")

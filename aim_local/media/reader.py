@@ -25,13 +25,14 @@ from aim_local.media.canvas import Canvas, Fit, Keep, OnFrame, Progress
 from aim_local.media.files import check_file, digest_array, digest_file
 from aim_local.media.given import ALLOWED, Given, MediaItem, take
 from aim_local.media.index import Clip, index_video
+from aim_local.media.pictures import PictureKind
 from aim_local.media.sampling import plan_samples
 from aim_local.media.shape import MediaShape
 from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image, Indices, Size, Video, VideoInfo
 from aim_local.paths import Name
 
 # goes up where the same file gives other frames, times or colours than before: what was encoded of it is stale
-READING = 3
+READING = 4
 
 
 def probe_video(path: Name, max_pixels: int = MAX_PIXELS) -> VideoInfo:
@@ -64,8 +65,9 @@ def read_video(
     max_pixels: as in LoadConfig
     Damaged frames are left out, and a warning counts them. Raises MediaError, UsageError.
     """
-    keep = Keep(resize, fit)
-    found = _opened_video(check_file(path), sampling, None, max_pixels).read(keep, progress, None)
+    keep, checked = Keep(resize, fit), check_file(path)
+    kind = pictures.picture_kind(checked, max_pixels)
+    found = _opened_video(checked, kind, sampling, None, max_pixels).read(keep, progress, None)
     assert isinstance(found, Video), "a video was opened"
     return found
 
@@ -76,7 +78,10 @@ def read_image(path: Name, digest: str | None = None, max_pixels: int = MAX_PIXE
     Colours as by Pillow's convert("RGB"); what is transparent shows white, more than 8 bits are scaled (colours.py).
     """
     checked = check_file(path)
-    kind = pictures.picture_kind(checked, max_pixels)
+    return _read_image(checked, pictures.picture_kind(checked, max_pixels), digest, max_pixels)
+
+
+def _read_image(checked: Path, kind: PictureKind | None, digest: str | None, max_pixels: int) -> Image:
     if kind is None:
         info = index_video(checked, max_pixels).info
         raise MediaError(f"{checked}: is a video ({info.codec}, {info.duration:.1f} s), not an image; pass it as one")
@@ -135,9 +140,12 @@ def open_item(
     check_item(item)
     if isinstance(item, np.ndarray):
         return _opened_array(item, sampling, kind)
-    if kind == "image" or (kind == "auto" and _is_still(check_file(item), max_pixels)):
-        return _opened_image(item, digest, max_pixels)
-    return _opened_video(check_file(item), sampling, digest, max_pixels)
+    path = check_file(item)
+    found = pictures.picture_kind(path, max_pixels)
+    if kind == "image" or (kind == "auto" and found is not None and not found.animated):
+        image = _read_image(path, found, digest, max_pixels)
+        return Opened(image.shape, lambda keep, progress, on_frame: image)
+    return _opened_video(path, found, sampling, digest, max_pixels)
 
 
 def digest_item(item: MediaItem) -> str:
@@ -157,13 +165,9 @@ def _opened_array(item: NDArray[Any], sampling: FrameSampling, kind: Kind) -> Op
     return Opened(shape, lambda keep, progress, on_frame: media_of_array(item, sampling, kind, keep, on_frame))
 
 
-def _opened_image(path: Name, digest: str | None, max_pixels: int) -> Opened:
-    image = read_image(path, digest, max_pixels)
-    return Opened(image.shape, lambda keep, progress, on_frame: image)
-
-
-def _opened_video(path: Path, sampling: FrameSampling, digest: str | None, max_pixels: int) -> Opened:
-    kind = pictures.picture_kind(path, max_pixels)
+def _opened_video(
+    path: Path, kind: PictureKind | None, sampling: FrameSampling, digest: str | None, max_pixels: int
+) -> Opened:
     clip = None if kind else index_video(path, max_pixels)
     info = clip.info if clip else _animation(path, kind)
     plan, known = plan_samples(info, sampling), digest or digest_file(path)
@@ -216,12 +220,7 @@ def check_item(item: object) -> None:
         raise UsageError(f"media is {type(item).__name__}; give {ALLOWED}")
 
 
-def _is_still(path: Path, max_pixels: int) -> bool:
-    kind = pictures.picture_kind(path, max_pixels)
-    return kind is not None and not kind.animated
-
-
-def _animation(path: Path, kind: pictures.PictureKind | None) -> VideoInfo:
+def _animation(path: Path, kind: PictureKind | None) -> VideoInfo:
     assert kind is not None, "a file is a picture or a clip"
     return pictures.animation_info(path, kind)
 

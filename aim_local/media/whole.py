@@ -17,15 +17,22 @@ from aim_local.errors import MediaError
 from aim_local.media.ends import n_missing_bytes
 from aim_local.media.files import brands
 from aim_local.media.foreign import decoding
+from aim_local.media.jpeg_damage import is_damaged_inside
 from aim_local.media.jpeg_data import lacks_restarts, with_more
 from aim_local.media.jpeg_scans import segments
 from aim_local.media.png_data import SIGNATURE, pixels_of_frames
 
+_DAMAGED = "the JPEG is damaged inside: parts of it may show wrong colours; copy or download it again"
 _HEAD = 4096  # bytes in which a file of boxes names its brands
 
 
-def load_whole(path: Path, image: PIL.Image.Image) -> None:
-    """Decodes a picture that was opened from this file. Raises MediaError where pixels are missing, and for damage."""
+def load_whole(path: Path, image: PIL.Image.Image) -> tuple[str, ...]:
+    """Decodes a picture that was opened from this file. Raises MediaError where pixels are missing, and for damage.
+
+    Gives warnings of damage in spite of which all pixels are there.
+    """
+    put: list[int] | None = None
+    warnings: tuple[str, ...] = ()
     with decoding(path):
         if image.format == "PNG":
             _check_png(path)
@@ -33,10 +40,12 @@ def load_whole(path: Path, image: PIL.Image.Image) -> None:
             _check_icon(path, image)
         elif image.format == "AVIF":
             _check_sequence(path)
-        put = _colours_with_more(path) if image.format in ("JPEG", "MPO") else None
+        elif image.format in ("JPEG", "MPO"):
+            put, warnings = _looked_through(path)
         image.load()
         if put is not None and put != image.histogram():
             raise _short(path)
+    return warnings
 
 
 def n_whole_frames(path: Path, n_frames: int) -> int:
@@ -68,18 +77,18 @@ def _check_sequence(path: Path) -> None:
         raise _short(path, f": the last {n:,} bytes are missing")
 
 
-def _colours_with_more(path: Path) -> list[int] | None:
-    """How often a JPEG's pixels have each value if all are there; None where that cannot be told."""
+def _looked_through(path: Path) -> tuple[list[int] | None, tuple[str, ...]]:
+    """Of a JPEG: how often its pixels have each value if all are there, None where that cannot be told; warnings."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         parts = tuple(segments(data))
         if lacks_restarts(parts):
             raise _short(path)
-        more = with_more(data, parts)
+        more, warnings = with_more(data, parts), (_DAMAGED,) if is_damaged_inside(data, parts) else ()
     if more is None:
-        return None
+        return None, warnings
     with PIL.JpegImagePlugin.JpegImageFile(io.BytesIO(more)) as image:
         image.load()
-        return image.histogram()
+        return image.histogram(), warnings
 
 
 def _short(path: Path, how: str = "") -> MediaError:
