@@ -306,4 +306,9 @@ def _point(point: int) -> str:
         return sign
     if sign in '"\\[]-':
         return f"\\{sign}"
+    return escaped(point)
+
+
+def escaped(point: int) -> str:
+    """As GBNF writes a code point that is not seen."""
     return f"\\x{point:02X}" if point < 256 else f"\\u{point:04X}" if point < 65536 else f"\\U{point:08X}"

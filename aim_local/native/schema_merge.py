@@ -1,11 +1,13 @@
 """One JSON schema instead of several that hold at once: `$ref` and `allOf` with what stands beside them, put together.
 
-The keywords of the result: `type` and `enum` as lists, `anyOf`, and those of single types. An answer is written by one
+The keywords of the result: `type` and `enum` as lists, `anyOf`, those of single types, and `apart`: lists of schemas
+(of each `oneOf`) of which an answer may be of one only. An answer is written by one
 schema; what would need two of them to look at the same text is refused.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ..errors import UsageError
@@ -21,11 +23,17 @@ Part = dict[str, Any]
 
 
 def merged(document: Document, schema: Schema, path: str, way: tuple[str, ...] = ()) -> Part:
-    """What a schema says, in one. way: the references that led here. Raises NothingError where it allows nothing."""
+    """What a schema says, in one. Raises NothingError where it allows nothing.
+
+    way: the references and allOf that led here.
+    """
     if isinstance(schema, bool):
         if not schema:
             raise nothing(path, "it is false")
         return {}
+    document.count(path)
+    if len(way) > MAX_DEPTH:
+        raise UsageError(f"the JSON schema has more than {MAX_DEPTH} $ref and allOf in each other at {shown(path)}")
     own, others = said(schema, path), []
     if "$ref" in own:
         ref = own.pop("$ref")
@@ -33,13 +41,9 @@ def merged(document: Document, schema: Schema, path: str, way: tuple[str, ...] =
             raise UsageError(
                 f"the JSON schema has the $ref {brief(ref)} at {shown(path)}, which means itself; change it"
             )
-        if len(way) > MAX_DEPTH:
-            raise UsageError(
-                f"the JSON schema has more than {MAX_DEPTH} references behind one another at {shown(path)}"
-            )
         others.append(merged(document, *document.target(ref, path), (*way, ref)))
     for i, inner in enumerate(own.pop("allOf", [])):
-        others.append(merged(document, inner, f"{path}.allOf[{i}]", way))
+        others.append(merged(document, inner, f"{path}.allOf[{i}]", (*way, "")))
     result: Part = {}
     for part in [*others, _plain(own, path)]:
         result = _both(result, part, path)
@@ -60,7 +64,8 @@ def _plain(own: Part, path: str) -> Part:
     if "const" in part:
         part = _both({"enum": [part.pop("const")]}, part, path)
     if "oneOf" in part:
-        part = _both(part, {"anyOf": part.pop("oneOf")}, path)
+        ways = part.pop("oneOf")
+        part = _both(part, {"anyOf": ways, "apart": [ways]}, path)
     if isinstance(part.get("items"), list):
         part["prefixItems"] = part.pop("items")
         if "additionalItems" in part:
@@ -85,7 +90,7 @@ def _both(one: Part, other: Part, path: str) -> Part:
 
 
 def _either(key: str, one: Any, other: Any, path: str) -> Any:
-    if one == other and key != "enum":
+    if one == other and key not in ("enum", "apart"):
         return one
     if key == "type":
         kinds = [kind for kind in one if kind in other or (kind == "integer" and "number" in other)]
@@ -98,6 +103,8 @@ def _either(key: str, one: Any, other: Any, path: str) -> Any:
         if not values:
             raise nothing(path, "its enums have no value in common")
         return values
+    if key == "apart":
+        return [*one, *other]
     if key == "required":
         return list(dict.fromkeys([*one, *other]))
     if key == "anyOf":
@@ -130,9 +137,13 @@ def _property(part: Part, name: str) -> Schema:
 
 
 def _all(schemas: list[Schema]) -> Schema:
-    if False in schemas:
+    if any(schema is False for schema in schemas):
         return False
-    some = [schema for schema in schemas if schema is not True]
+    known: dict[str, Schema] = {}  # each of them once, or parts that lead back to themselves would grow for ever
+    for schema in schemas:
+        inner = schema["allOf"] if isinstance(schema, dict) and schema.keys() == {"allOf"} else [schema]
+        known |= {json.dumps(one): one for one in inner if one is not True}
+    some = list(known.values())
     return {"allOf": some} if len(some) > 1 else some[0] if some else True
 
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from ..errors import UsageError
 from .schema_sense import brief, shown
 
-MAX_DEPTH = 32
+MAX_DEPTH, MAX_MERGED = 32, 50_000
 _BY_NAME, _LISTS = ("properties", "$defs", "definitions"), ("oneOf", "anyOf", "allOf", "prefixItems")
 _INNER = ("items", "additionalProperties", "additionalItems")
 Schema = dict[str, Any] | bool
@@ -20,6 +20,7 @@ class Document:
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
+        self._n_merged = 0
         self._anchors: dict[str, tuple[Schema, str]] = {}
         self._read: dict[str, tuple[Schema, str]] = {"#": (root, "$")}
         for path, part in _parts(root, "$", 0):
@@ -31,6 +32,14 @@ class Document:
         if ref not in self._read:
             self._read[ref] = self._found(ref, path)
         return self._read[ref]
+
+    def count(self, path: str) -> None:
+        """Schemas that are put together can be as many as ways through the references: twice as many with each."""
+        self._n_merged += 1
+        if self._n_merged > MAX_MERGED:
+            raise UsageError(
+                f"the JSON schema has too many parts that hold at once, at {shown(path)}; put them into fewer schemas"
+            )
 
     def _found(self, ref: str, path: str) -> tuple[Schema, str]:
         if not ref.startswith("#"):

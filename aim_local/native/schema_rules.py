@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from itertools import combinations
 from typing import Any
 
 from ..errors import UsageError
 from .digits import whole_numbers
-from .json_text import ANY, TextRules, gbnf_literal, simplified, times, within
+from .json_text import TextRules, gbnf_literal, simplified, times, within
 from .pattern import PatternError, pattern_text
 from .schema_merge import Part, merged
 from .schema_refs import Document, Schema
-from .schema_sense import BOUNDS, NothingError, brief, check_sense, integer_bounds, nothing, shown
+from .schema_sense import BOUNDS, FORMATS, NothingError, brief, check_sense, integer_bounds, nothing, shown
 
-MAX_RULES = 10_000
+MAX_RULES, MAX_APART = 10_000, 64
 _HEX = "[0-9a-fA-F]"
 _PAIR = rf'[89abAB] {_HEX}{{2}} "\\u" [dD] [c-fC-F] {_HEX}{{2}}'
 _DAY = '"0" [1-9] | [1-2] [0-9] | "3" [0-1]'
@@ -49,12 +50,6 @@ _BUILT_IN = {
     "date-string": r'"\"" date "\""',
     "time-string": r'"\"" time "\""',
     "date-time-string": r'"\"" date "T" time "\""',
-}
-_FORMATS = {  # rule, characters
-    "date": ("date-string", 10, 10),
-    "time": ("time-string", 9, 18),
-    "date-time": ("date-time-string", 20, 29),
-    **{f"uuid{version}": ("uuid", 36, 36) for version in ("", *"12345")},
 }
 _OF_KIND = {
     "object": ("properties", "required", "additionalProperties"),
@@ -110,6 +105,8 @@ class _Rules:
 
     def _body(self, name: str, schema: Schema, path: str) -> str:
         part = merged(self._document, schema, path)
+        for group in part.pop("apart", ()):
+            self._check_apart(group, path)
         if "anyOf" in part:
             ways = self._ways(part, path)
             self._begins[name] = ways, path
@@ -137,16 +134,41 @@ class _Rules:
             raise nothing(path, "none of its anyOf is possible")
         return found
 
+    def _check_apart(self, ways: list[Schema], path: str) -> None:
+        """Raises UsageError for a oneOf where an answer that one way allows could be allowed by another one, too."""
+        parts = []
+        for way in ways[: MAX_APART + 1]:
+            try:
+                parts.append(merged(self._document, way, path))
+            except NothingError:
+                continue
+        for part in parts:
+            part.pop("apart", None)
+        for one, other in combinations(parts, 2):
+            if any(self._is_possible({"allOf": pair}, path) for pair in ([_closed(one), other], [one, _closed(other)])):
+                raise UsageError(
+                    f"the JSON schema has 'oneOf' at {shown(path)}, of which an answer may be more than one, and a "
+                    "grammar cannot hold that; write anyOf"
+                )
+        if len(ways) > MAX_APART:
+            raise UsageError(f"the JSON schema has a 'oneOf' of more than {MAX_APART} at {shown(path)}; write anyOf")
+
     def _is_possible(self, schema: Schema, path: str, depth: int = 3) -> bool:
-        """Whether something is allowed, as far as types, enums and required properties say."""
+        """Whether something is allowed, as far as types, enums, bounds and required properties say."""
         try:
             part = merged(self._document, schema, path)
+            _check_possible(part, path)
         except NothingError:
             return False
-        known = part.get("properties", {}) if part.get("type") == ["object"] else {}
-        return depth == 0 or all(
-            self._is_possible(known[name], path, depth - 1) for name in part.get("required", ()) if name in known
-        )
+        if depth == 0:
+            return True
+        if "anyOf" in part:
+            rest = {key: value for key, value in part.items() if key not in ("anyOf", "apart")}
+            return any(self._is_possible({"allOf": [way, rest]}, path, depth - 1) for way in part["anyOf"])
+        if (part.get("type") or _kinds(part)) != ["object"]:
+            return True
+        known, other = part.get("properties", {}), part.get("additionalProperties", True)
+        return all(self._is_possible(known.get(name, other), path, depth - 1) for name in part.get("required", ()))
 
     def _typed(self, kind: str, part: Part, path: str) -> str:
         own = {key: part[key] for key in _OF_KIND[kind] if key in part}
@@ -165,15 +187,8 @@ class _Rules:
 
     def _string(self, part: Part, path: str) -> str:
         least, most = int(part.get("minLength", 0)), part.get("maxLength")
-        rule, low, high = _FORMATS.get(part.get("format", ""), ("", 0, 0))
-        if rule and "pattern" in part:
-            raise _beside("format", "pattern", path)
-        if rule:
-            if low > (low if most is None else most) or high < least:
-                raise nothing(path, f"{part['format']!r} has {low} to {high} characters")
-            if least > low or (most is not None and most < high):
-                raise _beside("minLength" if least > low else "maxLength", "format", path)
-            return rule
+        if "format" in part:
+            return _format(part, least, most, path)
         if "pattern" in part:
             return self._pattern(part["pattern"], least, None if most is None else int(most), path)
         if not least and most is None:
@@ -195,7 +210,7 @@ class _Rules:
             text = simplified(inside)
         if text is None:
             raise nothing(path, f"no text has the pattern {brief(pattern)} and the length")
-        return "string" if text == ANY else self._texts.string(text)
+        return self._texts.string(text)
 
     def _array(self, part: Part, path: str) -> str:
         items: Schema = part.get("items", True)
@@ -230,8 +245,11 @@ class _Rules:
         return tail
 
     def _object(self, part: Part, path: str) -> str:
-        known, required = part.get("properties", {}), part.get("required", [])
-        other: Schema = part.get("additionalProperties", "properties" not in part)
+        required, other = part.get("required", []), part.get("additionalProperties", True)
+        known = part.get("properties", {}) | {
+            name: other for name in required if name not in part.get("properties", {})
+        }
+        other = part.get("additionalProperties", "properties" not in part)
         if other is True and not known:
             return "object"
         pairs = {}
@@ -284,16 +302,39 @@ class _Rules:
                     open_ones.add(inner)
 
 
+def _check_possible(part: Part, path: str) -> None:
+    if "enum" in part:
+        _values(part, path)
+    elif len(part.get("type", ())) == 1:
+        check_sense({key: part[key] for key in ("type", *_OF_KIND[part["type"][0]]) if key in part}, path)
+
+
+def _closed(part: Part) -> Part:
+    """As its answers are written: without properties of which it does not speak."""
+    return {"additionalProperties": False, **part} if "properties" in part else part
+
+
 def _kinds(part: Part) -> list[str]:
     """What a schema without a type speaks of; anything, if of nothing."""
     if "properties" in part or part.get("additionalProperties", True) is not True or part.get("required"):
         return ["object"]
     for kind in ("array", "string"):
-        if any(key in part and (key != "format" or part[key] in _FORMATS) for key in _OF_KIND[kind]):
+        if any(key in part for key in _OF_KIND[kind]):
             return [kind]
     if any(key in part for key in BOUNDS):
         return ["number"]
     return []
+
+
+def _format(part: Part, least: int, most: float | None, path: str) -> str:
+    low, high = FORMATS[part["format"]]
+    if "pattern" in part:
+        raise _beside("format", "pattern", path)
+    if (most is not None and low > most) or high < least:
+        raise nothing(path, f"{part['format']!r} has {low} to {high} characters")
+    if least > low or (most is not None and most < high):
+        raise _beside("minLength" if least > low else "maxLength", "format", path)
+    return "uuid" if part["format"].startswith("uuid") else f"{part['format']}-string"
 
 
 def _constant(value: object) -> str:

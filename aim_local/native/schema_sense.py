@@ -17,6 +17,9 @@ _FAR = 10**15  # a bound without one on the other side: its integers have up to 
 _LONG, _LONG_PATH = 24, 100  # characters of a number and of a path that are shown
 _COUNTS = (("minItems", "maxItems"), ("minLength", "maxLength"))
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+FORMATS = {  # that have a grammar, and the characters of the shortest and of the longest text
+    "date": (10, 10), "time": (9, 18), "date-time": (20, 29), **{f"uuid{n}": (36, 36) for n in ("", *"12345")},
+}  # fmt: skip
 _SAYS_NOTHING = {  # of what is allowed
     "$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "title", "description", "default", "examples",
     "deprecated", "readOnly", "writeOnly", "discriminator", "example", "externalDocs", "xml",
@@ -43,6 +46,8 @@ def said(part: Mapping[str, Any], path: str) -> dict[str, Any]:
     for key, value in part.items():
         if key in _SAYS_NOTHING or key.startswith("x-") or (key == "uniqueItems" and value is False):
             continue
+        if key == "format" and isinstance(value, str) and value not in FORMATS:  # JSON schema: an annotation
+            continue
         if key not in _KNOWN and not (key == "additionalItems" and isinstance(part.get("items"), list)):
             raise UsageError(
                 f"the JSON schema has {key!r:.60} at {shown(path)}, which a grammar cannot hold; leave it out"
@@ -59,12 +64,6 @@ def check_sense(part: Mapping[str, Any], path: str) -> None:
         _check_bounds(path, part)
     for least, most in _COUNTS:
         _check_counts(path, part, least, most)
-    lost = [name for name in part.get("required", ()) if name not in part.get("properties", {})]
-    if lost:
-        raise UsageError(
-            f"the JSON schema requires {lost[0]!r:.60} at {shown(path)}, of which 'properties' says nothing, and a "
-            "grammar cannot hold that; put it into properties"
-        )
 
 
 def _check_kinds(path: str, part: Mapping[str, Any]) -> None:
