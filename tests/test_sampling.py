@@ -224,9 +224,16 @@ def test_a_schema_and_a_grammar() -> None:
 
 
 KEYS = (
-    "type", "items", "anyOf", "properties", "enum", "required", "minItems", "maxLength", "pattern", "const", "$ref"
+    "type", "items", "anyOf", "properties", "enum", "required", "minItems", "maxLength", "pattern", "const", "$ref",
+    "allOf", "oneOf", "prefixItems", "additionalProperties", "minimum", "format", "nullable", "uniqueItems", "a",
 )  # fmt: skip
-LEAF = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["object", "array", "string"])
+LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["object", "array", "string", "integer", "date", "#", "#/items"])
+)
 
 
 def lists_and_objects(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -267,7 +267,7 @@ class _Rules:
         if free:
             some = self._some(free, is_last_repeated=other is not False)
             inner += f' ( "," space ( {some} ) )?' if fixed else f"({some})?"
-        return f'"{{" space {inner} space "}}"'
+        return f'"{{" space {inner} space "}}"' if inner else '"{" space "}"'
 
     def _some(self, pairs: list[str], is_last_repeated: bool) -> str:
         """One or more of them, in their order."""
