@@ -152,7 +152,7 @@ REFUSED = {
     "(" * 60 + ")" * 60: "more than 50 parentheses",
     "a\\": "a backslash at its end",
     r"\q": "which ECMA-262 does not know",
-    "[]": "no text has the pattern",
+    "[]": "has the pattern",
 }
 
 

@@ -169,6 +169,8 @@ def test_names_of_other_properties(grammars: Grammars, key: str) -> None:
 REFUSED = [
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "'oneOf' at .* an answer may be more than one.*write anyOf"),
     ({"oneOf": [{"const": i} for i in range(99)]}, "'oneOf' of more than 64"),
+    ({"oneOf": [{"const": "a"}, {"type": "string", "pattern": "^b"}]}, "'oneOf' at"),
+    ({"oneOf": [{"properties": {"a": {}}, "required": ["b"]}, {"properties": {"b": {}}, "required": ["b"]}]}, "'oneOf' at"),
     ({"uniqueItems": True}, "'uniqueItems'"),
     ({"type": "string", "format": "time", "maxLength": 12}, "'maxLength' beside 'format'"),
     ({"type": "string", "format": "date", "maxLength": 3}, "allows nothing .*10 to 10 characters"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .json_text import times
+from .text_rules import times
 
 N_DIGITS = 16  # of a number without a bound on that side; JSON's readers keep 64 bits
 

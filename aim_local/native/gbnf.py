@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import UsageError
-from .json_text import escaped
+from .text_rules import escaped
 
 MAX_GRAMMAR, MAX_NESTING, MAX_REPEATED = 1 << 20, 200, 1 << 20
 _PARSER_REPEATS = 2000  # an item at most, in all repetitions behind it together

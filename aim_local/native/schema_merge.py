@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from ..errors import UsageError
+from .schema_kinds import Part
 from .schema_refs import MAX_DEPTH, Document, Schema
 from .schema_sense import brief, nothing, said, shown, suits
 
@@ -19,7 +20,6 @@ _LARGER, _SMALLER = (
     ("minimum", "exclusiveMinimum", "minItems", "minLength"),
     ("maximum", "exclusiveMaximum", "maxItems"),
 )
-Part = dict[str, Any]
 
 
 def merged(document: Document, schema: Schema, path: str, way: tuple[str, ...] = ()) -> Part:

@@ -8,58 +8,22 @@ and names that are no JSON in the answer, keywords that it drops.
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
-from itertools import combinations
 from typing import Any
 
 from ..errors import UsageError
 from .digits import whole_numbers
-from .json_text import TextRules, gbnf_literal, simplified, times, within
+from .json_rules import constant, with_shared
+from .json_text import simplified, within
 from .pattern import PatternError, pattern_text
-from .schema_merge import Part, merged
+from .schema_apart import check_apart, is_possible
+from .schema_kinds import OF_KIND, Part, beside, kinds_of, values_of
+from .schema_merge import merged
 from .schema_refs import Document, Schema
-from .schema_sense import BOUNDS, FORMATS, NothingError, brief, check_sense, integer_bounds, nothing, shown
+from .schema_sense import FORMATS, NothingError, brief, check_sense, integer_bounds, nothing, shown
+from .text_rules import TextRules, times
 
-MAX_RULES, MAX_APART = 10_000, 64
-_HEX = "[0-9a-fA-F]"
-_PAIR = rf'[89abAB] {_HEX}{{2}} "\\u" [dD] [c-fC-F] {_HEX}{{2}}'
-_DAY = '"0" [1-9] | [1-2] [0-9] | "3" [0-1]'
-_HOUR = '[01] [0-9] | "2" [0-3]'
-_BUILT_IN = {
-    "space": r'| " " | "\n"{1,2} [ \t]{0,20}',
-    "value": "object | array | string | number | boolean | null",
-    "object": '"{" space ( string ":" space value ("," space string ":" space value)* )? space "}"',
-    "array": '"[" space ( value ("," space value)* )? space "]"',
-    "string": r'"\"" char* "\""',
-    # not as "all but": llama.cpp would take bytes that are no UTF-8 for such characters
-    "char": r'[ !#-\[\]-~\x80-\uD7FF\uE000-\U0010FFFF] | [\\] (["\\bfnrt] | "u" code)',
-    # one character: half of a surrogate pair alone is none
-    "code": rf"[0-9a-cA-CefEF] {_HEX}{{3}} | [dD] ([0-7] {_HEX}{{2}} | {_PAIR})",
-    "number": '("-"? integral-part) ("." decimal-part)? ([eE] [-+]? exponent)?',
-    "integer": '("-"? integral-part)',
-    "integral-part": "[0] | [1-9] [0-9]{0,15}",
-    "decimal-part": "[0-9]{1,16}",
-    "exponent": '[0] | [1-9] [0-9]? | "1" [0-9]{2} | "2" [0-8] [0-9]',  # a double holds it behind 16 digits
-    "boolean": '("true" | "false")',
-    "null": '"null"',
-    "uuid": " ".join([r'"\""', f"{_HEX}{{8}}", *[f'"-" {_HEX}{{4}}'] * 3, f'"-" {_HEX}{{12}}', r'"\""']),
-    "date": f'[0-9]{{4}} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( {_DAY} )',
-    "time": f'({_HOUR}) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{{3}} )? '
-    f'( "Z" | ( "+" | "-" ) ( {_HOUR} ) ":" [0-5] [0-9] )',
-    "date-string": r'"\"" date "\""',
-    "time-string": r'"\"" time "\""',
-    "date-time-string": r'"\"" date "T" time "\""',
-}
-_OF_KIND = {
-    "object": ("properties", "required", "additionalProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": ("pattern", "minLength", "maxLength", "format"),
-    "integer": BOUNDS,
-    "number": BOUNDS,
-    "boolean": (),
-    "null": (),
-}
+MAX_RULES = 10_000
 
 
 def schema_rules(document: Document, root: dict[str, Any]) -> dict[str, str]:
@@ -84,13 +48,7 @@ class _Rules:
             if len(self._names) > MAX_RULES:
                 raise UsageError(f"the JSON schema makes more than {MAX_RULES} rules of a grammar; give a smaller one")
         self._check_circles()
-        rules = self._rules | self._texts.rules
-        new = list(rules.values())
-        while new:
-            words = {word for body in new for word in re.findall(r"[a-z-]+", body)} & (_BUILT_IN.keys() - rules.keys())
-            rules |= {word: _BUILT_IN[word] for word in sorted(words)}
-            new = [_BUILT_IN[word] for word in words]
-        return rules
+        return with_shared(self._rules | self._texts.rules)
 
     def _rule(self, schema: Schema, path: str) -> str:
         """The name of a schema's rule."""
@@ -106,14 +64,14 @@ class _Rules:
     def _body(self, name: str, schema: Schema, path: str) -> str:
         part = merged(self._document, schema, path)
         for group in part.pop("apart", ()):
-            self._check_apart(group, path)
+            check_apart(self._document, group, path)
         if "anyOf" in part:
             ways = self._ways(part, path)
             self._begins[name] = ways, path
             return " | ".join(ways)
         if "enum" in part:
-            return f"({' | '.join(map(_constant, _values(part, path)))})"
-        kinds = part.get("type") or _kinds(part)
+            return f"({' | '.join(map(constant, values_of(part, path)))})"
+        kinds = kinds_of(part)
         found, last = [], None
         for kind in kinds:
             try:
@@ -128,50 +86,14 @@ class _Rules:
         rest, found = {key: value for key, value in part.items() if key != "anyOf"}, []
         for i, way in enumerate(part["anyOf"]):
             schema: Schema = {"allOf": [way, rest]} if rest else way
-            if self._is_possible(schema, path):
+            if is_possible(self._document, schema, path):
                 found.append(self._rule(schema, f"{path}.anyOf[{i}]"))
         if not found:
             raise nothing(path, "none of its anyOf is possible")
         return found
 
-    def _check_apart(self, ways: list[Schema], path: str) -> None:
-        """Raises UsageError for a oneOf where an answer that one way allows could be allowed by another one, too."""
-        parts = []
-        for way in ways[: MAX_APART + 1]:
-            try:
-                parts.append(merged(self._document, way, path))
-            except NothingError:
-                continue
-        for part in parts:
-            part.pop("apart", None)
-        for one, other in combinations(parts, 2):
-            if any(self._is_possible({"allOf": pair}, path) for pair in ([_closed(one), other], [one, _closed(other)])):
-                raise UsageError(
-                    f"the JSON schema has 'oneOf' at {shown(path)}, of which an answer may be more than one, and a "
-                    "grammar cannot hold that; write anyOf"
-                )
-        if len(ways) > MAX_APART:
-            raise UsageError(f"the JSON schema has a 'oneOf' of more than {MAX_APART} at {shown(path)}; write anyOf")
-
-    def _is_possible(self, schema: Schema, path: str, depth: int = 3) -> bool:
-        """Whether something is allowed, as far as types, enums, bounds and required properties say."""
-        try:
-            part = merged(self._document, schema, path)
-            _check_possible(part, path)
-        except NothingError:
-            return False
-        if depth == 0:
-            return True
-        if "anyOf" in part:
-            rest = {key: value for key, value in part.items() if key not in ("anyOf", "apart")}
-            return any(self._is_possible({"allOf": [way, rest]}, path, depth - 1) for way in part["anyOf"])
-        if (part.get("type") or _kinds(part)) != ["object"]:
-            return True
-        known, other = part.get("properties", {}), part.get("additionalProperties", True)
-        return all(self._is_possible(known.get(name, other), path, depth - 1) for name in part.get("required", ()))
-
     def _typed(self, kind: str, part: Part, path: str) -> str:
-        own = {key: part[key] for key in _OF_KIND[kind] if key in part}
+        own = {key: part[key] for key in OF_KIND[kind] if key in part}
         check_sense({**own, "type": [kind]}, path)
         if kind == "object":
             return self._object(own, path)
@@ -206,10 +128,10 @@ class _Rules:
         if text and (least or most is not None):
             inside = within(text, least, most)
             if inside is None:
-                raise _beside("minLength" if least else "maxLength", "pattern", path)
+                raise beside("minLength" if least else "maxLength", "pattern", path)
             text = simplified(inside)
         if text is None:
-            raise nothing(path, f"no text has the pattern {brief(pattern)} and the length")
+            raise nothing(path, f"no text of the length has the pattern {brief(pattern)}")
         return self._texts.string(text)
 
     def _array(self, part: Part, path: str) -> str:
@@ -255,7 +177,7 @@ class _Rules:
         pairs = {}
         for name, schema in known.items():
             if schema is not False:
-                pairs[name] = f'{_constant(name)} space ":" space {self._rule(schema, f"{path}.properties.{name}")}'
+                pairs[name] = f'{constant(name)} space ":" space {self._rule(schema, f"{path}.properties.{name}")}'
             elif name in required:
                 raise nothing(path, f"the property {brief(name)} is required, and false")
         fixed = [pair for name, pair in pairs.items() if name in required]
@@ -302,80 +224,15 @@ class _Rules:
                     open_ones.add(inner)
 
 
-def _check_possible(part: Part, path: str) -> None:
-    if "enum" in part:
-        _values(part, path)
-    elif len(part.get("type", ())) == 1:
-        check_sense({key: part[key] for key in ("type", *_OF_KIND[part["type"][0]]) if key in part}, path)
-
-
-def _closed(part: Part) -> Part:
-    """As its answers are written: without properties of which it does not speak."""
-    return {"additionalProperties": False, **part} if "properties" in part else part
-
-
-def _kinds(part: Part) -> list[str]:
-    """What a schema without a type speaks of; anything, if of nothing."""
-    if "properties" in part or part.get("additionalProperties", True) is not True or part.get("required"):
-        return ["object"]
-    for kind in ("array", "string"):
-        if any(key in part for key in _OF_KIND[kind]):
-            return [kind]
-    if any(key in part for key in BOUNDS):
-        return ["number"]
-    return []
-
-
 def _format(part: Part, least: int, most: float | None, path: str) -> str:
     low, high = FORMATS[part["format"]]
     if "pattern" in part:
-        raise _beside("format", "pattern", path)
+        raise beside("format", "pattern", path)
     if (most is not None and low > most) or high < least:
         raise nothing(path, f"{part['format']!r} has {low} to {high} characters")
     if least > low or (most is not None and most < high):
-        raise _beside("minLength" if least > low else "maxLength", "format", path)
+        raise beside("minLength" if least > low else "maxLength", "format", path)
     return "uuid" if part["format"].startswith("uuid") else f"{part['format']}-string"
-
-
-def _constant(value: object) -> str:
-    return gbnf_literal(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def _values(part: Part, path: str) -> list[Any]:
-    """Those of an enum that the keywords beside it allow."""
-    values = []
-    for value in part["enum"]:
-        kind = next(kind for kind, of_kind in _PYTHON.items() if isinstance(value, of_kind))
-        beside = [key for key in _OF_KIND[kind] if key in part and key != "format"]
-        if (beside and kind not in ("string", "number")) or "pattern" in beside:
-            raise _beside(beside[0], "enum", path)
-        if kind == "string" and not part.get("minLength", 0) <= len(value) <= part.get("maxLength", len(value)):
-            continue
-        if kind == "number" and not _is_within(value, part):
-            continue
-        values.append(value)
-    if not values:
-        raise nothing(path, "no value of its enum is within its bounds")
-    return values
-
-
-_PYTHON: dict[str, Any] = {
-    "boolean": bool, "number": (int, float), "string": str, "null": type(None), "array": list, "object": dict,
-}  # fmt: skip
-
-
-def _is_within(value: float, part: Part) -> bool:
-    return (
-        part.get("minimum", value) <= value <= part.get("maximum", value)
-        and ("exclusiveMinimum" not in part or part["exclusiveMinimum"] < value)
-        and ("exclusiveMaximum" not in part or value < part["exclusiveMaximum"])
-    )
-
-
-def _beside(key: str, other: str, path: str) -> UsageError:
-    return UsageError(
-        f"the JSON schema has {key!r} beside {other!r} at {shown(path)}, and a grammar holds one of them; leave one out"
-    )
 
 
 def _unheld(key: str, path: str) -> UsageError:
