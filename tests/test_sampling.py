@@ -170,7 +170,7 @@ for _ in range(MAX_DEPTH + 1):
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        ({"type": "number", "minimum": 3}, "'minimum' at \\$"),
+        ({"type": "number", "multipleOf": 3}, "'multipleOf' at \\$"),
         ({"not": {}}, "'not'"),
         ({"type": "object", "properties": {"a": {"type": "string", "contains": 1}}}, r"\$\.properties\.a"),
         ({"type": "string", "pattern": "(?=a)"}, "looks ahead"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
@@ -23,7 +24,8 @@ Schema = dict[str, Any]
 PARTS: list[Schema] = [
     {"type": "string"}, {"type": ["integer", "null"]}, {"type": "object"}, {"type": "array"}, {"const": "abc"},
     {"enum": ["abc", 3, None, [1], {"a": 1}]}, {"pattern": "^[a-c]+$"}, {"minLength": 2}, {"maxLength": 3},
-    {"format": "date"}, {"minimum": 3, "type": "integer"}, {"maximum": 105.0, "type": ["integer", "string"]},
+    {"format": "date"}, {"minimum": 3.5}, {"minimum": 3, "type": "integer"},
+    {"maximum": 105.0, "type": ["integer", "string"]},
     {"items": {"type": "integer"}}, {"prefixItems": [{"const": 1}, {"type": "boolean"}]}, {"minItems": 2},
     {"maxItems": 1}, {"items": False}, {"properties": {"a": {"type": "integer"}, '"]\\': {"const": "x"}}},
     {"properties": {"a": True, "b": False}, "required": ["a"]}, {"required": ["a"]},
@@ -153,6 +155,28 @@ def test_integers_within_bounds(grammars: Grammars, low: int | None, high: int |
         assert grammars.takes(grammar, str(value)) == jsonschema_rs.is_valid(schema, value), (schema, value)
 
 
+PLACES = (
+    st.decimals(-120, 120, places=0) | st.decimals(-3, 3, places=2) | st.sampled_from([Decimal("1e9"), Decimal("0.1")])
+)
+BOUNDS = st.dictionaries(
+    st.sampled_from(["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"]), PLACES, max_size=3
+)
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(bounds=BOUNDS, number=PLACES, seed=st.integers(0, 99))
+def test_numbers_within_bounds(grammars: Grammars, bounds: dict[str, Decimal], number: Decimal, seed: int) -> None:
+    schema = {"type": "number", **{name: float(bound) for name, bound in bounds.items()}}
+    step = Decimal("0.001")
+    near = [number, *(value for bound in bounds.values() for value in (bound, bound - step, bound + step))]
+    grammar, said = grammar_or_error(schema)
+    for value in near:
+        is_valid = jsonschema_rs.is_valid(schema, float(value))
+        assert (grammars.takes(grammar, f"{value:f}") if grammar else False) == is_valid, (schema, value, said)
+    drawn = grammars.drawn(grammar, seed, limit=60) if grammar else None
+    assert drawn is None or jsonschema_rs.is_valid(schema, json.loads(drawn)), (schema, drawn)
+
+
 KEYS = {"a": True, '"]\\': {"const": 1}, "ab": {"const": 1}, "é": {"const": 1}}
 
 
@@ -170,7 +194,10 @@ REFUSED = [
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "'oneOf' at .* an answer may be more than one.*write anyOf"),
     ({"oneOf": [{"const": i} for i in range(99)]}, "'oneOf' of more than 64"),
     ({"oneOf": [{"const": "a"}, {"type": "string", "pattern": "^b"}]}, "'oneOf' at"),
-    ({"oneOf": [{"properties": {"a": {}}, "required": ["b"]}, {"properties": {"b": {}}, "required": ["b"]}]}, "'oneOf' at"),
+    ({"oneOf": [{"properties": {name: {}}, "required": ["b"]} for name in "ab"]}, "'oneOf' at"),
+    ({"type": "number", "minimum": 1.5, "maximum": 1.4}, r"no number is within 1\.5 and 1\.4"),
+    ({"type": "number", "minimum": 1e-12, "maximum": 1.5e-12}, "no number of a few digits is within; give wider"),
+    ({"type": "number", "minimum": 10**17}, "as the lowest number at .* give both bounds"),
     ({"uniqueItems": True}, "'uniqueItems'"),
     ({"type": "string", "format": "time", "maxLength": 12}, "'maxLength' beside 'format'"),
     ({"type": "string", "format": "date", "maxLength": 3}, "allows nothing .*10 to 10 characters"),

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from ..errors import UsageError
-from .digits import whole_numbers
+from .digits import decimal_numbers, whole_numbers
 from .json_rules import constant, with_shared
 from .json_text import simplified, within
 from .pattern import PatternError, pattern_text
@@ -20,7 +20,7 @@ from .schema_apart import check_apart, is_possible
 from .schema_kinds import OF_KIND, Part, beside, kinds_of, values_of
 from .schema_merge import merged
 from .schema_refs import Document, Schema
-from .schema_sense import FORMATS, NothingError, brief, check_sense, integer_bounds, nothing, shown
+from .schema_sense import FORMATS, NothingError, brief, check_sense, integer_bounds, nothing, number_bounds, shown
 from .text_rules import TextRules, times
 
 MAX_RULES = 10_000
@@ -104,7 +104,7 @@ class _Rules:
         if not own:
             return kind
         if kind == "number":
-            raise _unheld(next(iter(own)), path)
+            return _number(own, path)
         return f"({whole_numbers(*integer_bounds(own))})"
 
     def _string(self, part: Part, path: str) -> str:
@@ -235,8 +235,13 @@ def _format(part: Part, least: int, most: float | None, path: str) -> str:
     return "uuid" if part["format"].startswith("uuid") else f"{part['format']}-string"
 
 
-def _unheld(key: str, path: str) -> UsageError:
-    return UsageError(
-        f"the JSON schema has {key!r} at {shown(path)}, which a grammar cannot hold of numbers that are not whole; "
-        "leave it out, or give the type integer"
-    )
+def _number(part: Part, path: str) -> str:
+    low, high = number_bounds(part)
+    ways = decimal_numbers(low, high)
+    if ways is None and low and high and low[0] >= high[0]:
+        raise nothing(path, f"no number is within {low[0]} and {high[0]}")
+    if ways is None:
+        raise UsageError(
+            f"the JSON schema has bounds at {shown(path)} that no number of a few digits is within; give wider ones"
+        )
+    return f"({ways})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, TypeGuard
 
 from ..errors import UsageError
@@ -60,7 +61,7 @@ def said(part: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 def check_sense(part: Mapping[str, Any], path: str) -> None:
     """Raises UsageError for a schema that allows nothing, or counts further than a grammar does."""
-    if "integer" in part.get("type", ()):
+    if "integer" in part.get("type", ()) or "number" in part.get("type", ()):
         _check_bounds(path, part)
     for least, most in _COUNTS:
         _check_counts(path, part, least, most)
@@ -117,10 +118,10 @@ def _check_bounds(path: str, part: Mapping[str, Any]) -> None:
     if far is not None:
         which = "lowest" if high is None else "largest"
         raise UsageError(
-            f"the JSON schema has {far} as the {which} integer at {shown(path)}, and integers without an end are "
+            f"the JSON schema has {far} as the {which} number at {shown(path)}, and numbers without an end are "
             "written in 16 digits; give both bounds"
         )
-    if low is not None and high is not None and low > high:
+    if low is not None and high is not None and low > high and "number" not in part["type"]:
         raise nothing(path, f"no integer is at least {low} and at most {high}")
 
 
@@ -131,6 +132,15 @@ def integer_bounds(part: Mapping[str, Any]) -> tuple[int | None, int | None]:
     high = [math.floor(part["maximum"])] if "maximum" in part else []
     high += [math.ceil(part["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in part else []
     return max(low, default=None), min(high, default=None)
+
+
+def number_bounds(part: Mapping[str, Any]) -> tuple[tuple[Decimal, bool] | None, tuple[Decimal, bool] | None]:
+    """The bounds of a number as they are written, and whether each is left out itself."""
+    low, high = (
+        [(Decimal(str(part[name])), name.startswith("exclusive")) for name in names if name in part]
+        for names in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
+    )
+    return max(low, default=None), min(high, key=lambda bound: (bound[0], not bound[1]), default=None)
 
 
 def _check_counts(path: str, part: Mapping[str, Any], least: str, most: str) -> None:
