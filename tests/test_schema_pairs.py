@@ -198,6 +198,7 @@ REFUSED = [
     ({"type": "number", "minimum": 1.5, "maximum": 1.4}, r"no number is within 1\.5 and 1\.4"),
     ({"type": "number", "minimum": 1e-12, "maximum": 1.5e-12}, "no number of a few digits is within; give wider"),
     ({"type": "number", "minimum": 10**17}, "as the lowest number at .* give both bounds"),
+    ({"anyOf": [{"type": "string"}], "nullable": True}, "'nullable' without a type at"),
     ({"uniqueItems": True}, "'uniqueItems'"),
     ({"type": "string", "format": "time", "maxLength": 12}, "'maxLength' beside 'format'"),
     ({"type": "string", "format": "date", "maxLength": 3}, "allows nothing .*10 to 10 characters"),

@@ -56,6 +56,11 @@ def said(part: Mapping[str, Any], path: str) -> dict[str, Any]:
         found[key] = value
     _check_kinds(path, found)
     _check_values(path, found)
+    if found.get("nullable") and "type" not in found:
+        raise UsageError(
+            f"the JSON schema has 'nullable' without a type at {shown(path)}, where OpenAPI gives it no meaning; write "
+            'anyOf with {"type": "null"}'
+        )
     return found
 
 
