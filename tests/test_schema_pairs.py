@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from decimal import Decimal
 from itertools import combinations
 from typing import Any
@@ -175,6 +176,21 @@ def test_numbers_within_bounds(grammars: Grammars, bounds: dict[str, Decimal], n
         assert (grammars.takes(grammar, f"{value:f}") if grammar else False) == is_valid, (schema, value, said)
     drawn = grammars.drawn(grammar, seed, limit=60) if grammar else None
     assert drawn is None or jsonschema_rs.is_valid(schema, json.loads(drawn)), (schema, drawn)
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(
+    year=st.integers(0, 9999) | st.sampled_from([4, 1900, 2000, 2024]), month=st.integers(0, 13), day=st.integers(0, 32)
+)
+def test_days_of_the_calendar(grammars: Grammars, year: int, month: int, day: int) -> None:
+    grammar = schema_grammar({"type": "string", "format": "date"})
+    for numbers in ((year, month, day), (year, 2, 29), (year, month, 31), (year, month, 30)):
+        said = "{:04}-{:02}-{:02}".format(*numbers)
+        try:
+            is_day = bool(date.fromisoformat(said))
+        except ValueError:
+            is_day = False
+        assert grammars.takes(grammar, f'"{said}"') == is_day, said
 
 
 KEYS = {"a": True, '"]\\': {"const": 1}, "ab": {"const": 1}, "é": {"const": 1}}

@@ -1,7 +1,7 @@
 """The rules (GBNF) that grammars of JSON share: values of any kind, white space, dates and numbers.
 
-As llama.cpp's own converter has them (common/json-schema-to-grammar.cpp), but for what is no JSON: halves of surrogate
-pairs, bytes that are no UTF-8, exponents beyond a double.
+As llama.cpp's own converter has them (common/json-schema-to-grammar.cpp), but for what is no JSON or no day: halves of
+surrogate pairs, bytes that are no UTF-8, exponents beyond a double, the 31st of November.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .text_rules import gbnf_literal
 
 _HEX = "[0-9a-fA-F]"
 _PAIR = rf'[89abAB] {_HEX}{{2}} "\\u" [dD] [c-fC-F] {_HEX}{{2}}'
-_DAY = '"0" [1-9] | [1-2] [0-9] | "3" [0-1]'
+_FOURTH = '"0" [48] | [2468] [048] | [13579] [26]'
 _HOUR = '[01] [0-9] | "2" [0-3]'
 _RULES = {
     "space": r'| " " | "\n"{1,2} [ \t]{0,20}',
@@ -33,7 +33,12 @@ _RULES = {
     "boolean": '("true" | "false")',
     "null": '"null"',
     "uuid": " ".join([r'"\""', f"{_HEX}{{8}}", *[f'"-" {_HEX}{{4}}'] * 3, f'"-" {_HEX}{{12}}', r'"\""']),
-    "date": f'[0-9]{{4}} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( {_DAY} )',
+    "date": 'year "-" month-day | leap-year "-02-29"',
+    "year": '[1-9] [0-9]{3} | "0" ([1-9] [0-9]{2} | "0" ([1-9] [0-9] | "0" [1-9]))',
+    "month-day": '("0" [13578] | "1" [02]) "-" (day | "29" | "30" | "31") | ("0" [469] | "11") "-" (day | "29" | "30") '
+    '| "02-" day',
+    "day": '"0" [1-9] | "1" [0-9] | "2" [0-8]',
+    "leap-year": f'[0-9]{{2}} ({_FOURTH}) | ({_FOURTH}) "00"',
     "time": f'({_HOUR}) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{{3}} )? '
     f'( "Z" | ( "+" | "-" ) ( {_HOUR} ) ":" [0-5] [0-9] )',
     "date-string": r'"\"" date "\""',
