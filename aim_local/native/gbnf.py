@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..errors import UsageError
+from .text_rules import escaped
 
 MAX_GRAMMAR, MAX_NESTING, MAX_REPEATED = 1 << 20, 200, 1 << 20
 _PARSER_REPEATS = 2000  # an item at most, in all repetitions behind it together
@@ -17,11 +18,13 @@ _PART = re.compile(
 
 def check_text(grammar: str) -> None:
     """Raises UsageError for what would take the parser too much memory or stack, or what it would never end with."""
+    if grammar.startswith("\ufeff"):
+        raise UsageError("the grammar begins with a byte order mark; read its file as utf-8-sig, or leave it out")
     if len(grammar) > MAX_GRAMMAR:
         raise UsageError(f"the grammar has {len(grammar)} characters; give at most {MAX_GRAMMAR}")
     strange = next((c for c in grammar if not c.isprintable() and c not in "\n\r\t"), None)
     if strange is not None:
-        raise UsageError(f"the grammar has the control character {strange!r}; write it as \\x{ord(strange):02X}")
+        raise UsageError(f"the grammar has the control character {strange!r}; write it as {escaped(ord(strange))}")
     depth = deepest = n_repeated = 0
     n_item = n_times = 1  # of what a repetition would repeat
     for part in _PART.finditer(grammar):

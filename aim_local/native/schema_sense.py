@@ -1,25 +1,39 @@
-"""What a JSON schema must not say: what allows nothing, and what llama.cpp's converter would read as something else.
+"""What a JSON schema must not say: keywords of the wrong kind, and what allows nothing.
 
-Looks at one schema at a time; which keywords there are, and which may stand together, is grammar.py's.
+Looks at one schema at a time. What stands beside what is schema_merge.py's, what is written schema_rules.py's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, TypeGuard
 
 from ..errors import UsageError
+from .json_text import MOST_TIMES
 
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1  # the converter's whole numbers
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1  # the whole numbers that readers of JSON keep
 _FAR = 10**15  # a bound without one on the other side: its integers have up to 16 digits
-_LONG = 24  # characters of a number that are shown
-_MOST_TIMES = 2000  # llama.cpp's MAX_REPETITION_THRESHOLD
+_LONG, _LONG_PATH = 24, 100  # characters of a number and of a path that are shown
 _COUNTS = (("minItems", "maxItems"), ("minLength", "maxLength"))
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+FORMATS = {  # that have a grammar, and the characters of the shortest and of the longest text
+    "date": (10, 10), "time": (9, 18), "date-time": (20, 29), **{f"uuid{n}": (36, 36) for n in ("", *"12345")},
+}  # fmt: skip
+_SAYS_NOTHING = {  # of what is allowed
+    "$schema", "$id", "$comment", "$anchor", "$defs", "definitions", "title", "description", "default", "examples",
+    "deprecated", "readOnly", "writeOnly", "discriminator", "example", "externalDocs", "xml",
+}  # fmt: skip
+_KNOWN = {
+    "$ref", "oneOf", "anyOf", "allOf", "type", "nullable", "const", "enum", "properties", "required", "items",
+    "additionalProperties", "prefixItems", "minItems", "maxItems", "pattern", "minLength", "maxLength", "format",
+    *BOUNDS,
+}  # fmt: skip
 _IS: dict[str, Callable[[object], bool]] = {
     "string": lambda value: isinstance(value, str),
-    "integer": lambda value: _is_number(value) and value == math.floor(value),
-    "number": lambda value: _is_number(value),
+    "integer": lambda value: is_number(value) and value == math.floor(value),
+    "number": lambda value: is_number(value),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "array": lambda value: isinstance(value, list),
@@ -27,135 +41,173 @@ _IS: dict[str, Callable[[object], bool]] = {
 }
 
 
-def check_sense(path: str, part: Mapping[str, Any], root: Mapping[str, Any]) -> None:
-    """Raises UsageError. path: where this part of the schema `root` stands."""
-    if part.get("type") == "integer":
+def said(part: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The keywords that say what is allowed. Raises UsageError for those that a grammar cannot hold, or of no sense."""
+    found = {}
+    for key, value in part.items():
+        if key in _SAYS_NOTHING or key.startswith("x-") or (key == "uniqueItems" and value is False):
+            continue
+        if key == "format" and isinstance(value, str) and value not in FORMATS:  # JSON schema: an annotation
+            continue
+        if key not in _KNOWN and not (key == "additionalItems" and isinstance(part.get("items"), list)):
+            raise UsageError(
+                f"the JSON schema has {key!r:.60} at {shown(path)}, which a grammar cannot hold; leave it out"
+            )
+        found[key] = value
+    _check_kinds(path, found)
+    _check_values(path, found)
+    if found.get("nullable") and "type" not in found:
+        raise UsageError(
+            f"the JSON schema has 'nullable' without a type at {shown(path)}, where OpenAPI gives it no meaning; write "
+            'anyOf with {"type": "null"}'
+        )
+    return found
+
+
+def check_sense(part: Mapping[str, Any], path: str) -> None:
+    """Raises UsageError for a schema that allows nothing, or counts further than a grammar does."""
+    if "integer" in part.get("type", ()) or "number" in part.get("type", ()):
         _check_bounds(path, part)
     for least, most in _COUNTS:
         _check_counts(path, part, least, most)
-    _check_values(path, part)
-    _check_required(path, part)
-    _check_all_of(path, part, root)
+
+
+def _check_kinds(path: str, part: Mapping[str, Any]) -> None:
+    for name, value in part.items():
+        what = _kind(name)
+        if what and not what[1](value):
+            raise UsageError(f"the JSON schema has {brief(value)} as {name!r} at {shown(path)}; {name} must {what[0]}")
+    kinds = part.get("type", [])
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        if kind not in _IS:
+            raise UsageError(
+                f"the JSON schema has an unrecognized type {brief(kind).strip(chr(39))} at {shown(path)}; give one of "
+                f"{', '.join(_IS)}"
+            )
+
+
+def _kind(name: str) -> tuple[str, Callable[[Any], bool]] | None:
+    """What the value of a keyword has to be."""
+    if name in ("pattern", "format", "$ref"):
+        return "be a text", lambda value: isinstance(value, str)
+    if name == "type":
+        return (
+            "not be empty: a text or a list of texts",
+            lambda value: (
+                isinstance(value, str)
+                or (isinstance(value, list) and value != [] and all(isinstance(v, str) for v in value))
+            ),
+        )
+    if name in BOUNDS:
+        return "be a number", is_number
+    if any(name in pair for pair in _COUNTS):
+        return "be a non-negative integer", lambda value: _IS["integer"](value)
+    if name == "nullable":
+        return "be true or false", lambda value: isinstance(value, bool)
+    if name == "enum":
+        return "be a non-empty array", lambda value: isinstance(value, list) and value != []
+    if name in ("oneOf", "anyOf", "allOf"):
+        return "not be empty", lambda value: value != []
+    if name == "required":
+        return (
+            "be there: give a list of names",
+            lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+        )
+    return None
 
 
 def _check_bounds(path: str, part: Mapping[str, Any]) -> None:
-    for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-        value = part.get(name)
-        if _is_number(value) and not _SMALLEST <= value <= _LARGEST:
-            raise UsageError(
-                f"the JSON schema has {_short(value)} as {name!r} at {path}, which is beyond 64 bits; give one within, "
-                "or leave it out"
-            )
-    low, high = _least(part), _most(part)
+    low, high = integer_bounds(part)
     far = low if high is None and low is not None and low > _FAR else None
     far = high if low is None and high is not None and high < -_FAR else far
     if far is not None:
         which = "lowest" if high is None else "largest"
         raise UsageError(
-            f"the JSON schema has {far} as the {which} integer at {path}, and integers without an end are written in "
-            "16 digits; give both bounds"
+            f"the JSON schema has {far} as the {which} number at {shown(path)}, and numbers without an end are "
+            "written in 16 digits; give both bounds"
         )
-    if low is not None and high is not None and low > high:
-        raise _nothing(path, f"no integer is at least {low} and at most {high}")
+    if low is not None and high is not None and low > high and "number" not in part["type"]:
+        raise nothing(path, f"no integer is at least {low} and at most {high}")
 
 
-def _least(part: Mapping[str, Any]) -> int | None:
-    """As the converter rounds: `minimum` goes first."""
-    least, below = part.get("minimum"), part.get("exclusiveMinimum")
-    return math.ceil(least) if _is_number(least) else math.floor(below) + 1 if _is_number(below) else None
+def integer_bounds(part: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The smallest and the largest integer that is allowed."""
+    low = [math.ceil(part["minimum"])] if "minimum" in part else []
+    low += [math.floor(part["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in part else []
+    high = [math.floor(part["maximum"])] if "maximum" in part else []
+    high += [math.ceil(part["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in part else []
+    return max(low, default=None), min(high, default=None)
 
 
-def _most(part: Mapping[str, Any]) -> int | None:
-    most, above = part.get("maximum"), part.get("exclusiveMaximum")
-    return math.floor(most) if _is_number(most) else math.ceil(above) - 1 if _is_number(above) else None
+def number_bounds(part: Mapping[str, Any]) -> tuple[tuple[Decimal, bool] | None, tuple[Decimal, bool] | None]:
+    """The bounds of a number as they are written, and whether each is left out itself."""
+    low, high = (
+        [(Decimal(str(part[name])), name.startswith("exclusive")) for name in names if name in part]
+        for names in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
+    )
+    return max(low, default=None), min(high, key=lambda bound: (bound[0], not bound[1]), default=None)
 
 
 def _check_counts(path: str, part: Mapping[str, Any], least: str, most: str) -> None:
-    for name in (least, most):
-        value = part.get(name)
-        if _is_number(value) and value > _MOST_TIMES:
-            raise UsageError(
-                f"the JSON schema has {_short(value)} as {name!r} at {path}; a grammar counts to {_MOST_TIMES}: give "
-                "that or less, or leave it out"
-            )
     low, high = part.get(least), part.get(most)
-    if _is_number(low) and _is_number(high) and low > high:
-        raise _nothing(path, f"{least!r} is {_short(low)} and {most!r} {_short(high)}")
+    if low is not None and high is not None and low > high:
+        raise nothing(path, f"{least!r} is {_short(low)} and {most!r} {_short(high)}")
+    for name in (least, most):
+        value = part.get(name, 0)
+        if value < 0:
+            raise UsageError(
+                f"the JSON schema has {_short(value)} as {name!r} at {shown(path)}; {name} must be a "
+                "non-negative integer"
+            )
+        if value > MOST_TIMES:
+            raise UsageError(
+                f"the JSON schema has {_short(value)} as {name!r} at {shown(path)}; a grammar counts to {MOST_TIMES}: "
+                "give that or less, or leave it out"
+            )
 
 
 def _check_values(path: str, part: Mapping[str, Any]) -> None:
-    """Of `const` and `enum`: whole numbers keep their digits, and the type beside them allows them."""
-    one = [part["const"]] if "const" in part else []
-    several = part.get("enum")
-    for value in [*one, *(several if isinstance(several, list) else [])]:
+    """Whole numbers keep their digits, and the type beside a value allows it."""
+    for name in BOUNDS:
+        value = part.get(name, 0)
+        if not _SMALLEST <= value <= _LARGEST:
+            raise UsageError(
+                f"the JSON schema has {_short(value)} as {name!r} at {shown(path)}, which is beyond 64 bits; give one "
+                "within, or leave it out"
+            )
+    for value in [*([part["const"]] if "const" in part else []), *part.get("enum", [])]:
         for number in _numbers(value):
             if isinstance(number, int) and not _SMALLEST <= number < 2**64:
                 raise UsageError(
-                    f"the JSON schema has {_short(number)} at {path}, which is beyond 64 bits; write it as a text"
+                    f"the JSON schema has {_short(number)} at {shown(path)}, which is beyond 64 bits; write it as "
+                    "a text"
                 )
-        if not _suits(value, part.get("type")):
+        kinds = part.get("type", [])
+        if kinds and not suits(value, [*([kinds] if isinstance(kinds, str) else kinds), *_null(part)]):
             raise UsageError(
-                f"the JSON schema has {value!r:.60} at {path}, which its type {part['type']!r:.60} rules out; leave "
+                f"the JSON schema has {brief(value)} at {shown(path)}, which its type {kinds!r:.60} rules out; leave "
                 "one of them out"
             )
 
 
-def _suits(value: object, kind: object) -> bool:
-    """Whether a value is of a type, or of one of several. What is no type is told by the converter."""
-    kinds = kind if isinstance(kind, list) else [kind]
-    known = [_IS[name] for name in kinds if isinstance(name, str) and name in _IS]
-    return not known or any(is_so(value) for is_so in known)
+def _null(part: Mapping[str, Any]) -> list[str]:
+    return ["null"] if part.get("nullable") else []
 
 
-def _check_required(path: str, part: Mapping[str, Any]) -> None:
-    required, known = part.get("required", []), part.get("properties", {})
-    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        raise UsageError(f"the JSON schema has {required!r:.60} as 'required' at {path}; give a list of names")
-    lost = [name for name in required if name not in known]
-    if lost:
-        raise UsageError(
-            f"the JSON schema requires {lost[0]!r:.60} at {path}, of which 'properties' says nothing, and a grammar "
-            "cannot hold that; put it into properties"
-        )
-
-
-def _check_all_of(path: str, part: Mapping[str, Any], root: Mapping[str, Any]) -> None:
-    """The converter puts together objects, or takes the values that all of several enums have."""
-    parts = [_target(inner, root) for inner in part.get("allOf", []) if isinstance(inner, dict)]
-    enums = [inner["enum"] for inner in parts if isinstance(inner.get("enum"), list)]
-    if enums and len(enums) == len(parts):
-        if not any(all(value in enum for enum in enums) for value in enums[0]):
-            raise _nothing(f"{path}.allOf", "its enums have no value in common")
-    elif not all("properties" in inner or "anyOf" in inner for inner in parts):
-        raise UsageError(
-            f"the JSON schema has 'allOf' at {path}, and a grammar holds only objects with properties in it, or enums; "
-            "put all into one schema"
-        )
-
-
-def _target(part: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a reference means, {"properties": {}} where nobody can say; the converter tells that."""
-    for _ in range(32):
-        if not isinstance(part.get("$ref"), str):
-            return part
-        found: object = root
-        for step in part["$ref"].removeprefix("#").split("/")[1:]:
-            found = found.get(step) if isinstance(found, Mapping) else None
-        if not isinstance(found, Mapping):
-            break
-        part = found
-    return {"properties": {}}
+def suits(value: object, kinds: list[str]) -> bool:
+    """Whether a value is of one of several types."""
+    return any(_IS[kind](value) for kind in kinds)
 
 
 def _numbers(value: object) -> Iterator[int | float]:
     if isinstance(value, list | dict):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _numbers(inner)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif is_number(value):
         yield value
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
+def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -164,5 +216,20 @@ def _short(number: int | float) -> str:
     return text if len(text) <= _LONG else f"{text[:4]}... ({len(text.lstrip('-'))} digits)"
 
 
-def _nothing(path: str, why: str) -> UsageError:
-    return UsageError(f"the JSON schema allows nothing at {path}: {why}; change it")
+def brief(value: object) -> str:
+    """A value as a message shows it: not all of a long one."""
+    text = _short(value) if is_number(value) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def shown(path: str) -> str:
+    """Where a schema stands, as a message shows it: both ends of a long path."""
+    return path if len(path) <= _LONG_PATH else f"{path[: _LONG_PATH // 2]}...{path[-_LONG_PATH // 2 :]}"
+
+
+class NothingError(UsageError):
+    """A schema that allows nothing."""
+
+
+def nothing(path: str, why: str) -> NothingError:
+    return NothingError(f"the JSON schema allows nothing at {shown(path)}: {why}; change it")
