@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _out
 from ._option_names import in_options
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from aim_local.lab.plan.calibration import Calibration
 
 _SHOWN_TIMES = 8
+
+
+def plain_plan(made: Forecast) -> dict[str, Any]:
+    """For --json: what it says is in the words of the command line, too."""
+    found = made.to_dict()
+    changes = [{**suggestion, "change": in_options(suggestion["change"])} for suggestion in found["suggestions"]]
+    lines = {name: in_options(found[name]) for name in ("verdict", "advice")}
+    return {**found, **lines, "suggestions": changes, "warnings": [in_options(line) for line in found["warnings"]]}
 
 
 def show_plan(made: Forecast) -> None:
@@ -97,7 +105,7 @@ def _show_memory(made: Forecast) -> None:
         _out.line(f"a conversation holds {gigabytes(held)} more, to rank these visual tokens again for later questions")
     _out.line(in_options(made.verdict))
     if made.advice:
-        _out.line(made.advice)
+        _out.line(in_options(made.advice))
 
 
 def _show_time(made: Forecast) -> None:

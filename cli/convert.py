@@ -12,6 +12,7 @@ from aim_local.config import KV_TYPES
 
 from . import _extra, _log, _out
 from . import _options as opt
+from ._option_names import in_options
 from ._progress import ByteBar
 from ._table import print_table, size, types
 
@@ -57,7 +58,7 @@ def convert(
         if replaces:
             _log.say(f"note: it took the place of the model that was in {target}")
         for note in result.notes:
-            _log.say(f"note: {note}")
+            _log.say(f"note: {in_options(note)}")
         _log.say(f"try it: aim-local chat {_name_for(result, out)} CLIP")
 
 

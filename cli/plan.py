@@ -11,7 +11,7 @@ from aim_local.errors import UsageError
 from . import _hub, _log, _out, _runtime
 from . import _options as opt
 from ._groups import Without
-from ._plan_text import show_calibration, show_plan
+from ._plan_text import plain_plan, show_calibration, show_plan
 from ._ttft import MEASURING, check
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plan(
         else:
             made = make_ttft_plan(opened, _pacer(opened, config, output).choose(request, ttft))
     if output.json:
-        _out.json(made.to_dict())
+        _out.json(plain_plan(made))
         return
     show_plan(made)
     if not output.quiet:

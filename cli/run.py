@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aim_local.errors import AimError, UsageError
+from aim_local.errors import AimError, SuiteError, UsageError
 
 from . import _hub, _log, _out
 from . import _options as opt
@@ -119,7 +119,7 @@ def _without_bad(path: Path, asked: Asked, skip_bad: bool) -> Asked:
             _log.say(line)
         if len(e.lines) > _SHOWN:
             _log.say(f"... and {len(e.lines) - _SHOWN} more")
-        raise
+        raise SuiteError(f"{e}: --skip-bad") from e
     return asked
 
 

@@ -129,12 +129,12 @@ def gather(checkpoint: Checkpoint, tower: Checkpoint | None, model: Family) -> d
         wanted = checkpoint.config.get("mm_vision_tower", "the one it was trained with")
         raise ConvertError(
             f"{checkpoint.folder} does not carry its vision tower ({wanted}); "
-            "download that and pass its folder as --vision-tower"
+            "download that and pass its folder as vision_tower"
         )
     found = {n: ref for n, ref in sanitize_all(tower.tensors, tower=True).items() if n.startswith("vision.")}
     if not found:
         raise ConvertError(
-            f"--vision-tower {tower.folder} holds no vision tower; "
+            f"vision_tower {tower.folder} holds no vision tower; "
             f"pass the folder of a {model.vision.kind.name.upper()} checkpoint"
         )
     return tensors | found
@@ -184,7 +184,7 @@ def check_unused(tensors: Mapping[str, TensorRef], plan: list[Planned], model: F
 
 def tower_notes(checkpoint: Checkpoint, tower: Checkpoint | None) -> list[str]:
     own = any(name.startswith("vision.") for name in sanitize_all(checkpoint.tensors))
-    return ["the checkpoint carries its vision tower: --vision-tower's weights were not used"] if own and tower else []
+    return ["the checkpoint carries its vision tower: vision_tower's weights were not used"] if own and tower else []
 
 
 def model_notes(model: Family) -> list[str]:

@@ -139,7 +139,7 @@ def plan_work(src: Path, config: ConvertConfig) -> Work:
         tower = open_checkpoint(Path(config.vision_tower)) if config.vision_tower else None
         return plan_own(checkpoint, tower, name, *config.kinds)
     if config.vision_tower:
-        raise ConvertError(f"a {family.title} checkpoint carries its vision tower; leave --vision-tower out")
+        raise ConvertError(f"a {family.title} checkpoint carries its vision tower; leave vision_tower out")
     return plan_upstream(family, checkpoint, name, config.kinds)
 
 

@@ -44,9 +44,9 @@ def check_source(source: Path, out: Path) -> None:
     if architecture_of(reader) == MMPROJ_ARCH:
         raise ConvertError(
             f"{source} is an mmproj (vision tower); llama.cpp's quantiser takes language models only: "
-            "give --vision-type alone, or convert the checkpoint again with --vision-type q8_0 or another type"
+            "give vision_type alone, or convert the checkpoint again with vision_type=q8_0 or another type"
         )
-    check_unquantized(source, reader, "--type f16")
+    check_unquantized(source, reader, "text_type=f16")
 
 
 def run_worker(source: Path, target: Path, type: str, threads: int, progress: Progress | None) -> None:

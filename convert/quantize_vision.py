@@ -33,7 +33,7 @@ def quantize_vision(src: Path | str, out: Path | str, type: str, progress: Progr
     """
     started = time.monotonic()
     src, out = Path(src), Path(out).absolute()
-    wanted = parse_type(type, "--vision-type")
+    wanted = parse_type(type, "vision type")
     reader = open_mmproj(src, out)
     plan = [planned(src, tensor, wanted) for tensor in reader.tensors]
 
@@ -64,8 +64,8 @@ def open_mmproj(src: Path, out: Path) -> gguf.GGUFReader:
         raise ConvertError(f"{out} is the source itself; name another output")
     reader = open_gguf(src, "a vision tower's GGUF (mmproj)")
     if architecture_of(reader) != MMPROJ_ARCH:
-        raise ConvertError(f"{src} is no mmproj (vision tower); quantise a language model with --type")
-    check_unquantized(src, reader, "--vision-type f16")
+        raise ConvertError(f"{src} is no mmproj (vision tower); give a language model a type, not a vision type")
+    check_unquantized(src, reader, "vision_type=f16")
     return reader
 
 

@@ -106,7 +106,7 @@ def check_quantised(folder: Path, config: Mapping[str, Any]) -> None:
         if found:
             raise ConvertError(
                 f"{folder} is quantised with {method(found)} (quantization_config in config.json); its weights "
-                "cannot be turned back: convert the checkpoint it was made from, and choose the weights with --type"
+                "cannot be turned back: convert the checkpoint it was made from, and choose the weights with text_type"
             )
 
 

@@ -109,7 +109,7 @@ def check_space(folder: Path, needed: int, out: Path) -> None:
     if free < needed:
         raise ConvertError(
             f"{out} needs {size_text(needed)} and the disk has {size_text(free)} free; "
-            "free some space or name another --out"
+            "free some space or write to another disk"
         )
 
 
@@ -121,7 +121,7 @@ def os_error(e: OSError, out: Path) -> ConvertError:
     """One clear line for a fault of the file system."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return ConvertError(
-            f"the disk filled up while writing {out}; nothing was left behind: free some space or name another --out"
+            f"the disk filled up while writing {out}; nothing was left behind: free some space or write to another disk"
         )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConvertError(f"{out} cannot be written ({e.strerror}); name a folder you may write to")

@@ -241,7 +241,7 @@ def run_converter(job: Job) -> Iterator[dict[str, Any]]:
 
 def converter_error(job: Job, said: str) -> ConvertError:
     if "No space left on device" in said:
-        return ConvertError("the disk filled up; nothing was left behind: free some space or name another --out")
+        return ConvertError("the disk filled up; nothing was left behind: free some space or write to another disk")
     return ConvertError(
         f"llama.cpp's converter cannot read {job.source} ({said}); check that its config.json, tokenizer and weights "
         "are those of one published model"

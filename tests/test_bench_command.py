@@ -107,13 +107,13 @@ np.save(out, loaded.tower(mmproj).encode(np.load(tile), loaded.n_embd)[0])
 
 
 def test_whole_pictures_cannot_be_paired(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--skip-vision"):
+    with pytest.raises(UsageError, match="skip_vision=True"):
         stock_mmproj(None, tmp_path / "mmproj.gguf", tmp_path)
 
 
 def test_no_libraries_in_the_folder(shape: RandomShape, tmp_path: Path) -> None:
     config = BenchConfig(shape=shape, frames=(4,), stock=True, stock_folder=tmp_path)
-    with pytest.raises(NativeError, match="--stock FOLDER"):
+    with pytest.raises(NativeError, match="stock_folder=FOLDER"):
         run_bench(config, silent)
 
 

@@ -16,7 +16,7 @@ from fake_llm import Scripted
 
 from aim_local import GenerateConfig, LoadConfig, VisualTokenConfig
 from aim_local.cli import _options, _runtime, app
-from aim_local.cli._option_names import OPTIONS, in_options
+from aim_local.cli._option_names import FLAGS, OPTIONS, in_options
 from aim_local.errors import AimError, ContextError
 from aim_local.lab.bench.benchmark import BenchConfig
 from aim_local.lab.compare.job import Options
@@ -27,6 +27,12 @@ CONFIGS = (LoadConfig, VisualTokenConfig, GenerateConfig, FrameSampling, BenchCo
 FIELDS = {field.name for kind in CONFIGS for field in fields(kind)}
 BAD = ("-1", "0", "1.5", "7,3", "nan", "1e99", "luck", "")
 COMMANDS = ("chat", "explain", "plan", "bench", "compare")
+ALL = (*COMMANDS, "serve", "run", "watch", "convert", "pull")
+
+
+def flags_of(command: str) -> set[str]:
+    group: Any = typer.main.get_command(app)
+    return {max(param.opts, key=len) for param in group.commands[command].params if getattr(param, "is_flag", False)}
 
 
 def options_of(command: str) -> Iterator[str]:
@@ -83,15 +89,17 @@ def test_bad_values_of_every_option(
 
 def test_the_table_is_the_option_groups() -> None:
     """Every field that an option sets is in the table, under an option that exists."""
-    there = {option for command in (*COMMANDS, "serve") for option in options_of(command)}
-    assert set(OPTIONS.values()) <= there
-    flags = {"cache_media"}  # set by --no-cache
+    there = {option for command in ALL for option in options_of(command)}
+    flags = {flag for command in ALL for flag in flags_of(command)}
+    assert set(OPTIONS.values()) <= there | flags
+    assert set(FLAGS.values()) <= flags
+    by_flag = {"cache_media"}  # set by --no-cache
     for group, made in (
         (_options.LoadOptions, LoadConfig), (_options.TokenOptions, VisualTokenConfig),
         (_options.AnswerOptions, GenerateConfig), (_options.FrameOptions, FrameSampling),
     ):  # fmt: skip
         n_options = sum(f"--{field.name.replace('_', '-')}" in there for field in fields(group))
-        known = [field.name for field in fields(made) if field.name in OPTIONS or field.name in flags]
+        known = [field.name for field in fields(made) if field.name in OPTIONS or field.name in by_flag]
         assert len(known) >= n_options - 2, group.__name__  # --tokens names several fields, --system none
 
 
@@ -112,6 +120,21 @@ def test_the_table_is_the_option_groups() -> None:
         ("/data/n_ctx/clip.mp4: no such file", "/data/n_ctx/clip.mp4: no such file"),
         ("load option 'n_ctx=0': n_ctx is 0", "load option 'n_ctx=0': n_ctx is 0"),
         ("the start of the clip, at the end", "the start of the clip, at the end"),
+        (
+            "a.jsonl: is a folder; name a file in it with out=FILE",
+            "a.jsonl: is a folder; name a file in it with --out FILE",
+        ),
+        ("one is enough; leave rpc or stock out", "one is enough; leave --rpc or --against-stock out"),
+        ("leave skip_vision and stock out", "leave --skip-vision and --against-stock out"),
+        ("lower kld_tokens, give kld_tokens=0, or", "lower --kld-tokens, give --no-kld, or"),
+        ("name it with mmproj=FILE, or take skip_vision=True", "name it with --mmproj FILE, or take --skip-vision"),
+        ("types names q4_0 twice; drop one", "--types names q4_0 twice; drop one"),
+        ("vision_types names 'q9', which is unknown", "--vision-types names 'q9', which is unknown"),
+        ("a: away for 3 s, so it is given up (give_up)", "a: away for 3 s, so it is given up (--give-up)"),
+        ("the vision tower: vision_tower's weights were not used", "tower: --vision-tower's weights were not used"),
+        ("http://x/a?name=b: no such host; out of memory", "http://x/a?name=b: no such host; out of memory"),
+        ("q.jsonl line 3: start 5 s is not before end 3 s", "q.jsonl line 3: start 5 s is not before end 3 s"),
+        ("line 3: max_tokens is 0; it must be 1 or more", "line 3: max_tokens is 0; it must be 1 or more"),
     ],
 )
 def test_words(said: str, told: str) -> None:

@@ -274,9 +274,9 @@ def test_what_is_no_layout_is_said(folder: Path) -> None:
 
 
 def test_the_media_folder_goes_with_published_files_only(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--media .* does not go with .*animals\.jsonl"):
+    with pytest.raises(UsageError, match=r"media_root .* does not go with .*animals\.jsonl"):
         find_suite(write(folder, QUESTION), folder)
-    with pytest.raises(UsageError, match=r"name the folder of its videos with --media"):
+    with pytest.raises(UsageError, match=r"name the folder of its videos with media_root=DIR"):
         find_suite(annotations(folder, [ROW]))
 
 

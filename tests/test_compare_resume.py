@@ -133,7 +133,7 @@ def test_two_processes_do_not_share_a_folder(suite: Suite, tmp_path: Path) -> No
         runner.compare(suite, out, settings=["off"], options=SHORT)
     assert re.fullmatch(
         rf"{out}: another comparison is running there, process \({os.getpid()}, since [-0-9]+ [:0-9]+\); "
-        "wait for it, or name another folder with --out",
+        "wait for it, or name another folder with out=DIR",
         str(caught.value),
     )
 

@@ -177,7 +177,7 @@ def test_what_guessing_gets() -> None:
 
 @pytest.mark.parametrize("margin", [0, -1, 21, float("nan")])
 def test_a_margin_that_is_none_is_refused(margin: float) -> None:
-    with pytest.raises(UsageError, match="--margin is"):
+    with pytest.raises(UsageError, match=r"^margin is"):
         check_margin(margin)
 
 

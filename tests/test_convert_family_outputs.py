@@ -56,7 +56,7 @@ def test_an_interrupt_leaves_nothing(source: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_refused_before_anything_runs(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConvertError, match="carries its vision tower; leave --vision-tower out"):
+    with pytest.raises(ConvertError, match="carries its vision tower; leave vision_tower out"):
         convert(source, tmp_path / "out", ConvertConfig(vision_tower=source))
     work = plan_work(source, ConvertConfig())
     assert isinstance(work, UpstreamWork)

@@ -39,7 +39,8 @@ def test_too_small_a_disk_is_noticed_before(
 ) -> None:
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
-        ConvertError, match=r"out needs 0\.\d MiB and the disk has 0\.0 MiB free; free some space or name"
+        ConvertError,
+        match=r"out needs 0\.\d MiB and the disk has 0\.0 MiB free; free some space or write to another disk",
     ):
         convert(folders["llava"], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

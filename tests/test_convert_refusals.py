@@ -130,7 +130,7 @@ def no_processor(src: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "awq": (
         quantised(quant_method="awq", bits=4),
-        r"quantised with AWQ .*made from, and choose the weights with --type",
+        r"quantised with AWQ .*made from, and choose the weights with text_type",
     ),
     "gptq": (quantised(quant_method="gptq"), r"quantised with GPTQ"),
     "bitsandbytes 4": (

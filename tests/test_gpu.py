@@ -116,3 +116,18 @@ def test_the_command_line_warns_when_the_model_is_loaded() -> None:
     assert line.startswith("warning: --gpu-layers is 5, but no GPU is there")
     quiet = run("chat", "-p", "Hi", "--max-tokens", "1", "--gpu-layers", "0")
     assert gpu_warnings(quiet.stderr.splitlines()) == []
+
+
+def test_a_plan_says_it_too() -> None:
+    line = run("plan", "--gpu-layers", "9").stderr
+    assert line.count("\n") == 1
+    assert line.startswith("warning: --gpu-layers is 9, but no GPU is there")
+
+
+@pytest.mark.parametrize(("asked", "words"), [("-1", "all layers are on a GPU"), ("9", "up to 9 layers are on a GPU")])
+def test_a_plan_says_what_it_does_not_count(asked: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim_local.engine.model.has_gpu", lambda: True)
+    line = run("plan", "--gpu-layers", asked).stderr
+    assert words in line
+    assert "its memory is not looked at" in line
+    assert run("plan", "--gpu-layers", "0").stderr == ""

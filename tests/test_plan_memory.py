@@ -124,9 +124,9 @@ def test_suggestions_are_tried_and_the_largest(
     made = make_plan(model, wanted)
     assert not made.outcome.fits
     assert made.verdict.startswith("does not fit: needs about")
-    assert f"--frames {max(fits)}" in [s.change for s in made.suggestions]
+    assert f"n_frames={max(fits)}" in [s.change for s in made.suggestions]
     assert all(s.needed <= limit for s in made.suggestions)
-    assert "try --frames" in made.advice
+    assert "try n_frames=" in made.advice
 
 
 def test_weights_too_large(model: Model, clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +140,8 @@ def test_context_too_small_has_a_suggestion(clips: list[Path]) -> None:
     with closing(open_model(config=LoadConfig(n_ctx=256), weights=False)) as model:
         made = make_plan(model, Request("What?", clips[:1], VisualTokenConfig.off(), FrameSampling(n_frames=40)))
     assert "does not fit" in made.verdict
-    found = next(s.change for s in made.suggestions if s.change.startswith("--frames"))
-    n = int(found.split()[1])
+    found = next(s.change for s in made.suggestions if s.change.startswith("n_frames="))
+    n = int(found.partition("=")[2])
     with VisionLLM.load(config=LoadConfig(n_ctx=256)) as llm:
         assert llm.prefill("What?", clips[:1], VisualTokenConfig.off(), sampling=FrameSampling(n_frames=n))
         with pytest.raises(ContextError):
@@ -165,7 +165,7 @@ def test_other_kv_types_are_tried(
         needed = work_out(model, request, outline_all(model, request)).memory.needed
         monkeypatch.setattr(plan_memory, "available_bytes", lambda: needed - 1)
         changes = [s.change for s in make_plan(model, request).suggestions]
-    assert any(change.startswith("--type-k q") for change in changes) == is_named
+    assert any(change.startswith("type_k=q") for change in changes) == is_named
 
 
 def test_clustering_holds_the_distances_of_a_whole_grid_of_tiles(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_quantize_refuses_in_one_line(converted: dict[str, Path], tmp_path: Path
             folder / "mmproj.gguf",
             tmp_path / "o",
             "q4_k_m",
-            r"is an mmproj .*convert the checkpoint again with --vision-type",
+            r"is an mmproj .*convert the checkpoint again with vision_type=q8_0",
         ),
         (folder / "model.gguf", tmp_path / "o", "q9", r"type 'q9' is unknown; allowed are q2_k, "),
         (folder / "model.gguf", folder / "model.gguf", "q4_k_m", "is the source itself"),

@@ -89,7 +89,7 @@ def test_the_option() -> None:
     assert "--rpc is 'b'" in one_line(run("chat", "-p", "x", "--rpc", "a:1,b"), 2)
     assert "--rpc is ''" in one_line(run("chat", "-p", "x", "--rpc", "a:1,"), 2)
     assert "nothing to compute" in one_line(run("chat", "-p", "x", "--rpc", "a:1", "--gpu-layers", "0"), 2)
-    assert "leave --rpc or it out" in one_line(run("bench", "--rpc", "a:1", "--against-stock"), 2)
+    assert "leave --rpc or --against-stock out" in one_line(run("bench", "--rpc", "a:1", "--against-stock"), 2)
 
 
 def test_layers_that_leave_the_cpu() -> None:

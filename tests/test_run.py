@@ -79,9 +79,7 @@ def test_the_answers_are_the_models(questions: Path, alone: bytes) -> None:
     assert all(row["facts"]["stats"]["ttft_ms"] > 0 and row["facts"]["seconds"] > 0 for row in stats[1:])
 
 
-def test_two_workers_one_killed(
-    questions: Path, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_workers_one_killed(questions: Path, alone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL of one at its second question, the other at work too; times have their place, the answers the same bytes.
 
     The one is held there: workers may be far ahead of the thread that takes their answers.

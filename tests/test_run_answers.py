@@ -121,8 +121,8 @@ def test_other_inputs(out: Path) -> None:
     write(out, [outcome(0)])
     assert refused(out, {**MADE_FROM, "max_tokens": 32, "model": ["cd" * 32], "frames": 4}) == (
         f"{out}: was begun with other inputs: model differs, max_tokens was 64 and is 32, frames was not given and "
-        "is 4; put that back, name another file with --out, or remove answers.jsonl and answers.jsonl.stats to begin "
-        "anew"
+        "is 4; put that back, name another file with out=FILE, or remove answers.jsonl and answers.jsonl.stats to "
+        "begin anew"
     )
 
 

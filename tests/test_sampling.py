@@ -139,8 +139,7 @@ def test_an_answer_is_what_the_schema_allows(
 ) -> None:
     options = GenerateConfig(max_tokens=150, temperature=temperature, seed=seed, top_k=0, top_p=1, json_schema=schema)
     answer = llm.generate(QUESTION, generate=options)
-    # not where it was cut, nor where a hot toy wrote bytes that are no UTF-8, which llama.cpp counts as a character
-    if answer.stats.stop_reason == "eos" and "\ufffd" not in answer.text:
+    if answer.stats.stop_reason == "eos":
         assert jsonschema_rs.is_valid(schema, json.loads(answer.text)), answer.text
 
 

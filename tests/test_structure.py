@@ -198,3 +198,36 @@ def test_test_files_are_short(path: Path) -> None:
     """Guards one subject a file."""
     n = len(path.read_text(encoding="utf-8").splitlines())
     assert n <= MAX_TEST_FILE, f"{path.name} has {n} lines, at most {MAX_TEST_FILE} are allowed; split it by subject"
+
+
+# where options are written: commands and programs of their own, and the service, which is started by one
+SURFACES = ("aim_local.cli", "aim_local.server", "aim_local.demo")
+OPTION = re.compile(r"(?<![\w(-])--[a-z][\w-]*+(?!:)")  # no variable of CSS
+COMMAND_LINE = re.compile(r"`[\w-]+ [^`]*`|aim-local \w+ .*|pip install .*")
+
+
+def said(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, text) of what is below a node: f-strings as a whole; no docstrings, no options of a list of arguments."""
+    if isinstance(node, ast.JoinedStr):
+        yield node.lineno, "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.lineno, node.value
+    for child in ast.iter_child_nodes(node):
+        is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+        is_argument = isinstance(node, ast.List) and isinstance(child, ast.Constant)
+        if not is_docstring and not (is_argument and OPTION.fullmatch(str(child.value))):
+            yield from said(child)
+
+
+def test_the_library_names_no_options() -> None:
+    """Guards who is spoken to: Python has arguments, a request has fields, and the command line puts options there."""
+    wrong = [
+        f"{source.where}:{line}: {text}"
+        for source in sources().values()
+        if not source.module.startswith(SURFACES)
+        if "argparse" not in {found.module for found in imports_of(source)}  # a program
+        for line, text in said(source.tree)
+        if OPTION.search(COMMAND_LINE.sub("", text))
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -138,6 +138,8 @@ def test_bounds_grow_with_the_conversation() -> None:
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
         ("{{ messages[0].content }}{{ '\\ud800' }}", "surrogate"),
         ("{{ messages[0].content }}{{ joiner }}{{ cycler(1) }}", "address of an object"),
+        ("{{ messages[0].content }}{{ cycler(1) | urlencode }}", "address of an object"),
+        ("{{ messages[0].content }}{{ joiner() | upper }}", "address of an object"),
     ],
 )
 def test_whatever_it_raises_is_one_line(source: str, told: str) -> None:

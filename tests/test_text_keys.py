@@ -8,11 +8,13 @@ import bent_gguf as bent
 import pytest
 from bent_gguf import array, number, text, texts
 
+from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.errors import ModelError
 from aim_local.models.text_head import check_text_head
 from aim_local.store.gguf_header import read_header
 
 Value = dict[str, int | bytes]
+GREEDY = GenerateConfig(max_tokens=4)
 
 
 def checked(architecture: str, keys: dict[str, Value], path: Path) -> None:
@@ -123,15 +125,55 @@ TOKENS = [
     ({ID["bos"]: number("uint32", 99999)}, f"{ID['bos']} is 99999 (uint32); it has to be a token's number, 0 to 473"),
     ({ID["bos"]: number("uint32", 474)}, f"{ID['bos']} is 474 (uint32); it has to be a token's number, 0 to 473"),
     ({ID["bos"]: number("uint32", 151643), ADD["bos"]: number("bool", 0)}, f"{ID['bos']} is 151643 (uint32)"),
-    ({ID["eot"]: number("uint32", 474)}, f"{ID['eot']} is 474 (uint32)"),
-    ({ID["padding"]: number("uint32", 5000)}, f"{ID['padding']} is 5000 (uint32)"),
-    ({ID["unknown"]: number("uint32", 474)}, f"{ID['unknown']} is 474 (uint32)"),
+    ({ID["padding"]: number("int32", -2)}, f"{ID['padding']} is -2 (int32)"),
+    ({ID["eot"]: number("float32", 474)}, f"{ID['eot']} is 474.0 (float32)"),
 ]
 
 
 @pytest.mark.parametrize(("keys", "said"), TOKENS, ids=[said[:60] for _, said in TOKENS])
 def test_a_special_token_that_is_none(keys: dict[str, Value], said: str, tmp_path: Path) -> None:
     assert said in refusal("qwen2", keys, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("what", ["eot", "padding", "unknown", "image"])
+def test_a_special_token_behind_the_last_one(what: str, tmp_path: Path) -> None:
+    """As converters have written them (padding 32000 of 32000 tokens, image 128256 of 128256): llama.cpp warns."""
+    key = f"tokenizer.ggml.{what}_token_id"
+    path = bent.save(bent.with_key(bent.whole("model"), key, number("uint32", 474)), tmp_path / "model.gguf")
+    with VisionLLM.load(path, config=LoadConfig(n_threads=1)) as llm:
+        (note,) = llm.notes
+        assert f"{key} is 474, which is no token of its vocabulary; it is left out" in note
+        assert llm.generate("Hi", generate=GREEDY).text == bundled_says("Hi")
+
+
+@pytest.mark.parametrize("what", ["bos", "eos"])
+def test_llama_has_numbers_of_its_own(what: str, tmp_path: Path) -> None:
+    """<s> and </s> of its tokenizer: llama.cpp takes 1 and 2."""
+    as_llama = {"tokenizer.ggml.model": text("llama"), "tokenizer.ggml.scores": array("float32", *[0.0] * 474)}
+    checked("llama", {**as_llama, ID[what]: number("uint32", 32000), ADD[what]: YES}, tmp_path / "model.gguf")
+
+
+def test_an_eos_that_is_added_behind_texts(tmp_path: Path) -> None:
+    """A prompt goes on: it stood in front of the first picture, or of the answer."""
+    path = bent.save(bent.with_key(bent.whole("model"), ADD["eos"], YES), tmp_path / "model.gguf")
+    with VisionLLM.load(path, config=LoadConfig(n_threads=1)) as llm, VisionLLM.load() as bundled:
+        assert llm.text.llama.eos_text == "<|im_end|>"
+        for said in ("Hi", "Hi<|im_end|>", ""):
+            assert llm.text.tokenize(said, start=True) == bundled.text.tokenize(said, start=True)
+        assert llm.generate("Hi", generate=GREEDY).tokens == bundled.generate("Hi", generate=GREEDY).tokens
+
+
+def test_no_word_on_how_texts_are_split(tmp_path: Path) -> None:
+    path = bent.save(bent.with_key(bent.whole("model"), "tokenizer.ggml.pre", None), tmp_path / "model.gguf")
+    with VisionLLM.load(path, config=LoadConfig(n_threads=1)) as llm:
+        (note,) = llm.notes
+    assert "does not say how its tokenizer splits texts (tokenizer.ggml.pre" in note
+
+
+def bundled_says(question: str) -> str:
+    with VisionLLM.load(config=LoadConfig(n_threads=1)) as llm:
+        assert llm.notes == []
+        return llm.generate(question, generate=GREEDY).text
 
 
 def test_a_token_that_is_added_and_there(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Answers:
 
         def busy(owner: str) -> AimError:
             return AimError(
-                f"{self.out}: another run is writing it, {owner}; wait for its end, or name another file with --out"
+                f"{self.out}: another run is writing it, {owner}; wait for its end, or name another file with out=FILE"
             )
 
         try:
@@ -104,7 +104,7 @@ class Answers:
         if b"\n" in cut:
             raise AimError(
                 f"{stats_path(self.out)}: line {len(rows) + 1} is damaged, and what follows it would be lost; mend or "
-                "remove that line, or name another file with --out"
+                "remove that line, or name another file with out=FILE"
             )
 
     def _check(self, known: Any, wanted: Mapping[str, Any]) -> None:
@@ -117,13 +117,13 @@ class Answers:
             raise self.refusal(what)
 
     def _no_record(self) -> AimError:
-        return AimError(f"{stats_path(self.out)}: is no record of a run; name another file with --out")
+        return AimError(f"{stats_path(self.out)}: is no record of a run; name another file with out=FILE")
 
     def refusal(self, what: str) -> AimError:
         """That the run cannot go on where it stopped, because `what` is not as it was."""
         return AimError(
-            f"{self.out}: was begun with other inputs: {what}; put that back, name another file with --out, or remove "
-            f"{self.out.name} and {stats_path(self.out).name} to begin anew"
+            f"{self.out}: was begun with other inputs: {what}; put that back, name another file with out=FILE, or "
+            f"remove {self.out.name} and {stats_path(self.out).name} to begin anew"
         )
 
     def _recover(self) -> None:
@@ -144,7 +144,8 @@ class Answers:
 
     def _strange(self, index: int) -> AimError:
         return AimError(
-            f"{self.out}: line {index + 1} is not what this run wrote; undo the change, or name another file with --out"
+            f"{self.out}: line {index + 1} is not what this run wrote; undo the change, or name another file "
+            "with out=FILE"
         )
 
     def forget_errors(self) -> None:
@@ -181,11 +182,11 @@ class Answers:
 def _check_folder(out: Path) -> None:
     """Raises AimError where a run cannot write there, before anything is made."""
     if out.is_dir():
-        raise AimError(f"{out}: is a folder; name a file in it with --out")
+        raise AimError(f"{out}: is a folder; name a file in it with out=FILE")
     if out.exists() and not out.is_file():
-        raise AimError(f"{out}: is no regular file, and a run is taken up from its file; name one with --out")
+        raise AimError(f"{out}: is no regular file, and a run is taken up from its file; name one with out=FILE")
     if not out.absolute().parent.is_dir():
-        raise AimError(f"{out}: the folder {out.parent} does not exist; make it first, or name another with --out")
+        raise AimError(f"{out}: the folder {out.parent} does not exist; make it first, or name another with out=FILE")
 
 
 def _check_place(out: Path) -> None:
@@ -194,7 +195,7 @@ def _check_place(out: Path) -> None:
     if out.exists() and out.stat().st_size and not read_lines(stats, _object)[0]:
         raise AimError(
             f"{out}: is there, but not {stats.name}, which says what it was made from; move it away, or name another "
-            "file with --out"
+            "file with out=FILE"
         )
 
 
@@ -206,7 +207,7 @@ def _opened(path: Path) -> int:
 
 
 def _unwritable(path: Path, e: OSError) -> AimError:
-    return AimError(f"{path}: cannot be written ({e.strerror}); name another file with --out")
+    return AimError(f"{path}: cannot be written ({e.strerror}); name another file with out=FILE")
 
 
 def _line(found: Outcome) -> bytes:

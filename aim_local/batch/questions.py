@@ -93,7 +93,7 @@ class BadQuestionsError(SuiteError):
 
     def __init__(self, path: Path, lines: Sequence[str], n: int) -> None:
         which = f"{len(lines)} of {n} lines" if n > 1 else "its line"
-        super().__init__(f"{path}: {which} cannot be asked; correct what is named above, or leave it out: --skip-bad")
+        super().__init__(f"{path}: {which} cannot be asked; correct what is named above, or leave it out")
         self.lines = tuple(lines)
 
 

@@ -33,8 +33,18 @@ class TextStream:
         self.text = ""
         self.stopped = False
 
-    def feed(self, data: bytes, *, final: bool = False) -> None:
-        self._held += self._decoder.decode(data, final)
+    def feed(self, data: bytes) -> None:
+        self._take(self._decoder.decode(data))
+
+    def end(self, *, is_cut: bool) -> None:
+        """Gives out what was held back. is_cut: not by the model, so that bytes of half a character are no fault of it.
+
+        They are left out then, and U+FFFD otherwise.
+        """
+        self._take("" if is_cut else self._decoder.decode(b"", final=True), final=True)
+
+    def _take(self, text: str, *, final: bool = False) -> None:
+        self._held += text
         for stop in self._stop:
             at = self._held.find(stop)
             if at >= 0:
@@ -116,7 +126,7 @@ def generate(
         course.stop_reason = "interrupted" if isinstance(e, KeyboardInterrupt) else "cancelled"
     finally:
         sampler.close()
-    stream.feed(b"", final=True)
+    stream.end(is_cut=course.stop_reason != "eos")
     decode_ms = (course.last - course.first) * 1000 if course.tokens else 0.0
     logprobs = None if config.logprobs is None else course.logprobs
     return Generated(stream.text, course.tokens, course.first, decode_ms, course.stop_reason, logprobs)

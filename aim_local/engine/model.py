@@ -180,6 +180,11 @@ class Model:
         return [shape for shape in shapes if not is_demo_clip(shape.digest)]
 
     @property
+    def is_on_gpu(self) -> bool:
+        """Whether layers are on a GPU of this machine."""
+        return self.config.n_gpu_layers != 0 and not self.config.rpc and has_gpu()
+
+    @property
     def vision_kernels(self) -> str:
         """Arithmetic and kernels of the vision tower, for people; "" without one."""
         return self.tower.precision if self.tower else ""
@@ -187,8 +192,7 @@ class Model:
     @property
     def prefill_kernels(self) -> str:
         """Arithmetic and kernels of a prefill, for people; "" where layers are on a GPU. A server's CPU has its own."""
-        on_gpu = self.config.n_gpu_layers != 0 and not self.config.rpc and has_gpu()
-        return "" if on_gpu else kernels.described_prefill(self.config.prefill_precision)
+        return "" if self.is_on_gpu else kernels.described_prefill(self.config.prefill_precision)
 
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (models/prompt.py)."""

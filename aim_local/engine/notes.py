@@ -8,16 +8,33 @@ from ..config import VisualTokenConfig
 from ..media import MediaShape
 from ..models.mtmd import MtmdTower
 from ..models.pairs import pair_doubt
-from ..store.gguf_header import read_header
+from ..models.special_tokens import left_out
+from ..models.vocabulary import MODEL, SPLITS
+from ..store.gguf_header import GgufHeader, read_header
 from .model import Model
 
 
 def load_notes(model: Model) -> list[str]:
     """Lines for the user when a model is loaded; none for most models."""
-    if model.tower is None or model.paths.mmproj is None:
-        return []
-    doubt = pair_doubt(read_header(model.paths.mmproj), model.text.header)
-    return [doubt] if doubt else []
+    found = _text_notes(model.text.header)
+    if model.tower is not None and model.paths.mmproj is not None:
+        doubt = pair_doubt(read_header(model.paths.mmproj), model.text.header)
+        found += [doubt] if doubt else []
+    return found
+
+
+def _text_notes(header: GgufHeader) -> list[str]:
+    values = header.metadata
+    found = [
+        f"{header.path}: {key} is {values[key]}, which is no token of its vocabulary; it is left out"
+        for key in left_out(header)
+    ]
+    if values.get(MODEL) == "gpt2" and not values.get(SPLITS):
+        found.append(
+            f"{header.path}: does not say how its tokenizer splits texts ({SPLITS}, missing before May 2024), so "
+            "answers may be worse; convert the model again, or take a newer file"
+        )
+    return found
 
 
 def unreduced_notes(model: Model, shapes: Sequence[MediaShape], asked: VisualTokenConfig | None) -> list[str]:

@@ -76,7 +76,7 @@ def plan_pull(model: str, name: str | None = None) -> Pull:
     listing = list_repo(reference.repo)
     choice = _sized(listing, choose(listing, reference.quant, reference.known.quant if reference.known else ""))
     if name is not None and not _is_free(name, listing, choice):
-        raise UsageError(f"a model called {name} is in the store already; give another --name, or remove that one")
+        raise UsageError(f"a model called {name} is in the store already; give another name=NAME, or remove that one")
     missing = [file for file in choice.files if cached(listing, file) is None]
     n_missing = sum(max(0, file.size - partial_bytes(listing, file)) for file in missing)
     return Pull(reference, listing, choice, name or _free_name(reference, listing, choice), n_missing, not missing)
@@ -108,7 +108,7 @@ def _free_name(reference: Reference, listing: Listing, choice: Choice) -> str:
     for candidate in (base + suffix, f"{owner}-{base}{suffix}"):
         if _is_free(candidate, listing, choice):
             return candidate
-    raise UsageError(f"a model called {base + suffix} is in the store already; give this one another name with --name")
+    raise UsageError(f"a model called {base + suffix} is in the store already; give this one another with name=NAME")
 
 
 def _is_free(name: str, listing: Listing, choice: Choice) -> bool:
@@ -201,7 +201,7 @@ def _appearing(pull: Pull) -> Iterator[Path]:
         make_folder(target.parent)
         with held(lock_beside(target), HubError, wait=True, stays=False):
             if not _is_free(pull.name, pull.listing, pull.choice):
-                raise UsageError(f"a model called {pull.name} came into the store meanwhile; give another --name")
+                raise UsageError(f"a model called {pull.name} came into the store meanwhile; give another name=NAME")
             with Part(target, is_folder=True) as part:
                 yield part.at
                 part.keep()

@@ -130,9 +130,7 @@ class Reading:
         if file.ended_by in ("closed", "another"):
             return ""
         if file.ended_by == "given up":
-            raise MediaError(
-                f"{self._source.name}: has not grown for {self._give_up:g} s, so it is given up (--give-up)"
-            )
+            raise MediaError(f"{self._source.name}: has not grown for {self._give_up:g} s, so it is given up (give_up)")
         # the container has said that nothing follows
         self._queue.release()
         return reason
@@ -202,7 +200,7 @@ class Reading:
             self._say(f"{source.name} is away ({reason}); waiting for it{limit}")
         if self._give_up is not None and now - self._away_since >= self._give_up:
             raise MediaError(
-                f"{source.name}: away for {now - self._away_since:.0f} s ({reason}), so it is given up (--give-up)"
+                f"{source.name}: away for {now - self._away_since:.0f} s ({reason}), so it is given up (give_up)"
             )
 
     def _note_back(self) -> None:

@@ -177,7 +177,7 @@ class LiveVideo:
             raise MediaError(
                 f"{self.source.name}: a window of {self.size.most} frames of {kept.shape[1]} x {kept.shape[0]} needs "
                 f"{kept.nbytes * self.size.most / 2**30:.1f} GiB, at most {MAX_FRAME_BYTES / 2**30:g} GiB are allowed; "
-                "lower --frames, --window or --fps"
+                "take fewer frames, or a shorter window"
             )
         return kept
 

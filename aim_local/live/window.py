@@ -29,12 +29,15 @@ class WindowSize:
         Raises UsageError.
         """
         if fps is not None and seconds is not None and frames is not None:
-            raise UsageError("--fps, --window and --frames were all given; any two say the third: drop one")
-        for name, value in (("--fps", fps), ("--window", seconds)):
+            raise UsageError(
+                "frames a second, the length and the frames of the window were all given; any two say the third: "
+                "drop one"
+            )
+        for what, value in (("fps", fps), ("the window's length in seconds", seconds)):
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} is {value:g}; it must be above 0")
+                raise UsageError(f"{what} is {value:g}; it must be above 0")
         if frames is not None and frames < 1:
-            raise UsageError(f"--frames is {frames}; it must be 1 or more")
+            raise UsageError(f"the window's number of frames is {frames}; it must be 1 or more")
         rate = 1.0 if fps is None else fps
         if seconds is not None and frames is not None:
             rate = frames / seconds
@@ -42,7 +45,8 @@ class WindowSize:
             frames = default if seconds is None else max(1, round(seconds * rate))
         if frames > MOST_FRAMES:
             raise UsageError(
-                f"the window would hold {frames} frames, at most {MOST_FRAMES} are allowed; lower --fps or --window"
+                f"the window would hold {frames} frames, at most {MOST_FRAMES} are allowed; take fewer a "
+                "second, or a shorter window"
             )
         return cls(rate, frames / rate if seconds is None else seconds, frames)
 

@@ -63,7 +63,7 @@ class RowsTower:
         if tower.facts is None:
             raise UsageError(
                 f"the tokens of projector {tower.projector!r} depend on the pictures, the tower cannot be skipped; "
-                "leave --skip-vision and --against-stock out"
+                "leave skip_vision and stock out"
             )
         return cls(text, tower=tower, media_tokens=tower.media_tokens, chat_template=tower.chat_template)
 

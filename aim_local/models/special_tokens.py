@@ -1,7 +1,8 @@
 """Special tokens in the head of a language model: their numbers are among the tokens, and what prompts get has one.
 
 llama.cpp takes a number of its own where a file gives none or a wrong one, for gpt2's kind of vocabulary an ordinary
-token.
+token. Others than bos and eos have no other number, or one that nothing here uses. Converters have written numbers of
+tokens that they then left out, such as a padding token behind the last one.
 ref: llama.cpp, src/llama-vocab.cpp (llama_vocab::impl::load, special_token_types)
 """
 
@@ -9,19 +10,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..store.gguf_header import GgufHeader
+from ..store.gguf_header import ArrayInfo, GgufHeader
 from .head import WHOLE, damaged
-from .vocabulary import MODEL
+from .vocabulary import MODEL, TOKENS
 
 _NONE = (-1, (1 << 32) - 1)  # as some converters write that there is no such token
 _ADDED = ("bos", "eos")  # that a tokenizer may put in by itself
+_ADDED_IDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in _ADDED)
 _WITH_DEFAULTS = ("llama", "llama")  # architecture and tokenizer whose <s> and </s> have the numbers that are taken
 
 
 def check_special_tokens(header: GgufHeader, n_tokens: int) -> None:
-    """Raises ModelError for a special token that is none of the n_tokens, and for one that is added and has none."""
+    """Raises ModelError for bos or eos that is none of the n_tokens, and for one that is added and has none.
+
+    Another one that is none is as if it were not given (`left_out`).
+    """
     for key, value in header.metadata.items():
-        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
+        if _is_special(key):
             _check_number(header, key, value, n_tokens)
     for name in _ADDED:
         adds, key = f"tokenizer.ggml.add_{name}_token", f"tokenizer.ggml.{name}_token_id"
@@ -31,8 +36,25 @@ def check_special_tokens(header: GgufHeader, n_tokens: int) -> None:
 
 
 def _check_number(header: GgufHeader, key: str, value: Any, n: int) -> None:
-    if header.kinds[key] not in WHOLE or not (0 <= value < n or value in _NONE):
+    is_one = header.kinds[key] in WHOLE and (0 <= value < n or value in _NONE)
+    if not is_one and not _is_left_out(header, key, value, n):
         raise damaged(header, key, f"it has to be a token's number, 0 to {n - 1}")
+
+
+def left_out(header: GgufHeader) -> list[str]:
+    """Keys of special tokens whose numbers are behind the last token: llama.cpp does without them, or has its own."""
+    tokens = header.metadata.get(TOKENS)
+    n = tokens.length if isinstance(tokens, ArrayInfo) else 0
+    return [key for key, value in header.metadata.items() if _is_special(key) and _is_left_out(header, key, value, n)]
+
+
+def _is_special(key: str) -> bool:
+    return key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+
+
+def _is_left_out(header: GgufHeader, key: str, value: Any, n: int) -> bool:
+    is_behind = header.kinds[key] in WHOLE and value >= n and value not in _NONE
+    return is_behind and (_has_default(header) or key not in _ADDED_IDS)
 
 
 def _has_default(header: GgufHeader) -> bool:

@@ -27,7 +27,7 @@ from ..child import Message, Parent
 from .template_process import MEMORY_MIB
 
 _REASON = 160  # characters
-_ADDRESS = re.compile(r"<[^<>]{1,200} at 0x[0-9a-fA-F]+>")
+_ADDRESS = re.compile(r"0x[0-9a-f]{9,}", re.I)  # whatever a filter has made of what is around it
 
 
 class _Generation(Extension):

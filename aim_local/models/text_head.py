@@ -15,7 +15,7 @@ from .head import BOOL, MANY, TEXT, WHOLE, Rule, check_biases, check_rules, chec
 from .special_tokens import check_special_tokens
 from .text_keys import check_text_keys
 from .text_sizes import check_text_sizes
-from .vocabulary import MERGES, MODEL, SCORES, TOKENS, TYPES, WITHOUT
+from .vocabulary import MERGES, MODEL, SCORES, SPLITS, TOKENS, TYPES, WITHOUT
 
 _STRETCH = Rule(("float32",), 0.01, 1e6, zero=True)  # of positions; 0: none
 _EPSILON, _FACTOR = Rule(("float32",), 0, 0.1), Rule(("float32",), 0, 1e6)
@@ -85,7 +85,7 @@ RULES = {
     "general.file_type": _number(0, 1 << 16),
     "general.quantization_version": _number(),
     MODEL: TEXT,
-    "tokenizer.ggml.pre": TEXT,
+    SPLITS: TEXT,
     TOKENS: _TEXTS,
     MERGES: _TEXTS,
     _TEMPLATE: TEXT,

@@ -16,6 +16,7 @@ from ..store.gguf_header import GgufHeader, read_numbers, read_texts
 from .head import CURE
 
 MODEL, TOKENS, TYPES = (f"tokenizer.ggml.{what}" for what in ("model", "tokens", "token_type"))
+SPLITS = "tokenizer.ggml.pre"  # of gpt2's kind of vocabulary
 SCORES, MERGES = (f"tokenizer.ggml.{what}" for what in ("scores", "merges"))
 WITHOUT = ("none", "no_vocab")  # tokenizers that have no vocabulary
 _TYPES = range(1, 7)  # normal, unknown, control, user-defined, unused, byte

@@ -38,6 +38,11 @@ def check_text(grammar: str) -> None:
         raise UsageError(f"the grammar's repetitions are {n_repeated} characters long; give at most {MAX_REPEATED}")
 
 
+def names_tokens(grammar: str) -> bool:
+    """Whether it asks for tokens, <[3]> or <|im_end|>, beside texts."""
+    return any(part["other"] == "<" for part in _PART.finditer(grammar))
+
+
 def _times(count: str) -> int:
     """The larger number of {3}, {3,} or {3,5}; 1 for what the parser refuses."""
     found = _COUNT.fullmatch(count)

@@ -127,6 +127,7 @@ class LlamaModel:
     def tokenize(self, text: str, *, start: bool, special: bool = True) -> list[int]:
         """Token ids of `text`. start: it begins the prompt, so BOS goes in front where the model wants one.
 
+        No EOS goes behind it where the model wants that: the prompt goes on, or the answer follows.
         Raises ModelError where the model has no vocabulary; llama.cpp would end the process.
         """
         data = text.encode("utf-8")
@@ -139,7 +140,10 @@ class LlamaModel:
             if found < 0:
                 buffer = (ctypes.c_int32 * -found)()
                 found = llama.llama_tokenize(vocab, data, len(data), buffer, -found, start, special)
-        return list(buffer[:found])
+            tokens = list(buffer[:found])
+            if start and llama.llama_vocab_get_add_eos(vocab) and tokens[-1:] == [llama.llama_vocab_eos(vocab)]:
+                del tokens[-1]
+        return tokens
 
     @cached_property
     def special_names(self) -> tuple[str, ...]:

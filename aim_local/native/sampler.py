@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ClosedError, ModelError, NativeError, UsageError
 from .binding import bind
+from .constrained_text import ConstrainedText
 from .finite import finite_logits
 from .gbnf import check_text
 from .library import LLAMA, libllama, llama
@@ -71,6 +72,7 @@ class Sampler:
             check_text(sampling.grammar)
             with self._bounded():
                 self._grammar = _checked(_init(model.vocab, sampling.grammar.encode()))
+            self._text = ConstrainedText(model, sampling.grammar)
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for part in _parts(model.n_vocab, sampling):
             llama.llama_sampler_chain_add(self._chain, part)
@@ -89,6 +91,7 @@ class Sampler:
         with self._bounded():
             token = self._allowed(logits)
             llama.llama_sampler_accept(self._grammar, token)
+        self._text.add(token)
         llama.llama_sampler_accept(self._chain, token)
         return token
 
@@ -114,13 +117,16 @@ class Sampler:
         token = _apply(_candidates(logits), self._chain)
         alone = np.array([(token, 0.0, 0.0)], _PAIR)
         _apply(alone, self._grammar)
-        if np.isfinite(alone["logit"][0]):
+        if np.isfinite(alone["logit"][0]) and self._text.goes_on_with(token):
             return token
         every = _candidates(logits)
         _apply(every, self._grammar)
-        if not np.isfinite(every["logit"]).any():
-            raise ModelError("no token of this model continues what the grammar allows; change the grammar or schema")
-        return _apply(every, self._chain)
+        while np.isfinite(every["logit"]).any():
+            token = _apply(every.copy(), self._chain)
+            if self._text.goes_on_with(token):
+                return token
+            every["logit"][token] = -np.inf
+        raise ModelError("no token of this model continues what the grammar allows; change the grammar or schema")
 
     def _logits(self, context: Any) -> NDArray[np.float32]:
         pointer = llama.llama_get_logits_ith(context, -1)

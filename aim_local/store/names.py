@@ -127,9 +127,7 @@ def bundled_folder() -> Path | None:
 def store_path(name: str) -> Path:
     """The folder in the store for a model called `name`. Raises UsageError for what cannot be a name."""
     if not re.fullmatch(r"\w[\w.+-]*", name) or name.endswith((".gguf", ".")):
-        raise UsageError(
-            f"model name {name!r} is not allowed; use letters, digits and . _ + - (a folder goes to --out)"
-        )
+        raise UsageError(f"model name {name!r} is not allowed; use letters, digits and . _ + -; it is no path")
     if len(name.encode()) > LONGEST:
         raise UsageError(f"model name {name[:40]}... has {len(name.encode())} bytes; use {LONGEST} at most")
     if name.lower() == BUNDLED:

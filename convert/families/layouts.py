@@ -51,7 +51,7 @@ def tower_config(config: Mapping[str, Any], tower: Checkpoint | None) -> dict[st
     if (known := KNOWN_TOWERS.get(name.rstrip("/").rsplit("/", 1)[-1])) is not None:
         return known
     raise ConvertError(
-        f"vision tower {name!r} is named but not described; download it and pass its folder as --vision-tower"
+        f"vision tower {name!r} is named but not described; download it and pass its folder as vision_tower"
     )
 
 

@@ -65,7 +65,7 @@ class BenchConfig:
         if self.shape is not None and self.model is not None:
             raise UsageError(f"a model ({self.model}) and a shape ({self.shape.name}) were given; give one of them")
         if self.shape is not None and self.mmproj is not None:
-            raise UsageError("a random model has a random vision tower; leave --mmproj out")
+            raise UsageError("a random model has a random vision tower; leave mmproj out")
         for name, value in (("rounds", self.rounds), ("n_decode", self.n_decode)):
             if value < 1:
                 raise UsageError(f"{name} is {value}; give a whole number above 0")
@@ -75,9 +75,9 @@ class BenchConfig:
             if by_keys(parse_setting(setting)):
                 raise UsageError(f"setting {setting!r} is for pictures, and bench measures a video; leave it out")
         if self.stock and self.load.rpc:
-            raise UsageError("the unpatched library is measured on this machine alone; leave --rpc or it out")
+            raise UsageError("the unpatched library is measured on this machine alone; leave rpc or stock out")
         if self.video is not None and self.skip_vision:
-            raise UsageError("without the vision tower no video is read; leave --video out")
+            raise UsageError("without the vision tower no video is read; leave video out")
 
 
 @dataclass

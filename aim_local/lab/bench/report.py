@@ -102,7 +102,7 @@ def notes(grid: Grid, found: Sequence[Cell]) -> list[str]:
                 told.append(
                     f"the machine was busy: at {cell.n_frames} frames the prefill of {cell.arm} spread by {width:.0%} "
                     "of its median; trust the ratios more than the times, most of all those of "
-                    "processor time with --threads 1, or measure again"
+                    "processor time with n_threads=1, or measure again"
                 )
     return told
 

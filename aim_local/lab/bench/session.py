@@ -102,7 +102,7 @@ class Session:
         self.video, self._pick = video, pick
         self._rows: RowsTower | None = None
         if not skip_vision and paths.mmproj is None:
-            raise ModelError(f"{paths.name} has no vision tower; name it with mmproj=FILE, or take --skip-vision")
+            raise ModelError(f"{paths.name} has no vision tower; name it with mmproj=FILE, or take skip_vision=True")
         if skip_vision:
             self.model, self._rows = open_without_vision(paths, config)
         else:

@@ -157,7 +157,7 @@ def text_plan(shape: RandomShape, type_name: str) -> list[Any]:
     from aim_local.convert.types import parse_type
 
     spec = _text_spec(shape)
-    return list(plan_text(spec, _refs(text_needs(spec)), parse_type(type_name, "--type")))
+    return list(plan_text(spec, _refs(text_needs(spec)), parse_type(type_name, "text type")))
 
 
 def vision_plan(shape: RandomShape, type_name: str) -> list[Any]:
@@ -167,7 +167,7 @@ def vision_plan(shape: RandomShape, type_name: str) -> list[Any]:
 
     model = _model(shape)
     refs = _refs(need for need, _ in model.vision_needs())
-    return list(plan_vision(model, refs, parse_type(type_name, "--vision-type")))
+    return list(plan_vision(model, refs, parse_type(type_name, "vision type")))
 
 
 def write_text_gguf(
@@ -181,7 +181,7 @@ def write_text_gguf(
     spec = _text_spec(shape)
 
     def keys(writer: Any) -> None:
-        text_metadata(writer, spec, f"random {shape.name}", parse_type(type_name, "--type"))
+        text_metadata(writer, spec, f"random {shape.name}", parse_type(type_name, "text type"))
         vocab_metadata(writer, byte_vocab(), shape.n_vocab)
 
     write_gguf(path, spec.arch, keys, text_plan(shape, type_name), report)
@@ -195,7 +195,7 @@ def write_vision_gguf(
     from aim_local.convert.vision import vision_metadata
 
     def keys(writer: Any) -> None:
-        vision_metadata(writer, _model(shape), f"random {shape.name}", parse_type(type_name, "--vision-type"))
+        vision_metadata(writer, _model(shape), f"random {shape.name}", parse_type(type_name, "vision type"))
 
     write_gguf(path, MMPROJ_ARCH, keys, vision_plan(shape, type_name), report)
 

@@ -21,7 +21,7 @@ from ...native.installed import library_name
 from ...store.names import cache_folder, make_folder
 
 Say = Callable[[str], None]
-GIVE = "name a folder with the unpatched libraries: --stock FOLDER"
+GIVE = "name a folder with the unpatched libraries: stock_folder=FOLDER"
 
 
 def find_stock(folder: Path | None, say: Say) -> Path:

@@ -25,7 +25,9 @@ def stock_mmproj(tower: Tower | None, path: Path, folder: Path) -> Path:
     Raises UsageError for a tower that does not run tile by tile: upstream would be given other work than ours.
     """
     if tower is None or tower.facts is None:
-        raise UsageError(f"{path}: its tower takes whole pictures, stock and ours cannot be paired; take --skip-vision")
+        raise UsageError(
+            f"{path}: its tower takes whole pictures, stock and ours cannot be paired; take skip_vision=True"
+        )
     if not isinstance(tower, TileTower) or tower.projector == PROJECTOR:
         return path
     target = folder / "stock-mmproj.gguf"

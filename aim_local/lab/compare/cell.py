@@ -51,7 +51,7 @@ def limit_memory(n_bytes: int) -> None:
     try:
         import resource
     except ImportError as e:
-        raise AimError("a memory limit is not available on this system; drop --memory-limit") from e
+        raise AimError("a memory limit is not available on this system; drop memory_limit") from e
     resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
 
 

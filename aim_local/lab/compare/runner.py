@@ -125,7 +125,7 @@ def _check_disk(space: Workspace, suite: Suite, variants: Sequence[Variant], opt
     if need - there > free:
         raise AimError(
             f"{space.path}: the reference's logits may take {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "lower --kld-tokens, give --no-kld, or name another folder with --out"
+            "lower kld_tokens, give kld_tokens=0, or name another folder with out=DIR"
         )
     if need > LARGE and there < need / 2:
         watch.note(f"the reference's logits will take up to {need / 1e9:.1f} GB in {space.logits}")

@@ -41,11 +41,11 @@ def find_suite(path: Path, media_root: Path | None = None, limit: int | None = N
     if load is None:
         if media_root is not None:
             raise UsageError(
-                f"--media {media_root} does not go with {path}: paths of a JSONL suite are relative to its file"
+                f"media_root {media_root} does not go with {path}: paths of a JSONL suite are relative to its file"
             )
         return load_suite(path, limit=limit)
     if media_root is None:
-        raise UsageError(f"{path} is a published benchmark's file; name the folder of its videos with --media")
+        raise UsageError(f"{path} is a published benchmark's file; name the folder of its videos with media_root=DIR")
     return load(path, Path(media_root), limit)
 
 

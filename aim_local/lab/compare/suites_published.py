@@ -282,7 +282,7 @@ def _suite(name: str, path: Path, media_root: Path, found: Sequence[Found], limi
     if not found:
         raise SuiteError(f"{path}: holds no question")
     if not media_root.is_dir():
-        raise SuiteError(f"{media_root}: no such folder; name the folder of the benchmark's videos with --media")
+        raise SuiteError(f"{media_root}: no such folder; name the folder of the benchmark's videos with media_root=DIR")
     _check_ids(found)
     chosen = found[:limit]
     items = [_with_media(question, media_root) for question in chosen]

@@ -75,12 +75,12 @@ def check_types(types: Sequence[str], vision_types: Sequence[str]) -> None:
     from ...convert import QUANTIZE_TYPES, WEIGHT_TYPES
 
     for option, given, known in (
-        ("--types", types, [*QUANTIZE_TYPES, "f32"]),
-        ("--vision-types", vision_types, WEIGHT_TYPES),
+        ("types", types, [*QUANTIZE_TYPES, "f32"]),
+        ("vision_types", vision_types, WEIGHT_TYPES),
     ):
         for kind, n in Counter(_lower(given)).items():
             if kind not in known:
-                raise UsageError(f"{option} {kind!r} is unknown; allowed are {', '.join(known)}")
+                raise UsageError(f"{option} names {kind!r}, which is unknown; allowed are {', '.join(known)}")
             if n > 1:
                 raise UsageError(f"{option} names {kind} twice; drop one")
 

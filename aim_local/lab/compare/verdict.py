@@ -24,7 +24,7 @@ _EXACT_P = 0.05  # McNemar's exact test finds a difference, however few the ques
 def check_margin(margin: float) -> None:
     """Raises UsageError for a margin that is none."""
     if not MIN_MARGIN <= margin <= MAX_MARGIN:  # also true for NaN
-        raise UsageError(f"--margin is {margin:g}; give points of accuracy from {MIN_MARGIN:g} to {MAX_MARGIN:g}")
+        raise UsageError(f"margin is {margin:g}; give points of accuracy from {MIN_MARGIN:g} to {MAX_MARGIN:g}")
 
 
 def judged(report: Report) -> Report:

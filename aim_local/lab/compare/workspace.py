@@ -97,7 +97,7 @@ class Folder:
         def busy(owner: str) -> AimError:
             return AimError(
                 f"{self.path}: another comparison is running there, {owner}; wait for it, or name another folder "
-                "with --out"
+                "with out=DIR"
             )
 
         try:
@@ -136,7 +136,7 @@ class Workspace:
 
 
 def _unwritable(path: Path, e: OSError) -> AimError:
-    return AimError(f"{path} cannot be written ({e.strerror}); name another folder with --out")
+    return AimError(f"{path} cannot be written ({e.strerror}); name another folder with out=DIR")
 
 
 def parts(path: Path) -> list[Path]:

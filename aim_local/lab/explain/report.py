@@ -45,7 +45,7 @@ def sheet_image(found: Explanation, layers: list[int] | None = None) -> Pixels:
         return sheet(trace, [band for il in layers for band in bands_of(trace, il)], title)
     chosen, every = default_bands(trace), all_bands(trace)
     if len(chosen) < len(every):
-        title.append(f"Shown are {len(chosen)} of {len(every)} rows of pictures; --layer N draws any one")
+        title.append(f"Shown are {len(chosen)} of {len(every)} rows of pictures; name a layer to draw any one")
     return sheet(trace, chosen, title)
 
 

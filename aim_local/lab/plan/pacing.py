@@ -60,7 +60,9 @@ def measure_pace(model: Model, watch: Watch, seconds: float = SECONDS) -> Pace:
     """The pace of a model with its weights, in its turn. Raises ModelError for a tower that cannot be planned."""
     facts = tower_facts(model)
     if facts is None:
-        raise ModelError(f"{model.name}: its vision tower cannot be measured apart; leave --ttft out")
+        raise ModelError(
+            f"{model.name}: its vision tower cannot be measured apart; give a number of frames, not a time"
+        )
     plain = model.with_config(replace(model.config, reuse_frames="equal", cache_media=False))
     return _Stopwatch(plain, facts, watch, time.perf_counter() + seconds).pace()
 

@@ -20,7 +20,10 @@ from .ttft import TtftChoice
 
 @dataclass(frozen=True)
 class Forecast:
-    """seconds: by stage, empty without a calibration. ttft: what was chosen for a wanted time, and timed."""
+    """seconds: by stage, empty without a calibration. ttft: what was chosen for a wanted time, and timed.
+
+    notes: what the load options ask for and this machine does not have, or what is not in these numbers.
+    """
 
     model: str
     outcome: Outcome
@@ -28,6 +31,7 @@ class Forecast:
     choice: Choice
     seconds: dict[str, float]
     ttft: TtftChoice | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def first_token_s(self) -> float | None:
@@ -38,7 +42,7 @@ class Forecast:
     @property
     def warnings(self) -> list[str]:
         said = [line for outline in self.outcome.outlines for line in outline.warnings]
-        return [*said, *self.choice.notes]
+        return [*self.notes, *said, *self.choice.notes]
 
     @property
     def verdict(self) -> str:
@@ -62,7 +66,7 @@ class Forecast:
         base, available = weights_alone(self.outcome), self.outcome.memory.available
         if available is not None and base > available:
             return f"weights and program alone need {gigabytes(base)}; take a more strongly quantised or smaller model"
-        return "no single change helps; combine fewer --frames, --tokens fast and --type-k q4_0 --type-v q4_0"
+        return "no single change helps; combine a smaller n_frames, tokens=fast, type_k=q4_0 and type_v=q4_0"
 
     def to_dict(self) -> dict[str, Any]:
         sizes, room, memory = self.outcome.sizes, self.outcome.room, self.outcome.memory
@@ -102,7 +106,19 @@ def make_plan(model: Model, request: Request) -> Forecast:
     calibration, seconds = choice.calibration, dict[str, float]()
     if calibration:
         seconds = calibration.predict(features(model, outcome.sizes, outcome.room.kv_bytes, outcome.outlines))
-    return Forecast(model.name, outcome, tuple(suggest(model, request, outcome)), choice, seconds)
+    suggestions, notes = tuple(suggest(model, request, outcome)), tuple(_notes(model))
+    return Forecast(model.name, outcome, suggestions, choice, seconds, notes=notes)
+
+
+def _notes(model: Model) -> list[str]:
+    if model.is_on_gpu:
+        n = model.config.n_gpu_layers
+        layers = "all layers are" if n is None or n < 0 else f"up to {n} layers are"
+        elsewhere = (
+            f"{layers} on a GPU: its memory is not looked at, and all that is there is counted as this machine's"
+        )
+        return [*model.warnings, elsewhere]
+    return model.warnings
 
 
 def remedy(model: Model) -> str:

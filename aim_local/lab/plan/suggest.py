@@ -52,7 +52,7 @@ def _frames(model: Model, request: Request, outcome: Outcome) -> Iterator[Sugges
     most = max((o.n_pictures for o in outcome.outlines if o.shape.kind == "video"), default=0)
     found = largest(most - 1, lambda n: _tried(model, with_frames(request, n, model.default_frames)))
     if found:
-        yield Suggestion(f"--frames {found[0]}", found[1].memory.needed)
+        yield Suggestion(f"n_frames={found[0]}", found[1].memory.needed)
 
 
 def largest(most: int, try_out: Callable[[int], Outcome | None]) -> tuple[int, Outcome] | None:
@@ -72,7 +72,7 @@ def _settings(model: Model, request: Request, outcome: Outcome) -> Iterator[Sugg
     for name in _SETTINGS:
         found = _smaller(model, request, outcome, parse_setting(name))
         if found:
-            yield Suggestion(f"--tokens {name}", found.memory.needed)
+            yield Suggestion(f"tokens={name}", found.memory.needed)
             return
 
 
@@ -89,5 +89,5 @@ def _types(model: Model, request: Request, outcome: Outcome) -> Iterator[Suggest
             return
         found = _tried(other, request, outcome)
         if found and found.room.kv_bytes < outcome.room.kv_bytes:
-            yield Suggestion(f"--type-k {name} --type-v {name}", found.memory.needed)
+            yield Suggestion(f"type_k={name} type_v={name}", found.memory.needed)
             return

@@ -7,15 +7,19 @@ the one that comes slowest makes room.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from ..failures import RequestError
 from ..limits import MIB
 
+CLOSE = {"Connection": "close"}  # what is left of the body is not read
+_UTF8 = ("", "utf-8", "utf8", "us-ascii", "ascii")
 _N_AT_ONCE = 4  # times the limit of one: what all requests that are being read may hold together
 _SMALL = 2**18  # bytes of a body that are always read: a few large ones that come slowly must not shut out the others
 
@@ -84,21 +88,38 @@ class Reader:
             if self._is_given_up:
                 raise too_many() from e
             said = f"the body did not come within {self._seconds:g} s"
-            raise RequestError(408, said, headers={"Connection": "close"}) from e
+            raise RequestError(408, said, headers=CLOSE) from e
         except ClientDisconnect as e:
             raise RequestError(499, "the client has gone") from e
         self.is_whole = True
-        return bytes(data)
+        return bytes(data.removeprefix(codecs.BOM_UTF8))  # some editors put it in front
 
 
 def check_json(request: Request) -> None:
     """A form or plain text is what a web page elsewhere may send without being asked for. Raises RequestError."""
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        said = f"Content-Type is {kind[:80]!r}; send the body as application/json"
-        raise RequestError(415, said, headers={"Connection": "close"})
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise RequestError(415, "send the body as it is, without Content-Encoding", headers={"Connection": "close"})
+    check_whole(request)
+    given = request.headers.get("content-type", "")
+    kind, options = parse_options_header(given)
+    if kind != b"application/json":
+        said = f"Content-Type is {given[:80]!r}; send the body as application/json"
+        raise RequestError(415, said, headers=CLOSE)
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in _UTF8:
+        said = f"the charset of Content-Type is {charset[:80]!r}; send the body in UTF-8"
+        raise RequestError(415, said, headers=CLOSE)
+
+
+def check_whole(request: Request) -> None:
+    """Raises RequestError for headers by which a body is something else than its bytes say."""
+    codings = ", ".join(request.headers.getlist("content-encoding"))
+    if any(coding.strip().lower() not in ("", "identity") for coding in codings.split(",")):
+        said = f"Content-Encoding is {codings[:80]!r}; send the body as it is, without it"
+        raise RequestError(415, said, headers=CLOSE)
+    if len(request.headers.getlist("content-type")) > 1:
+        raise RequestError(400, "Content-Type is there twice; give one", headers=CLOSE)
+    if "content-range" in request.headers:
+        said = "Content-Range is for a part of a body; send all of it in one request, without it"
+        raise RequestError(400, said, headers=CLOSE)
 
 
 def check_length(request: Request, n_max: int) -> None:
@@ -107,7 +128,7 @@ def check_length(request: Request, n_max: int) -> None:
     if claimed is None:
         return
     if not (claimed.isascii() and claimed.isdigit()):
-        raise RequestError(400, "Content-Length is not a number", headers={"Connection": "close"})
+        raise RequestError(400, "Content-Length is not a number", headers=CLOSE)
     if int(claimed[:20]) > n_max or len(claimed) > 20:
         raise too_large(n_max)
 
@@ -119,4 +140,4 @@ def too_many() -> RequestError:
 
 def too_large(n_max: int) -> RequestError:
     said = f"the body is larger than {n_max / MIB:g} MiB; upload files once with /v1/files and name them by id"
-    return RequestError(413, said, code="body_too_large", headers={"Connection": "close"})
+    return RequestError(413, said, code="body_too_large", headers=CLOSE)

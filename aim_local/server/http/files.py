@@ -24,7 +24,7 @@ from ..limits import MIB, Limits
 from ..media.uploads import Upload, Uploads, Writer
 from ..requests.wire import shown
 from . import schema
-from .bodies import check_length
+from .bodies import CLOSE, check_length, check_whole
 from .front import JsonResponse, record_of
 
 _SLACK = MIB  # of the form around the file
@@ -33,8 +33,11 @@ _PURPOSE = "user_data"  # until the field comes
 _MAX_FIELD = 1024
 _MAX_BOUNDARY = 70  # RFC 2046
 _MAX_HEADER = 8192  # bytes of a part's header: it is held in memory
+_AS_IT_IS = {  # headers of a part that say how its bytes are written, and which ways are none
+    b"content-transfer-encoding": (b"", b"7bit", b"8bit", b"binary"),
+    b"content-encoding": (b"", b"identity"),
+}
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_CLOSE = {"Connection": "close"}  # what is left of the body is not read
 
 
 def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
@@ -42,7 +45,7 @@ def file_routes(app: FastAPI, uploads: Uploads, limits: Limits) -> None:
 
     @app.post(
         "/v1/files", tags=["files"], openapi_extra=schema.UPLOAD_FORM,
-        responses=schema.answers(schema.FILE, *errors, 408, 413, 415, 499, 507),
+        responses=schema.answers(schema.FILE, *errors, 408, 413, 415, 499, 503, 507),
     )  # fmt: skip
     async def upload(request: Request) -> Response:
         """Uploads a clip or picture once; requests then name it by its id."""
@@ -114,11 +117,12 @@ def _check_range(request: Request, n_bytes: int) -> None:
 
 async def receive(request: Request, uploads: Uploads, limits: Limits) -> Upload:
     """Reads a form into a file that is kept. Raises RequestError, and nothing is kept."""
+    check_whole(request)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 0 < len(boundary) <= _MAX_BOUNDARY:
         said = "send the file as multipart/form-data, with the fields purpose and file"
-        raise RequestError(415, said, headers=_CLOSE)
+        raise RequestError(415, said, headers=CLOSE)
     check_length(request, limits.file_bytes + _SLACK)
     with _Form(boundary, uploads, record_of(request.scope).owner) as form:
         async for chunk in _chunks(request):
@@ -136,7 +140,7 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError as e:
-            raise RequestError(408, f"nothing of the body came for {_STALL_S:g} s", headers=_CLOSE) from e
+            raise RequestError(408, f"nothing of the body came for {_STALL_S:g} s", headers=CLOSE) from e
         except ClientDisconnect as e:
             raise RequestError(499, "the client has gone") from e
         yield chunk
@@ -168,11 +172,11 @@ class _Form:
         try:
             self._parser.write(data)
         except FormParserError as e:
-            raise RequestError(400, f"the form is damaged: {e}", headers=_CLOSE) from e
+            raise RequestError(400, f"the form is damaged: {e}", headers=CLOSE) from e
 
     def finish(self) -> Upload:
         if not self._whole:
-            raise RequestError(400, "the form ends too early", headers=_CLOSE)
+            raise RequestError(400, "the form ends too early", headers=CLOSE)
         if self._writer is None:
             raise RequestError(400, "the form has no field file", param="file")
         if not self._purpose:
@@ -201,11 +205,15 @@ class _Form:
 
     def _check_header(self) -> None:
         if len(self._header) + len(self._value) > _MAX_HEADER:
-            raise RequestError(400, f"a header of the form has more than {_MAX_HEADER} bytes", headers=_CLOSE)
+            raise RequestError(400, f"a header of the form has more than {_MAX_HEADER} bytes", headers=CLOSE)
 
     def _header_ends(self) -> None:
-        if self._header.lower() == b"content-disposition":
+        name, value = self._header.lower(), self._value.strip().lower()
+        if name == b"content-disposition":
             self._place = self._value
+        if value not in _AS_IT_IS.get(name, (value,)):
+            said = f"{name.decode().title()} of a part is {shown(value.decode('latin-1'))}; send its bytes as they are"
+            raise RequestError(415, said, headers=CLOSE)
         self._header, self._value = b"", b""
 
     def _headers_end(self) -> None:
@@ -221,12 +229,12 @@ class _Form:
             self._takes = self._take_purpose
         else:
             said = f"the form's field {shown(name)} is not known here; leave it out"
-            raise RequestError(400, said, param=name[:60], headers=_CLOSE)
+            raise RequestError(400, said, param=name[:60], headers=CLOSE)
 
     def _take_purpose(self, data: bytes) -> None:
         self._purpose += data
         if len(self._purpose) > _MAX_FIELD:
-            raise RequestError(400, "purpose is too long", param="purpose", headers=_CLOSE)
+            raise RequestError(400, "purpose is too long", param="purpose", headers=CLOSE)
 
     def _form_ends(self) -> None:
         self._whole = True

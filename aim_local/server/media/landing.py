@@ -115,4 +115,6 @@ def disk_failure(e: OSError) -> RequestError:
     """For a file of the server's own that could not be written or read."""
     if e.errno in _FULL:
         return RequestError(507, "the server's disk is full; free some of it, then ask again", code="disk_full")
+    if e.errno == errno.ENOENT:
+        return RequestError(503, "somebody removed the server's own files; send what you sent again", code="files_gone")
     return RequestError(500, f"a file on the server cannot be read or written ({e.strerror or type(e).__name__})")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,16 +23,43 @@ _YOUNG_S = 60.0  # one that is being made is not locked yet
 
 
 class PrivateFolder:
-    """path: its owner alone can read it. parent: where it is made; None: with the system's temporary files."""
+    """Its owner alone can read it. parent: where it is made; None: with the system's temporary files."""
 
     def __init__(self, parent: Path | None = None) -> None:
         remove_abandoned(Path(parent or tempfile.gettempdir()))
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # mode 0700
-        self._handle = _locked(self.path)
+        self._parent, self._lock, self._closed = parent, threading.Lock(), False
+        self._make()
+
+    @property
+    def path(self) -> Path:
+        """Another folder where somebody removed it: under its old name another user's may be by now. Raises OSError."""
+        with self._lock:
+            if not self._closed and not self._is_there():
+                self._let_go()
+                self._make()
+            return self._path
 
     def close(self) -> None:
         """It goes, with all that is in it. Idempotent."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with self._lock:
+            self._closed = True
+            if self._is_there():
+                shutil.rmtree(self._path, ignore_errors=True)
+            self._let_go()
+
+    def _make(self) -> None:
+        self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))  # mode 0700
+        self._handle = _locked(self._path)
+
+    def _is_there(self) -> bool:
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return False
+        is_own = self._handle is None or os.path.samestat(found, os.fstat(self._handle))
+        return stat.S_ISDIR(found.st_mode) and is_own
+
+    def _let_go(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

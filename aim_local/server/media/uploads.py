@@ -7,6 +7,7 @@ only part of its path; the name it came with is for people. The folder can be re
 
 from __future__ import annotations
 
+import errno
 import secrets
 import threading
 import time
@@ -101,7 +102,6 @@ class Uploads:
     def __init__(self, limits: Limits, parent: Path | None = None) -> None:
         self.limits, self.room = limits, Room(limits.files_bytes)
         self._private = PrivateFolder(parent)
-        self._folder = self._private.path
         self._kept: dict[str, Upload] = {}
         self._users: dict[str, int] = {}  # of files that running requests read
         self._gone: dict[str, Upload] = {}  # deleted while somebody read them
@@ -109,17 +109,22 @@ class Uploads:
 
     @property
     def scratch(self) -> Path:
-        """For files that go with their request."""
-        return self._folder
+        """For files that go with their request. Raises RequestError where it was removed and no other can be made."""
+        try:
+            return self._private.path
+        except OSError as e:
+            raise disk_failure(e) from e
 
     def begin(self, name: str, purpose: str, n_bytes: int = 0, owner: str = "") -> Writer:
         """n_bytes: how many will come, as far as is known; what cannot fit is refused here. Raises RequestError."""
         check_purpose(purpose)
         with self._lock:
+            self._drop_lost()
             self._check_count()
+        folder = self.scratch
         id, created = f"file-{secrets.token_hex(16)}", int(time.time())
-        no_room, path = partial(self._no_room, owner=owner), self._folder / id
-        landing = Landing(self._folder / f"{id}.part", self.limits, self.room, no_room, n_bytes)
+        no_room, path = partial(self._no_room, owner=owner), folder / id
+        landing = Landing(folder / f"{id}.part", self.limits, self.room, no_room, n_bytes)
 
         def keep(whole: Landed, late: str) -> Upload:
             facts = (late or purpose, whole.n_bytes, created, whole.digest)
@@ -130,6 +135,7 @@ class Uploads:
     def files(self, owner: str = "") -> list[Upload]:
         """All that are kept for an owner, the newest first."""
         with self._lock:
+            self._drop_lost()
             return [upload for upload in reversed(self._kept.values()) if upload.owner == owner]
 
     def get(self, id: str, owner: str = "") -> Upload:
@@ -176,10 +182,18 @@ class Uploads:
         self.close()
 
     def _own(self, id: str, owner: str) -> Upload:
+        self._drop_lost(id)
         found = self._kept.get(id)
         if found is None or found.owner != owner:
             raise _missing(id)
         return found
+
+    def _drop_lost(self, *ids: str) -> None:
+        """Forgets what somebody removed from the folder: these, or any. Under the lock."""
+        for upload in [self._kept[id] for id in ids or tuple(self._kept) if id in self._kept]:
+            if not upload.path.exists():
+                del self._kept[upload.id]
+                self.room.give(upload.n_bytes)
 
     def _keep(self, landed: Landed, upload: Upload) -> Upload:
         try:
@@ -189,8 +203,11 @@ class Uploads:
                 landed.path.rename(upload.path)
                 self._kept[upload.id] = upload
         except BaseException as e:
+            is_lost = not landed.path.exists()
             landed.path.unlink(missing_ok=True)
             self.room.give(landed.n_bytes)
+            if is_lost:
+                raise disk_failure(FileNotFoundError(errno.ENOENT, "it is gone")) from e
             if isinstance(e, OSError):
                 raise disk_failure(e) from e
             raise
