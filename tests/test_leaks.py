@@ -23,7 +23,7 @@ from aim_local.errors import AimError, CancelledError
 
 pytestmark = pytest.mark.skipif(not sanitizer.LEAKS, reason="needs the address sanitizer: make sanitize")
 
-OURS = re.compile(r"/llama\.cpp/|lib(?:llama|mtmd|ggml[\w.-]*|aim-grammar)\.so")  # the source, or a library without
+OURS = re.compile(r"/llama\.cpp/|lib(?:llama|mtmd|ggml[\w.-]*)\.so")  # the source, or a library without
 PICTURE = np.full((112, 112, 3), 99, np.uint8)
 SHORT = GenerateConfig(max_tokens=2)
 

@@ -28,7 +28,6 @@ from .outcome import FAILED
 from .stop import StopHook, stop_callback
 
 GRAMMAR_MS, GRAMMAR_BYTES = 10_000, 64 << 20  # of one draw, and of a grammar's beginning; rich schemas take 1 MiB
-_FEWER = "write it with fewer: no repetition of what may be empty or overlaps with what follows"
 _MAX_REASON = 300
 _PAIR = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # struct llama_token_data
 
@@ -102,8 +101,7 @@ class Sampler:
         try:
             yield
         except UsageError as e:
-            why = _said()
-            raise UsageError(f"the grammar {why}{f'; {_FEWER}' if 'ways to go on' in why else ''}") from e
+            raise UsageError(f"the grammar {_said()}") from e
         except NativeError as e:
             self._stop.reraise()
             if LLAMA.status() != FAILED:

@@ -42,6 +42,8 @@ int aim_grammar_said(FILE * file, const char * format, ...) {
 
 namespace {
 
+#define AIM_FEWER "; write it with fewer: no repetition of what may be empty or overlaps with what follows"
+
 struct bounds {
     int32_t n_ms;
     int64_t n_bytes_max;
@@ -53,10 +55,10 @@ struct bounds {
         n_bytes += sizeof(llama_grammar_stack) + N_BYTES_NODE + n_elements*sizeof(llama_grammar_stack::value_type);
 
         if (n_bytes > n_bytes_max) {
-            aim_fail(AIM_STATUS_INVALID, "has more ways to go on than fit in %lld MiB", (long long) (n_bytes_max >> 20));
+            aim_fail(AIM_STATUS_INVALID, "has more ways to go on than fit in %lld MiB" AIM_FEWER, (long long) (n_bytes_max >> 20));
         }
         if (ggml_time_us() > t_end_us) {
-            aim_fail(AIM_STATUS_INVALID, "has more ways to go on than can be tried in %g s", n_ms/1e3);
+            aim_fail(AIM_STATUS_INVALID, "has more ways to go on than can be tried in %g s" AIM_FEWER, n_ms/1e3);
         }
         if (aim_stop::ask(&stop)) {
             aim_fail(AIM_STATUS_ABORTED, "stopped");
