@@ -15,7 +15,7 @@ from thorough import examples
 
 from aim_local import LoadConfig, VisionLLM
 from aim_local.errors import UsageError
-from aim_local.native.grammar import schema_grammar
+from aim_local.grammar.schema import schema_grammar
 
 Both = tuple[str, str]  # a pattern as ECMA-262 has it, and the same for Python's re
 

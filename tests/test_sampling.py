@@ -17,8 +17,8 @@ from thorough import examples
 
 from aim_local import GenerateConfig, LoadConfig, TokenLogprob, VisionLLM, VisualTokenConfig
 from aim_local.errors import UsageError
-from aim_local.native.grammar import schema_grammar
-from aim_local.native.schema_refs import MAX_DEPTH
+from aim_local.grammar.schema import schema_grammar
+from aim_local.grammar.schema_refs import MAX_DEPTH
 
 QUESTION = "What moves, and where to?"
 

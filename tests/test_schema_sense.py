@@ -10,7 +10,7 @@ import pytest
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM
 from aim_local.errors import UsageError
-from aim_local.native.grammar import schema_grammar
+from aim_local.grammar.schema import schema_grammar
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import GenerateConfig
 from ..errors import CancelledError
-from ..native.grammar import object_grammar, schema_grammar
+from ..grammar.schema import object_grammar, schema_grammar
 from ..native.llama import LlamaModel, Rows
 from ..native.sampler import Sampler, Sampling
 from ..results import TokenLogprob

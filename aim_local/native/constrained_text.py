@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 
-from .gbnf import names_tokens
+from ..grammar.gbnf import names_tokens
 from .llama import LlamaModel
 
 

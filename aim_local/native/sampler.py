@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ClosedError, ModelError, NativeError, UsageError
+from ..grammar.gbnf import check_text
 from .binding import bind
 from .constrained_text import ConstrainedText
 from .finite import finite_logits
-from .gbnf import check_text
 from .library import LLAMA, libllama, llama
 from .llama import LlamaModel
 from .outcome import FAILED
