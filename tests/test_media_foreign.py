@@ -219,7 +219,7 @@ def test_values_of_damaged_pictures_are_those_of_whole_ones(tmp_path: Path) -> N
         PIL.Image.fromarray(picture(turn, 97, 65)).save(path, exif=tags)
         whole = open_media(path)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("aim_local.media.pictures._STRIP", 300)
+            patched.setattr("aim_local.media.pictures.STRIP", 300)
             strips = open_media(path)
         assert np.array_equal(whole.pixels, strips.pixels)  # type: ignore[union-attr]
         with PIL.Image.open(path) as image:

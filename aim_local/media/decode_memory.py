@@ -8,9 +8,11 @@ from __future__ import annotations
 import av
 
 from aim_local.media.container import n_threads
+from aim_local.media.pictures import STRIP
 
 # bytes a pixel of a still picture while it is decoded and fitted, its 3 bytes as it is kept included
-_STILL, _STILLS = 8.3, {"WEBP": 16.5, "AVIF": 11.0, "JPEG2000": 19.5, "QOI": 17.0}
+_STILL, _STILLS = 7.2, {"WEBP": 15.8, "AVIF": 9.3, "JPEG2000": 19.5, "QOI": 12.0}
+_CONVERTING = 19.0  # of one strip's pixels, with transparency
 # of an animated one, of whose frames the decoder keeps several
 _ANIMATED = {"GIF": 17.0, "PNG": 21.0, "WEBP": 27.0, "AVIF": 20.0}
 _CONVERTED = 10.0  # of a video's frame: as RGB, as an array, and in the form that it is resized in
@@ -22,7 +24,8 @@ _PACKET = 300  # of a clip's index
 
 def still_bytes(format: str, height: int, width: int) -> int:
     """format: Pillow's name of it."""
-    return int((_STILLS.get(format, _STILL) - 3) * height * width)
+    n_pixels = height * width
+    return int((_STILLS.get(format, _STILL) - 3) * n_pixels + _CONVERTING * min(n_pixels, STRIP))
 
 
 def animation_bytes(format: str, height: int, width: int) -> int:

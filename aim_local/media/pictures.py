@@ -54,7 +54,7 @@ _PPM_HEAD, _PPM_COMMENT = 2**16, re.compile(rb"#[^\r\n]*")
 _LEAST_FRAME = 38  # bytes of a frame's control chunk in a PNG
 # a GIF's frame may lie outside of its picture, for which Pillow makes room; where that is so much, it is damage
 _MOST_ROOM, _SMALL_ROOM = 4, 2**22  # times the picture, or pixels
-_STRIP = 2**22  # pixels that are converted at a time, so that a large picture is in memory once in each form
+STRIP = 2**20  # pixels that are converted at a time, so that a large picture is in memory once in each form
 # as browsers and FFmpeg do: shorter delays mean "not set"
 _MIN_DELAY_MS, _DEFAULT_DELAY_MS = 20, 100
 # where a PNG may keep an orientation besides its eXIf chunk
@@ -317,7 +317,7 @@ def _rgb(path: Path, image: PIL.Image.Image, size: tuple[int, int] | None = None
         turn, colours = turn_of(image.getexif), colours_of(path, image)
         said = (*turn.warnings, *colours.warnings)
         width, height = size or image.size
-        n_rows = max(1, _STRIP // max(1, width))
+        n_rows = max(1, STRIP // max(1, width))
         if n_rows >= height and (width, height) == image.size:
             return np.ascontiguousarray(turn.displayed(colours.to_rgb(image))), said
         found = np.empty((width, height, 3) if turn.swaps else (height, width, 3), np.uint8)
