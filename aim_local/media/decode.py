@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -119,8 +120,8 @@ def _frames(
             came.add(index)
             yield index, frame
     except _MissedKeyFrame:
-        # the container's own index is wrong or absent: decode from the start
-        left = [index for index in indices if index not in came]
+        # the container's own index is wrong or absent: decode from the start, and count packets
+        left, table = [index for index in indices if index not in came], replace(table, by_count=True)
         segments = plan_segments(table, left, seek_cost=len(table.pts))
         yield from _frames_by_packet(clip, table, segments, threads, damage)
 
