@@ -121,15 +121,9 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
     cuts = later.cuts
     with open_stream(path, max_pixels, cuts) as (container, stream):
         names = set(container.format.name.split(","))
-        scan, is_short = _scan_packets(container, stream), n_missing_bytes(path, names) > 0
-        if "mov" in names and stream.frames and not any(scan.shown) and not is_short:
-            raise MediaError(
-                f"{path}: its edit list shows none of its {stream.frames} pictures; export it again, or take the list"
-                " away: ffmpeg -ignore_editlist 1 -i FILE -c copy NEW.mp4"
-            )
-        if not scan.pts:
-            cut = ": it is cut off" if is_short else ""
-            raise MediaError(f"{path}: has a video track without a whole picture{cut}; copy or download the file again")
+        scan = _scan_packets(container, stream)
+        if not any(scan.shown):
+            _refuse_empty(path, names, stream.frames, len(stream.index_entries), scan)
         if scan.first is None:
             check_room()  # a decoder that gets no memory calls its pictures damaged
             raise MediaError(
@@ -157,6 +151,20 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         *_other_notes(later.n_other),
     )
     return Clip(path, _info(path, facts, times, warnings), times.table, max_pixels, times.begin, cuts, fields), end
+
+
+def _refuse_empty(path: Path, names: set[str], n_announced: int, n_indexed: int, scan: _Scan) -> None:
+    """Of a file no packet of which is to be shown. n_indexed: packets in libav's index. Raises MediaError."""
+    is_cut = n_missing_bytes(path, names) > 0
+    is_edited = bool(scan.pts) or not n_indexed  # libav takes out of its index what edits leave out
+    if "mov" in names and n_announced and is_edited and not is_cut:
+        raise MediaError(
+            f"{path}: its edit list shows none of its {n_announced} pictures; export it again, or take the list away:"
+            " ffmpeg -ignore_editlist 1 -i FILE -c copy NEW.mp4"
+        )
+    if not scan.pts:
+        cut = ": it is cut off" if is_cut else ""
+        raise MediaError(f"{path}: has a video track without a whole picture{cut}; copy or download the file again")
 
 
 def _films(path: Path, names: set[str]) -> list[str]:
