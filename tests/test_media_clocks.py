@@ -228,6 +228,13 @@ def test_equal_stamps_keep_true_times_of_the_others(tmp_path: Path) -> None:
     assert video.warnings[-1].startswith("10 of 20 frames have no display time of their own")
 
 
+@pytest.mark.parametrize("step", [1, 300, 700])
+def test_equal_stamps_say_nothing_of_reordered_frames(tmp_path: Path, step: int) -> None:
+    """Matroska's clock of milliseconds, and frames that follow each other faster: the decoder knows their order."""
+    ticks = [step * i for i in range(20)]
+    whole(write_clip(tmp_path / "fast.mkv", 20, b_frames=2, ticks=ticks, ticks_per_second=1_000_000), 20)
+
+
 # --- the rule itself -------------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,8 @@ def test_errors_inside_a_still_and_an_animation(
 def test_errors_inside_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     path = write_clip(tmp_path / "a.mp4", n_frames=4)
     with monkeypatch.context() as patched:
-        patched.setattr("aim_local.media.decode.rgb", Mock(side_effect=error))
+        failing = Mock(reformat=Mock(side_effect=error))
+        patched.setattr("aim_local.media.decode.VideoReformatter", Mock(return_value=failing))
         with pytest.raises(MediaError, match="none of the 4 chosen frames could be decoded"):
             open_media(path)
     with monkeypatch.context() as patched:

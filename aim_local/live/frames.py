@@ -20,7 +20,6 @@ from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.timeline import Timeline
 from aim_local.media.container import Damage, decode
 from aim_local.media.decode import rgb
-from aim_local.media.foreign import decoding
 from aim_local.media.interlace import Fields, deinterlaced, fields_of
 from aim_local.media.types import Frames, Size
 
@@ -139,8 +138,7 @@ class Decoding:
 
     def _take(self, frame: VideoFrame, item: Arrived, seconds: float) -> None:
         try:
-            with decoding("the source", "has a frame that cannot be shown"):
-                pixels = rgb(frame, self._to_rgb)
+            pixels = rgb(frame, self._to_rgb, "the source")
         except MediaError:
             return
         height, width = pixels.shape[:2]

@@ -9,8 +9,8 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import av
 from av.container import InputContainer
@@ -30,7 +30,10 @@ _BARREN = 50  # packets without a picture, and TIMEOUT seconds of them
 PAUSES = 0.5, 30.0  # seconds before it is opened again, first and longest; each is twice the one before
 _AT_ONCE = {"fpsprobesize": "0"}  # the rate of frames is not asked for, and finding it takes seconds
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
-_NOT_OPEN = av.FFmpegError, OSError, ValueError
+
+
+class _Away(Exception):
+    """libav got nothing from the source, which may come back. Its text says why."""
 
 
 class Reading:
@@ -103,27 +106,28 @@ class Reading:
             try:
                 file = self._file(stack)
             except OSError as e:
-                return self._why(e)
+                return _why(e)
             try:
                 container = stack.enter_context(self._open(file))
                 reason = self._take(container, self._stream_of(container))
-            except MemoryError:
-                raise
-            except _NOT_OPEN as e:
-                reason = self._why(e)
+            except _Away as e:
+                reason = str(e)
             return self._end_of(file, reason) if file else reason
 
     def _stream_of(self, container: InputContainer) -> VideoStream:
         try:
-            if self._source.kind == "file" and is_guessed(head := _head(self._source.url), container.format.name):
-                raise MediaError(f"{self._source.name}: {why_not(head)}")
+            if self._source.kind == "file":
+                with _away_if():
+                    head = _head(self._source.url)
+                if is_guessed(head, container.format.name):
+                    raise MediaError(f"{self._source.name}: {why_not(head)}")
             stream = main_stream(container, self._source.name)
             prepare(stream, self._source.name, self._max_pixels)
             return stream
         except MediaError as e:
             if not self._n_packets:
                 raise
-            raise OSError(errno.ENODATA, "it has no pictures") from e
+            raise _Away("it has no pictures") from e
 
     def _end_of(self, file: GrowingFile, reason: str) -> str:
         """As `_read`, of a file."""
@@ -159,14 +163,15 @@ class Reading:
     def _open(self, file: GrowingFile | None) -> InputContainer:
         source = self._source
         self._n_openings += 1
-        found = av.open(
-            file or source.url,
-            mode="r",
-            format=source.format,
-            options={**source.options, **_AT_ONCE},
-            timeout=None if file else (TIMEOUT, TIMEOUT),
-            metadata_errors="replace",
-        )
+        with _away_if(ValueError):  # PyAV's, for a format that this libav was built without
+            found = av.open(
+                file or source.url,
+                mode="r",
+                format=source.format,
+                options={**source.options, **_AT_ONCE},
+                timeout=None if file else (TIMEOUT, TIMEOUT),
+                metadata_errors="replace",
+            )
         assert isinstance(found, InputContainer), "opened to be read"
         return found
 
@@ -174,7 +179,7 @@ class Reading:
         """All packets, until there are no more, or none gives a picture any more. Returns why it ended."""
         stream.thread_type = "SLICE"  # frame by frame, without delay
         has_stamps, begin, barren = not container.format.flags & _NO_STAMPS, None, _Barren(self._n_decoded())
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             if self._closed.is_set():
                 break
             if packet.size:
@@ -214,14 +219,36 @@ class Reading:
             return pause
         return min(pause, max(0.0, self._away_since + self._give_up - self._clock.now()))
 
-    @staticmethod
-    def _why(e: Exception) -> str:
-        """Without the address, which libav puts into its errors."""
-        if isinstance(e, av.error.ExitError):
-            return f"silent for {TIMEOUT:g} s"
-        if isinstance(e, av.error.InvalidDataError):
-            return "no video that can be read"
-        return str(getattr(e, "strerror", None) or type(e).__name__)
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Raises _Away where reading fails; what is done with a packet may fail as it likes."""
+    packets = iter(container.demux(stream))
+    while True:
+        with _away_if():
+            packet = next(packets, None)
+        if packet is None:
+            return
+        yield packet
+
+
+@contextmanager
+def _away_if(*others: type[Exception]) -> Iterator[None]:
+    """For calls of libav and the system alone: waiting out a fault of the program would never end."""
+    try:
+        yield
+    except MemoryError:  # PyAV's is an FFmpegError too
+        raise
+    except (av.FFmpegError, OSError, *others) as e:
+        raise _Away(_why(e)) from e
+
+
+def _why(e: Exception) -> str:
+    """Without the address, which libav puts into its errors."""
+    if isinstance(e, av.error.ExitError):
+        return f"silent for {TIMEOUT:g} s"
+    if isinstance(e, av.error.InvalidDataError):
+        return "no video that can be read"
+    return str(getattr(e, "strerror", None) or type(e).__name__)
 
 
 class _Barren:

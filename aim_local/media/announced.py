@@ -49,6 +49,8 @@ def announced_by(container: InputContainer, stream: VideoStream, formats: Collec
     """Of an open file. formats: FFmpeg's names of it."""
     names = frozenset(formats)
     n_frames = stream.frames if names & _COUNTED and stream.frames not in _UNKNOWN else 0
+    if "mov" in names:  # frames that edits leave out are not read
+        n_frames = min(n_frames, len(stream.index_entries) or n_frames)
     seconds = (container.duration or 0) / av.time_base if names & _LASTING else 0.0
     return Announced(names, n_frames, seconds, max(0, container.start_time or 0) / av.time_base)
 

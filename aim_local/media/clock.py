@@ -74,7 +74,8 @@ def clock_of_packets(
     if _says_nothing(d[~np.isin(np.arange(len(d)), strays)]):
         return None
     starts_fresh = all(int(rows[first]) in fresh for first in starts[1:])
-    if reorders and len(rows) <= _MOST_DECODED and (strays or not starts_fresh or np.isnan(p).any()):
+    are_sure = starts_fresh and all(_are_distinct(p[first:last]) for first, last in _spans(starts, len(rows)))
+    if reorders and len(rows) <= _MOST_DECODED and (strays or not are_sure):
         return None
     if reorders:
         strays = [k for k in strays if _is_far(p, k, usual)]
@@ -118,6 +119,11 @@ def clock_notes(clock: Clock) -> tuple[str, ...]:
 
 def _known(stamps: Stamps) -> _Known:
     return np.array([np.nan if s is None else float(s) for s in stamps], dtype=np.float64)
+
+
+def _are_distinct(stamps: _Known) -> bool:
+    """Whether all are known, and no two are equal."""
+    return not np.isnan(stamps).any() and len(np.unique(stamps)) == len(stamps)
 
 
 def _spans(starts: Sequence[int], n: int) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -96,8 +97,7 @@ def _put_whole(canvas: Canvas, clip: Clip, fields: Fields, threads: Threads, dam
 
 def _put(canvas: Canvas, index: int, frame: VideoFrame, to_rgb: VideoReformatter) -> None:
     try:
-        with decoding(canvas.source, "has a frame that cannot be shown"):
-            pixels = rgb(frame, to_rgb)
+        pixels = rgb(frame, to_rgb, canvas.source)
     except MediaMemoryError:
         raise
     except MediaError:
@@ -120,18 +120,23 @@ def _frames(
             came.add(index)
             yield index, frame
     except _MissedKeyFrame:
-        # the container's own index is wrong or absent: decode from the start
-        left = [index for index in indices if index not in came]
+        # the container's own index is wrong or absent: decode from the start, and count packets
+        left, table = [index for index in indices if index not in came], replace(table, by_count=True)
         segments = plan_segments(table, left, seek_cost=len(table.pts))
         yield from _frames_by_packet(clip, table, segments, threads, damage)
 
 
-def rgb(frame: VideoFrame, to_rgb: VideoReformatter) -> Frames:
-    """A decoded frame as it is shown, uint8 [H, W, 3]; what is transparent shows white, as in pictures."""
-    pixels = np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)  # [h, w, 3]
-    if any(component.is_alpha for component in frame.format.components):
-        pixels = _over_white(pixels, np.asarray(to_rgb.reformat(frame, format="rgba").to_ndarray()[..., 3], np.uint8))
-    return orientation_of(frame).apply(pixels)  # [H, W, 3]
+def rgb(frame: VideoFrame, to_rgb: VideoReformatter, name: str) -> Frames:
+    """A decoded frame as it is shown, uint8 [H, W, 3]; what is transparent shows white, as in pictures.
+
+    name: of the source, for errors. Raises MediaError where libav cannot convert the frame.
+    """
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    with decoding(name, "has a frame that cannot be shown"):  # faults of our own are none of the frame's
+        pixels = np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)  # [h, w, 3]
+        rgba = np.asarray(to_rgb.reformat(frame, format="rgba").to_ndarray(), np.uint8) if has_alpha else None
+    shown = pixels if rgba is None else _over_white(pixels, rgba[..., 3])
+    return orientation_of(frame).apply(shown)  # [H, W, 3]
 
 
 def _over_white(pixels: Frames, alpha: NDArray[np.uint8]) -> Frames:

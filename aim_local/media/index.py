@@ -83,6 +83,7 @@ class _Scan:
     first: VideoFrame | None = None
     starts: list[_Start] = field(default_factory=list)
     end: int = 0  # byte behind the last packet, as far as known
+    goes_back: bool = False  # packets lie in the file in another order than they come
     is_torn: bool = False  # a part of the last packet is missing
     damage: Damage = field(default_factory=Damage)
 
@@ -121,9 +122,8 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
     with open_stream(path, max_pixels, cuts) as (container, stream):
         names = set(container.format.name.split(","))
         scan = _scan_packets(container, stream)
-        if not scan.pts:
-            cut = ": it is cut off" if n_missing_bytes(path, names) else ""
-            raise MediaError(f"{path}: has a video track without a whole picture{cut}; copy or download the file again")
+        if not any(scan.shown):
+            _refuse_empty(path, names, stream.frames, len(stream.index_entries), scan)
         if scan.first is None:
             check_room()  # a decoder that gets no memory calls its pictures damaged
             raise MediaError(
@@ -151,6 +151,20 @@ def _indexed(path: Path, max_pixels: int, later: Later = _NO_LATER) -> tuple[Cli
         *_other_notes(later.n_other),
     )
     return Clip(path, _info(path, facts, times, warnings), times.table, max_pixels, times.begin, cuts, fields), end
+
+
+def _refuse_empty(path: Path, names: set[str], n_announced: int, n_indexed: int, scan: _Scan) -> None:
+    """Of a file no packet of which is to be shown. n_indexed: packets in libav's index. Raises MediaError."""
+    is_cut = n_missing_bytes(path, names) > 0
+    is_edited = bool(scan.pts) or not n_indexed  # libav takes out of its index what edits leave out
+    if "mov" in names and n_announced and is_edited and not is_cut:
+        raise MediaError(
+            f"{path}: its edit list shows none of its {n_announced} pictures; export it again, or take the list away:"
+            " ffmpeg -ignore_editlist 1 -i FILE -c copy NEW.mp4"
+        )
+    if not scan.pts:
+        cut = ": it is cut off" if is_cut else ""
+        raise MediaError(f"{path}: has a video track without a whole picture{cut}; copy or download the file again")
 
 
 def _films(path: Path, names: set[str]) -> list[str]:
@@ -229,8 +243,10 @@ def _look_warnings(stream: VideoStream, first: VideoFrame, turn: Orientation) ->
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     scan, probe = _Scan(), _Probe(stream)
-    is_vp8 = stream.codec_context.name == "vp8"
+    is_vp8, place = stream.codec_context.name == "vp8", 0
     for row, packet in enumerate(packets_of(container, stream, scan.damage)):
+        scan.goes_back |= (packet.pos or 0) < place
+        place = packet.pos or 0
         scan.end = max(scan.end, (packet.pos or 0) + packet.size + _FLV_REST)
         scan.pts.append(packet.pts)
         scan.dts.append(packet.dts)
@@ -268,6 +284,8 @@ class _Probe:
             # key frame, or behind a hole
             joined = packet.is_keyframe or row - self._hole <= _NEAR_HOLE
             if self._dts is not None and dts < self._dts and joined:
+                if self._looking:  # the decoder may hold back the first frame
+                    self._take(decode(self._stream, None, damage))
                 self._stream.codec_context.flush_buffers()
                 self._row, self._key, self._looking = row, -1, True
             self._dts = dts
@@ -354,7 +372,9 @@ def _times_from_packets(scan: _Scan, ticking: _Ticking) -> _Times | None:
     )
     if clock is None:
         return None
-    starts = [start for start in scan.starts if start.row == 0 or start.row in clock.parts]
+    if ticking.reorders and _has_edits(scan):
+        return None
+    starts = [start for i, start in enumerate(scan.starts) if i == 0 or start.row in clock.parts]
     kept = _decodable(clock, starts)
     if not kept.any():
         return None
@@ -367,7 +387,7 @@ def _times_from_packets(scan: _Scan, ticking: _Ticking) -> _Times | None:
 
 def _table(scan: _Scan, clock: Clock, rows: Indices, parts: tuple[int, ...]) -> PacketTable:
     keys = np.flatnonzero(scan.keys).astype(np.int64)
-    if clock.is_plain:
+    if clock.is_plain and _are_distinct(scan.pts):  # an MP4 of several edits gives packets again
         pts = np.array([_NEVER if p is None else p for p in scan.pts], dtype=np.int64)
         dts = np.array([p if d is None else d for p, d in zip(pts, scan.dts, strict=True)], dtype=np.int64)
         return PacketTable(pts, dts, keys, rows, parts)
@@ -376,13 +396,23 @@ def _table(scan: _Scan, clock: Clock, rows: Indices, parts: tuple[int, ...]) -> 
     return PacketTable(numbers, np.arange(len(scan.pts), dtype=np.int64), keys, rows, parts, by_count=True)
 
 
+def _has_edits(scan: _Scan) -> bool:
+    """Of an MP4 of several edits: some of its frames FFmpeg stamps, or leaves out, in ways that no packet tells."""
+    return not all(scan.shown) and (scan.goes_back or not _are_distinct(scan.pts))
+
+
+def _are_distinct(stamps: Sequence[int | None]) -> bool:
+    known = [stamp for stamp in stamps if stamp is not None]
+    return len(set(known)) == len(known)
+
+
 def _decodable(clock: Clock, starts: Sequence[_Start]) -> NDArray[np.bool_]:
     """bool [n_frames]: which frames a cut before them does not touch, in display order."""
     kept = np.ones(len(clock.rows), dtype=bool)
     places = np.arange(len(clock.rows))
-    ends = [*(start.row for start in starts[1:]), np.inf]
-    for start, end in zip(starts, ends, strict=True):
-        part = (clock.rows >= start.row) & (clock.rows < end)
+    bounds = [0, *(start.row for start in starts[1:]), np.inf]
+    for i, start in enumerate(starts):
+        part = (clock.rows >= bounds[i]) & (clock.rows < bounds[i + 1])
         out = np.flatnonzero(clock.rows == start.out)
         early = places < out[0] if len(out) else clock.rows < start.key
         kept &= ~(part & (early | (clock.rows < start.key)))

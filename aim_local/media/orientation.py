@@ -1,13 +1,14 @@
 """How a stored picture is to be turned for display.
 
-Knows: the display matrix of MP4, MOV and Matroska as FFmpeg hands it over. Leaves to others: EXIF (Pillow applies it).
+Knows: the display matrix as FFmpeg hands it over, from the head of MP4, MOV and Matroska, or from EXIF in the frames of
+a clip (MJPEG, PNG). Leaves to others: EXIF of pictures (Pillow applies it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from av import VideoFrame
@@ -18,6 +19,17 @@ from aim_local.media.types import Frames
 # not frame.side_data: the frame would keep it and it the frame, whose pixels then wait for the garbage collector
 # PyAV types this container as a mapping; it is made from a frame and iterates as a list
 _sides_of = cast("Callable[[VideoFrame], Iterable[SideData]]", SideDataContainer)
+
+
+def _type_without_name(kind: type[Type], value: Any) -> Type:
+    found = object.__new__(kind)
+    found._name_, found._value_ = f"TYPE_{value}", value
+    return found
+
+
+# PyAV lists FFmpeg's types up to 27. A frame that carries a later one (EXIF is 31) could not be asked for any: there is
+# no way to its side data but this container, which looks for the name of each
+Type._missing_ = classmethod(_type_without_name)  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True)

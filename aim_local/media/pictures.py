@@ -33,6 +33,7 @@ from aim_local.media.files import is_av1_picture
 from aim_local.media.foreign import decoding
 from aim_local.media.joined import Spliced
 from aim_local.media.jpeg_scans import check_head, scans_of
+from aim_local.media.png_data import pixels_of_frames
 from aim_local.media.png_texts import long_texts
 from aim_local.media.qoi import QoiPicture
 from aim_local.media.tiff_kinds import is_reduced, open_tiff, set_decoder
@@ -92,7 +93,7 @@ def picture_kind(path: Path, max_pixels: int = MAX_PIXELS) -> PictureKind | None
         check_frame(path, f"a picture ({name})", *size, max_pixels)
         if name == "GIF":
             _check_gif(path, max_pixels)
-        n_frames = _n_frames(path, image)
+        n_frames = max(1, _n_frames(path, image) - _begin(path, image))
         animated = name in _ANIMATED and n_frames > 1
         kind = PictureKind(name, n_frames, animated, size, is_reduced=is_reduced(image))
     if kind.animated:
@@ -131,6 +132,27 @@ def _n_frames(path: Path, image: PIL.Image.Image) -> int:
     except MediaError:
         # reading the first frame will tell whether there is anything to save
         return 1
+
+
+def _begin(path: Path, image: PIL.Image.Image) -> int:
+    """Pillow's number of the first frame, at which the picture stands then.
+
+    1 for an animated PNG with a picture beside, for programs that know no animation. https://www.w3.org/TR/png-3/#apng
+    """
+    if not getattr(image, "default_image", False) or any(
+        p.are_short for p in itertools.islice(pixels_of_frames(path), 2)
+    ):
+        return 0
+    try:
+        with decoding(path):
+            image.paste(PIL.Image.new(image.mode, image.size))  # Pillow draws the first frame over it
+            image.seek(1)
+    except MediaMemoryError:
+        raise
+    except MediaError:
+        image.seek(0)
+        return 0
+    return 1
 
 
 def _count_pages(image: PIL.Image.Image) -> int:
@@ -204,6 +226,7 @@ def read_picture(path: Path, kind: PictureKind) -> tuple[Frames, tuple[str, ...]
                 # Pillow makes this room itself, but within its own bound alone
                 image.im = PIL.Image.new(image.mode, _stored_size(image), None).im
         damage = load_whole(path, image)
+        _begin(path, image)
         pixels, warnings = _rgb(path, image)
         return pixels, (*page_warnings(kind), *damage, *warnings)
 
@@ -249,11 +272,13 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
     delays: list[int] = []
     with _opened(path) as image:
         damage = load_whole(path, image)
+        begin = _begin(path, image)
         first, said = _rgb(path, image)
         n_frames = kind.n_frames if kind.animated else 1  # pages, and what a camera puts beside, are no frames
-        n_whole = n_whole_frames(path, n_frames) if kind.format == "PNG" else n_frames
+        end = begin + n_frames
+        n_whole = n_whole_frames(path, end) if kind.format == "PNG" else end
         mode, room = image.mode, max(_MOST_ROOM * image.width * image.height, _SMALL_ROOM)
-        for index in range(n_whole):
+        for index in range(begin, n_whole):
             try:
                 with decoding(path):
                     image.seek(index)
@@ -288,11 +313,11 @@ def animation_info(path: Path, kind: PictureKind) -> VideoInfo:
 def draw_onto(canvas: Canvas, path: Path) -> None:
     """Put every frame the canvas misses that can be read, each as large as the first: a GIF's may reach further."""
     with _opened(path) as image:
-        size = image.size
+        size, begin = image.size, _begin(path, image)
         for index in canvas.missing():
             try:
                 with decoding(path):
-                    image.seek(index)
+                    image.seek(begin + index)
                 pixels, _ = _rgb(path, image, size)
             except MediaMemoryError:
                 raise

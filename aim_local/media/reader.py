@@ -32,7 +32,7 @@ from aim_local.media.types import DEFAULT_SAMPLING, Frames, FrameSampling, Image
 from aim_local.paths import Name
 
 # goes up where the same file gives other frames, times or colours than before: what was encoded of it is stale
-READING = 4
+READING = 5
 
 
 def probe_video(path: Name, max_pixels: int = MAX_PIXELS) -> VideoInfo:
