@@ -123,4 +123,4 @@ def every(value: str) -> Limit:
     return Limit(f"a list of {value!r}", lambda found, _: isinstance(found, list) and set(map(str, found)) <= {value})
 
 
-NOTHING = Limit("leaving it out", lambda found, _: False)
+NOTHING = Limit("leaving it out", lambda found, _: found in ({}, []))

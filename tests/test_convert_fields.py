@@ -20,6 +20,7 @@ from aim_local.convert import ConvertError, convert  # noqa: E402
 from aim_local.convert.checkpoint import Checkpoint, read_json  # noqa: E402
 from aim_local.convert.families import FAMILIES, UPSTREAM, check_fields, read_model  # noqa: E402
 from aim_local.convert.families.known_fields import FIELDS  # noqa: E402
+from aim_local.convert.families.processor_fields import TOGETHER  # noqa: E402
 from aim_local.convert.fields import Fields  # noqa: E402
 
 TEXTS = {"qwen2": "Qwen2Config", "qwen3": "Qwen3Config", "llama": "LlamaConfig", "mistral": "MistralConfig"}
@@ -83,6 +84,13 @@ def parts(family: str) -> Iterator[tuple[str, Fields, set[str]]]:
 def test_every_field_of_transformers_is_in_a_list(family: str) -> None:
     for name, lists, found in parts(family):
         assert found - lists.known == set(), name
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_every_field_of_what_ties_processors_together_is_in_a_list(family: str) -> None:
+    for config in CLASSES[family][0]:
+        known = getattr(transformers, config.replace("Config", "Processor").replace("Qwen3_5", "Qwen3VL"))
+        assert set(inspect.signature(known.__init__).parameters) - {"self", "kwargs"} - TOGETHER.known == set()
 
 
 def test_every_family_has_lists() -> None:

@@ -93,6 +93,12 @@ def video(image: Fields) -> Fields:
     )
 
 
+# processor_config.json, of what ties tokenizer, image and video processor together: how many tokens stand for a picture
+TOGETHER = fields(
+    honoured="image_processor video_processor tokenizer chat_template image_token video_token image_seq_length",
+    silent="processor_class auto_map feature_extractor patch_size num_additional_image_tokens num_image_tokens"
+    " image_seq_len vision_feature_select_strategy vision_aspect_ratio audio_seq_length audio_ms_per_token",
+)
 CROPPED = fields(PICTURES, honoured="do_center_crop crop_size do_pad")
 TILED = fields(PICTURES, image_grid_pinpoints=as_config("image_grid_pinpoints"))
 CROPPED_TILED = fields(CROPPED, silent="do_pad", image_grid_pinpoints=as_config("image_grid_pinpoints"))
