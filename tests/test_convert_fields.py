@@ -172,6 +172,7 @@ REFUSED: list[tuple[str, str, str, Any]] = [
     (NEXT_VIDEO, VIDEO, "do_normalize", False),
     (QWEN, CONFIG, "hidden_act", "gelu"),
     (QWEN, CONFIG, "use_sliding_window", True),
+    (QWEN, CONFIG, "rms_norm_eps", 1e-5),  # the vision tower would have it too
     (QWEN, CONFIG, "rope_scaling.type", "longrope"),
     (QWEN, CONFIG, "vision_config.hidden_act", "quick_gelu"),
     (QWEN, CONFIG, "vision_config.window_size", 224),
@@ -225,6 +226,7 @@ TAKEN: list[tuple[str, str, str, Any]] = [
     (ONEVISION, VIDEO, "image_mean", 0.5),
     (NEXT_VIDEO, IMAGE, "do_center_crop", True),
     (QWEN, CONFIG, "rope_scaling.type", "yarn"),
+    (QWEN, CONFIG, "text_config", {"rms_norm_eps": 1e-5}),
     (QWEN, VIDEO, "fps", 4),
     (INTERN, CONFIG, "downsample_ratio", 1 / 3),
     (GEMMA, IMAGE, "do_pan_and_scan", False),

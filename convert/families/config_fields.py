@@ -93,7 +93,15 @@ OWN_QWEN2 = fields(FULL, objects=rope(OWN_ROPE))
 OWN_LLAMA = fields(LLAMA, objects=rope(OWN_ROPE))
 OWN_MISTRAL = fields(TEXT, honoured="sliding_window", objects=rope(OWN_ROPE))  # the family's file refuses windows
 
-# llama.cpp's converter writes these towers' rms_norm_eps as the vision tower's too, which has 1e-6
+# llama.cpp's converter writes the language tower's rms_norm_eps for the vision tower too, which has 1e-6: of Qwen3-VL
+# always, of the older ones where both stand in one object
+QWEN2_VL = fields(
+    QWEN2,
+    rms_norm_eps=Limit(
+        "1e-06, without a text_config,",
+        lambda value, around: "vision_config" not in around.section or is_close(value, 1e-6),
+    ),
+)
 QWEN3_VL = fields(QWEN3, rms_norm_eps=number(1e-6))
 QWEN3_5 = fields(
     QWEN3_VL,
@@ -110,9 +118,9 @@ def is_gemma_pattern(value: Any, _: Around) -> bool:
 
 def is_gemma_scale(value: Any, around: Around) -> bool:
     text = around.section
-    width = text.get("head_dim", 256)
+    width = text.get("head_dim") or 256
     if text.get("num_hidden_layers") == GEMMA_27B:
-        width = text.get("hidden_size", 2304) / text.get("num_attention_heads", 8)
+        width = (text.get("hidden_size") or 2304) / (text.get("num_attention_heads") or 8)
     return is_close(value, width)
 
 

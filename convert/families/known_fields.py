@@ -51,8 +51,8 @@ FIELDS: dict[str, FamilyFields] = {
     "llava_next": FamilyFields(
         configs.LLAVA_TOP, OWN_LLAMA, configs.OWN_VIT, 224, processors.CROPPED_TILED, processors.NEXT_VIDEO
     ),
-    "qwen2_vl": qwen("qwen2_vl", configs.QWEN2, configs.QWEN2_VISION, processors.QWEN, processors.QWEN_VIDEO),
-    "qwen2_5_vl": qwen("qwen2_5_vl", configs.QWEN2, configs.QWEN2_5_VISION, processors.QWEN, processors.QWEN_VIDEO),
+    "qwen2_vl": qwen("qwen2_vl", configs.QWEN2_VL, configs.QWEN2_VISION, processors.QWEN, processors.QWEN_VIDEO),
+    "qwen2_5_vl": qwen("qwen2_5_vl", configs.QWEN2_VL, configs.QWEN2_5_VISION, processors.QWEN, processors.QWEN_VIDEO),
     "qwen3_vl": qwen("qwen3_vl", configs.QWEN3_VL, configs.QWEN3_VISION, processors.QWEN3, processors.QWEN3_VIDEO),
     "qwen3_5": qwen("qwen3_5", configs.QWEN3_5, configs.QWEN3_VISION, processors.QWEN3, processors.QWEN3_VIDEO),
     "smolvlm": FamilyFields(
@@ -110,5 +110,5 @@ def text_sections(config: Object) -> list[tuple[str, dict[str, Any]]]:
 def side_of(vision: Object, default: int) -> int:
     """Pixels of a side of the tower's pictures; of equal sides, where a config names both."""
     found = vision.get("image_size") or default
-    found = found[0] if isinstance(found, list) else found
+    found = found[0] if isinstance(found, list) and found else found
     return found if isinstance(found, int) else default
