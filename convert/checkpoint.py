@@ -8,6 +8,8 @@ What the names mean is names.py's business.
 import hashlib
 import json
 import re
+import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -22,16 +24,15 @@ from aim_local.store.plain_json import bounded_bytes, parsed
 from .errors import ConvertError, some
 from .json_kinds import check_kinds, without_nulls
 from .refusals import check_folder, check_names, check_quantised
+from .safetensors_header import read_safetensors_header
 
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 DTYPES: dict[str, npt.DTypeLike] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-ITEM_BYTES = {name: np.dtype(kind).itemsize for name, kind in DTYPES.items()}
 # keys of config.json that change when the same model is saved anew
 SAVING = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 _HALF = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of a pair of surrogates, as JSON writes them
 MAX_JSON = 64 << 20  # the index of weights with the most shards has 10 MB, the longest vocabulary 35 MB
-MAX_HEADER = 100_000_000  # the safetensors library refuses longer headers too
 
 
 @dataclass(frozen=True)
@@ -160,63 +161,36 @@ def read_headers(folder: Path) -> dict[str, TensorRef]:
     """Every tensor of the folder's weight files by its name in the file."""
     tensors: dict[str, TensorRef] = {}
     for path in weight_files(folder):
-        read = read_safetensors_header if path.suffix == ".safetensors" else read_torch_header
+        read = safetensors_refs if path.suffix == ".safetensors" else torch_refs
         for ref in read(path):
             if ref.name in tensors:
                 raise ConvertError(
                     f"{ref.name} is in both {tensors[ref.name].path.name} and {path.name}; keep one set of shards"
                 )
             tensors[ref.name] = ref
+    check_index(folder, tensors)
     return tensors
 
 
-def read_safetensors_header(path: Path) -> list[TensorRef]:
-    """Format: u64 header length, JSON header, data. https://github.com/huggingface/safetensors#format"""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        n_header = int.from_bytes(file.read(8), "little")
-        if not 0 < n_header <= min(MAX_HEADER, size - 8):
+def check_index(folder: Path, tensors: Mapping[str, TensorRef]) -> None:
+    """Raises ConvertError for tensors that the index promises and no shard has: the files are not of one save."""
+    files = {ref.path.name for ref in tensors.values()}
+    for name in INDEX_FILES:
+        listed = (read_json(folder / name).get("weight_map") or {}) if (folder / name).is_file() else {}
+        lost = sorted(tensor for tensor, file in listed.items() if file in files and tensor not in tensors)
+        if lost:
             raise ConvertError(
-                f"{path} is not a safetensors file (a Git LFS pointer, or cut short?); download it again"
+                f"{folder / name} lists {len(lost)} tensors that the shards do not have ({some(lost)}); "
+                "download the index and the shards again"
             )
-        try:
-            header = parsed(file.read(n_header))
-        except ValueError as e:
-            raise ConvertError(f"{path} has a broken safetensors header ({e}); download it again") from e
-    infos = tensor_infos(header)
-    if infos is None:
-        raise ConvertError(f"{path} has a broken safetensors header (no table of tensors); download it again")
-    data = 8 + n_header
-    refs = [
-        TensorRef(name, path, data + info["data_offsets"][0], info["dtype"], tuple(info["shape"]))
-        for name, info in infos.items()
-    ]
-    end = max((data + info["data_offsets"][1] for info in infos.values()), default=data)
-    if end > size:
-        raise ConvertError(f"{path} is cut short ({size} of {end} bytes); download it again")
-    return refs
 
 
-def tensor_infos(header: Any) -> dict[str, Any] | None:
-    """The header's tensors, None where something else is in it."""
-    if not isinstance(header, dict):
-        return None
-    infos = {name: info for name, info in header.items() if name != "__metadata__"}
-    return infos if all(map(is_tensor_info, infos.values())) else None
+def safetensors_refs(path: Path) -> list[TensorRef]:
+    """Of a safetensors file."""
+    return [TensorRef(t.name, path, t.begin, t.dtype, t.shape) for t in read_safetensors_header(path)]
 
 
-def is_tensor_info(info: Any) -> bool:
-    if not isinstance(info, dict) or not isinstance(info.get("dtype"), str):
-        return False
-    shape, offsets = info.get("shape"), info.get("data_offsets")
-    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
-        return False
-    whole = all(type(n) is int and n >= 0 for n in (*shape, *offsets))
-    size = ITEM_BYTES.get(info["dtype"])
-    return whole and offsets[0] <= offsets[1] and (size is None or offsets[1] - offsets[0] == prod(shape) * size)
-
-
-def read_torch_header(path: Path) -> list[TensorRef]:
+def torch_refs(path: Path) -> list[TensorRef]:
     """A pytorch_model.bin: torch reads the pickle with fake tensors, which know their offset in the file."""
     try:
         import torch
@@ -233,11 +207,28 @@ def read_torch_header(path: Path) -> list[TensorRef]:
         raise ConvertError(
             f"{path} cannot be read as a PyTorch checkpoint ({type(e).__name__}); download it again"
         ) from e
-    refs = []
+    if not zipfile.is_zipfile(path):
+        raise ConvertError(
+            f"{path} is of the form that torch wrote before its version 1.6; load it with torch and save it anew"
+        )
+    refs, records = [], record_sizes(path)
     for name, tensor in state.items():
         if not tensor.is_contiguous():
             raise ConvertError(f"{name} in {path.name} is not stored contiguously; re-save it as safetensors")
-        offset = tensor.untyped_storage()._checkpoint_offset + tensor.storage_offset() * tensor.element_size()
-        dtype = names.get(tensor.dtype, str(tensor.dtype))
+        begin, inside = tensor.untyped_storage()._checkpoint_offset, tensor.storage_offset() * tensor.element_size()
+        if inside + tensor.numel() * tensor.element_size() > records.get(begin, 0):
+            raise ConvertError(f"{path}: {name} is longer than the data it is made of; download it again")
+        offset, dtype = begin + inside, names.get(tensor.dtype, str(tensor.dtype))
         refs.append(TensorRef(name, path, offset, dtype, tuple(tensor.shape)))
     return refs
+
+
+def record_sizes(path: Path) -> dict[int, int]:
+    """Bytes of each part of a zip by where its data begin: behind its header and the name and extra field in that."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        sizes = {}
+        for info in archive.infolist():
+            file.seek(info.header_offset + 26)
+            n_name, n_extra = struct.unpack("<HH", file.read(4))
+            sizes[info.header_offset + 30 + n_name + n_extra] = info.file_size
+    return sizes

@@ -28,17 +28,35 @@ class Preprocess:
     default: bool  # the checkpoint names no processor: these are the tower's published numbers
 
 
+PROCESSOR, IMAGE, VIDEO = "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"
+Source = tuple[str, str, dict[str, Any]]  # a file, the way to an object in it, the object
+
+
 def image_processor(checkpoint: Checkpoint, tower: Checkpoint | None) -> dict[str, Any]:
     """The image processor's JSON: the checkpoint's, else the `tower` folder's; empty where neither has one."""
-    found = section(checkpoint.json("processor_config.json"), "image_processor")
-    found = found or checkpoint.json("preprocessor_config.json")
-    return found if found or tower is None else tower.json("preprocessor_config.json")
+    return image_source(checkpoint, tower)[2]
 
 
 def video_processor(checkpoint: Checkpoint) -> dict[str, Any]:
     """The video processor's JSON; empty where there is none."""
-    found = section(checkpoint.json("processor_config.json"), "video_processor")
-    return found or checkpoint.json("video_preprocessor_config.json")
+    return video_source(checkpoint)[2]
+
+
+def image_source(checkpoint: Checkpoint, tower: Checkpoint | None) -> Source:
+    """The image processor, as transformers looks for it: the new file's object counts before the old file."""
+    if found := section(checkpoint.json(PROCESSOR), "image_processor"):
+        return PROCESSOR, "image_processor.", found
+    found = checkpoint.json(IMAGE)
+    if found or tower is None:
+        return IMAGE, "", found
+    return str(tower.folder / IMAGE), "", tower.json(IMAGE)
+
+
+def video_source(checkpoint: Checkpoint) -> Source:
+    """The video processor, likewise."""
+    if found := section(checkpoint.json(PROCESSOR), "video_processor"):
+        return PROCESSOR, "video_processor.", found
+    return VIDEO, "", checkpoint.json(VIDEO)
 
 
 def read_preprocess(

@@ -93,8 +93,6 @@ def read_text(text: Mapping[str, Any], arch: str, tied: bool, family: str) -> Te
     if found != arch:
         raise Unsupported(f"{family} with a {found} language tower is not supported")
     c = {**TEXT_DEFAULTS[arch], **{k: v for k, v in text.items() if v is not None}}
-    if c.get("use_sliding_window"):
-        raise Unsupported("sliding-window attention (use_sliding_window) is not supported")
     n_head = int(c["num_attention_heads"])
     return TextSpec(
         arch=arch,

@@ -22,7 +22,7 @@ from aim_local.store import MMPROJ, MODEL
 
 from .checkpoint import Checkpoint, section
 from .errors import ConvertError, Unsupported, some
-from .families import UpstreamFamily, with_families
+from .families import UpstreamFamily, check_fields, with_families
 from .preprocess import image_processor, video_processor
 from .progress import Meter
 from .quantized import open_gguf
@@ -172,6 +172,7 @@ def plan_upstream(family: UpstreamFamily, checkpoint: Checkpoint, name: str, kin
     check_question(checkpoint)
     vocab = read_vocab(checkpoint, "llama" if family.sentencepiece else "gpt2", max(rows))
     read_processors(checkpoint)
+    check_fields(family.name, checkpoint, None)
     return UpstreamWork(family, checkpoint, name, kinds, text_class, vocab, template_notes(checkpoint))
 
 

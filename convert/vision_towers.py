@@ -131,8 +131,6 @@ def read_vision(config: Mapping[str, Any], kind: TowerKind, layer: object, famil
     if found is not None and full.get(str(found), found) != kind.model_type:
         raise Unsupported(f"{family} with a {full.get(str(found), found)} vision tower is not supported")
     c = {**kind.defaults, **{k: v for k, v in config.items() if v is not None}}
-    if c["hidden_act"] not in ACTIVATIONS:
-        raise Unsupported(f"vision activation {c['hidden_act']!r} is not supported ({', '.join(ACTIVATIONS)} are)")
     n_full = int(c["num_hidden_layers"])
     return VisionSpec(
         kind=kind,

@@ -35,15 +35,26 @@ def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
     return parsed_object(bounded_bytes(path, most))
 
 
-def parsed(text: str | bytes | bytearray, *, infinite: bool = False) -> Any:
+def parsed(text: str | bytes | bytearray, *, infinite: bool = False, unique: bool = False) -> Any:
     """What a JSON text says. Raises ValueError for what is none: NaN and Infinity, and nesting without end, too.
 
     infinite: Python's words for NaN and Infinity are allowed, as transformers writes them.
+    unique: no object may have a name twice; else the last one counts.
     """
+    pairs_hook = _unique_pairs if unique else None
     try:
-        return json.loads(text, parse_constant=None if infinite else _no_constant)
+        return json.loads(text, parse_constant=None if infinite else _no_constant, object_pairs_hook=pairs_hook)
     except RecursionError as e:
         raise ValueError("it is nested too deep") from e
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it has {name!r:.60} twice")
+        found[name] = value
+    return found
 
 
 def parsed_object(text: str | bytes | bytearray) -> dict[str, Any]:

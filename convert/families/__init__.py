@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoint import Checkpoint
 from ..errors import ConvertError, Unsupported
 from .base import Family
+from .known_fields import check_fields
 from .layouts import architecture
 from .llava import Llava
 from .llava_next import LlavaNext
@@ -41,7 +42,9 @@ def read_model(checkpoint: Checkpoint, tower: Checkpoint | None) -> Family:
     Raises ConvertError with one line, which names the supported families where the checkpoint is of none.
     """
     try:
-        return family_of(checkpoint.config).read(checkpoint, tower)
+        family = family_of(checkpoint.config)
+        check_fields(family.name, checkpoint, tower)
+        return family.read(checkpoint, tower)
     except Unsupported as e:
         raise with_families(e) from e
 
@@ -58,6 +61,7 @@ __all__ = [
     "UPSTREAM",
     "Family",
     "UpstreamFamily",
+    "check_fields",
     "family_of",
     "plain_model",
     "read_model",
