@@ -183,8 +183,9 @@ def _check_folder(out: Path) -> None:
     """Raises AimError where a run cannot write there, before anything is made."""
     if out.is_dir():
         raise AimError(f"{out}: is a folder; name a file in it with out=FILE")
-    if out.exists() and not out.is_file():
-        raise AimError(f"{out}: is no regular file, and a run is taken up from its file; name one with out=FILE")
+    for path in (out, stats_path(out)):
+        if path.exists() and not path.is_file():
+            raise AimError(f"{path}: is no regular file, and a run is taken up from its file; name one with out=FILE")
     if not out.absolute().parent.is_dir():
         raise AimError(f"{out}: the folder {out.parent} does not exist; make it first, or name another with out=FILE")
 
