@@ -6,7 +6,7 @@ import re
 
 from .visible import visible
 
-MAX_LINE, _END = 800, 400  # characters of a message; of its end, which says what to do
+MAX_LINE, _END = 480, 240  # characters of a message, with "error: " in front below 500; of its end: what to do
 
 
 class AimError(Exception):
