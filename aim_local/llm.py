@@ -214,9 +214,11 @@ class VisionLLM(NotCopied):
         answer, its first n_own tokens (None: all). Scored.logits: float32 [n + 1, n_vocab], row i after the first i.
         """
         start, options = time.perf_counter(), generate or GenerateConfig()
+        check_sampling(self.text.llama, options)
         given = check_forced(answer_tokens, n_own, self.text.n_vocab)
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
-        with self._started(asked, max(options.max_tokens, len(given or ())), progress, should_stop) as run:
+        n_given = len(given or ())
+        with self._started(asked, max(options.max_tokens, n_given), progress, should_stop, max(1, n_given)) as run:
             found = force(run.context, given, options, n_own, run.watch)
             return Scored(found.logits, found.forced, _answer(run, found.generated, options, start))
 
@@ -273,19 +275,21 @@ class VisionLLM(NotCopied):
 
     @contextmanager
     def _started(
-        self, asked: _Prompt, n_answer: int, progress: Progress | None, should_stop: ShouldStop | None
+        self, asked: _Prompt, n_answer: int, progress: Progress | None, should_stop: ShouldStop | None, n_given: int = 1
     ) -> Iterator[_Started]:
-        """The way of a prompt to its first logits: read, plan, open, encode and prefill."""
+        """The way of a prompt to its first logits: read, plan, open, encode and prefill. n_given: see context_size."""
         model = self.model
         with self.turns.take(should_stop) as check:
             watch = Watch(progress, check)
             if asked.tokens is not None:
                 check_tokens(model, asked.tokens)
             with closing(Begun(model, asked.media, asked.sampling, watch)) as begun:
-                context_size(model, self._plan(asked, begun.shapes), n_answer)  # told before the tower is at work
+                context_size(
+                    model, self._plan(asked, begun.shapes), n_answer, n_given
+                )  # told before the tower is at work
                 reading = begun.finish()
                 plan = self._plan(asked, [item.shape for item in reading.items])
-                context = open_context(model, plan, context_size(model, plan, n_answer) - plan.n_visual)
+                context = open_context(model, plan, context_size(model, plan, n_answer, n_given) - plan.n_visual)
                 try:
                     items, rows = dict(enumerate(reading.items)), dict(enumerate(reading.rows))
                     filled = prefill(model, plan, items, context, watch, reading, rows)
