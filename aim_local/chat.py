@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .arguments import checked, one_of, several
 from .config import BY_QUESTION, GenerateConfig, VisualTokenConfig
 from .engine.ahead import Ahead
 from .engine.chat_cache import Cache, Item, check_fits, n_turn_text, plan_items, split_plan
@@ -27,9 +28,9 @@ from .engine.model import Model
 from .engine.notes import unreduced_notes
 from .engine.plan import Plan, asked_cells, check_tokens, context_size, default_tokens, frames_that_fit, plan_prompt
 from .engine.prefill import NOTHING_EARLIER, Earlier, Filled, answered, earlier_of, prefill
-from .engine.read import Begun, Media, Reading, check_media
+from .engine.read import Begun, Media, Reading, check_list, check_media
 from .engine.turns import ShouldStop, Turns
-from .engine.watch import Progress, Watch, check_callables
+from .engine.watch import Progress, Watch
 from .errors import AimError, ClosedError, ContextError, NativeError, NotFiniteError, ServerLostError, UsageError
 from .media import FrameSampling, Image, MediaShape, Video
 from .models.pieces import MediaPiece, TokenGrid, TokenGroup
@@ -63,6 +64,12 @@ class Turn:
     role: str
     text: str
     media: Sequence[Media | Prepared] = ()
+
+    def __post_init__(self) -> None:
+        one_of("the role of a turn", self.role, ("user", "assistant"))
+        check_text("the text of a turn", self.text)
+        if len(check_list("media of a turn", self.media)) and self.role == "assistant":
+            raise UsageError("a turn of the assistant has media; give them with a turn of the user")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +121,7 @@ class Chat(NotCopied):
     conversation lacks: later questions see the tokens that earlier ones kept, and a warning says so once.
     """
 
+    @checked
     def __init__(
         self,
         model: Model,
@@ -144,6 +152,7 @@ class Chat(NotCopied):
             self._drop_cache()
             self._talk, self._unread = self._empty(), ()
 
+    @checked
     def rewind(self, n_messages: int) -> None:
         """Forgets all but the first n_messages of `messages`; what is computed of those stays.
 
@@ -151,7 +160,7 @@ class Chat(NotCopied):
         """
         with self._alone():
             talk, least = self._talk, len(self._empty().messages)
-            if not isinstance(n_messages, int) or not least <= n_messages <= len(talk.messages):
+            if not least <= n_messages <= len(talk.messages):
                 raise UsageError(f"n_messages is {n_messages!r}; give a number from {least} to {len(talk.messages)}")
             messages = talk.messages[:n_messages]
             shown = talk.shown.first(sum(len(message.media) for message in messages))
@@ -233,6 +242,7 @@ class Chat(NotCopied):
     def shows_media(self) -> bool:
         return bool(self._talk.shown.shapes)
 
+    @checked
     def use_tokens(self, tokens: VisualTokenConfig) -> None:
         """Which visual tokens are kept of the media to come. Raises UsageError when the conversation shows some."""
         with self._alone():
@@ -243,6 +253,7 @@ class Chat(NotCopied):
             check_tokens(self.model, tokens)
             self.tokens = tokens
 
+    @checked
     def ask(
         self,
         question: str,
@@ -258,7 +269,6 @@ class Chat(NotCopied):
         back (KeyboardInterrupt, CancelledError). on_token: as in VisionLLM.generate."""
         start, options = time.perf_counter(), generate or self.options
         check_text("question", question)
-        check_callables(on_text=on_text, on_token=on_token, progress=progress, should_stop=should_stop)
         with self._alone(should_stop) as check:
             check_sampling(self.model.text.llama, options, Watch(check=check))
             try:
@@ -467,6 +477,7 @@ class Chat(NotCopied):
         if cache:
             cache.context.close()
 
+    @checked
     def encode_ahead(self, item: Media, sampling: FrameSampling | None = None) -> Ahead:
         """As VisionLLM.encode_ahead; give it to `ask` in the place of the path.
 
@@ -504,6 +515,7 @@ class Chat(NotCopied):
         }
 
     @classmethod
+    @checked
     def load(
         cls,
         model: Model,
@@ -592,19 +604,11 @@ class Chat(NotCopied):
 
 def _checked_history(history: Sequence[Turn]) -> tuple[Turn, ...]:
     """Raises UsageError."""
-    if not isinstance(history, Sequence) or isinstance(history, str):
-        raise UsageError(f"the history is {type(history).__name__}; give a list of turns, [] for none")
-    for turn in history:
+    turns = several("the history", history, "give a list of turns, [] for none")
+    for turn in turns:
         if not isinstance(turn, Turn):
             raise UsageError(f"a turn of the history is {turn!r:.80}; give aim_local.Turn('user', text)")
-        check_text("the text of a turn of the history", turn.text)
-        if isinstance(turn.media, str) or not isinstance(turn.media, Sequence):
-            raise UsageError(f"media of a turn of the history is {type(turn.media).__name__}, not a list; give [item]")
-        if turn.role not in ("user", "assistant"):
-            raise UsageError(f"a turn of the history has the role {turn.role!r}; give user or assistant")
-        if turn.role == "assistant" and len(turn.media):
-            raise UsageError("a turn of the assistant has media; give them with a turn of the user")
-    return tuple(history)
+    return turns
 
 
 def _identity(model: Model) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from .arguments import one_of, real, settle, several, take_flag, take_real, take_whole, whole_of
 from .errors import UsageError
 
 if TYPE_CHECKING:  # the help texts of the command line take names from here, and must not wait for numpy
@@ -36,11 +37,16 @@ MERGE_WARD = 0.1  # Ward's clusters say as much with a third of the rows (docs/m
 MERGE_AUTO = 0.16  # in all layers as many FLOPs and KV cells as the paper's setting: 0.25 times 18.5 of 28 layers
 
 
-def _positive(name: str, value: int | None, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise UsageError(f"{name} is {value!r}; give a whole number above 0")
+_BUDGET = "it is the share of full FLOPs, above 0 and at most 1"
+_COUNT = "give a whole number above 0"
+_SEED = f"give a whole number from 0 to {2**32 - 2}, or None"
+_WORDS = {  # of LoadConfig
+    "type_k": KV_TYPES,
+    "type_v": KV_TYPES,
+    "vision_precision": VISION_PRECISIONS,
+    "prefill_precision": PREFILL_PRECISIONS,
+    "reuse_frames": REUSE,
+}
 
 
 @dataclass(frozen=True)
@@ -90,53 +96,42 @@ class LoadConfig:
     rpc: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _positive("n_ctx", self.n_ctx, optional=True)
-        _positive("n_ubatch", self.n_ubatch)
-        _positive("n_threads", self.n_threads, optional=True)
+        for name in ("n_ctx", "n_threads", "frame_tokens"):
+            take_whole(self, name, _COUNT, 1, optional=True)
+        for name in ("n_ubatch", "max_pixels"):
+            take_whole(self, name, _COUNT, 1)
         if self.n_threads is not None and self.n_threads > MAX_THREADS:
             raise UsageError(f"n_threads is {self.n_threads}; give at most {MAX_THREADS}, best one per core")
-        layers = self.n_gpu_layers
-        if layers is not None and (not isinstance(layers, int) or isinstance(layers, bool) or layers < -1):
-            raise UsageError(f"n_gpu_layers is {layers!r}; give -1 (all) or a whole number from 0")
-        for name, value in (("type_k", self.type_k), ("type_v", self.type_v)):
-            if value not in KV_TYPES:
-                raise UsageError(f"{name} is {value!r}; allowed are {', '.join(KV_TYPES)}")
-        if self.flash_attn not in ("auto", True, False):
-            raise UsageError(f'flash_attn is {self.flash_attn!r}; allowed are "auto", True, False')
-        if self.vision_precision not in VISION_PRECISIONS:
-            raise UsageError(
-                f"vision_precision is {self.vision_precision!r}; allowed are {', '.join(VISION_PRECISIONS)}"
-            )
-        if self.prefill_precision not in PREFILL_PRECISIONS:
-            raise UsageError(
-                f"prefill_precision is {self.prefill_precision!r}; allowed are {', '.join(PREFILL_PRECISIONS)}"
-            )
+        take_whole(self, "n_gpu_layers", "give -1 (all) or a whole number from 0", -1, optional=True)
+        for name, allowed in _WORDS.items():
+            one_of(name, getattr(self, name), allowed)
+        if not isinstance(self.flash_attn, str):
+            take_flag(self, "flash_attn")
+        elif self.flash_attn != "auto":
+            raise UsageError(f'flash_attn is {self.flash_attn!r:.80}; allowed are "auto", True, False')
+        take_flag(self, "cache_media")
         self._check_merging()
         self._check_rpc()
-        _positive("frame_tokens", self.frame_tokens, optional=True)
-        _positive("max_pixels", self.max_pixels)
-        if self.reuse_frames not in REUSE:
-            raise UsageError(f"reuse_frames is {self.reuse_frames!r}; allowed are {', '.join(REUSE)}")
         if self.flash_attn is False and self.type_v not in ("f32", "f16", "bf16"):
             raise UsageError(f"type_v {self.type_v} needs flash attention; give flash_attn=True or type_v=f16")
 
     def _check_merging(self) -> None:
-        share, depth = self.vision_merge, self.vision_merge_depth
-        if not isinstance(share, (int, float)) or not 0 < share <= 1:
-            raise UsageError(f"vision_merge is {share!r}; it is the share of patches retained, above 0 and at most 1")
-        if not isinstance(depth, (int, float)) or not 0 < depth < 1:
-            raise UsageError(f"vision_merge_depth is {depth!r}; it is a share of the tower's layers, between 0 and 1")
+        take_real(self, "vision_merge", "it is the share of patches retained, above 0 and at most 1", _is_share)
+        rule = "it is a share of the tower's layers, between 0 and 1"
+        take_real(self, "vision_merge_depth", rule, lambda depth: 0 < depth < 1)
 
     def _check_rpc(self) -> None:
-        if isinstance(self.rpc, str) or len(self.rpc) > MAX_RPC:
-            raise UsageError(f'rpc is {self.rpc!r}; give a list of at most {MAX_RPC} "HOST:PORT"')
-        for address in self.rpc:
+        rule = f'give a list of at most {MAX_RPC} "HOST:PORT"'
+        addresses = several("rpc", self.rpc, rule)
+        if len(addresses) > MAX_RPC:
+            raise UsageError(f"rpc has {len(addresses)} addresses; {rule}")
+        for address in addresses:
             check_address(address)
-            if self.rpc.count(address) > 1:
+            if addresses.count(address) > 1:
                 raise UsageError(f"rpc has {address} twice; name each server once")
-        if self.rpc and self.n_gpu_layers == 0:
+        if addresses and self.n_gpu_layers == 0:
             raise UsageError("n_gpu_layers is 0, so the RPC servers have nothing to compute; leave one of them out")
-        object.__setattr__(self, "rpc", tuple(self.rpc))  # from JSON it is a list
+        settle(self, "rpc", addresses)  # from JSON it is a list
 
     @property
     def n_layers_away(self) -> int | None:
@@ -147,6 +142,10 @@ class LoadConfig:
         return -1 if self.rpc and self.n_gpu_layers is None else self.n_gpu_layers
 
 
+def _is_share(number: float) -> bool:
+    return 0 < number <= 1
+
+
 def check_address(address: str) -> None:
     """Raises UsageError unless it is HOST:PORT of an RPC server."""
     found = re.fullmatch(r"([\w.-]+):(\d+)", address) if isinstance(address, str) else None
@@ -155,7 +154,7 @@ def check_address(address: str) -> None:
     why = "give HOST:PORT with a port from 1 to 65535, such as 10.0.0.2:50052"
     if isinstance(address, str) and address.count(":") > 1:
         why = "llama.cpp's RPC speaks IPv4 alone: give the server's IPv4 address, or its name, and the port"
-    raise UsageError(f"rpc is {address!r}; {why}")
+    raise UsageError(f"rpc is {address!r:.80}; {why}")
 
 
 @dataclass(frozen=True)
@@ -192,25 +191,21 @@ class VisualTokenConfig:
     weigh: str = "equal"
 
     def __post_init__(self) -> None:
-        if self.flops_share is not None and not 0 < self.flops_share <= 1:
-            raise UsageError(f"budget is {self.flops_share!r}; it is the share of full FLOPs, above 0 and at most 1")
-        if not isinstance(self.merge_retain, (int, float)) or not 0 < self.merge_retain <= 1:
-            raise UsageError(f"merge_retain is {self.merge_retain!r}; it is the share retained, above 0 and at most 1")
-        if self.merge_by not in MERGE_BY:
-            raise UsageError(f"merge_by is {self.merge_by!r}; allowed are {', '.join(MERGE_BY)}")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed is {self.seed!r}; give a whole number from 0 to {2**32 - 1}")
+        retained = "it is the share retained, above 0 and at most 1"
+        take_real(self, "merge_retain", retained, _is_share)
+        if self.flops_share is not None:
+            settle(self, "flops_share", real("budget", self.flops_share, _BUDGET, _is_share))
+        one_of("merge_by", self.merge_by, MERGE_BY)
+        take_whole(self, "seed", f"give a whole number from 0 to {2**32 - 1}", 0, 2**32 - 1)
         self._check_window()
-        if self.weigh not in WEIGH:
-            raise UsageError(f"weigh is {self.weigh!r}; allowed are {', '.join(WEIGH)}")
-        if not callable(self.importance) and self.importance not in IMPORTANCE:
-            raise UsageError(f"importance is {self.importance!r}; allowed are {', '.join(IMPORTANCE)} or a callable")
+        one_of("weigh", self.weigh, WEIGH)
+        if not callable(self.importance):
+            one_of("importance", self.importance, IMPORTANCE, " or a callable")
         self._check_layers()
-        if self.retention is not None:
-            self._check_retention(self.retention)
+        self._check_retention()
 
     def _check_window(self) -> None:
-        _positive("merge_window", self.merge_window)
+        take_whole(self, "merge_window", _COUNT, 1)
         if self.merge_window > 1 and self.merge_by != "ward":
             raise UsageError(
                 f"merge_window is {self.merge_window} with merge_by {self.merge_by!r}; only 'ward' merges "
@@ -218,19 +213,25 @@ class VisualTokenConfig:
             )
 
     def _check_layers(self) -> None:
-        layers = self.prune_layers
-        if layers is None or layers in ("auto", "late"):
+        given = self.prune_layers
+        if given is None or (isinstance(given, str) and given in ("auto", "late")):
             return
-        if not isinstance(layers, tuple) or len(layers) != 2 or not all(isinstance(il, int) for il in layers):
-            raise UsageError(f'prune_layers is {layers!r}; give (l1, l2), "auto", "late" or None')
+        layers = [whole_of(il) for il in given] if isinstance(given, tuple) else []
+        if len(layers) != 2 or layers[0] is None or layers[1] is None:
+            raise UsageError(f'prune_layers is {given!r:.80}; give (l1, l2), "auto", "late" or None')
+        settle(self, "prune_layers", (layers[0], layers[1]))
         if not 0 <= layers[0] < layers[1]:
-            raise UsageError(f"prune_layers is {layers}; l1 must be at least 0 and below l2")
+            raise UsageError(f"prune_layers is {self.prune_layers}; l1 must be at least 0 and below l2")
 
-    def _check_retention(self, shares: Sequence[float]) -> None:
-        if any(not 0 <= share <= 1 for share in shares):
-            raise UsageError(f"retention has shares outside [0, 1]: {list(shares)}")
+    def _check_retention(self) -> None:
+        if self.retention is None:
+            return
+        rule = "give a share for each layer, from 0 to 1, or None"
+        given = several("retention", self.retention, rule)
+        shares = tuple(real("a share of retention", share, rule, lambda share: 0 <= share <= 1) for share in given)
         if any(later > earlier for earlier, later in pairwise(shares)):
             raise UsageError("retention rises from one layer to the next; a pruned token cannot come back")
+        settle(self, "retention", shares)
 
     @property
     def prunes(self) -> bool:
@@ -282,7 +283,7 @@ class VisualTokenConfig:
     @classmethod
     def budget(cls, share_of_full_flops: float) -> VisualTokenConfig:
         """The largest setting whose prefill costs at most this share of the full prompt's FLOPs."""
-        return cls(flops_share=share_of_full_flops)
+        return cls(flops_share=real("budget", share_of_full_flops, _BUDGET, _is_share))
 
 
 @dataclass(frozen=True)
@@ -309,19 +310,20 @@ class GenerateConfig:
     grammar: str = ""
 
     def __post_init__(self) -> None:
-        _positive("max_tokens", self.max_tokens)
-        _within("temperature", self.temperature, 0, 5, "a number from 0 (greedy) to 5")
-        _whole("seed", self.seed, 2**32 - 2, f"a whole number from 0 to {2**32 - 2}, or None")
-        _whole("top_k", self.top_k, 2**31 - 1, "0 (off) or a whole number above")
-        _within("top_p", self.top_p, 0, 1, "a number above 0 and at most 1")
-        if not self.top_p:
-            raise UsageError(f"top_p is {self.top_p!r}; give a number above 0 and at most 1")
-        _within("min_p", self.min_p, 0, 1, "a number from 0 (off) to 1")
-        _within("frequency_penalty", self.frequency_penalty, -2, 2, "a number from -2 to 2, 0 is off")
-        _within("presence_penalty", self.presence_penalty, -2, 2, "a number from -2 to 2, 0 is off")
-        _whole("logprobs", self.logprobs, MAX_LOGPROBS, f"a whole number from 0 to {MAX_LOGPROBS}, or None")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
-            raise UsageError(f"stop is {self.stop!r:.80}; give a tuple of texts, none of them empty: stop=('END',)")
+        take_whole(self, "max_tokens", _COUNT, 1)
+        take_real(self, "temperature", "give a number from 0 (greedy) to 5", lambda number: 0 <= number <= 5)
+        take_whole(self, "seed", _SEED, 0, 2**32 - 2, optional=True)
+        take_whole(self, "top_k", "give 0 (off) or a whole number above", 0, 2**31 - 1)
+        take_real(self, "top_p", "give a number above 0 and at most 1", _is_share)
+        take_real(self, "min_p", "give a number from 0 (off) to 1", lambda number: 0 <= number <= 1)
+        for name in ("frequency_penalty", "presence_penalty"):
+            take_real(self, name, "give a number from -2 to 2, 0 is off", lambda number: -2 <= number <= 2)
+        rule = f"give a whole number from 0 to {MAX_LOGPROBS}, or None"
+        take_whole(self, "logprobs", rule, 0, MAX_LOGPROBS, optional=True)
+        rule = "give a tuple of texts, none of them empty: stop=('END',)"
+        settle(self, "stop", several("stop", self.stop, rule))
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise UsageError(f"stop is {self.stop!r:.80}; {rule}")
         if not isinstance(self.grammar, str):
             raise UsageError(f"grammar is {type(self.grammar).__name__}; give GBNF as a str")
         for name, given in (("stop", "".join(self.stop)), ("grammar", self.grammar)):
@@ -331,15 +333,3 @@ class GenerateConfig:
             raise UsageError(f"json_schema is {self.json_schema!r:.80}; give a dict, {{}} for any object, or None")
         if self.grammar and self.json_schema is not None:
             raise UsageError("a grammar and a JSON schema both say what the answer may be; give one")
-
-
-def _within(name: str, value: object, least: float, most: float, allowed: str) -> None:
-    """Raises UsageError for what is no number from least to most; NaN is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise UsageError(f"{name} is {value!r}; give {allowed}")
-
-
-def _whole(name: str, value: object, most: int, allowed: str) -> None:
-    """Raises UsageError for what is neither None nor a whole number from 0 to most."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most):
-        raise UsageError(f"{name} is {value!r}; give {allowed}")

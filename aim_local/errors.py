@@ -6,7 +6,7 @@ import re
 
 from .visible import visible
 
-MAX_LINE, _END = 800, 400  # characters of a message; of its end, which says what to do
+MAX_LINE, _END = 480, 240  # characters of a message, with "error: " in front below 500; of its end: what to do
 
 
 class AimError(Exception):
@@ -79,8 +79,8 @@ class SuiteError(AimError):
     """A suite of questions that cannot be read, or is not what a suite must be."""
 
 
-# an alternative that only the library has: neither the command line nor a request can give a prompt as it is
-_PYTHON_ONLY = re.compile(r",? or [^,;]*\braw=True\b[^,;]*")
+# an alternative that only the library has: neither the command line nor a request can give a prompt as it is, or None
+_PYTHON_ONLY = re.compile(r",? or [^,;]*\braw=True\b[^,;]*|,? or None(?: for the default)?(?=[,;]|$)")
 
 
 def without_python_only(message: str) -> str:

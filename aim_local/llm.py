@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from .arguments import checked, several
 from .chat import Chat, Turn
 from .config import GenerateConfig, LoadConfig, VisualTokenConfig
 from .engine.ahead import Ahead
@@ -23,7 +24,7 @@ from .engine.prefill import Filled, answered, prefill
 from .engine.read import Begun, Media
 from .engine.scoring import check_forced, force
 from .engine.turns import ShouldStop, Turns
-from .engine.watch import Progress, Watch, check_callables
+from .engine.watch import Progress, Watch
 from .errors import UsageError
 from .media import FrameSampling, MediaShape
 from .models.prompt import Message, check_text, mark_raw, references, system_message
@@ -49,11 +50,6 @@ class _Prompt:
         check_text("prompt", self.text)
         if self.system is not None:
             check_text("system", self.system)
-        for name, value, kind in (
-            ("tokens", self.tokens, VisualTokenConfig), ("sampling", self.sampling, FrameSampling)
-        ):  # fmt: skip
-            if value is not None and not isinstance(value, kind):
-                raise UsageError(f"{name} is {value!r:.80}; give a {kind.__name__}, or None for the default")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +83,7 @@ class VisionLLM(NotCopied):
         model.contexts.on_drop = self.turns.tidy
 
     @classmethod
+    @checked
     def load(cls, model: Name | None = None, mmproj: Name | None = None, config: LoadConfig | None = None) -> Self:
         """Loads weights.
 
@@ -145,6 +142,7 @@ class VisionLLM(NotCopied):
 
     # --- what is done with it ---
 
+    @checked
     def prefill(
         self,
         prompt: str,
@@ -167,6 +165,7 @@ class VisionLLM(NotCopied):
         with self._started(asked, 1, progress, should_stop) as run:
             return Prefill(run.context.logits(), run.filled.trace, run.filled.stats, run.warnings)
 
+    @checked
     def generate(
         self,
         prompt: str,
@@ -187,13 +186,13 @@ class VisionLLM(NotCopied):
         on_token: gets each token with its logprobs, where GenerateConfig.logprobs asks for them, before its text.
         """
         start, options = time.perf_counter(), generate or GenerateConfig()
-        check_callables(on_text=on_text, on_token=on_token)
         check_sampling(self.text.llama, options)
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
         with self._started(asked, options.max_tokens, progress, should_stop) as run:
             generated = generate_answer(run.context, options, on_text, watch=run.watch, on_token=on_token)
             return _answer(run, generated, options, start)
 
+    @checked
     def score(
         self,
         prompt: str,
@@ -215,12 +214,15 @@ class VisionLLM(NotCopied):
         answer, its first n_own tokens (None: all). Scored.logits: float32 [n + 1, n_vocab], row i after the first i.
         """
         start, options = time.perf_counter(), generate or GenerateConfig()
+        check_sampling(self.text.llama, options)
         given = check_forced(answer_tokens, n_own, self.text.n_vocab)
         asked = _Prompt(prompt, media, raw, system, tokens, sampling)
-        with self._started(asked, max(options.max_tokens, len(given or ())), progress, should_stop) as run:
+        n_given = len(given or ())
+        with self._started(asked, max(options.max_tokens, n_given), progress, should_stop, max(1, n_given)) as run:
             found = force(run.context, given, options, n_own, run.watch)
             return Scored(found.logits, found.forced, _answer(run, found.generated, options, start))
 
+    @checked
     def chat(
         self,
         tokens: VisualTokenConfig | None = None,
@@ -237,6 +239,7 @@ class VisionLLM(NotCopied):
         """
         return Chat(self.model, self.turns, tokens, system, generate or GenerateConfig(), sampling, rerank, history)
 
+    @checked
     def encode_ahead(self, item: Media, sampling: FrameSampling | None = None) -> Ahead:
         """Begins to decode and encode a video (a picture: to read it) in the background, for a question to come.
 
@@ -244,6 +247,7 @@ class VisionLLM(NotCopied):
         """
         return Ahead(self.model, self.turns, item, sampling)
 
+    @checked
     def load_chat(
         self,
         path: Name,
@@ -259,26 +263,33 @@ class VisionLLM(NotCopied):
         """
         return Chat.load(self.model, self.turns, path, generate, sampling, rerank)
 
+    @checked
     def render(self, messages: Sequence[Message], *, answer_next: bool = True) -> str:
         """A conversation as prompt text with media marks (see models/prompt.py)."""
-        return self.model.render(messages, answer_next=answer_next)
+        turns = several("messages", messages, "give a list of messages")
+        for message in turns:
+            if not isinstance(message, Message):
+                raise UsageError(f"a message is {message!r:.80}; give aim_local.models.prompt.Message('user', text)")
+            check_text("the text of a message", message.text)
+        return self.model.render(turns, answer_next=answer_next)
 
     @contextmanager
     def _started(
-        self, asked: _Prompt, n_answer: int, progress: Progress | None, should_stop: ShouldStop | None
+        self, asked: _Prompt, n_answer: int, progress: Progress | None, should_stop: ShouldStop | None, n_given: int = 1
     ) -> Iterator[_Started]:
-        """The way of a prompt to its first logits: read, plan, open, encode and prefill."""
+        """The way of a prompt to its first logits: read, plan, open, encode and prefill. n_given: see context_size."""
         model = self.model
-        check_callables(progress=progress, should_stop=should_stop)
         with self.turns.take(should_stop) as check:
             watch = Watch(progress, check)
             if asked.tokens is not None:
                 check_tokens(model, asked.tokens)
             with closing(Begun(model, asked.media, asked.sampling, watch)) as begun:
-                context_size(model, self._plan(asked, begun.shapes), n_answer)  # told before the tower is at work
+                context_size(
+                    model, self._plan(asked, begun.shapes), n_answer, n_given
+                )  # told before the tower is at work
                 reading = begun.finish()
                 plan = self._plan(asked, [item.shape for item in reading.items])
-                context = open_context(model, plan, context_size(model, plan, n_answer) - plan.n_visual)
+                context = open_context(model, plan, context_size(model, plan, n_answer, n_given) - plan.n_visual)
                 try:
                     items, rows = dict(enumerate(reading.items)), dict(enumerate(reading.rows))
                     filled = prefill(model, plan, items, context, watch, reading, rows)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import checked
 from .drawing.sheet import layer_sheet
 from .models.pieces import KeptTokens
 
@@ -84,6 +85,7 @@ class Stats:
 class Trace(KeptTokens):
     """Which visual tokens were kept, see KeptTokens; it can be drawn."""
 
+    @checked
     def to_image(self, il: int) -> NDArray[np.uint8]:
         """Contact sheet of what entered layer il, uint8 RGB [H, W, 3]: kept patches bright, dropped ones veiled.
 

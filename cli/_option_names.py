@@ -43,6 +43,7 @@ OPTIONS = {
     "rpc": "--rpc",
     "mmproj": "--mmproj",
     "tokens": "--tokens",
+    "ttft": "--ttft",
     "port": "--port",
     "rounds": "--rounds",
     "warm_up": "--warm-up",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from aim_local.bounded import bounded_text
 from aim_local.errors import UsageError
 from aim_local.visible import rejoined
 
@@ -27,7 +28,7 @@ def question_from(prompt: str | None, stdin: TextIO | None) -> str | None:
         return None
     source = "-p" if prompt is not None else "stdin"
     try:
-        text = prompt if prompt is not None else keeping_bytes(stdin).read() if stdin is not None else ""
+        text = prompt if prompt is not None else _read(stdin) if stdin is not None else ""
         text = rejoined(text)
         text.encode()  # bytes that are not UTF-8 are halves of surrogate pairs
     except UnicodeError as e:
@@ -35,6 +36,14 @@ def question_from(prompt: str | None, stdin: TextIO | None) -> str | None:
     if not text.strip():
         raise UsageError(f"the question from {source} is empty; give one: -p 'What happens?'")
     return text.strip()
+
+
+def _read(stdin: TextIO) -> str:
+    """Raises UsageError."""
+    try:
+        return bounded_text(keeping_bytes(stdin))
+    except ValueError as e:
+        raise UsageError(f"the question from stdin: {e}; ask in fewer words, and name files as clips") from e
 
 
 def ask_once(

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from aim_local.bounded import bounded_line
+from aim_local.errors import UsageError
+
 from . import _log
 from ._completing import complete_files, complete_media
 from ._media import unquoted
@@ -45,7 +48,7 @@ TAKES_TEXT = (*TAKES_MEDIA, "/ask", "/save")
 
 
 class Reader(Protocol):
-    """Raises EOFError at the end and KeyboardInterrupt for Ctrl-C."""
+    """Raises EOFError at the end, KeyboardInterrupt for Ctrl-C, and UsageError for a line without end."""
 
     def read(self) -> str: ...
 
@@ -73,7 +76,10 @@ class PlainReader:
 
     def read(self) -> str:
         _log.prompt(PROMPT)
-        line = keeping_bytes(sys.stdin).readline()
+        try:
+            line = bounded_line(keeping_bytes(sys.stdin))
+        except ValueError as e:
+            raise UsageError(f"stdin: {e}; ask in fewer words") from e
         if not line:
             _log.prompt("\n")
             raise EOFError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aim_local.bounded import bounded_bytes
 from aim_local.errors import UsageError
 
 from . import _extra, _hub, _log, _out, _runtime
@@ -44,13 +45,10 @@ class ListenOptions:
         found = [*(self.api_key or []), *filter(None, [os.environ.get(_KEY_VARIABLE)])]
         if self.api_key_file is not None:
             try:
-                with self.api_key_file.open("rb") as file:
-                    data = file.read(_MOST_KEYS + 1)
+                data = bounded_bytes(self.api_key_file, _MOST_KEYS, pipes=True)
                 lines = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-            except (OSError, UnicodeError) as e:
+            except (OSError, ValueError) as e:
                 raise UsageError(f"--api-key-file {self.api_key_file}: {e}; give a text file with a key a line") from e
-            if len(data) > _MOST_KEYS:
-                raise UsageError(f"--api-key-file {self.api_key_file} has more than {_MOST_KEYS} bytes; name another")
             if not lines:
                 raise UsageError(f"--api-key-file {self.api_key_file} is empty; put a key into it")
             found += lines

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aim_local.store.plain_json import bounded_bytes, parsed
+from aim_local.bounded import bounded_bytes
+from aim_local.store.plain_json import parsed
 
 from .errors import ConvertError, some
 from .json_kinds import check_kinds, without_nulls
@@ -82,9 +83,11 @@ class Checkpoint:
     def text(self, name: str) -> str | None:
         path = self.folder / name
         try:
-            return path.read_text(encoding="utf-8") if path.is_file() else None
-        except ValueError as e:
+            return bounded_bytes(path, MAX_JSON).decode() if path.is_file() else None
+        except UnicodeDecodeError as e:
             raise ConvertError(f"{path} is not text in UTF-8 ({e}); download it again") from e
+        except ValueError as e:
+            raise ConvertError(f"{path} cannot be read ({e}); download it again") from e
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

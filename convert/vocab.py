@@ -14,6 +14,8 @@ from typing import Any
 import gguf
 from gguf import TokenType
 
+from aim_local.bounded import MIB, bounded_bytes
+
 from .checkpoint import Checkpoint, section
 from .errors import ConvertError
 from .json_kinds import IDS_BY_TEXT
@@ -24,6 +26,7 @@ SPECIAL_LOOK = re.compile(r"^(?:<\|.*\|>|<pad>|<mask>)$")  # added tokens that f
 SPECIAL = ("bos", "eos", "unk", "pad")
 UNMERGED_SCORE = -1e6  # a piece no merge makes must lose against every piece a merge makes
 PAD_SCORE = -10000.0
+MAX_PIECES = 64 * MIB  # of tokenizer.model; one of 262,144 pieces has 5 MB
 
 QWEN2_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -152,7 +155,7 @@ def read_sentencepiece(path: Path) -> Vocab:
     tokens: dict[int, tuple[str, TokenType, float]] = {}
     space_prefix = True
     try:
-        for number, value in protobuf(path.read_bytes()):
+        for number, value in protobuf(bounded_bytes(path, MAX_PIECES)):
             if number == 1:
                 piece = dict(protobuf(value))
                 score = float(struct.unpack("<f", piece.get(2, bytes(4)))[0])

@@ -142,11 +142,18 @@ def test_a_question_that_fails_keeps_the_history(llm: VisionLLM, clips: list[Pat
         assert (chat.messages, len(chat.ask(FIRST).warnings)) == ([], 0)
 
 
-def test_turns_that_nobody_takes(llm: VisionLLM, clips: list[Path]) -> None:
-    with pytest.raises(UsageError, match="role 'tool'"):
-        llm.chat(history=[Turn("tool", "x")])
-    with pytest.raises(UsageError, match="assistant has media"):
-        llm.chat(history=[Turn("assistant", "x", [clips[0]])])
+def test_turns_that_are_none() -> None:
+    """Told where the turn is made, before anybody takes it."""
+    bad: list[tuple[tuple[Any, ...], str]] = [
+        (("user", None), "the text of a turn is None"),
+        (("user", "\ud800"), "not UTF-8"),
+        (("user", FIRST, None), "media of a turn is NoneType"),
+        (("tool", FIRST), "the role of a turn is 'tool'; allowed are user, assistant"),
+        (("assistant", "red", ["a.png"]), "a turn of the assistant has media"),
+    ]
+    for fields, told in bad:
+        with pytest.raises(UsageError, match=told):
+            Turn(*fields)
 
 
 def test_an_item_with_a_sampling_of_its_own(llm: VisionLLM, clips: list[Path]) -> None:
@@ -167,11 +174,8 @@ def test_histories_that_are_none(llm: VisionLLM) -> None:
     bad: list[tuple[Any, str]] = [
         ((turn for turn in said), "the history is generator; give a list of turns"),
         (None, "the history is NoneType"),
-        ("red", "the history is str"),
+        ("red", "the history is 'red'"),
         ([{"role": "user", "content": FIRST}], "give aim_local.Turn"),
-        ([Turn("user", cast(str, None))], "the text of a turn of the history is None"),
-        ([Turn("user", "\ud800")], "not UTF-8"),
-        ([Turn("user", FIRST, cast(Any, None))], "media of a turn of the history is NoneType"),
     ]
     for history, told in bad:
         with pytest.raises(UsageError, match=told):

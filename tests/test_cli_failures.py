@@ -211,7 +211,7 @@ ESCAPES = "\x1b]0;title\x07\x1b[31m\x9b.mp4"
         (["chat", "--help.mp4", "-p", "x"], 2, "write ./--help.mp4 for the file"),
         (["chat", "-x.mp4", "-p", "x"], 2, "write ./-x.mp4 for the file"),
         (["chat", "clip.mp4", "-p", "x"], 1, "clip.mp4: is a folder, although it is named as a clip"),
-        (["chat", "--video", "y" * 10000, "-p", "x"], 1, "File name too long"),
+        (["chat", "--video", "y" * 10000, "-p", "x"], 2, "of 10,000 bytes, longer than a file's name can be"),
         (["chat", "--tokens", "y" * 10000, "-p", "x"], 2, "is unknown; give off"),
         (["y" * 10000], 2, "No such command"),
     ],

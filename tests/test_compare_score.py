@@ -14,7 +14,7 @@ from prompt_steps import decoded, prefilled
 
 from aim_local import GenerateConfig, LoadConfig, VisionLLM, VisualTokenConfig
 from aim_local.engine.generate import generate
-from aim_local.errors import ModelError, UsageError
+from aim_local.errors import ContextError, ModelError, UsageError
 from aim_local.lab.compare import cell as cell_process
 from aim_local.lab.compare import runner
 from aim_local.lab.compare.job import Task
@@ -84,8 +84,25 @@ def test_score_of_an_answer_that_is_cut(llm: VisionLLM, item: Item) -> None:
     assert (few.forced, len(few.logits), len(few.answer.tokens) > 0) == ([], 1, True)
 
 
+def test_an_answer_that_does_not_fit_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told when the context was full: after minutes of decoding one token after another."""
+    with VisionLLM.load(config=LoadConfig(n_ctx=512)) as model:
+        n_prompt = model.prefill("What?").stats.n_prompt
+        answer = GenerateConfig(max_tokens=1)
+        fits = model.score("What?", (), [5] * (512 - n_prompt), generate=answer)
+        assert fits.logits.shape[0] == 512 - n_prompt + 1
+        monkeypatch.setattr("aim_local.llm.prefill", None)  # nothing is computed
+        told = rf"needs 513 tokens with {513 - n_prompt} for the answer.*holds 512: load with n_ctx=513 or more.*fewer"
+        with pytest.raises(ContextError, match=told):
+            model.score("What?", (), [5] * (513 - n_prompt), generate=answer)
+        with pytest.raises(ContextError, match="trained for 4096: shorten the text, or give fewer answer_tokens"):
+            model.score("What?", (), [5] * 5000)
+        with pytest.raises(UsageError, match="grammar"):
+            model.score("What?", generate=GenerateConfig(grammar="root ::="))
+
+
 def test_score_refuses(llm: VisionLLM) -> None:
-    with pytest.raises(UsageError, match="answer token 9999 is not in the vocabulary; ids go from 0 to 473"):
+    with pytest.raises(UsageError, match=r"an answer token is 9999; give ids of the vocabulary, .*0 to 473"):
         llm.score("What?", (), [5, 9999])
     with pytest.raises(UsageError, match="n_own is 2; it is a count from 0, for a score without answer_tokens"):
         llm.score("What?", (), [5], n_own=2)

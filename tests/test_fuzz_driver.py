@@ -21,7 +21,7 @@ PLANTED = "_planted"
 FAULTS = {
     "control": ("line", "control characters"),
     "lines": ("line", "several lines"),
-    "long": ("line", "over 820 characters"),
+    "long": ("line", "over 500 characters"),
     "key": ("traceback", "KeyError"),
     "exit": ("traceback", "SystemExit"),
     "wrong": ("wrong", "AssertionError"),

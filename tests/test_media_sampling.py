@@ -105,7 +105,7 @@ def test_any_choice_is_ascending_distinct_and_inside(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"n_frames": 0}, "number of frames is 0; it must be 1 or more"),
+        ({"n_frames": 0}, "number of frames is 0; it must be a whole number, 1 or more"),
         ({"n_frames": -3}, "number of frames is -3"),
         ({"n_frames": 2.5}, "whole number"),
         ({"n_frames": True}, "whole number"),

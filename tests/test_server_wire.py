@@ -13,6 +13,7 @@ pytest.importorskip("pydantic")
 from aim_local import FrameSampling, GenerateConfig, VisualTokenConfig
 from aim_local.server.failures import RequestError
 from aim_local.server.limits import Limits
+from aim_local.server.media.part_sampling import part_sampling
 from aim_local.server.requests.asked import Asked, Defaults, Served, understand
 from aim_local.server.requests.wire import MAX_MESSAGES, parse_request
 from aim_local.settings import parse_setting
@@ -78,6 +79,37 @@ def test_null_is_left_out() -> None:
 
     nulls = dict.fromkeys(ChatRequest.model_fields.keys() - {"messages"})
     assert read(**nulls) == read()
+
+
+def test_a_null_that_is_not_known_is_left_out() -> None:
+    """vLLM's clients send all of its fields."""
+    assert read(prompt_logprobs=None, foo=None) == read()
+    message = {**USER, "foo": None}
+    assert read(
+        messages=[message], media_io_kwargs={"video": {"num_frames": 3, "foo": None}}
+    ).sampling == FrameSampling(3)
+    assert str(refused(prompt_logprobs=None, max_token=5)).startswith("max_token is not known here")
+    assert str(refused(prompt_logprobs=3)).startswith("prompt_logprobs is not known here")
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-32"])
+def test_another_byte_order_mark(coding: str) -> None:
+    with pytest.raises(RequestError, match="byte order mark of UTF-16 or UTF-32; send it in UTF-8"):
+        parse_request(json.dumps({"messages": [USER]}).encode(coding))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(True, "true"), (False, "false"), (1.5, "1.5"), ("4", "'4'"), ([], "a list")]
+)
+def test_numbers_of_a_part_are_told_as_json(value: object, said: str) -> None:
+    with pytest.raises(RequestError, match=f"frames is {said}; give a whole number"):
+        part_sampling({"frames": value}, None, LIMITS)
+
+
+def test_the_last_of_two_keys_counts() -> None:
+    """As with other servers; docs/server.md says so."""
+    body = json.dumps({"messages": [USER], "temperature": 1})[:-1] + ', "temperature": 2}'
+    assert parse_request(body.encode()).temperature == 2
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import pytest
 from gguf_files import write_folder
 
 from aim_local import store
+from aim_local.bounded import bounded_bytes
 from aim_local.errors import ModelError
 from aim_local.store.digests import known_digest
 from aim_local.store.fetched import was_fetched
 from aim_local.store.manifest import check_contents
-from aim_local.store.plain_json import MOST_BYTES, bounded_bytes, read_object
+from aim_local.store.plain_json import MOST_BYTES, read_object
 
 
 def long_file(path: Path) -> Path:
@@ -42,9 +43,9 @@ def test_a_file_too_long_is_not_read(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="no regular file"):
-        bounded_bytes(tmp_path / "pipe")
+        bounded_bytes(tmp_path / "pipe", MOST_BYTES)
     with pytest.raises(FileNotFoundError):
-        bounded_bytes(tmp_path / "none")
+        bounded_bytes(tmp_path / "none", MOST_BYTES)
 
 
 LONG: dict[str, Callable[[Path], object]] = {

@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # a folder or file imports from those before it, and from its own
 FLOORS = (
-    "visible", "errors", "paths", "interrupts", "child", "config", "settings", "store", "grammar", "native",
-    "reduction", "media", "models", "drawing", "results", "engine", "chat", "llm", "convert", "hub", "demo", "live",
-    "batch", "lab", "server", "cli",
+    "visible", "errors", "bounded", "paths", "arguments", "interrupts", "child", "config", "settings", "store",
+    "grammar", "native", "reduction", "media", "models", "drawing", "results", "engine", "chat", "llm", "convert",
+    "hub", "demo", "live", "batch", "lab", "server", "cli",
 )  # fmt: skip
 # SigLIP and CLIP are vision encoders that families share, as qwen2 and llama are text towers
 FAMILIES = re.compile(r"onevision|llava|qwen-?[23]?\.?5?_?-?vl|internvl|smolvlm|gemma", re.IGNORECASE)

@@ -76,7 +76,7 @@ class Answers:
         if cut:
             cut_off(stats, cut)
         if not rows:
-            append_line(self._stats, {_MADE_FROM: dict(made_from)})
+            append_line(stats, self._stats, {_MADE_FROM: dict(made_from)})
             return
         for row in rows[1:]:
             if row.get(_AGAIN):
@@ -151,7 +151,7 @@ class Answers:
     def forget_errors(self) -> None:
         """Questions that ended in an error are to be asked again."""
         if any(found.error for found in self.done.values()):
-            append_line(self._stats, {_AGAIN: True})
+            append_line(stats_path(self.out), self._stats, {_AGAIN: True})
             self.done = {index: found for index, found in self.done.items() if not found.error}
             self._recover()
             self._n = _count(self.out)
@@ -162,14 +162,15 @@ class Answers:
 
     def add(self, found: Outcome) -> None:
         """On the disk when this returns; in ANSWERS.jsonl as soon as all before it are."""
-        append_line(self._stats, {"index": found.index, "line": found.line, "facts": found.facts})
+        row = {"index": found.index, "line": found.line, "facts": found.facts}
+        append_line(stats_path(self.out), self._stats, row)
         self.done[found.index] = found
         self.write()
 
     def write(self) -> None:
         """What is done and has no gap before it is in ANSWERS.jsonl then."""
         while (found := self.done.get(self._n)) is not None:
-            append_all(self._lines, _line(found) + b"\n")
+            append_all(self.out, self._lines, _line(found) + b"\n")
             self._n += 1
 
     def __enter__(self) -> Self:
@@ -183,8 +184,9 @@ def _check_folder(out: Path) -> None:
     """Raises AimError where a run cannot write there, before anything is made."""
     if out.is_dir():
         raise AimError(f"{out}: is a folder; name a file in it with out=FILE")
-    if out.exists() and not out.is_file():
-        raise AimError(f"{out}: is no regular file, and a run is taken up from its file; name one with out=FILE")
+    for path in (out, stats_path(out)):
+        if path.exists() and not path.is_file():
+            raise AimError(f"{path}: is no regular file, and a run is taken up from its file; name one with out=FILE")
     if not out.absolute().parent.is_dir():
         raise AimError(f"{out}: the folder {out.parent} does not exist; make it first, or name another with out=FILE")
 

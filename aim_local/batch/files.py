@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..store.files import replaced
+from ..store.files import named, replaced
 from ..store.plain_json import parsed_object
 from ..visible import json_text
 
@@ -32,19 +32,24 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def append_line(fd: int, value: dict[str, Any], *, sync: bool = True) -> None:
-    """One JSON object as a line of an open file, whole or not at all. sync: it is on the disk when this returns."""
-    append_all(fd, json_text(value).encode() + b"\n")
+def append_line(path: Path, fd: int, value: dict[str, Any], *, sync: bool = True) -> None:
+    """One JSON object as a line of an open file, whole or not at all. sync: it is on the disk when this returns.
+
+    path: of the file, for an OSError.
+    """
+    append_all(path, fd, json_text(value).encode() + b"\n")
     if sync:
-        os.fsync(fd)
+        with named(path):
+            os.fsync(fd)
 
 
-def append_all(fd: int, data: bytes) -> None:
+def append_all(path: Path, fd: int, data: bytes) -> None:
     """All of it at the file's end, or nothing: a disk that fills up takes a part, which is taken back."""
     size = os.fstat(fd).st_size
     try:
-        while data:
-            data = data[os.write(fd, data) :]
+        with named(path):
+            while data:
+                data = data[os.write(fd, data) :]
     except OSError:
         with contextlib.suppress(OSError):
             os.ftruncate(fd, size)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bounded import MIB, MOST_LINE, MOST_QUESTIONS, bounded_bytes, bounded_lines
 from ..errors import SuiteError
 
 MOST = 2**31 - 1  # what native code counts to
@@ -166,16 +168,16 @@ def as_row(where: str, value: object) -> Row:
 
 
 def read_text(path: Path) -> str:
-    """The file's text; a byte order mark is dropped. SuiteError for what cannot be read, and for bytes not in UTF-8."""
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise SuiteError(f"{path}: cannot be read ({e.strerror}); name a file of questions") from e
+    """The file's text; a byte order mark is dropped.
+
+    SuiteError for what cannot be read or has more than MOST_QUESTIONS bytes, and for bytes not in UTF-8.
+    """
+    with reading(path):
+        data = bounded_bytes(path, MOST_QUESTIONS, pipes=True)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        line = data[: e.start].count(b"\n") + 1
-        raise SuiteError(f"{path} line {line}: is not UTF-8 text; save the file as UTF-8") from e
+        raise _no_text(path, data[: e.start].count(b"\n") + 1) from e
 
 
 def read_lines(path: Path) -> list[tuple[int, Row]]:
@@ -185,9 +187,34 @@ def read_lines(path: Path) -> list[tuple[int, Row]]:
 
 def numbered(path: Path) -> list[tuple[int, str, str]]:
     """(line number, the place for messages, text) of every line that is not blank."""
-    # not splitlines(): that splits at U+2028 and other characters that may stand in a JSON text
-    lines = enumerate(read_text(path).split("\n"), 1)
-    return [(n, f"{path} line {n}", line) for n, line in lines if line.strip()]
+    found = list[tuple[int, str, str]]()
+    with reading(path):
+        for n, data in enumerate(bounded_lines(path, MOST_LINE, MOST_QUESTIONS), 1):
+            try:
+                line = data.decode("utf-8-sig" if n == 1 else "utf-8")
+            except UnicodeDecodeError as e:
+                raise _no_text(path, n) from e
+            if line.strip():
+                found.append((n, f"{path} line {n}", line))
+    return found
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises SuiteError for what cannot be read."""
+    try:
+        yield
+    except OSError as e:
+        raise SuiteError(f"{path}: cannot be read ({e.strerror}); name a file of questions") from e
+    except ValueError as e:
+        raise SuiteError(
+            f"{path}: {e}; a file of questions has at most {MOST_QUESTIONS // MIB} MiB, and a line {MOST_LINE // MIB}: "
+            "divide it"
+        ) from e
+
+
+def _no_text(path: Path, line: int) -> SuiteError:
+    return SuiteError(f"{path} line {line}: is not UTF-8 text; save the file as UTF-8")
 
 
 def first_of(row: Row, keys: Sequence[str]) -> str | None:

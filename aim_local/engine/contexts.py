@@ -231,7 +231,8 @@ class PlainContext(Context):
             need = padded_cells(n_ctx) * text.kv_bytes_per_cell() / 2**20
             raise ContextError(
                 f"a context of {n_ctx} tokens ({need:.0f} MiB of KV cache) cannot be made: {e}; "
-                "take fewer frames (n_frames) or smaller KV types (type_k, type_v)"
+                "give a smaller n_ctx where one was given, take fewer frames (n_frames) or smaller KV types (type_k, "
+                "type_v)"
             ) from e
         self.n_ctx = self._native.n_ctx
         self._points = Points()

@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 
+from ..arguments import declared
 from ..media import FrameSampling, Image, MediaShape, Video
 from ..media.canvas import Keep
 from ..media.given import Given, MediaItem, take
@@ -40,6 +41,9 @@ class Sampled:
 
     source: Source
     sampling: FrameSampling
+
+    def __post_init__(self) -> None:
+        declared("sampling", self.sampling, FrameSampling)
 
 
 class _Dropped(Exception):

@@ -267,12 +267,15 @@ def weighed_where_possible(model: Model, tokens: VisualTokenConfig) -> VisualTok
 # --- room ------------------------------------------------------------------------------------------------------------
 
 
-def context_size(model: Model, plan: Plan, n_answer: int) -> int:
-    """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit."""
+def context_size(model: Model, plan: Plan, n_answer: int, n_given: int = 1) -> int:
+    """Cells for a prompt and its answer. Raises ContextError saying how many are needed and how to fit.
+
+    n_given: tokens of the answer that must fit: one that is drawn, or all of an answer that is given.
+    """
     asked = asked_cells(model)
     limit = asked or model.n_ctx_train
-    if plan.n + 1 > padded_cells(limit):
-        raise ContextError(_too_small(model, plan, limit, asked is not None))
+    if plan.n + n_given > padded_cells(limit):
+        raise ContextError(_too_small(model, plan, limit, asked is not None, n_given))
     return asked or max(plan.n + 1, min(model.n_ctx_train, plan.n + n_answer + 1))
 
 
@@ -284,20 +287,23 @@ def asked_cells(model: Model) -> int | None:
     return padded_cells(model.config.n_ctx) if model.config.n_ctx else None
 
 
-def _too_small(model: Model, plan: Plan, limit: int, asked: bool) -> str:
-    what = f"the prompt needs {plan.n + 1} tokens with one for the answer, {plan.n_visual} of them visual; "
+def _too_small(model: Model, plan: Plan, limit: int, asked: bool, n_given: int) -> str:
+    need, answer = plan.n + n_given, "one" if n_given == 1 else n_given
+    what = f"the prompt needs {need} tokens with {answer} for the answer, {plan.n_visual} of them visual; "
     trained = f"{model.name} was trained for {model.n_ctx_train}"
-    is_text_alone = not plan.n_visual or plan.n_text + 1 > padded_cells(limit)  # that is too much
-    less = "shorten the text" if is_text_alone else less_media(plan, padded_cells(limit) - 1)
+    is_text_alone = not plan.n_visual or plan.n_text + n_given > padded_cells(limit)  # that is too much
+    less = "shorten the text" if is_text_alone else less_media(plan, padded_cells(limit) - n_given)
+    if n_given > 1:
+        less += ", or give fewer answer_tokens"
     if not asked:
         fit = f"{trained}: {less}"
-    elif plan.n < model.n_ctx_train:
-        fit = f"the context holds {limit}: load with n_ctx={plan.n + 1} or more, or {less}"
+    elif need <= model.n_ctx_train:
+        fit = f"the context holds {limit}: load with n_ctx={need} or more, or {less}"
     else:
         fit = f"the context holds {limit}, and {trained}: {less}"
     if is_text_alone:
         return what + fit
-    share = max(0, limit - 1 - plan.n_text) / plan.n_visual
+    share = max(0, limit - n_given - plan.n_text) / plan.n_visual
     return f"{what}{fit}; at most {share:.0%} of the visual tokens fit"
 
 

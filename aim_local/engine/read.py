@@ -45,11 +45,16 @@ class Reading:
         return sum(isinstance(item, Image) for item in self.items)
 
 
+def check_list(name: str, media: object) -> Sequence[object]:
+    """Raises UsageError for what is no list of media items."""
+    if isinstance(media, (str, bytes)) or not isinstance(media, Sequence):
+        raise UsageError(f"{name} is {type(media).__name__}, not a list; give one: [item] for one item, [] for none")
+    return media
+
+
 def check_media(model: Model, media: object) -> None:
     """Raises UsageError for what is no list, ModelError for a model that sees nothing."""
-    if isinstance(media, (str, bytes)) or not isinstance(media, Sequence):
-        raise UsageError(f"media is {type(media).__name__}, not a list; give one: [item] for one item, [] for none")
-    if len(media) and model.tower is None:
+    if len(check_list("media", media)) and model.tower is None:
         raise ModelError(
             f"{model.name} is a text-only model, it cannot take a video or picture; load it with its mmproj, "
             "or take another model"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import several, whole
 from ..config import GenerateConfig
 from ..errors import CancelledError, UsageError
 from .contexts import Context
@@ -49,13 +50,13 @@ class _Drawn:
 
 def check_forced(answer_tokens: Sequence[int] | None, n_own: int | None, n_vocab: int) -> list[int] | None:
     """The given tokens. Raises UsageError."""
-    given = None if answer_tokens is None else [int(token) for token in answer_tokens]
-    wrong = [token for token in given or () if not 0 <= token < n_vocab]
-    if wrong:
-        raise UsageError(f"answer token {wrong[0]} is not in the vocabulary; ids go from 0 to {n_vocab - 1}")
-    if n_own is not None and (given is not None or n_own < 0):
+    if n_own is not None and (answer_tokens is not None or n_own < 0):
         raise UsageError(f"n_own is {n_own}; it is a count from 0, for a score without answer_tokens")
-    return given
+    if answer_tokens is None:
+        return None
+    rule = f"give ids of the vocabulary, whole numbers from 0 to {n_vocab - 1}"
+    tokens = several("answer_tokens", answer_tokens, f"{rule}, in a list")
+    return [whole("an answer token", token, rule, 0, n_vocab - 1) for token in tokens]
 
 
 def force(

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import UsageError
-
 Progress = Callable[[str, int, int], None]  # (stage, done, total), stage is "decode_video", "vision" or "prefill"
-
-
-def check_callables(**callbacks: object) -> None:
-    """Raises UsageError for a callback that is neither None nor a function."""
-    for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
-            raise UsageError(f"{name} is {callback!r:.80}; give a function, or None")
 
 
 def _nothing() -> None:

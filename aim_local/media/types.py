@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from aim_local.arguments import settle, take_real, whole
 from aim_local.errors import UsageError
 from aim_local.media.shape import MediaShape
 
@@ -44,36 +45,22 @@ class FrameSampling:
     pick: Pick = "auto"
 
     def __post_init__(self) -> None:
-        _check_count(self.n_frames)
-        if self.pick not in PICKS:
-            raise UsageError(f"pick is {self.pick!r}; it must be {', '.join(PICKS[:-1])} or {PICKS[-1]}")
-        _check_number("fps", self.fps, "frames per second above 0, for example 1 or 0.5", zero_ok=False)
-        _check_number("start", self.start, "seconds from the start of the clip, 0 or more", zero_ok=True)
-        _check_number("end", self.end, "seconds from the start of the clip, 0 or more", zero_ok=True)
+        if self.n_frames is not None:
+            rule = "it must be a whole number, 1 or more"
+            settle(self, "n_frames", whole("number of frames", self.n_frames, rule, 1))
+        if not isinstance(self.pick, str) or self.pick not in PICKS:
+            raise UsageError(f"pick is {self.pick!r:.80}; it must be {', '.join(PICKS[:-1])} or {PICKS[-1]}")
+        rule = "it must be frames per second above 0, for example 1 or 0.5"
+        take_real(self, "fps", rule, lambda fps: 0 < fps < math.inf, optional=True)
+        rule = "it must be seconds from the start of the clip, 0 or more"
+        for name in ("start", "end"):
+            take_real(self, name, rule, lambda time: 0 <= time < math.inf, optional=True)
         if self.n_frames is None and self.fps is None:
             raise UsageError("neither a number of frames nor fps was given; give at least one of them")
         if self.start is not None and self.end is not None and self.start > self.end:
             raise UsageError(
                 f"start {self.start:g} s is after end {self.end:g} s; start must come first: swap them or drop one"
             )
-
-
-def _check_count(n_frames: object) -> None:
-    if n_frames is None:
-        return
-    if isinstance(n_frames, bool) or not isinstance(n_frames, int | np.integer):
-        raise UsageError(f"number of frames is {n_frames!r}; it must be a whole number, 1 or more")
-    if n_frames < 1:
-        raise UsageError(f"number of frames is {n_frames}; it must be 1 or more")
-
-
-def _check_number(name: str, value: object, allowed: str, zero_ok: bool) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise UsageError(f"{name} is {value!r}; it must be a number: {allowed}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero_ok):
-        raise UsageError(f"{name} is {value:g}; it must be {allowed}")
 
 
 DEFAULT_SAMPLING = FrameSampling()

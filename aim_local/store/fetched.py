@@ -13,11 +13,12 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ..bounded import bounded_bytes
 from ..errors import AimError
 from .files import replaced
 from .locks import held, lock_beside
 from .names import data_folder, make_folder
-from .plain_json import bounded_bytes, parsed
+from .plain_json import MOST_BYTES, parsed
 
 
 def note_fetched(entry: Path) -> None:
@@ -59,7 +60,7 @@ def _record() -> Path:
 def _lines() -> list[list[object]]:
     """A line that cannot be read is none: its file stays."""
     try:
-        text = bounded_bytes(_record())
+        text = bounded_bytes(_record(), MOST_BYTES)
     except (OSError, ValueError):
         return []
     found = []

@@ -109,10 +109,21 @@ def replaced(path: Path) -> Iterator[Path]:
 
     Raises OSError.
     """
-    with Part(path) as part:
+    with named(path), Part(path) as part:
         yield part.at
         os.chmod(part.at, 0o644)  # it was made so that its owner alone can read it
         part.keep()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An OSError of what is open already, as that of a full disk, names no file; it names `path` then."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None and e.errno is not None:
+            e.filename = os.fspath(path)
+        raise
 
 
 def sweep(folder: Path) -> None:

@@ -170,9 +170,9 @@ def _named(model: str | Path) -> ModelPaths:
         if stored is not None:
             return _folder(models_folder() / stored)
     path = Path(os.path.expanduser(text))
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, false for a name that is longer than a file's can be
         return _folder(path)
-    if path.exists():
+    if os.path.exists(path):
         return _file(path)
     reference = parse_reference(text) if isinstance(model, str) else None
     if reference is not None:
@@ -216,7 +216,7 @@ def pulled_names(text: str) -> tuple[str, ...]:
 def _reference(text: str) -> Reference | None:
     """What of the hub is meant. A path that exists goes first, but not before a known name, as store names do."""
     reference = parse_reference(text)
-    is_path = ("/" in text or reference is None or reference.known is None) and Path(os.path.expanduser(text)).exists()
+    is_path = ("/" in text or reference is None or reference.known is None) and os.path.exists(os.path.expanduser(text))
     return None if is_path else reference
 
 

@@ -13,21 +13,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ..bounded import bounded_bytes
+
 T = TypeVar("T")
 MOST_BYTES = 16 << 20  # of a file that describes others; the largest that anybody writes have 100 kB
 _MOST, _LARGEST = 2**63 - 1, 1e300
 _NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}
-
-
-def bounded_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """All bytes of a file. Raises OSError, and ValueError for a file of more than `most` bytes, which is not read."""
-    if not path.is_file() and path.exists():
-        raise ValueError("it is no regular file")  # a pipe would wait for a writer
-    with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most >> 20} MiB, which nobody wrote as such a file")
-    return data
 
 
 def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:

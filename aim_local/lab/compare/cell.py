@@ -79,7 +79,7 @@ def run(job: Job, tasks: Iterable[Task], parent: Parent) -> None:
                 result = answer(llm, job, task, first=k == 0)
             except AimError as e:
                 raise type(e)(f"item {task.item.id}: {e}") from e
-            append_line(file.fileno(), result.to_dict())
+            append_line(job.results, file.fileno(), result.to_dict())
             parent.say(event="item", row=result.to_dict() if job.stays else None)
 
 

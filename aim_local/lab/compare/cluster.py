@@ -111,7 +111,7 @@ class CellCluster:
                 if found["logits"] is not None:
                     with replaced(logits_path(job.logits, task.n)) as partial:
                         partial.write_bytes(found["logits"])
-                append_line(file, found["row"])
+                append_line(job.results, file, found["row"])
                 on_item()
         finally:
             os.close(file)

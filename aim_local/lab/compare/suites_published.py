@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...batch.rows import Row, as_row, first_of, kind, parse, read_lines, read_text
+from ...batch.rows import Row, as_row, first_of, kind, parse, read_lines, read_text, reading
+from ...bounded import MOST_QUESTIONS, bounded_bytes
 from ...errors import MediaError, SuiteError
 from ...media.files import check_file
 from .questions import MAX_CHOICES, sealed, text_letter
@@ -115,8 +117,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
         raise SuiteError(
             f"{path}: reading parquet needs pyarrow (pip install pyarrow); or save the rows as a JSON list"
         ) from e
+    with reading(path):
+        data = bounded_bytes(path, MOST_QUESTIONS)
     try:
-        rows: list[dict[str, Any]] = table.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = table.read_table(io.BytesIO(data)).to_pylist()
     except (OSError, ValueError) as e:  # pyarrow's errors are of these
         raise SuiteError(f"{path}: cannot be read as parquet ({str(e).splitlines()[0]})") from e
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 from ..failures import RequestError
@@ -41,6 +42,8 @@ def value_text(value: object) -> str:
             return "an object" if isinstance(value, dict) else "a list"
         case int() if abs(value) >= 10**15:
             return "a very large number"  # Python refuses to write the longest ones
+        case bool() | int() | float():
+            return json.dumps(value)
         case None:
             return "missing"
     return shown(repr(value))

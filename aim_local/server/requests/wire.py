@@ -6,9 +6,10 @@ so is a value that cannot be honoured. What a request means for the model is ask
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
@@ -23,6 +24,7 @@ from .content import CONTENT_SCHEMA
 MAX_MESSAGES, MAX_STOPS, MAX_NAME = 4096, 16, 256
 MAX_STOP_TEXT, MAX_GRAMMAR = 1024, 200_000
 MAX_TOKENS = 100_000  # of a body's JSON: strings, and signs before a value; the most messages have a third of them
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32's other begins as UTF-16's
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 
 
@@ -224,11 +226,32 @@ _TYPES = {  # what is said of a value of the wrong type, by pydantic's name of t
 
 def parse_request(body: bytes) -> ChatRequest:
     """Raises RequestError, which names the first field that is wrong."""
+    if body.startswith(_OTHER_MARKS):
+        raise RequestError(400, "the body begins with the byte order mark of UTF-16 or UTF-32; send it in UTF-8")
     _check_tokens(body)
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as e:
-        raise _refused(e.errors(include_url=False)[0]) from e
+        wrong = [error for error in e.errors(include_url=False) if not _is_unknown_null(error)]
+        if wrong:
+            raise _refused(wrong[0]) from e
+        kept = _without(json.loads(body), [error["loc"] for error in e.errors()])
+        return ChatRequest.model_validate_json(json.dumps(kept))
+
+
+def _is_unknown_null(error: Any) -> bool:
+    """Clients send every field that their server has; one that is null asks for nothing, whatever its name."""
+    return bool(error["type"] == "extra_forbidden" and error["input"] is None)
+
+
+def _without(body: Any, paths: Iterable[tuple[object, ...]]) -> Any:
+    """A request's JSON without the fields at these paths of pydantic's."""
+    for *steps, name in paths:
+        place = body
+        for step in steps:
+            place = place[step]
+        del place[name]
+    return body
 
 
 def _check_tokens(body: bytes) -> None:

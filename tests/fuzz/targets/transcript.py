@@ -159,7 +159,7 @@ def terminal(typed: bytes) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
         for stream in (said, told):
             for line in stream.getvalue().decode().split("\n"):
                 fault = fault_of_line(line.replace("\t", " ")) if line.strip() else ""
-                assert fault in ("", "over 820 characters"), f"{fault}: {line!r:.200}"
+                assert fault in ("", "over 500 characters"), f"{fault}: {line!r:.200}"
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
 

@@ -1,0 +1,1 @@
+error: No such option: --rm; see `aim-local models --help`
