@@ -15,6 +15,7 @@ from test_media_frame_exif import write_frames
 
 import aim_local.media.decode
 from aim_local import LoadConfig, VisionLLM
+from aim_local.errors import MediaMemoryError
 from aim_local.live.packets import PacketQueue
 from aim_local.live.reading import Reading
 
@@ -40,6 +41,17 @@ def test_a_fault_ends_the_watch(
     path = write_clip(tmp_path / "clip.ts", n_frames=60)
     monkeypatch.setattr(owner, name, fault)
     with watched(llm, str(path), ManualClock(), give_up=5.0) as live, pytest.raises(ValueError, match="31 is not"):
+        until(lambda: live.look() is not None, live)
+
+
+def test_no_memory_for_a_frame_ends_the_watch(llm: VisionLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def reformat(self, *_: Any, **__: Any) -> NoReturn:
+            raise MemoryError
+
+    path = write_clip(tmp_path / "clip.ts", n_frames=60)
+    monkeypatch.setattr("aim_local.live.frames.VideoReformatter", Full)
+    with watched(llm, str(path), ManualClock(), give_up=5.0) as live, pytest.raises(MediaMemoryError):
         until(lambda: live.look() is not None, live)
 
 

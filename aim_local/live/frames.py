@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from aim_local.errors import MediaError
+from aim_local.errors import MediaError, MediaMemoryError
 from aim_local.live.choose import Chooser
 from aim_local.live.packets import Arrived, PacketQueue
 from aim_local.live.timeline import Timeline
@@ -139,6 +139,8 @@ class Decoding:
     def _take(self, frame: VideoFrame, item: Arrived, seconds: float) -> None:
         try:
             pixels = rgb(frame, self._to_rgb, "the source")
+        except MediaMemoryError:
+            raise
         except MediaError:
             return
         height, width = pixels.shape[:2]
