@@ -228,7 +228,6 @@ def converter(out: Path) -> Path:
 # "file", the comment on "top", or all from the last place of a text on
 LICENSES = {
     "llama.cpp": ("vendor/hash/hash.", "LICENSE", "file"),
-    "nlohmann-json": ("vendor/nlohmann/", "licenses/LICENSE-jsonhpp", "file"),
     "llamafile-sgemm": ("ggml/src/ggml-cpu/llamafile/", "ggml/src/ggml-cpu/llamafile/sgemm.cpp", "top"),
     "miniaudio": ("vendor/miniaudio/", "vendor/miniaudio/miniaudio.h", "This software is available as a choice"),
     "stb_image": ("vendor/stb/", "vendor/stb/stb_image.h", "This software is available under 2 licenses"),
