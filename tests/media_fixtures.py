@@ -5,7 +5,9 @@ Knows: how to make clips whose frames tell their own index, and how to damage fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,19 @@ def codes_of(frames: Pixels) -> list[int]:
     return [code_of(frame) for frame in frames]
 
 
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """SVT-AV1's encoder makes the thread that opens it a real-time one, where it may; it is what it was afterwards."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def write_clip(
     path: Path,
     n_frames: int = 60,
@@ -91,7 +106,8 @@ def write_clip(
     aspect: Fraction | None = None,
 ) -> Path:
     """Frames `picture(i)` (or `pictures`), frame i shown at ticks[i] / ticks_per_second. size: (width, height)."""
-    with av.open(str(path), "w", format=container_format, options=container_options or {}) as container:
+    made = {"format": container_format, "options": container_options or {}}
+    with usual_priority(), av.open(str(path), "w", **made) as container:
         stream: Any = container.add_stream(codec, rate=RATE, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt, stream.gop_size = pix_fmt, gop

@@ -14,8 +14,10 @@
 
 #if defined(GGML_USE_OPENMP) && !defined(_WIN32)
 
+#include <sched.h>
 #include <time.h>
 
+#define AIM_CREW_SPINS      (1 << 22)   // of one wait, some 0.1 s
 #define AIM_CREW_SAMPLE_NS  1000000     // a thread reads its processor time no more often
 #define AIM_CREW_WINDOW_NS  40000000    // a decision
 #define AIM_CREW_AGAIN_NS   15000000    // the next one, after all threads were tried again
@@ -44,6 +46,17 @@ static long long aim_crew_now(clockid_t clock) {
     clock_gettime(clock, &t);
 
     return t.tv_sec*1000000000LL + t.tv_nsec;
+}
+
+// one turn of a wait. a thread with a real-time priority has its core until it gives it away, and who it waits for may need that one;
+// the encoder of SVT-AV1 gives its caller such a priority
+static void aim_crew_spin(int * n_spins) {
+    if (*n_spins < AIM_CREW_SPINS) {
+        ++*n_spins;
+        ggml_thread_cpu_relax();
+    } else {
+        sched_yield();
+    }
 }
 
 // threads for a graph that may have n
@@ -180,8 +193,8 @@ static void aim_crew_barrier(struct ggml_threadpool * tp, int n_threads, int nod
     }
 
     // no sleep: to wake up beside a competitor takes milliseconds. no yield: it would get its next milliseconds from us
-    while (atomic_load_explicit(&tp->n_barrier_passed, memory_order_relaxed) == n_passed) {
-        ggml_thread_cpu_relax();
+    for (int n_spins = 0; atomic_load_explicit(&tp->n_barrier_passed, memory_order_relaxed) == n_passed;) {
+        aim_crew_spin(&n_spins);
     }
 
 #ifdef GGML_TSAN_ENABLED
@@ -226,8 +239,8 @@ static bool aim_crew_park(struct ggml_threadpool * tp, int ith, int * node_n) {
         const int  n       = aim_crew_n(tp);
 
         if (n > ith) {
-            while ((*node_n = atomic_load_explicit(&tp->aim_join, memory_order_acquire)) < 0) {
-                ggml_thread_cpu_relax();
+            for (int n_spins = 0; (*node_n = atomic_load_explicit(&tp->aim_join, memory_order_acquire)) < 0;) {
+                aim_crew_spin(&n_spins);
             }
             atomic_store_explicit(&tp->aim_join, -1, memory_order_relaxed); // the next place is given behind a barrier with this thread
 
@@ -247,8 +260,8 @@ static bool aim_crew_park(struct ggml_threadpool * tp, int ith, int * node_n) {
                 atomic_store_explicit(&tp->aim_want, ith, memory_order_relaxed);
 
                 // asked once: what is asked after the place was given would give the next one while it is not waited for
-                while (aim_crew_n(tp) <= ith && !atomic_load_explicit(&tp->aim_done, memory_order_relaxed)) {
-                    ggml_thread_cpu_relax();
+                for (int n_spins = 0; aim_crew_n(tp) <= ith && !atomic_load_explicit(&tp->aim_done, memory_order_relaxed);) {
+                    aim_crew_spin(&n_spins);
                 }
                 continue;
             }
