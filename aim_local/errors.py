@@ -6,20 +6,24 @@ import re
 
 from .visible import visible
 
-MAX_LINE, _END = 480, 240  # characters of a message, with "error: " in front below 500; of its end: what to do
+MAX_LINE, _END = 990, 500  # characters of a message, with "error: " in front below 1000; of its end: what to do
+_SHORT = 480  # a message of more characters has no word whole that is longer than a file's name may be
+_LONG_WORD, _PART = re.compile(r"\S{256,}"), 100
 
 
 class AimError(Exception):
     """Base of every error of ours; the command line prints its message alone and exits with `exit_code`.
 
-    What a message quotes may be of any length and hold anything: `str` leaves out the middle of one that is too long to
-    read, and has escapes for what a terminal acts on.
+    What a message quotes may be of any length and hold anything: `str` leaves out the middle of words and messages that
+    are too long to read, and has escapes for what a terminal acts on.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
         line = visible(super().__str__())
+        if len(line) > _SHORT:
+            line = _LONG_WORD.sub(lambda word: f"{word[0][:_PART]}...{word[0][-_PART:]}", line)
         if len(line) <= MAX_LINE:
             return line
         return f"{line[: MAX_LINE - _END - 5]} ... {line[-_END:]}"

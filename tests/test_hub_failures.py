@@ -213,7 +213,7 @@ def test_what_is_no_reference(hub: Hub, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["pull", "a" * 300 + "/b"], 2, "aaa...: the name is too long; give a shorter one"),
+        (["pull", "a" * 300 + "/b"], 1, "the maximum length is 96: 'aaa"),
         (["chat", "n" * 300, "-p", "x"], 2, "nnn...: the name is too long; give a shorter one"),
         (["pull", "a/" + "b" * 200], 1, "the maximum length is 96: 'a/bbb"),
         (["pull", "a--b/c"], 1, "Cannot have -- or .. in repo_id: 'a--b/c'; check the repository's name"),

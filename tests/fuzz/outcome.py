@@ -17,7 +17,7 @@ from types import TracebackType
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER, REFUSED = "answer", "refused"  # passes
 KINDS = ("signal", "traceback", "hang", "memory", "wrong", "line", "report")  # findings; the last: of a sanitizer
-MAX_LINE = 500  # characters of an error
+MAX_LINE = 1000  # characters of an error
 LAST_LINES = 12
 IN_A_DUMP = re.compile(r'File "([^"]+)", line \d+ in (\S+)')  # as faulthandler writes a frame
 OURS = ("aim_local/", "cli/", "convert/")
