@@ -21,7 +21,7 @@ PLANTED = "_planted"
 FAULTS = {
     "control": ("line", "control characters"),
     "lines": ("line", "several lines"),
-    "long": ("line", "over 500 characters"),
+    "long": ("line", "over 1000 characters"),
     "key": ("traceback", "KeyError"),
     "exit": ("traceback", "SystemExit"),
     "wrong": ("wrong", "AssertionError"),
@@ -100,7 +100,7 @@ def test_guidance_that_is_not_installed_is_told(
 
 def test_what_one_clear_line_is() -> None:
     assert not fault_of_line("a.mp4: is no video; name another")
-    assert [bool(fault_of_line(line)) for line in ("", "a\r\nb", "a\u2028b", "\u202eabc", "\udcff", "x" * 821)] == [
+    assert [bool(fault_of_line(line)) for line in ("", "a\r\nb", "a\u2028b", "\u202eabc", "\udcff", "x" * 1001)] == [
         True
     ] * 6
 

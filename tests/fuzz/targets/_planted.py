@@ -34,7 +34,7 @@ def read(path: Path) -> None:
         case "lines":
             raise unclean("one\ntwo")
         case "long":
-            raise unclean("x" * 900)
+            raise unclean("x" * 1900)
         case "key":
             {}[text]
         case "wrong":
